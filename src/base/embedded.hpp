@@ -1,0 +1,11 @@
+// Data files built into the binary (cmake/embed.cmake).
+#pragma once
+
+#include <string_view>
+
+namespace dryfit {
+
+extern const std::string_view embedded_gpus_csv;
+extern const std::string_view embedded_intervals_csv;
+
+}  // namespace dryfit

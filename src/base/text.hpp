@@ -1,0 +1,34 @@
+// Small pure helpers on text: numbers read strictly, sizes with units, "did you mean".
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.hpp"
+#include "base/result.hpp"
+
+namespace dryfit {
+
+// Whole decimal number, optional sign, optional single underscores between digits (as Python's int()); nothing else around it.
+// Errors: "bad_number" with `where` as given.
+Result<std::int64_t> parse_int(std::string_view text, std::string_view where);
+// Finite decimal number ("0.85", "1e3"); NaN, infinities and overflow are errors ("bad_number").
+Result<double> parse_real(std::string_view text, std::string_view where);
+// "80GiB", "24GB" (10^9), "24g" and "24G" (GiB), "512MiB", "24576M", plain number = bytes. Must be >= 0 and finite ("bad_size").
+Result<Bytes> parse_size(std::string_view text, std::string_view where);
+
+std::string_view trim(std::string_view text);
+std::string to_lower(std::string_view text);
+std::vector<std::string_view> split(std::string_view text, char separator);
+
+// Levenshtein distance with unit costs, case-insensitive.
+int edit_distance(std::string_view a, std::string_view b);
+// The candidate closest to `word`, or empty when none is within max_distance (default: at most 3 and less than half the word).
+std::string_view closest(std::string_view word, std::span<const std::string_view> candidates, int max_distance = 3);
+// "did you mean 'h100'?" or `otherwise` when nothing is close.
+std::string did_you_mean(std::string_view word, std::span<const std::string_view> candidates, std::string_view otherwise);
+
+}  // namespace dryfit

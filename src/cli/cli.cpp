@@ -1,0 +1,360 @@
+// Each command: options to values, one call of plan/, values to a screen or JSON. See cli.hpp.
+#include "cli/cli.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/text.hpp"
+#include "cli/commands.hpp"
+#include "cli/options.hpp"
+#include "plan/launch.hpp"
+#include "plan/plan.hpp"
+#include "plan/rule_of_thumb.hpp"
+#include "report/json.hpp"
+#include "report/text.hpp"
+
+#ifndef DRYFIT_VERSION
+#define DRYFIT_VERSION "0"
+#endif
+
+namespace dryfit::cli {
+
+namespace {
+
+class Command {
+ public:
+  Command(const Options& options, const Env& env, Style style) : o_(options), env_(env), style_(style) {}
+
+  Result<int> run() {
+    if (o_.help) return help(o_.command);
+    if (o_.command == "check") return check();
+    if (o_.command == "explain") return explain();
+    if (o_.command == "plan") return plan_command();
+    if (o_.command == "table") return table_command();
+    if (o_.command == "rule-of-thumb") return rule();
+    if (o_.command == "list") return list();
+    if (o_.command == "completions") return completion();
+    if (o_.command == "version") return print("dryfit " DRYFIT_VERSION "\n");
+    return help(o_.positional.empty() ? "" : o_.positional[0]);
+  }
+
+ private:
+  bool json() const { return o_.has("json"); }
+  int print(std::string_view text) const {
+    env_.out(text);
+    return kOk;
+  }
+  void talk(std::string_view text) const {
+    if (!style_.quiet) env_.err(text);
+  }
+
+  Result<std::optional<std::int64_t>> number(std::string_view flag) const {
+    const auto text = o_.get(flag);
+    if (!text) return std::optional<std::int64_t>();
+    const auto n = parse_int(*text, "--" + std::string(flag));
+    if (!n) return std::unexpected(n.error());
+    return std::optional(*n);
+  }
+
+  // Flags of the command line over those of a pasted command.
+  Result<WorkloadFlags> workload_flags() {
+    WorkloadFlags f;
+    if (o_.has_pasted) {
+      const auto pasted = parse_pasted_command(o_.pasted);
+      if (!pasted) return std::unexpected(pasted.error());
+      f = pasted->flags;
+      pasted_conf_ = pasted->alloc_conf;
+      for (const std::string& w : pasted->ignored) talk("note: not used: " + w + "\n");
+    }
+    struct Number { const char* flag; std::optional<std::int64_t> WorkloadFlags::*field; };
+    for (const Number& n : {Number{"depth", &WorkloadFlags::depth}, Number{"aspect-ratio", &WorkloadFlags::aspect_ratio}, Number{"head-dim", &WorkloadFlags::head_dim},
+                            Number{"vocab-size", &WorkloadFlags::vocab_size}, Number{"device-batch-size", &WorkloadFlags::device_batch_size}, Number{"total-batch-size", &WorkloadFlags::total_batch_size},
+                            Number{"max-seq-len", &WorkloadFlags::max_seq_len}, Number{"gpus", &WorkloadFlags::gpus}}) {
+      const auto value = number(n.flag);
+      if (!value) return std::unexpected(value.error());
+      if (*value) f.*n.field = *value;
+    }
+    for (const auto& [flag, field] : {std::pair{"window-pattern", &WorkloadFlags::window_pattern}, std::pair{"nanochat", &WorkloadFlags::nanochat}, std::pair{"dtype", &WorkloadFlags::dtype},
+                                      std::pair{"attention", &WorkloadFlags::attention}, std::pair{"torch", &WorkloadFlags::torch}}) {
+      if (o_.has(flag)) f.*field = *o_.get(flag);
+    }
+    if (!f.dtype) {
+      if (const auto dtype = env_.variable("NANOCHAT_DTYPE"); dtype && !dtype->empty()) f.dtype = *dtype;
+    }
+    if (o_.has("fp8")) f.fp8 = true;
+    if (const auto compile = o_.get("compile")) {
+      if (*compile != "0" && *compile != "1") return fail("bad_value", "--compile " + compile->substr(0, 30) + " is neither 0 nor 1", "write --compile 1", "--compile");
+      f.compile = *compile == "1";
+    }
+    return f;
+  }
+
+  Result<Machine> machine(const WorkloadFlags& w) {
+    MachineFlags f;
+    f.gpu = o_.get("gpu");
+    f.gpus = w.gpus;
+    for (const auto& [flag, field] : {std::pair{"memory", &MachineFlags::memory}, std::pair{"reserve", &MachineFlags::reserve}}) {
+      if (const auto text = o_.get(flag)) {
+        const auto size = parse_size(*text, "--" + std::string(flag));
+        if (!size) return std::unexpected(size.error());
+        f.*field = *size;
+      }
+    }
+    if (f.gpu || f.memory) return machine_from_flags(f);
+    const auto probe = env_.probe()->read();
+    if (probe) return machine_from_probe(*probe, f);
+    if (env_.variable("DRYFIT_PROBE").value_or("") != "") return std::unexpected(probe.error());
+    f.gpu = "h100";
+    auto fallback = machine_from_flags(f);
+    if (fallback) {
+      fallback->source = MachineSource::default_gpu;
+      fallback->notes.push_back("no GPU found here: using --gpu h100");
+    }
+    return fallback;
+  }
+
+  Result<EstimateOptions> estimate_options() const {
+    EstimateOptions options;
+    const auto conf = o_.has("alloc-conf") ? o_.get("alloc-conf") : pasted_conf_;
+    if (conf) {
+      const auto parsed = parse_alloc_conf(*conf);
+      if (!parsed) return std::unexpected(parsed.error());
+      options.allocator = *parsed;
+    }
+    return options;
+  }
+
+  // Workload and machine of check and explain; a device batch of -1 is searched for.
+  Result<Report> report(bool timeline) {
+    auto flags = workload_flags();
+    if (!flags) return std::unexpected(flags.error());
+    const auto m = machine(*flags);
+    if (!m) return std::unexpected(m.error());
+    flags->gpus = m->gpus;
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    auto workload = make_nanochat_workload(*flags);
+    if (!workload) return std::unexpected(workload.error());
+    if (flags->device_batch_size == -1) {
+      const auto best = largest_device_batch(*workload, *m, *options);
+      if (!best) return std::unexpected(best.error());
+      workload = with_device_batch(*workload, best->value_or(1));
+      if (!workload) return std::unexpected(workload.error());
+      workload->assumptions.push_back({"device_batch_size", std::to_string(workload->run.device_batch_size), *best ? "the largest that fits" : "nothing larger fits"});
+    }
+    EstimateOptions full = *options;
+    full.alternatives = true;
+    full.timeline = timeline;
+    return estimate(*workload, *m, full);
+  }
+
+  Result<int> check() {
+    if (!o_.positional.empty()) return stray();
+    const auto r = report(false);
+    if (!r) return std::unexpected(r.error());
+    if (json()) {
+      print(report_json(*r));
+    } else {
+      talk(assumptions_text(*r));
+      print(check_text(*r, style_));
+    }
+    return r->verdict == Verdict::wont_fit ? kDoesNotFit : kOk;
+  }
+
+  Result<int> explain() {
+    if (!o_.positional.empty()) return stray();
+    const bool timeline = o_.has("timeline") || o_.has("svg");
+    const auto r = report(timeline);
+    if (!r) return std::unexpected(r.error());
+    if (const auto path = o_.get("svg")) {
+      if (const auto ok = env_.write_file(*path, timeline_svg(*r)); !ok) return std::unexpected(ok.error());
+      talk("wrote " + *path + "\n");
+    }
+    if (json()) return print(report_json(*r));
+    talk(assumptions_text(*r));
+    return print(explain_text(*r, style_) + (o_.has("timeline") ? timeline_text(*r, style_) : ""));
+  }
+
+  Result<int> plan_command() {
+    if (!o_.positional.empty()) return stray();
+    auto flags = workload_flags();
+    if (!flags) return std::unexpected(flags.error());
+    const auto m = machine(*flags);
+    if (!m) return std::unexpected(m.error());
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    const auto result = plan(*flags, *m, *options);
+    if (!result) return std::unexpected(result.error());
+    if (json()) {
+      print(plan_json(*result));
+    } else {
+      if (!result->plans.empty()) talk(assumptions_text(result->plans[result->chosen]));
+      print(plan_text(*result, *m, style_));
+    }
+    return result->plans.empty() ? kDoesNotFit : kOk;
+  }
+
+  Result<int> table_command() {
+    if (!o_.positional.empty()) return stray();
+    const auto flags = workload_flags();
+    if (!flags) return std::unexpected(flags.error());
+    std::vector<Machine> machines;
+    const std::string names = o_.get("gpu").value_or("rtx 3060 12gb,rtx 3080 10gb,rtx 3090,rtx 4070,rtx 4080,rtx 4090,a10,a100 40gb,a100 80gb,h100 80gb");
+    for (std::string_view name : split(names, ',')) {
+      auto m = machine_from_flags({std::string(trim(name)), flags->gpus.value_or(1), std::nullopt, std::nullopt});
+      if (!m) return std::unexpected(m.error());
+      machines.push_back(std::move(*m));
+    }
+    std::vector<std::int64_t> depths;
+    for (std::string_view text : split(o_.get("depths").value_or("12,16,20,24"), ',')) {
+      const auto n = parse_int(trim(text), "--depths");
+      if (!n) return std::unexpected(n.error());
+      depths.push_back(*n);
+    }
+    const auto rows = table(machines, depths, *flags);
+    if (!rows) return std::unexpected(rows.error());
+    if (json()) return print(table_json(*rows));
+    if (o_.has("csv")) return print(table_csv(*rows));
+    return print(table_text(*rows, flags->gpus.value_or(1), style_));
+  }
+
+  // The engine's answer to the rule's question: one GPU of that much memory, nanochat as it is.
+  Result<std::optional<std::int64_t>> engine_beside(const RuleOfThumb& r, std::int64_t seq_len) {
+    if (r.depth < 1 || r.depth > 128 || seq_len < 2 || !(r.gpu_memory_gb >= 1) || r.gpu_memory_gb > 1e6) return std::optional<std::int64_t>();
+    const auto m = machine_from_flags({std::nullopt, 1, Bytes(static_cast<std::int64_t>(r.gpu_memory_gb * (1 << 30))), std::nullopt});
+    WorkloadFlags f;
+    f.depth = r.depth;
+    f.max_seq_len = seq_len;
+    f.device_batch_size = -1;
+    f.window_pattern = "L";
+    const auto w = make_nanochat_workload(f);
+    if (!m || !w) return std::optional<std::int64_t>();
+    return largest_device_batch(*w, *m);
+  }
+
+  Result<int> rule() {
+    const auto depth = number("depth");
+    if (!depth) return std::unexpected(depth.error());
+    const auto seq_len = number("seq-len");
+    if (!seq_len) return std::unexpected(seq_len.error());
+    const auto memory = o_.get("gpu-memory-gb");
+    if (!memory) {
+      std::string out;
+      for (const char* gb : {"8", "16", "24", "40", "80"}) {
+        const auto r = rule_of_thumb(gb, depth->value_or(24), seq_len->value_or(1024));
+        if (!r) return std::unexpected(r.error());
+        const auto engine = engine_beside(*r, seq_len->value_or(1024));
+        out += fmt::format("{}GB GPU: batch={} (safe: {}){}", gb, r->recommended_batch_size, r->safe_batch_size, json() ? "" : fmt::format("      engine: {}\n", engine && *engine ? std::to_string(**engine) : "does not fit"));
+      }
+      if (json()) return fail("missing_value", "rule-of-thumb --json needs --gpu-memory-gb", "write --gpu-memory-gb 24", "--gpu-memory-gb");
+      return print(out);
+    }
+    const auto r = rule_of_thumb(*memory, depth->value_or(24), seq_len->value_or(1024));
+    if (!r) return std::unexpected(r.error());
+    const auto engine = engine_beside(*r, seq_len->value_or(1024));
+    if (!engine) return std::unexpected(engine.error());
+    return print(json() ? rule_json(*r, *engine) : rule_text(*r, *engine, style_));
+  }
+
+  Result<int> list() {
+    const std::string what = o_.positional.empty() ? "" : o_.positional[0];
+    if (what == "gpus") return print(gpus_text(o_.positional.size() > 1 ? o_.positional[1] : ""));
+    if (what == "versions") return print(versions_text());
+    if (what == "models") {
+      std::vector<Workload> models;
+      for (std::int64_t depth : {4, 8, 12, 16, 18, 20, 24, 26, 28, 32}) {
+        WorkloadFlags f;
+        f.depth = depth;
+        f.device_batch_size = 1;
+        if (auto w = make_nanochat_workload(f)) models.push_back(std::move(*w));
+      }
+      return print(models_text(models));
+    }
+    static constexpr std::string_view kWhat[] = {"gpus", "models", "versions"};
+    return fail("bad_value", what.empty() ? "list what?" : "cannot list '" + what.substr(0, 40) + "'", did_you_mean(what, kWhat, "dryfit list gpus, dryfit list models or dryfit list versions"), "list");
+  }
+
+  Result<int> completion() {
+    const auto script = completions(o_.positional.empty() ? "" : o_.positional[0]);
+    if (!script) return std::unexpected(script.error());
+    return print(*script);
+  }
+
+  Result<int> help(const std::string& name) {
+    if (name.empty() || name == "help") {
+      std::string out = "dryfit: will it fit, and what should I run? Answered before a GPU is touched.\n\nExamples\n"
+                        "  dryfit plan --gpu \"RTX 4090\"                        what should I run?\n"
+                        "  dryfit check --depth 26 --device-batch-size 32      will this run fit?\n"
+                        "  dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n"
+                        "  dryfit explain --depth 20 --gpu h100 --gpus 8       where every GiB goes\n\nCommands\n";
+      for (const CommandSpec& c : commands()) out += fmt::format("  {:<14} {}\n", c.name, c.summary);
+      return print(out + "\nEverywhere: --json, --color auto|always|never, --ascii, -q, -v\nExit status: 0 fits, 1 does not, 2 bad input, 70 internal error\n");
+    }
+    const CommandSpec* c = find_command(name);
+    if (c == nullptr) {
+      std::vector<std::string_view> names;
+      for (const CommandSpec& known : commands()) names.push_back(known.name);
+      return fail("unknown_command", "no help for '" + name.substr(0, 40) + "'", did_you_mean(name, names, "see: dryfit help"), "help");
+    }
+    std::string out = fmt::format("dryfit {}: {}\n\n{}", c->name, c->summary, c->examples);
+    for (const auto& group : c->flags) {
+      std::string line = "\n ";
+      for (const FlagSpec& f : group) {
+        const std::string word = fmt::format(" --{}{}", f.name, f.argument.empty() ? "" : " " + std::string(f.argument));
+        if (line.size() - line.rfind('\n') + word.size() > 76) line += "\n ";
+        line += word;
+      }
+      if (!group.empty()) out += line + "\n";
+    }
+    if (c->name == "explain") out += "\n  --timeline --svg FILE\n";
+    return print(out);
+  }
+
+  std::unexpected<Error> stray() const {
+    return fail("stray_word", "'" + o_.positional[0].substr(0, 60) + "' is not a flag", "flags begin with --; a training command goes after --: dryfit check -- torchrun ...", "command line");
+  }
+
+  const Options& o_;
+  const Env& env_;
+  Style style_;
+  std::optional<std::string> pasted_conf_;
+};
+
+// An explicit flag, then FORCE_COLOR, then NO_COLOR, then CLICOLOR_FORCE, then a capable terminal.
+Result<Style> make_style(const Options& options, const Env& env) {
+  Style style;
+  const auto set = [&](const char* name) { return env.variable(name).value_or("") != ""; };
+  const std::string when = options.get("color").value_or("auto");
+  if (when == "always") style.colour = true;
+  else if (when == "never") style.colour = false;
+  else if (when != "auto") return fail("bad_value", "--color " + when.substr(0, 30) + " is not known", "use auto, always or never", "--color");
+  else if (set("FORCE_COLOR")) style.colour = true;
+  else if (set("NO_COLOR")) style.colour = false;
+  else if (set("CLICOLOR_FORCE")) style.colour = true;
+  else style.colour = env.out_is_terminal && env.variable("TERM").value_or("") != "dumb";
+  style.ascii = options.has("ascii");
+  style.quiet = options.has("quiet");
+  style.verbose = options.has("verbose");
+  style.width = env.width;
+  return style;
+}
+
+}  // namespace
+
+int run(std::span<const std::string_view> words, const Env& env) {
+  const bool wants_json = std::ranges::find(words, "--json") != words.end();
+  const auto report_error = [&](const Error& e, const Style& style) {
+    if (wants_json) env.out(error_json(e));
+    else env.err(error_text(e, style));
+    return e.code == "write_failed" ? kInternal : kBadInput;
+  };
+  const auto options = parse_options(words);
+  if (!options) return report_error(options.error(), {});
+  const auto style = make_style(*options, env);
+  if (!style) return report_error(style.error(), {});
+  const auto status = Command(*options, env, *style).run();
+  return status ? *status : report_error(status.error(), *style);
+}
+
+}  // namespace dryfit::cli

@@ -1,0 +1,33 @@
+// The command line: words in, text out, an exit status. All contact with the outside comes through Env, so tests run it in-process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "machine/probe.hpp"
+
+namespace dryfit::cli {
+
+enum ExitStatus { kOk = 0, kDoesNotFit = 1, kBadInput = 2, kInternal = 70 };
+
+struct Env {
+  std::function<void(std::string_view)> out;                                   // stdout: data
+  std::function<void(std::string_view)> err;                                   // stderr: talk
+  std::function<std::optional<std::string>(const char*)> variable;             // environment
+  std::function<std::unique_ptr<GpuProbe>()> probe;
+  std::function<Result<void>(const std::string& path, std::string_view text)> write_file;  // whole or not at all
+  bool out_is_terminal = false;
+  int width = 80;
+};
+
+int run(std::span<const std::string_view> words, const Env& env);
+
+// Shell completions, from the same command table as help. shell: bash, zsh, fish, powershell.
+Result<std::string> completions(std::string_view shell);
+
+}  // namespace dryfit::cli

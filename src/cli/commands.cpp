@@ -1,0 +1,40 @@
+// See commands.hpp.
+#include "cli/commands.hpp"
+
+#include <algorithm>
+
+namespace dryfit::cli {
+
+namespace {
+
+constexpr FlagSpec kModel[] = {{"depth", "N", "layers; everything else follows [20]"}, {"aspect-ratio", "N", "width per layer [64]"}, {"head-dim", "N", "[128]"},
+                               {"window-pattern", "S|L..", "attention windows, tiled [SSSL]"}, {"vocab-size", "N", "of your tokenizer [32768]"}, {"nanochat", "VERSION", "epoch, commit or date [newest]"}};
+constexpr FlagSpec kRun[] = {{"device-batch-size", "N", "sequences per GPU and micro-step; -1: search"}, {"total-batch-size", "TOKENS", "per optimizer step; -1: nanochat's rule"}, {"max-seq-len", "N", "[2048]"},
+                             {"fp8", "", "fp8 matrix products"}, {"dtype", "T", "bf16, fp16, fp32"}, {"attention", "KIND", "fa3, flash, efficient, math"}, {"compile", "0|1", "torch.compile [1]"}, {"torch", "V", "torch version"}};
+constexpr FlagSpec kMachine[] = {{"gpu", "NAME", "\"RTX 4090\", h100, ... [found here]"}, {"gpus", "N", "how many"}, {"memory", "SIZE", "per GPU: 24GiB"}, {"reserve", "SIZE", "leave this much free"}, {"alloc-conf", "S", "PYTORCH_ALLOC_CONF"}};
+constexpr FlagSpec kTimeline[] = {{"timeline", "", "memory over the run, as a picture"}, {"svg", "FILE", "the same as an SVG chart"}};
+constexpr FlagSpec kTable[] = {{"gpu", "A,B,..", "GPUs, by name"}, {"depths", "N,N,..", "[12,16,20,24]"}, {"gpus", "N", "how many of each [1]"}, {"csv", "", "as CSV"}, {"max-seq-len", "N", "[2048]"}, {"nanochat", "VERSION", "[newest]"}, {"fp8", "", "fp8 matrix products"}, {"window-pattern", "S|L..", "[SSSL]"}, {"vocab-size", "N", "[32768]"}};
+constexpr FlagSpec kRule[] = {{"gpu-memory-gb", "X", "memory of the GPU in GB"}, {"depth", "N", "[24]"}, {"seq-len", "N", "[1024]"}};
+
+constexpr CommandSpec kCommands[] = {
+    {"plan", "what should I run on this machine?", "  dryfit plan --gpu \"RTX 4090\"\n  dryfit plan --gpu h100 --gpus 8 --depth 24\n", {kModel, kRun, kMachine}},
+    {"check", "will exactly this run fit? exit 0: yes, 1: no", "  dryfit check --depth 26 --device-batch-size 32 --gpu h100 --gpus 8\n  dryfit check --gpu h100 -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n", {kModel, kRun, kMachine}},
+    {"explain", "where every GiB goes, and when", "  dryfit explain --depth 20 --device-batch-size 8 --gpu 4090\n  dryfit explain --depth 20 --gpu h100 --gpus 8 --timeline --svg memory.svg\n", {kModel, kRun, kMachine}},
+    {"table", "GPU x depth: the largest device batch that fits", "  dryfit table\n  dryfit table --gpu h100,b200 --depths 20,24,32 --gpus 8 --csv\n", {kTable, {}, {}}},
+    {"rule-of-thumb", "the seed's calculator, and the engine beside it", "  dryfit rule-of-thumb --gpu-memory-gb 24 --depth 24\n  dryfit rule-of-thumb\n", {kRule, {}, {}}},
+    {"list", "gpus | models | versions", "  dryfit list gpus\n  dryfit list models\n  dryfit list versions\n", {{}, {}, {}}},
+    {"completions", "bash | zsh | fish | powershell", "  source <(dryfit completions bash)\n", {{}, {}, {}}},
+    {"help", "help of a command", "  dryfit help check\n", {{}, {}, {}}},
+    {"version", "the version", "  dryfit version\n", {{}, {}, {}}},
+};
+
+}  // namespace
+
+std::span<const CommandSpec> commands() { return kCommands; }
+
+const CommandSpec* find_command(std::string_view name) {
+  const auto found = std::ranges::find(kCommands, name, &CommandSpec::name);
+  return found == std::end(kCommands) ? nullptr : found;
+}
+
+}  // namespace dryfit::cli

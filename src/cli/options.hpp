@@ -1,0 +1,32 @@
+// Words to typed options: flags of one command, checked against the command table. Knows nothing of what they mean.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.hpp"
+#include "cli/commands.hpp"
+
+namespace dryfit::cli {
+
+struct Options {
+  std::string command;
+  std::map<std::string, std::string, std::less<>> flags;  // without --; switches have an empty value
+  std::vector<std::string> positional;
+  std::vector<std::string> pasted;                        // after --
+  bool has_pasted = false, help = false;
+  std::optional<std::string> get(std::string_view name) const {
+    const auto it = flags.find(name);
+    return it == flags.end() ? std::nullopt : std::optional(it->second);
+  }
+  bool has(std::string_view name) const { return flags.contains(name); }
+};
+
+// Errors: "unknown_command", "unknown_flag" with did-you-mean, "missing_value", "repeated_flag".
+Result<Options> parse_options(std::span<const std::string_view> words);
+
+}  // namespace dryfit::cli

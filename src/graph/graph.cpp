@@ -1,0 +1,102 @@
+// Building graphs: shapes, node bookkeeping, names for people. Nothing about memory.
+#include "graph/graph.hpp"
+
+namespace dryfit {
+
+Shape shape(std::initializer_list<std::int64_t> dims, bool batched) {
+  Shape s;
+  for (std::int64_t d : dims) s.dim[s.rank++] = d;
+  s.batched = batched;
+  return s;
+}
+
+std::string Graph::name_of(NodeId id) const {
+  const Node& node = nodes[static_cast<std::size_t>(id)];
+  std::string name = node.backward ? "grad " : "";
+  if (node.layer >= 0) name += "h." + std::to_string(node.layer) + ".";
+  return name + node.role;
+}
+
+NodeId GraphBuilder::push(Node node) {
+  node.layer = layer_;
+  node.backward = backward_;
+  graph_.nodes.push_back(node);
+  return static_cast<NodeId>(graph_.nodes.size()) - 1;
+}
+
+NodeId GraphBuilder::input(Shape s, Dtype d, const char* role, std::int32_t parameter) {
+  Node node;
+  node.fn = Fn::input;
+  node.kind = Kind::input;
+  node.shape = s;
+  node.dtype = d;
+  node.role = role;
+  const NodeId id = push(node);
+  graph_.inputs.push_back({id, parameter});
+  return id;
+}
+
+NodeId GraphBuilder::pointwise(Fn fn, std::span<const NodeId> in, Shape s, Dtype d, const char* role) {
+  Node node;
+  node.fn = fn;
+  node.kind = Kind::pointwise;
+  node.shape = s;
+  node.dtype = d;
+  node.role = role;
+  for (NodeId id : in) node.in[node.inputs++] = id;
+  return push(node);
+}
+
+NodeId GraphBuilder::unary(Fn fn, NodeId x, Dtype d, const char* role) {
+  return pointwise(fn, std::array{x}, (*this)[x].shape, d, role);
+}
+
+NodeId GraphBuilder::convert(NodeId x, Dtype d, const char* role) {
+  return (*this)[x].dtype == d ? x : unary(Fn::convert, x, d, role);
+}
+
+NodeId GraphBuilder::binary(Fn fn, NodeId a, NodeId b, Dtype d, const char* role) {
+  const Shape& s = (*this)[a].shape.numel() >= (*this)[b].shape.numel() ? (*this)[a].shape : (*this)[b].shape;
+  return pointwise(fn, std::array{a, b}, s, d, role);
+}
+
+NodeId GraphBuilder::reduce(Fn fn, NodeId x, Shape s, Dtype d, const char* role, NodeId second) {
+  const NodeId id = second == kNone ? pointwise(fn, std::array{x}, s, d, role) : pointwise(fn, std::array{x, second}, s, d, role);
+  graph_.nodes.back().kind = Kind::reduction;
+  return id;
+}
+
+NodeId GraphBuilder::slice(NodeId x, Shape s, int part, const char* role) {
+  const NodeId id = pointwise(Fn::slice, std::array{x}, s, (*this)[x].dtype, role);
+  graph_.nodes.back().kind = Kind::view;
+  graph_.nodes.back().variant = static_cast<std::int8_t>(part);
+  return id;
+}
+
+NodeId GraphBuilder::cat(NodeId a, NodeId b, Shape s, const char* role) {
+  const NodeId id = pointwise(Fn::cat, std::array{a, b}, s, (*this)[a].dtype, role);
+  graph_.nodes.back().kind = Kind::cat;
+  return id;
+}
+
+NodeId GraphBuilder::matmul(NodeId a, NodeId b, Shape s, Dtype d, int variant, const char* role) {
+  const NodeId id = pointwise(Fn::matmul, std::array{a, b}, s, d, role);
+  graph_.nodes.back().kind = Kind::matmul;
+  graph_.nodes.back().variant = static_cast<std::int8_t>(variant);
+  return id;
+}
+
+NodeId GraphBuilder::kernel(Fn fn, std::span<const NodeId> in, const char* role) {
+  const NodeId id = pointwise(fn, in, Shape{}, graph_.compute, role);
+  graph_.nodes.back().kind = Kind::kernel;
+  return id;
+}
+
+NodeId GraphBuilder::result(NodeId kernel, int which, Shape s, Dtype d, const char* role) {
+  const NodeId id = pointwise(Fn::result, std::array{kernel}, s, d, role);
+  graph_.nodes.back().kind = Kind::result;
+  graph_.nodes.back().variant = static_cast<std::int8_t>(which);
+  return id;
+}
+
+}  // namespace dryfit

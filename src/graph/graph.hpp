@@ -1,0 +1,120 @@
+// The operator graph of one forward pass, at the grain of torch's ATen ops after decomposition: what autograd, the min-cut
+// partitioner and Inductor's fusion look at. Views that only rename dimensions are not written down: a tensor and its
+// reshapes are one node. No bytes of gradients, no order of kernels: passes/ derives those.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.hpp"
+
+namespace dryfit {
+
+using NodeId = std::int32_t;
+constexpr NodeId kNone = -1;
+
+// Up to four dimensions. `batched`: the first dimension is B or B*T, so the element count is proportional to the device batch.
+struct Shape {
+  std::array<std::int64_t, 4> dim{};
+  std::uint8_t rank = 0;
+  bool batched = false;
+  std::int64_t numel() const {
+    std::int64_t n = 1;
+    for (std::uint8_t i = 0; i < rank; ++i) n *= dim[i];
+    return n;
+  }
+  friend bool operator==(const Shape& a, const Shape& b) { return a.rank == b.rank && a.dim == b.dim; }
+};
+Shape shape(std::initializer_list<std::int64_t> dims, bool batched);
+
+// How a node is computed, as far as materialisation goes.
+enum class Kind : std::uint8_t {
+  input,      // parameter, buffer or data: its memory belongs to the caller
+  pointwise,  // element by element; fuses with anything fusible
+  reduction,  // rows to one value each; fuses
+  view,       // part of its input's storage (slices); fuses, owns nothing
+  cat,        // fuses with what feeds it, not with what reads it
+  matmul,     // a cuBLAS call: reads and writes memory
+  kernel,     // an opaque kernel (attention, scatter): its outputs are `result` nodes
+  result,     // one output of a kernel
+};
+
+// What a node computes, as far as autograd must know.
+enum class Fn : std::uint8_t {
+  input, convert, add, sub, mul, scale, square, rsqrt, mean_rows, sum_rows, sum_all, amax_rows, exp, log, tanh, tanh_grad,
+  sigmoid, sigmoid_grad, relu, relu_grad, slice, pad, cat, embedding, matmul, attention, attention_backward, result,
+  nll_loss, nll_grad, softmax_grad, scatter_rows, fill, scaled_cast, amax_all, transpose,
+};
+
+struct Node {
+  Fn fn = Fn::input;
+  Kind kind = Kind::pointwise;
+  Dtype dtype = Dtype::bf16;
+  std::uint8_t inputs = 0;
+  std::int8_t variant = 0;         // slice: which part; result: which output; matmul: 0 y=xW^T, 1 dx=gW, 2 dW=g^T x
+  bool backward = false;           // made by autograd
+  std::int16_t layer = -1;         // block, or -1
+  std::array<NodeId, 8> in{kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone};
+  Shape shape;
+  const char* role = "";           // "attn.q", "mlp.c_fc": where in the model, without the layer
+  std::int64_t bytes() const { return shape.numel() * size_of(dtype); }
+};
+
+// What a graph input is to the outside.
+struct GraphInput {
+  NodeId node;
+  std::int32_t parameter;          // index into Model::parameters, or -1: token ids, targets, rotary tables
+};
+
+// Composites that autograd differentiates as one, as torch does: their inner nodes get no gradients of their own.
+struct RmsNorm { NodeId x, upcast, rstd, xhat, out; };
+struct CrossEntropy { NodeId logits, log_probs, targets, loss; };  // logits: fp32, after the soft-cap
+struct AttentionCall { NodeId kernel, q, k, v, out, lse, bias, seed, offset; };  // bias: additive mask, or kNone; seed, offset: flash only
+struct Float8Linear { NodeId x, x8, w, w8, out; };                 // x8 and w8 are saved for the backward pass
+
+struct Graph {
+  std::vector<RmsNorm> norms;
+  std::vector<AttentionCall> attentions;
+  std::vector<Float8Linear> float8;
+  CrossEntropy cross_entropy{kNone, kNone, kNone, kNone};
+  std::vector<Node> nodes;         // topological: every input stands before its user
+  std::vector<GraphInput> inputs;
+  NodeId loss = kNone;             // scalar fp32
+  Dtype compute = Dtype::bf16;
+  std::string name_of(NodeId id) const;  // "h.3.attn.q", "lm_head"
+};
+
+// Writes nodes down; one per graph. `layer` and `role` label what comes next.
+class GraphBuilder {
+ public:
+  explicit GraphBuilder(Graph& graph) : graph_(graph) {}
+  void at(int layer) { layer_ = static_cast<std::int16_t>(layer); }
+  void backward(bool on) { backward_ = on; }
+
+  NodeId input(Shape s, Dtype d, const char* role, std::int32_t parameter);
+  NodeId convert(NodeId x, Dtype d, const char* role);
+  NodeId binary(Fn fn, NodeId a, NodeId b, Dtype d, const char* role);     // shape of the larger operand
+  NodeId unary(Fn fn, NodeId x, Dtype d, const char* role);
+  NodeId reduce(Fn fn, NodeId x, Shape s, Dtype d, const char* role, NodeId second = kNone);
+  NodeId slice(NodeId x, Shape s, int part, const char* role);
+  NodeId pointwise(Fn fn, std::span<const NodeId> in, Shape s, Dtype d, const char* role);
+  NodeId cat(NodeId a, NodeId b, Shape s, const char* role);
+  NodeId matmul(NodeId a, NodeId b, Shape s, Dtype d, int variant, const char* role);
+  NodeId kernel(Fn fn, std::span<const NodeId> in, const char* role);
+  NodeId result(NodeId kernel, int which, Shape s, Dtype d, const char* role);
+  const Node& operator[](NodeId id) const { return graph_.nodes[static_cast<std::size_t>(id)]; }
+  std::int64_t last() const { return static_cast<std::int64_t>(graph_.nodes.size()) - 1; }
+
+ private:
+  NodeId push(Node node);
+  Graph& graph_;
+  std::int16_t layer_ = -1;
+  bool backward_ = false;
+};
+
+}  // namespace dryfit

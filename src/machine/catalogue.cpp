@@ -1,0 +1,198 @@
+// The GPU catalogue: reads the embedded data/gpus.csv, finds a GPU by what people and drivers call it.
+#include <algorithm>
+#include <array>
+
+#include "base/embedded.hpp"
+#include "base/text.hpp"
+#include "machine/machine.hpp"
+
+namespace dryfit {
+
+namespace {
+
+// Fields of one CSV line; quotes as RFC 4180, no line breaks inside fields.
+std::vector<std::string> csv_fields(std::string_view line) {
+  std::vector<std::string> out(1);
+  bool quoted = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quoted && c == '"' && i + 1 < line.size() && line[i + 1] == '"') out.back() += c, ++i;
+    else if (c == '"') quoted = !quoted;
+    else if (c == ',' && !quoted) out.emplace_back();
+    else out.back() += c;
+  }
+  return out;
+}
+
+std::optional<double> rate(const std::string& text) {
+  const auto value = parse_real(text, "data/gpus.csv");
+  return value ? std::optional(*value) : std::nullopt;
+}
+
+std::vector<GpuKind> read_catalogue(std::string_view csv) {
+  std::vector<GpuKind> gpus;
+  gpus.reserve(256);
+  bool header = true;
+  for (std::string_view line : split(csv, '\n')) {
+    if (header || line.empty()) {
+      header = false;
+      continue;
+    }
+    const auto f = csv_fields(line);
+    if (f.size() < 18) continue;
+    GpuKind g;
+    g.name = f[0];
+    for (std::string_view alias : split(f[1], '|')) {
+      if (!alias.empty()) g.aliases.emplace_back(alias);
+    }
+    g.vendor = f[3];
+    g.architecture = f[4];
+    if (const auto parts = split(f[5], '.'); parts.size() == 2) {
+      g.compute_major = static_cast<int>(parse_int(parts[0], "").value_or(0));
+      g.compute_minor = static_cast<int>(parse_int(parts[1], "").value_or(0));
+    }
+    g.total = mib(parse_int(f[7], "").value_or(0));
+    g.driver_reserve = g.total - mib(parse_int(f[8], "").value_or(0));
+    g.unified = f[9] == "yes";
+    g.bandwidth_gb_s = rate(f[10]);
+    g.fp32_tflops = rate(f[11]);
+    g.bf16_tflops = rate(f[12]);
+    g.fp8_tflops = rate(f[14]);
+    g.source = f[17];
+    gpus.push_back(std::move(g));
+  }
+  return gpus;
+}
+
+struct Words {
+  std::vector<std::string> core;  // sorted, without vendor and size words
+  std::int64_t gigabytes = 0;     // 80 in "80gb"; 0: none
+  bool operator==(const Words&) const = default;
+};
+
+bool is_form_word(std::string_view w) {
+  static constexpr std::array<std::string_view, 12> kForms = {"sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "pcie", "hbm2", "hbm2e", "hbm3", "hbm3e", "edition"};
+  return std::ranges::find(kForms, w) != kForms.end();
+}
+
+Words words_of(std::string_view name) {
+  static constexpr std::array<std::string_view, 8> kDropped = {"nvidia", "amd", "intel", "geforce", "radeon", "instinct", "tesla", "apple"};
+  Words out;
+  std::string word;
+  const auto finish = [&] {
+    if (word.empty()) return;
+    if (word.size() > 2 && word.ends_with("gb") && std::ranges::all_of(word.substr(0, word.size() - 2), [](char c) { return c >= '0' && c <= '9'; })) {
+      out.gigabytes = parse_int(word.substr(0, word.size() - 2), "").value_or(0);
+    } else if (std::ranges::find(kDropped, word) == kDropped.end()) {
+      out.core.push_back(word);
+    }
+    word.clear();
+  };
+  for (char c : to_lower(name)) {
+    if (c == ' ' || c == '-' || c == '_' || c == '(' || c == ')' || c == '\t') finish();
+    else word += c;
+  }
+  finish();
+  if (out.core.size() > 1 && out.core.back() == "gb") out.core.pop_back();  // "80 GB"
+  std::ranges::sort(out.core);
+  return out;
+}
+
+std::string squeezed(const Words& w) {
+  std::string out;
+  for (const std::string& part : w.core) out += part;
+  return out;
+}
+
+// How well a query fits a name: 0 not at all; 1 but for form words or the series name; 2 the same words.
+int fit(const Words& query, const Words& name) {
+  if (query.core.empty()) return 0;
+  if (query.core == name.core || squeezed(query) == squeezed(name)) return 2;
+  if (!std::ranges::includes(name.core, query.core)) return 0;
+  for (const std::string& extra : name.core) {
+    const bool asked = std::ranges::find(query.core, extra) != query.core.end();
+    if (!asked && !is_form_word(extra) && extra != "rtx" && extra != "gtx" && extra != "rx") return 0;
+  }
+  return 1;
+}
+
+std::string gigabytes_text(Bytes b) { return std::to_string((b.count + (std::int64_t{1} << 29)) >> 30) + " GiB"; }
+
+}  // namespace
+
+std::span<const GpuKind> gpu_catalogue() {
+  static const std::vector<GpuKind> gpus = read_catalogue(embedded_gpus_csv);
+  return gpus;
+}
+
+Result<GpuKind> find_gpu(std::string_view name, std::optional<Bytes> total) {
+  const Words query = words_of(name.substr(0, 200));
+  int best = 0;
+  std::vector<const GpuKind*> found;
+  for (const GpuKind& g : gpu_catalogue()) {
+    int score = fit(query, words_of(g.name));
+    for (const std::string& alias : g.aliases) score = std::max(score, fit(query, words_of(alias)));
+    // "GH200 480GB" names the host's memory: a whole name is taken at its word
+    const bool whole = to_lower(trim(name)) == to_lower(g.name);
+    if (whole) score = 3;
+    if (!whole && query.gigabytes != 0 && std::abs(g.total.gib() - static_cast<double>(query.gigabytes)) > 0.07 * static_cast<double>(query.gigabytes)) score = 0;
+    if (score > best) found.clear(), best = score;
+    if (score == best && score > 0) found.push_back(&g);
+  }
+  if (found.empty()) {
+    std::vector<std::string_view> names;
+    for (const GpuKind& g : gpu_catalogue()) {
+      names.push_back(g.name);
+      for (const std::string& alias : g.aliases) names.push_back(alias);
+    }
+    return fail("unknown_gpu", "unknown GPU '" + std::string(name.substr(0, 60)) + "'", did_you_mean(name, names, "see: dryfit list gpus; or give its memory: --memory 24GiB"), "--gpu");
+  }
+  const auto distance = [&](const GpuKind* g) { return total ? std::abs((g->total - *total).count) : (g->total - g->driver_reserve).count; };
+  const GpuKind* chosen = *std::ranges::min_element(found, {}, distance);
+  GpuKind result = *chosen;
+  const bool differ = std::ranges::any_of(found, [&](const GpuKind* g) { return std::abs((g->total - chosen->total).gib()) > 1; });
+  if (differ && !total) result.note = "'" + std::string(name.substr(0, 60)) + "' comes in several sizes: took " + result.name + " with " + gigabytes_text(result.total) + "; --memory chooses another";
+  return result;
+}
+
+std::string_view name_of(MachineSource source) {
+  static constexpr std::string_view kNames[] = {"flag", "nvml", "nvidia-smi", "sysfs", "recorded", "default"};
+  return kNames[static_cast<std::size_t>(source)];
+}
+
+// Where no sourced figure exists: grows with the card, measured within about 210 MiB on 3 to 180 GiB (docs/gpus.md).
+Bytes default_driver_reserve(Bytes total) { return mib(std::min<std::int64_t>(730, 400 + 3 * (total.count >> 30))); }
+
+Result<Machine> machine_from_flags(const MachineFlags& flags) {
+  Machine m;
+  m.source = MachineSource::flag;
+  if (flags.gpus && (*flags.gpus < 1 || *flags.gpus > 65536)) return fail("bad_value", "--gpus " + std::to_string(*flags.gpus) + " is out of range", "use a number from 1 to 65536", "--gpus");
+  m.gpus = flags.gpus.value_or(1);
+  if (flags.gpu) {
+    auto gpu = find_gpu(*flags.gpu, flags.memory);
+    if (!gpu) return std::unexpected(gpu.error());
+    m.gpu = *gpu;
+    m.total = gpu->total;
+    m.driver_reserve = gpu->driver_reserve;
+    if (!gpu->note.empty()) m.notes.push_back(gpu->note);
+  } else if (flags.memory) {
+    m.gpu.name = "GPU with " + gigabytes_text(*flags.memory);
+    m.gpu.vendor = "unknown";
+    m.gpu.compute_major = 8;
+    m.notes.push_back("no GPU named: taken as compute capability 8.0");
+  } else {
+    return fail("missing_gpu", "no GPU given", "name one: --gpu \"RTX 4090\", or its memory: --memory 24GiB", "--gpu");
+  }
+  if (flags.memory) {
+    if (*flags.memory < mib(256)) return fail("bad_value", "--memory is below 256 MiB", "give the card's memory, such as 24GiB", "--memory");
+    if (!flags.gpu || std::abs((m.total - *flags.memory).gib()) > 0.5) {
+      m.driver_reserve = flags.gpu ? m.driver_reserve : default_driver_reserve(*flags.memory);
+      m.total = *flags.memory;
+    }
+  }
+  m.user_reserve = flags.reserve.value_or(Bytes(0));
+  if (m.usable() <= Bytes(0)) return fail("bad_value", "nothing of the GPU's memory is left after --reserve", "reserve less than the card has", "--reserve");
+  return m;
+}
+
+}  // namespace dryfit

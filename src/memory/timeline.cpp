@@ -1,0 +1,122 @@
+// Sums over events, the envelope of lines, and the allocator run. See timeline.hpp.
+#include "memory/timeline.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace dryfit {
+
+std::int64_t block_bytes(std::int64_t bytes) { return bytes <= 0 ? 0 : round_up(bytes, 512); }
+
+Timeline run_timeline(const Program& program) {
+  Timeline t;
+  t.live.reserve(program.events.size());
+  std::int64_t live = 0;
+  std::size_t segment = 0;
+  for (std::size_t i = 0; i < program.events.size(); ++i) {
+    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment;
+    const Segment& s = program.segments[segment];
+    if (t.phases.empty() || std::strcmp(t.phases.back().phase.c_str(), s.phase) != 0) t.phases.push_back({s.phase, static_cast<std::int32_t>(i), Bytes(0), Bytes(0), s.provenance});
+    const Event& e = program.events[i];
+    const std::int64_t bytes = block_bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes);
+    live += e.kind == Event::Kind::alloc ? bytes : -bytes;
+    t.live.push_back(live);
+    PhasePeak& phase = t.phases.back();
+    if (Bytes(live) > phase.allocated) {
+      phase.allocated = Bytes(live);
+      phase.event = static_cast<std::int32_t>(i);
+      phase.provenance = s.provenance;
+    }
+    if (Bytes(live) > t.peak) {
+      t.peak = Bytes(live);
+      t.peak_event = static_cast<std::int32_t>(i);
+    }
+  }
+  return t;
+}
+
+std::vector<std::int32_t> live_tensors(const Program& program, std::int32_t event) {
+  std::vector<bool> alive(program.tensors.size(), false);
+  for (std::int32_t i = 0; i <= event; ++i) {
+    const Event& e = program.events[static_cast<std::size_t>(i)];
+    alive[static_cast<std::size_t>(e.tensor)] = e.kind == Event::Kind::alloc;
+  }
+  std::vector<std::int32_t> out;
+  for (std::size_t i = 0; i < alive.size(); ++i) {
+    if (alive[i]) out.push_back(static_cast<std::int32_t>(i));
+  }
+  std::ranges::stable_sort(out, std::greater<>{}, [&](std::int32_t i) { return program.tensors[static_cast<std::size_t>(i)].bytes; });
+  return out;
+}
+
+Bytes Envelope::at(std::int64_t device_batch) const {
+  std::int64_t best = 0;
+  for (const Line& line : lines) best = std::max(best, line.fixed + line.per_sequence * device_batch);
+  return Bytes(best);
+}
+
+Envelope make_envelope(const Program& program) {
+  std::vector<Envelope::Line> points;
+  std::int64_t fixed = 0, per_sequence = 0;
+  for (const Event& e : program.events) {
+    const TensorInfo& t = program.tensors[static_cast<std::size_t>(e.tensor)];
+    const std::int64_t sign = e.kind == Event::Kind::alloc ? 1 : -1;
+    if (t.batched) per_sequence += sign * (t.bytes / program.device_batch);
+    else fixed += sign * block_bytes(t.bytes);
+    if (sign > 0) points.push_back({fixed, per_sequence});
+  }
+  // upper hull: by slope, each line must win somewhere above the last
+  std::ranges::sort(points, [](const auto& a, const auto& b) { return std::pair(a.per_sequence, a.fixed) < std::pair(b.per_sequence, b.fixed); });
+  Envelope envelope;
+  for (const Envelope::Line& line : points) {
+    while (!envelope.lines.empty()) {
+      const Envelope::Line& last = envelope.lines.back();
+      const bool same = last.per_sequence == line.per_sequence;
+      const bool beaten_at_one = last.fixed + last.per_sequence <= line.fixed + line.per_sequence;
+      bool hidden = same || beaten_at_one;
+      if (!hidden && envelope.lines.size() > 1) {
+        const Envelope::Line& before = envelope.lines[envelope.lines.size() - 2];
+        // last never wins if `line` overtakes `before` no later than `last` does
+        hidden = static_cast<double>(before.fixed - line.fixed) * static_cast<double>(last.per_sequence - before.per_sequence) <=
+                 static_cast<double>(before.fixed - last.fixed) * static_cast<double>(line.per_sequence - before.per_sequence);
+      }
+      if (!hidden) break;
+      envelope.lines.pop_back();
+    }
+    envelope.lines.push_back(line);
+  }
+  return envelope;
+}
+
+ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity) {
+  ReservedResult result;
+  CachingAllocator allocator(config, capacity);
+  std::vector<BlockId> blocks(program.tensors.size(), 0);
+  const char* phase = nullptr;
+  std::size_t segment = 0;
+  for (std::size_t i = 0; i < program.events.size(); ++i) {
+    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment;
+    if (phase == nullptr || std::strcmp(phase, program.segments[segment].phase) != 0) {
+      phase = program.segments[segment].phase;
+      result.by_phase.push_back(Bytes(0));
+    }
+    const Event& e = program.events[i];
+    BlockId& block = blocks[static_cast<std::size_t>(e.tensor)];
+    if (e.kind == Event::Kind::free) {
+      allocator.free(block);
+      continue;
+    }
+    const auto got = allocator.malloc(Bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes));
+    if (!got) {
+      result.out_of_memory = true;
+      break;
+    }
+    block = *got;
+    result.by_phase.back() = std::max(result.by_phase.back(), allocator.stats().reserved);
+  }
+  result.peak = allocator.stats().reserved_peak;
+  result.allocated_peak = allocator.stats().allocated_peak;
+  return result;
+}
+
+}  // namespace dryfit

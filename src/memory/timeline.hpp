@@ -1,0 +1,51 @@
+// Runs a program's events: live bytes at every moment, the peak (largest live sum, the earliest when tied), who is alive there,
+// and the peak at any other device batch as an upper envelope of lines.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "memory/allocator.hpp"
+#include "passes/program.hpp"
+
+namespace dryfit {
+
+// Bytes a tensor occupies in PyTorch's count: whole 512-byte blocks.
+std::int64_t block_bytes(std::int64_t bytes);
+
+struct PhasePeak {
+  std::string phase;
+  std::int32_t event = 0;           // the earliest event at the phase's peak
+  Bytes allocated, reserved;
+  Provenance provenance = Provenance::modelled;
+};
+
+struct Timeline {
+  std::vector<std::int64_t> live;   // after each event
+  std::int32_t peak_event = 0;
+  Bytes peak;
+  std::vector<PhasePeak> phases;    // in the program's order
+};
+Timeline run_timeline(const Program& program);
+
+// Tensors alive right after an event, largest first (indices into program.tensors).
+std::vector<std::int32_t> live_tensors(const Program& program, std::int32_t event);
+
+// The peak of allocated memory as a function of the device batch: max over lines fixed + per_sequence * B.
+struct Envelope {
+  struct Line { std::int64_t fixed, per_sequence; };
+  std::vector<Line> lines;          // none below another for every B >= 1
+  Bytes at(std::int64_t device_batch) const;
+};
+Envelope make_envelope(const Program& program);
+
+// Peak reserved bytes per phase and overall, by simulating the caching allocator on the program's events.
+// capacity: what the driver can give in all; out_of_memory says whether the run died there.
+struct ReservedResult {
+  Bytes peak, allocated_peak;
+  std::vector<Bytes> by_phase;      // as Timeline::phases
+  bool out_of_memory = false;
+};
+ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity);
+
+}  // namespace dryfit

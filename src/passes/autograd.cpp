@@ -1,0 +1,195 @@
+// The derivative of each op, at the same grain as the forward graph. Rules: torch/_decomp and tools/autograd/derivatives.yaml.
+#include "passes/autograd.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace dryfit {
+
+namespace {
+
+class Engine {
+ public:
+  explicit Engine(Graph forward) : joint_{std::move(forward), 0, kNone, {}}, g_(joint_.graph), b_(g_) {
+    joint_.forward_count = static_cast<std::int32_t>(g_.nodes.size());
+    grad_.assign(g_.nodes.size(), kNone);
+    composite_.assign(g_.nodes.size(), {Composite::none, 0});
+    mark_composites();
+    mark_wanted();
+  }
+
+  JointGraph run() {
+    b_.backward(true);
+    joint_.tangent = b_.input(shape({1}, false), Dtype::fp32, "loss", -1);
+    g_.inputs.pop_back();
+    grad_[index(g_.loss)] = joint_.tangent;
+    for (NodeId id = joint_.forward_count - 1; id >= 0; --id) {
+      if (grad_[index(id)] == kNone) continue;
+      b_.at(node(id).layer);
+      switch (composite_[index(id)].first) {
+        case Composite::norm: norm(g_.norms[composite_[index(id)].second]); break;
+        case Composite::loss: cross_entropy(); break;
+        case Composite::attention: attention(g_.attentions[composite_[index(id)].second]); break;
+        case Composite::float8: float8(g_.float8[composite_[index(id)].second]); break;
+        case Composite::none: plain(id); break;
+      }
+    }
+    for (const GraphInput& input : g_.inputs) joint_.gradients.push_back(input.parameter >= 0 ? grad_[index(input.node)] : kNone);
+    return std::move(joint_);
+  }
+
+ private:
+  enum class Composite : std::uint8_t { none, norm, loss, attention, float8 };
+  static std::size_t index(NodeId id) { return static_cast<std::size_t>(id); }
+  Node node(NodeId id) const { return g_.nodes[index(id)]; }  // by value: the vector grows
+
+  void mark_composites() {
+    for (std::size_t i = 0; i < g_.norms.size(); ++i) composite_[index(g_.norms[i].out)] = {Composite::norm, i};
+    for (std::size_t i = 0; i < g_.attentions.size(); ++i) composite_[index(g_.attentions[i].out)] = {Composite::attention, i};
+    for (std::size_t i = 0; i < g_.float8.size(); ++i) composite_[index(g_.float8[i].out)] = {Composite::float8, i};
+    composite_[index(g_.loss)] = {Composite::loss, 0};
+  }
+
+  // A node wants a gradient when a parameter stands above it.
+  void mark_wanted() {
+    wanted_.assign(g_.nodes.size(), false);
+    for (const GraphInput& input : g_.inputs) wanted_[index(input.node)] = input.parameter >= 0;
+    for (std::size_t i = 0; i < g_.nodes.size(); ++i) {
+      for (std::uint8_t k = 0; k < g_.nodes[i].inputs; ++k) wanted_[i] = wanted_[i] || wanted_[index(g_.nodes[i].in[k])];
+    }
+  }
+
+  void accumulate(NodeId id, NodeId g) {
+    if (!wanted_[index(id)]) return;
+    NodeId& slot = grad_[index(id)];
+    slot = slot == kNone ? g : b_.binary(Fn::add, slot, g, node(id).dtype, node(id).role);
+  }
+
+  // The gradient of a broadcast operand: summed back to its shape.
+  NodeId reduced(NodeId g, NodeId like, const char* role) {
+    const Shape s = node(like).shape;
+    if (s.numel() == node(g).shape.numel()) return b_.convert(g, node(like).dtype, role);
+    if (s.numel() == 1) return b_.reduce(Fn::sum_all, g, s, node(like).dtype, role);
+    return b_.reduce(Fn::sum_rows, g, s, node(like).dtype, role);
+  }
+
+  void plain(NodeId id) {
+    const Node n = node(id);
+    const NodeId g = grad_[index(id)];
+    const NodeId a = n.in[0];
+    switch (n.fn) {
+      case Fn::convert: accumulate(a, b_.convert(g, node(a).dtype, n.role)); break;
+      case Fn::add:
+        accumulate(a, g);
+        accumulate(n.in[1], g);
+        break;
+      case Fn::sub:
+        accumulate(a, g);
+        if (wanted_[index(n.in[1])]) accumulate(n.in[1], b_.unary(Fn::scale, g, n.dtype, n.role));
+        break;
+      case Fn::mul:
+        if (wanted_[index(a)]) accumulate(a, reduced(b_.binary(Fn::mul, g, n.in[1], product_dtype(a, n), n.role), a, n.role));
+        if (wanted_[index(n.in[1])]) accumulate(n.in[1], reduced(b_.binary(Fn::mul, g, a, product_dtype(n.in[1], n), n.role), n.in[1], n.role));
+        break;
+      case Fn::scale: accumulate(a, b_.unary(Fn::scale, g, n.dtype, n.role)); break;
+      case Fn::square: accumulate(a, b_.binary(Fn::mul, g, a, n.dtype, n.role)); break;
+      case Fn::relu: accumulate(a, b_.binary(Fn::relu_grad, g, id, n.dtype, n.role)); break;
+      case Fn::sigmoid: accumulate(a, b_.binary(Fn::sigmoid_grad, g, id, n.dtype, n.role)); break;
+      case Fn::tanh: accumulate(a, b_.binary(Fn::tanh_grad, g, id, n.dtype, n.role)); break;
+      case Fn::transpose: accumulate(a, b_.pointwise(Fn::transpose, std::array{g}, n.shape, n.dtype, n.role)); break;
+      case Fn::slice: accumulate(a, b_.pointwise(Fn::pad, std::array{g}, node(a).shape, n.dtype, n.role)); break;
+      case Fn::cat:
+        for (int part = 0; part < 2; ++part) {
+          const NodeId source = n.in[static_cast<std::size_t>(part)];
+          if (wanted_[index(source)]) accumulate(source, b_.slice(g, node(source).shape, part, n.role));
+        }
+        break;
+      case Fn::embedding: embedding(n, g); break;
+      case Fn::matmul: matmul(n, g); break;
+      default: break;  // reductions and inner nodes of composites carry no gradient of their own
+    }
+  }
+
+  // A product that will be summed to a scalar parameter is formed in fp32, as the parameter is.
+  Dtype product_dtype(NodeId operand, const Node& n) const { return node(operand).shape.numel() == n.shape.numel() ? n.dtype : node(operand).dtype; }
+
+  // Dense gradient of a table: fp32 zeros, the tokens' gradients added at their rows, then the table's dtype.
+  void embedding(const Node& n, NodeId g) {
+    const NodeId table = n.in[0];
+    const NodeId zeros = b_.pointwise(Fn::fill, {}, node(table).shape, Dtype::fp32, n.role);
+    const NodeId sum = b_.pointwise(Fn::scatter_rows, std::array{zeros, g, n.in[1]}, node(table).shape, Dtype::fp32, n.role);
+    accumulate(table, b_.convert(sum, node(table).dtype, n.role));
+  }
+
+  // y = x w^T: the weight's gradient first, then the input's, as torch's mm does.
+  void matmul(const Node& n, NodeId g) {
+    const NodeId x = n.in[0], w = n.in[1];
+    if (wanted_[index(w)]) accumulate(w, b_.matmul(g, x, node(w).shape, n.dtype, 2, n.role));
+    if (wanted_[index(x)]) accumulate(x, b_.matmul(g, w, node(x).shape, n.dtype, 1, n.role));
+  }
+
+  // d x = (g - xhat/D * sum(g * xhat)) * rstd, fp32 inside.
+  void norm(const RmsNorm& c) {
+    const char* role = node(c.out).role;
+    const Dtype f = Dtype::fp32;
+    const NodeId g = b_.convert(grad_[index(c.out)], f, role);
+    const NodeId sum = b_.reduce(Fn::sum_rows, b_.binary(Fn::mul, c.xhat, g, f, role), node(c.rstd).shape, f, role);
+    const NodeId mean_part = b_.binary(Fn::mul, b_.unary(Fn::scale, c.xhat, f, role), sum, f, role);
+    const NodeId d = b_.binary(Fn::mul, b_.binary(Fn::sub, g, mean_part, f, role), c.rstd, f, role);
+    accumulate(c.x, b_.convert(d, node(c.x).dtype, role));
+  }
+
+  void cross_entropy() {
+    const CrossEntropy& c = g_.cross_entropy;
+    const Dtype f = Dtype::fp32;
+    const Shape s = node(c.log_probs).shape;
+    const NodeId picked = b_.pointwise(Fn::nll_grad, std::array{joint_.tangent, c.targets}, s, f, "loss");
+    Shape row = s;
+    row.dim[row.rank - 1] = 1;
+    const NodeId sum = b_.reduce(Fn::sum_rows, picked, row, f, "loss");
+    const NodeId probs = b_.unary(Fn::exp, c.log_probs, f, "loss");
+    accumulate(c.logits, b_.binary(Fn::sub, picked, b_.binary(Fn::mul, probs, sum, f, "loss"), f, "loss"));
+  }
+
+  void attention(const AttentionCall& c) {
+    const NodeId g = grad_[index(c.out)];
+    std::vector<NodeId> in{g, c.q, c.k, c.v, c.out, c.lse};
+    for (NodeId extra : {c.seed, c.offset, c.bias}) {
+      if (extra != kNone) in.push_back(extra);
+    }
+    const NodeId call = b_.kernel(Fn::attention_backward, in, "attn");
+    g_.nodes[index(call)].variant = node(c.kernel).variant;
+    const NodeId from[3] = {c.q, c.k, c.v};
+    const char* roles[3] = {"attn.dq", "attn.dk", "attn.dv"};
+    for (int i = 0; i < 3; ++i) accumulate(from[i], b_.result(call, i, node(from[i]).shape, node(from[i]).dtype, roles[i]));
+  }
+
+  // nanochat/fp8.py backward: the gradient in e5m2; the weight and the input again in the layouts the two products need (copies).
+  void float8(const Float8Linear& c) {
+    const char* role = node(c.out).role;
+    const NodeId g = grad_[index(c.out)];
+    const NodeId amax = b_.reduce(Fn::amax_all, g, shape({1}, false), Dtype::fp32, role);
+    const NodeId g8 = b_.pointwise(Fn::scaled_cast, std::array{g, amax}, node(g).shape, Dtype::fp8_e5m2, role);
+    const NodeId w_col = b_.pointwise(Fn::transpose, std::array{c.w8}, node(c.w8).shape, Dtype::fp8_e4m3, role);
+    const NodeId dx = b_.matmul(g8, w_col, node(c.x).shape, node(c.out).dtype, 1, role);
+    const NodeId g_row = b_.pointwise(Fn::transpose, std::array{g8}, node(g8).shape, Dtype::fp8_e5m2, role);
+    const NodeId x_col = b_.pointwise(Fn::transpose, std::array{c.x8}, node(c.x8).shape, Dtype::fp8_e4m3, role);
+    const NodeId dw = b_.matmul(g_row, x_col, node(c.w).shape, node(c.out).dtype, 2, role);
+    accumulate(c.x, dx);
+    accumulate(c.w, b_.convert(dw, node(c.w).dtype, role));
+  }
+
+  JointGraph joint_;
+  Graph& g_;
+  GraphBuilder b_;
+  std::vector<NodeId> grad_;
+  std::vector<std::pair<Composite, std::size_t>> composite_;
+  std::vector<bool> wanted_;
+};
+
+}  // namespace
+
+JointGraph differentiate(Graph forward) { return Engine(std::move(forward)).run(); }
+
+}  // namespace dryfit

@@ -1,0 +1,19 @@
+// Autograd: appends the backward pass of a forward graph, node by node in the order torch's engine runs it.
+#pragma once
+
+#include <vector>
+
+#include "graph/graph.hpp"
+
+namespace dryfit {
+
+struct JointGraph {
+  Graph graph;                     // forward nodes first, then backward nodes
+  std::int32_t forward_count = 0;  // nodes [0, forward_count) are the forward pass
+  NodeId tangent = kNone;          // gradient of the loss, an input
+  std::vector<NodeId> gradients;   // per graph.inputs: its gradient, or kNone
+};
+
+JointGraph differentiate(Graph forward);
+
+}  // namespace dryfit

@@ -1,0 +1,98 @@
+// Joins the passes: autograd, partition, fusion of each half. Holds no rules of its own but the order of recomputation.
+#include "passes/compile.hpp"
+
+#include <utility>
+
+#include "passes/partition.hpp"
+
+namespace dryfit {
+
+namespace {
+
+// The backward pass in order, each recomputed forward node right before its first reader.
+std::vector<NodeId> backward_order(const JointGraph& joint, const std::vector<bool>& available) {
+  const auto& nodes = joint.graph.nodes;
+  std::vector<bool> placed(available);
+  std::vector<bool> needed(nodes.size(), false);
+  for (NodeId g : joint.gradients) {
+    if (g != kNone) needed[static_cast<std::size_t>(g)] = true;
+  }
+  for (std::size_t i = nodes.size(); i-- > 0;) {
+    if (!needed[i] || available[i]) continue;
+    for (std::uint8_t k = 0; k < nodes[i].inputs; ++k) needed[static_cast<std::size_t>(nodes[i].in[k])] = true;
+  }
+  std::vector<NodeId> order, stack;
+  for (std::size_t i = static_cast<std::size_t>(joint.forward_count); i < nodes.size(); ++i) {
+    if (!needed[i]) continue;
+    stack.push_back(static_cast<NodeId>(i));
+    while (!stack.empty()) {
+      const NodeId v = stack.back();
+      if (placed[static_cast<std::size_t>(v)]) {
+        stack.pop_back();
+        continue;
+      }
+      bool ready = true;
+      const Node& n = nodes[static_cast<std::size_t>(v)];
+      for (std::uint8_t k = n.inputs; k-- > 0;) {
+        if (!placed[static_cast<std::size_t>(n.in[k])]) {
+          stack.push_back(n.in[k]);
+          ready = false;
+        }
+      }
+      if (!ready) continue;
+      placed[static_cast<std::size_t>(v)] = true;
+      order.push_back(v);
+      stack.pop_back();
+    }
+  }
+  return order;
+}
+
+}  // namespace
+
+CompiledStep compile_step(Graph forward, bool compile) {
+  CompiledStep step;
+  step.joint = differentiate(std::move(forward));
+  const JointGraph& joint = step.joint;
+  const auto& nodes = joint.graph.nodes;
+  const std::vector<NodeId> cut = compile ? min_cut_saved(joint) : eager_saved(joint);
+
+  FuseInput fw{&joint.graph, {}, {}, {}, {joint.graph.loss}};
+  for (NodeId v = 0; v < joint.forward_count; ++v) {
+    if (nodes[static_cast<std::size_t>(v)].kind == Kind::input) fw.borrowed.push_back(v);
+    else fw.compute.push_back(v);
+  }
+  // a view that is saved keeps its source's storage alive
+  std::vector<bool> stored(nodes.size(), false);
+  const auto storage = [&](NodeId v) {
+    while (nodes[static_cast<std::size_t>(v)].kind == Kind::view) v = nodes[static_cast<std::size_t>(v)].in[0];
+    return v;
+  };
+  for (NodeId v : cut) {
+    const NodeId owner = storage(v);
+    if (nodes[static_cast<std::size_t>(owner)].kind == Kind::input || stored[static_cast<std::size_t>(owner)]) continue;
+    stored[static_cast<std::size_t>(owner)] = true;
+    step.saved.push_back(owner);
+    fw.outputs.push_back(owner);
+  }
+  const FuseResult done = compile ? fuse(fw) : run_eagerly(fw);
+  step.forward = done.steps;
+  step.loss = done.outputs.front();
+
+  FuseInput bw{&joint.graph, {}, fw.borrowed, step.saved, {}};
+  bw.borrowed.push_back(joint.tangent);
+  std::vector<bool> available(nodes.size(), false);
+  for (NodeId v : bw.borrowed) available[static_cast<std::size_t>(v)] = true;
+  for (NodeId v : bw.given) available[static_cast<std::size_t>(v)] = true;
+  bw.compute = backward_order(joint, available);
+  for (NodeId g : joint.gradients) {
+    if (g != kNone) bw.outputs.push_back(g);
+  }
+  const FuseResult back = compile ? fuse(bw) : run_eagerly(bw);
+  step.backward = back.steps;
+  std::size_t next = 0;
+  for (NodeId g : joint.gradients) step.gradients.push_back(g == kNone ? kNone : back.outputs[next++]);
+  return step;
+}
+
+}  // namespace dryfit

@@ -1,0 +1,21 @@
+// torch.compile of one training micro-step: forward and backward as buffer events over one joint graph.
+#pragma once
+
+#include "passes/autograd.hpp"
+#include "passes/fuse.hpp"
+
+namespace dryfit {
+
+struct CompiledStep {
+  JointGraph joint;
+  std::vector<NodeId> saved;          // forward to backward, graph inputs left out
+  std::vector<BufferStep> forward;    // ends with the loss and the saved values alive
+  std::vector<BufferStep> backward;   // ends with the gradients alive
+  NodeId loss = kNone;
+  std::vector<NodeId> gradients;      // per graph input: the node that owns its storage, or kNone
+};
+
+// compile=false: eager autograd.
+CompiledStep compile_step(Graph forward, bool compile);
+
+}  // namespace dryfit

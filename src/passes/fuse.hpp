@@ -1,0 +1,35 @@
+// What Inductor makes of a graph: which values get memory, which kernels write them, in which order, and when buffers are
+// taken over, reused or freed. Source: torch/_inductor/{scheduler,memory}.py and codegen/wrapper.py (2.9.1).
+#pragma once
+
+#include <vector>
+
+#include "graph/graph.hpp"
+
+namespace dryfit {
+
+// One change of memory: the buffer of `node` comes to life or dies around kernel `op` (named by its last node).
+struct BufferStep {
+  bool alloc;
+  NodeId node;
+  NodeId op;
+};
+
+struct FuseInput {
+  const Graph* graph;
+  std::vector<NodeId> compute;   // nodes to run, in graph order (recomputed ones where they are first needed)
+  std::vector<NodeId> borrowed;  // available, owned by the caller: never freed or overwritten
+  std::vector<NodeId> given;     // available and given away: freed after their last use, may be overwritten
+  std::vector<NodeId> outputs;   // stay alive at the end
+};
+
+struct FuseResult {
+  std::vector<BufferStep> steps;
+  std::vector<NodeId> outputs;   // per FuseInput::outputs: the node that owns the storage
+};
+
+FuseResult fuse(const FuseInput& input);
+// Without torch.compile: every op is a kernel of its own and nothing is fused, reused or overwritten.
+FuseResult run_eagerly(const FuseInput& input);
+
+}  // namespace dryfit

@@ -1,0 +1,74 @@
+// Optimizer state by version and world size: nanochat/{adamw,muon,optim}.py, torch.optim.AdamW. See optimizer.hpp.
+#include "passes/optimizer.hpp"
+
+#include <algorithm>
+#include <map>
+
+namespace dryfit {
+
+namespace {
+
+using Optimizer = NanochatVersion::Optimizer;
+
+bool is_matrix(const Parameter& p) { return p.group == ParamGroup::transformer_matrices; }
+constexpr std::int64_t kSmallParameter = 1024;  // below, AdamW state is replicated instead of sharded
+
+void adamw_state(const Parameter& p, const Model& model, std::int64_t world, std::vector<StateTensor>& out) {
+  const bool whole = world == 1 || (model.version.optimizer == Optimizer::muon_stacked_by_group || model.version.optimizer == Optimizer::muon_all_groups
+                                        ? p.count() < kSmallParameter : false);
+  const std::int64_t n = whole ? p.count() : std::max<std::int64_t>(1, p.count() / world);
+  out.push_back({n, p.dtype, "adamw.exp_avg"});
+  out.push_back({n, p.dtype, "adamw.exp_avg_sq"});
+  if (model.version.optimizer == Optimizer::torch_adamw_muon || model.version.optimizer == Optimizer::muon_per_param) {
+    out.push_back({1, world == 1 ? Dtype::fp32 : Dtype::int64, "adamw.step"});
+  }
+}
+
+}  // namespace
+
+std::vector<MuonGroup> muon_groups(const Model& model) {
+  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> counts;  // sorted by shape, as nanochat sorts them
+  for (const Parameter& p : model.parameters) {
+    if (is_matrix(p)) ++counts[{p.shape[0], p.shape[1]}];
+  }
+  std::vector<MuonGroup> groups;
+  for (const auto& [dims, count] : counts) groups.push_back({dims.first, dims.second, count});
+  return groups;
+}
+
+std::vector<std::size_t> adamw_parameters(const Model& model) {
+  std::vector<std::size_t> order;
+  for (ParamGroup group : {ParamGroup::lm_head, ParamGroup::wte, ParamGroup::value_embeds, ParamGroup::scalars}) {
+    for (std::size_t i = 0; i < model.parameters.size(); ++i) {
+      if (model.parameters[i].group == group) order.push_back(i);
+    }
+  }
+  return order;
+}
+
+std::vector<StateTensor> optimizer_state(const Model& model, std::int64_t world) {
+  std::vector<StateTensor> state;
+  for (std::size_t i : adamw_parameters(model)) adamw_state(model.parameters[i], model, world, state);
+  for (const MuonGroup& g : muon_groups(model)) {
+    const std::int64_t owned = ceil_div(g.count, world);
+    const std::int64_t second = std::max(g.rows, g.cols);  // the factored second moment: one value per row, or per column when wider
+    switch (model.version.optimizer) {
+      case Optimizer::torch_adamw_muon:
+      case Optimizer::muon_per_param:
+        if (world > 1) state.push_back({g.elements(), Dtype::fp32, "muon.zero_buffer"});
+        for (std::int64_t i = 0; i < owned; ++i) {
+          state.push_back({g.elements(), Dtype::fp32, "muon.momentum"});
+          if (model.version.optimizer == Optimizer::muon_per_param) state.push_back({second, Dtype::fp32, "muon.second_moment"});
+        }
+        break;
+      case Optimizer::muon_stacked_by_group:
+      case Optimizer::muon_all_groups:
+        state.push_back({owned * g.elements(), Dtype::fp32, "muon.momentum"});
+        state.push_back({owned * second, Dtype::fp32, "muon.second_moment"});
+        break;
+    }
+  }
+  return state;
+}
+
+}  // namespace dryfit

@@ -1,0 +1,194 @@
+// solve_min_cut: node weights, bans, the cut. See partition.hpp for what it follows.
+#include "passes/partition.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <queue>
+#include <set>
+
+#include "passes/max_flow.hpp"
+
+namespace dryfit {
+
+namespace {
+
+class Partitioner {
+ public:
+  explicit Partitioner(const JointGraph& joint) : joint_(joint), nodes_(joint.graph.nodes), forward_(joint.forward_count) {
+    users_.resize(nodes_.size());
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      for (std::uint8_t k = 0; k < nodes_[i].inputs; ++k) users_[at(nodes_[i].in[k])].push_back(static_cast<NodeId>(i));
+    }
+    banned_.assign(at(forward_), false);
+    measure_distance();
+  }
+
+  std::vector<NodeId> run() {
+    for (NodeId v = 0; v < forward_; ++v) {
+      if (node(v).kind == Kind::input || should_ban(v)) ban(v);
+    }
+    ban_used_far_apart();
+    ban_long_chains();
+    return cut();
+  }
+
+ private:
+  static std::size_t at(NodeId v) { return static_cast<std::size_t>(v); }
+  const Node& node(NodeId v) const { return nodes_[at(v)]; }
+  bool in_forward(NodeId v) const { return v < forward_; }
+
+  // What Inductor could put into one kernel. An embedding lookup counts as a kernel of its own here, a cat only as a consumer.
+  bool fusible(NodeId v) const {
+    const Node& n = node(v);
+    return (n.kind == Kind::pointwise || n.kind == Kind::reduction || n.kind == Kind::view || n.kind == Kind::input) && n.fn != Fn::embedding &&
+           n.fn != Fn::scatter_rows;
+  }
+  bool recomputable(NodeId v) const { return fusible(v) && node(v).kind != Kind::input; }
+  bool fuses(NodeId a, NodeId b) const { return node(b).kind == Kind::cat || (fusible(a) && fusible(b)); }
+
+  void measure_distance() {
+    distance_.assign(nodes_.size(), 0);
+    for (NodeId v = forward_ - 1; v >= 0; --v) {
+      std::int64_t d = 1'000'000'000;
+      for (NodeId user : users_[at(v)]) d = std::min(d, distance_[at(user)] + 1);
+      distance_[at(v)] = d;
+    }
+  }
+
+  bool materialized_in_backward(NodeId v) const {
+    if (node(v).kind == Kind::view) return false;
+    std::vector<NodeId> open{v};
+    while (!open.empty()) {
+      const NodeId current = open.back();
+      open.pop_back();
+      for (NodeId user : users_[at(current)]) {
+        if (!in_forward(user) && !fuses(current, user)) return true;
+        if (node(user).kind == Kind::view) open.push_back(user);
+      }
+    }
+    return false;
+  }
+
+  bool should_ban(NodeId v) const {
+    const Node& n = node(v);
+    if (n.kind == Kind::input || n.kind == Kind::result) return false;
+    if (!recomputable(v) || materialized_in_backward(v)) return true;
+    std::int64_t in = 0;
+    for (std::uint8_t k = 0; k < n.inputs; ++k) in += node(n.in[k]).bytes();
+    return n.bytes() * 4 < in;
+  }
+
+  void ban(NodeId v) {
+    if (node(v).kind != Kind::view) banned_[at(v)] = true;
+  }
+
+  NodeId first_unfusible(const std::vector<NodeId>& start, NodeId range) const {
+    std::set<std::pair<NodeId, bool>> open;
+    for (NodeId v : start) open.insert({v, true});
+    while (!open.empty()) {
+      const auto [v, fuses_here] = *open.begin();
+      open.erase(open.begin());
+      if (!fuses_here) return v;
+      for (NodeId user : users_[at(v)]) {
+        if (in_forward(user) && user <= range) open.insert({user, fuses(v, user)});
+      }
+    }
+    return range;
+  }
+
+  // A value used both nearby and far down: what is far down cannot fuse with it, so it is not worth recomputing.
+  void ban_used_far_apart() {
+    for (NodeId v = 0; v < forward_; ++v) {
+      std::vector<NodeId> users;
+      for (NodeId user : users_[at(v)]) {
+        if (in_forward(user)) users.push_back(user);
+      }
+      if (users.size() < 2) continue;
+      const NodeId limit = first_unfusible(users, *std::ranges::max_element(users));
+      for (NodeId user : users) {
+        if (user > limit && fuses(v, user)) ban(user);
+      }
+    }
+  }
+
+  void ban_long_chains() {
+    std::vector<bool> visited(at(forward_), false);
+    for (NodeId start = 0; start < forward_; ++start) {
+      std::priority_queue<NodeId, std::vector<NodeId>, std::greater<>> open;
+      open.push(start);
+      while (!open.empty()) {
+        const NodeId v = open.top();
+        open.pop();
+        if (visited[at(v)]) continue;
+        visited[at(v)] = true;
+        if (v > start + 100 && open.empty()) {
+          ban(v);
+          break;
+        }
+        for (NodeId user : users_[at(v)]) {
+          if (in_forward(user) && fuses(v, user) && !banned_[at(user)]) open.push(user);
+        }
+      }
+    }
+  }
+
+  // Cost of saving a value: its bytes, more the farther it is from the backward pass, doubled when forward would not write it anyway.
+  double weight(NodeId v) const {
+    const Node& n = node(v);
+    if (n.kind == Kind::kernel) return MaxFlow::kInfinite;
+    const double grown = std::floor(static_cast<double>(n.bytes()) * std::pow(1.1, static_cast<double>(std::clamp<std::int64_t>(distance_[at(v)], 1, 100))));
+    const bool written = n.kind == Kind::input || !std::ranges::all_of(users_[at(v)], [&](NodeId user) { return fuses(v, user); });
+    return written ? grown : 2 * grown;
+  }
+
+  std::vector<NodeId> cut() const {
+    const std::int32_t source = 2 * forward_, sink = source + 1;
+    MaxFlow flow(sink + 1);
+    for (NodeId v = 0; v < forward_; ++v) {
+      if (banned_[at(v)]) flow.add(source, 2 * v, MaxFlow::kInfinite);
+      flow.add(2 * v, 2 * v + 1, weight(v));
+      bool to_backward = false;
+      for (NodeId user : users_[at(v)]) {
+        if (in_forward(user)) flow.add(2 * v + 1, 2 * user, MaxFlow::kInfinite);
+        else to_backward = true;
+      }
+      if (to_backward) flow.add(2 * v + 1, sink, MaxFlow::kInfinite);
+    }
+    flow.run(source, sink);
+    const std::vector<bool> below = flow.reaches(sink);
+    std::vector<NodeId> saved;
+    for (NodeId v = 0; v < forward_; ++v) {
+      if (!below[at(2 * v)] && below[at(2 * v + 1)]) saved.push_back(v);
+    }
+    return saved;
+  }
+
+  const JointGraph& joint_;
+  const std::vector<Node>& nodes_;
+  NodeId forward_;
+  std::vector<std::vector<NodeId>> users_;
+  std::vector<std::int64_t> distance_;
+  std::vector<bool> banned_;
+};
+
+}  // namespace
+
+std::vector<NodeId> min_cut_saved(const JointGraph& joint) { return Partitioner(joint).run(); }
+
+std::vector<NodeId> eager_saved(const JointGraph& joint) {
+  // every forward value that some backward node reads, as autograd keeps it
+  std::vector<bool> read(static_cast<std::size_t>(joint.forward_count), false);
+  const auto& nodes = joint.graph.nodes;
+  for (std::size_t i = static_cast<std::size_t>(joint.forward_count); i < nodes.size(); ++i) {
+    for (std::uint8_t k = 0; k < nodes[i].inputs; ++k) {
+      if (nodes[i].in[k] < joint.forward_count) read[static_cast<std::size_t>(nodes[i].in[k])] = true;
+    }
+  }
+  std::vector<NodeId> saved;
+  for (NodeId v = 0; v < joint.forward_count; ++v) {
+    if (read[static_cast<std::size_t>(v)]) saved.push_back(v);
+  }
+  return saved;
+}
+
+}  // namespace dryfit

@@ -1,0 +1,73 @@
+// Program: a training run's memory as the ordered allocations and frees of named tensors, from an empty device: loading, the
+// first step, a steady step, validation. Sizes hold for one device batch; `batched` tensors grow in proportion to it.
+// Nothing here knows a machine's capacity.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/bytes.hpp"
+#include "base/dtype.hpp"
+#include "graph/graph.hpp"
+#include "workload/workload.hpp"
+
+namespace dryfit {
+
+enum class Category : std::uint8_t { weights, gradients, optimizer, activations, logits, workspace, communication, context, fragmentation };
+constexpr int kCategories = 9;
+std::string_view name_of(Category category);
+enum class Provenance : std::uint8_t { exact, modelled, calibrated, unknown };
+std::string_view name_of(Provenance provenance);
+
+struct TensorInfo {
+  const char* role = "";            // static text: "attn.q", "logits"
+  std::int16_t layer = -1;          // block, or -1
+  Dtype dtype = Dtype::bf16;
+  Category category = Category::activations;
+  bool batched = false;             // bytes are proportional to the device batch
+  Shape shape;
+  std::int64_t bytes = 0;           // storage, not rounded
+  std::string name() const;         // "h.3.attn.q"
+};
+
+struct Event {
+  enum class Kind : std::uint8_t { alloc, free } kind;
+  std::int32_t tensor;              // index into Program::tensors; may live several times, never twice at once
+  std::int32_t op;                  // index into Program::tensors of what the kernel writes: names it
+};
+
+// A stretch of events: which phase, which micro-step, which part of it.
+struct Segment {
+  std::int32_t first_event;
+  const char* phase;                // "load", "first_step", "train_step", "validation"
+  const char* part;                 // "forward", "backward", "optimizer", "data", ...
+  std::int32_t micro_step;          // 1-based; 0 outside the micro-steps
+  Provenance provenance;
+};
+
+struct Program {
+  std::vector<TensorInfo> tensors;
+  std::vector<Event> events;
+  std::vector<Segment> segments;    // ascending by first_event; the first at 0
+  std::int64_t device_batch = 1;
+  const Segment& segment_of(std::int32_t event) const;
+};
+
+// What of the machine moves memory.
+struct Target {
+  int compute_major = 9, compute_minor = 0;
+  double bf16_tflops = 0;           // 0: unknown; decides whether steps are shorter than NCCL's watchdog period
+};
+
+// automatic -> what nanochat of this version picks on this GPU: FlashAttention 3 on Hopper in bf16, else SDPA's choice.
+Attention resolve_attention(const Workload& workload, const Target& target);
+
+// accumulate: whether to lay out two micro-steps per step (true when the workload accumulates gradients).
+Program build_program(const Workload& workload, const Target& target, bool accumulate);
+
+// Tensors that live through the run, in bytes as stored: weights; gradients; this GPU's optimizer state.
+struct StaticBytes { Bytes weights, gradients, optimizer; };
+StaticBytes static_bytes(const Workload& workload);
+
+}  // namespace dryfit

@@ -1,0 +1,141 @@
+// Levers as loops over changed workloads; the two that need a code change are modelled on the program itself.
+#include "plan/alternatives.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+
+#include "memory/timeline.hpp"
+
+namespace dryfit {
+
+namespace {
+
+class Levers {
+ public:
+  Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), options_(options) { options_.alternatives = options_.timeline = false; }
+
+  std::vector<Alternative> all() {
+    const Run& run = r_.workload.run;
+    const Model& m = r_.workload.model;
+    const auto legal = legal_device_batches(r_.workload);
+    const auto smaller = std::ranges::find_if(legal, [&](std::int64_t b) { return b < run.device_batch_size; });
+    if (smaller != legal.end()) batch(*smaller);
+    const auto larger = std::ranges::find_if(legal.rbegin(), legal.rend(), [&](std::int64_t b) { return b > run.device_batch_size; });
+    if (larger != legal.rend()) batch(*larger);
+    if (run.max_seq_len % 2 == 0 && run.max_seq_len >= 512) {
+      flag("--max-seq-len", run.max_seq_len / 2, false, "shorter context: another training", [](WorkloadFlags& f, std::int64_t v) { f.max_seq_len = v; });
+    }
+    if (m.depth > 4) flag("--depth", m.depth - (m.depth > 8 ? 4 : 2), false, "a smaller model", [](WorkloadFlags& f, std::int64_t v) { f.depth = v; });
+    if (m.version.window && m.window_pattern != "L") {
+      change({{"--window-pattern", "L"}}, false, "full attention everywhere; faster where FlashAttention 3 is absent", [](WorkloadFlags& f) { f.window_pattern = "L"; });
+    }
+    if (!run.fp8 && m.version.fp8_available && run.compute == Dtype::bf16 && fp8_capable()) {
+      change({{"--fp8", ""}}, false, "fp8 matrix products: slightly other numbers", [](WorkloadFlags& f) { f.fp8 = true; });
+    }
+    flag("--gpus", run.world_size * 2, true, "optimizer state is sharded over more GPUs", [](WorkloadFlags& f, std::int64_t v) { f.gpus = v; });
+    modelled("recompute", "per block", "activation checkpointing in nanochat/gpt.py: an extra forward pass", 4.0 / 3, [&](const TensorInfo& t) {
+      const bool saved_inside = t.category == Category::activations && t.layer >= 0 && t.batched && std::strcmp(t.role, "x_out") != 0;
+      return saved_inside ? 1.0 / static_cast<double>(m.depth) : 1.0;
+    });
+    modelled("chunked cross-entropy", "8 chunks", "the loss in chunks of tokens in nanochat/gpt.py", 1.0, [](const TensorInfo& t) { return t.category == Category::logits ? 0.125 : 1.0; });
+    return std::move(out_);
+  }
+
+ private:
+  bool fp8_capable() const { return r_.machine.gpu.compute_major > 8 || (r_.machine.gpu.compute_major == 8 && r_.machine.gpu.compute_minor == 9); }
+
+  void add(std::vector<std::pair<std::string, std::string>> change, const Result<Workload>& workload, bool identical, std::string note) {
+    if (!workload) return;
+    const auto result = estimate(*workload, r_.machine, options_);
+    if (!result) return;
+    Alternative a;
+    a.change = std::move(change);
+    a.allocated = result->allocated.bytes;
+    a.process = result->process.bytes;
+    a.verdict = result->verdict;
+    a.identical_training = identical;
+    a.note = std::move(note);
+    out_.push_back(std::move(a));
+  }
+
+  void batch(std::int64_t b) {
+    const auto w = with_device_batch(r_.workload, b);
+    if (!w) return;
+    add({{"--device-batch-size", std::to_string(b)}}, w, true,
+        "same total batch: accumulation " + std::to_string(r_.workload.run.grad_accum_steps) + " -> " + std::to_string(w->run.grad_accum_steps));
+  }
+
+  // The flags that give the present workload, with the total held where it can be.
+  WorkloadFlags flags() const {
+    const Model& m = r_.workload.model;
+    const Run& run = r_.workload.run;
+    WorkloadFlags f;
+    f.nanochat = m.version.epoch;
+    f.depth = m.depth;
+    f.aspect_ratio = m.aspect_ratio;
+    f.head_dim = m.head_dim;
+    f.vocab_size = m.vocab;
+    f.device_batch_size = run.device_batch_size;
+    f.total_batch_size = run.total_batch_size;
+    f.max_seq_len = run.max_seq_len;
+    f.gpus = run.world_size;
+    if (m.version.window) f.window_pattern = m.window_pattern;
+    if (!m.version.autocast) f.dtype = std::string(name_of(run.compute));
+    f.attention = std::string(name_of(run.attention));
+    f.torch = run.torch;
+    f.fp8 = run.fp8;
+    f.compile = run.compile;
+    return f;
+  }
+
+  void change(std::vector<std::pair<std::string, std::string>> what, bool identical, std::string note, const std::function<void(WorkloadFlags&)>& edit) {
+    WorkloadFlags f = flags();
+    edit(f);
+    auto w = make_nanochat_workload(f);
+    if (!w && w.error().code == "illegal_batch") {  // the new shape needs another batch: the largest that divides the total
+      f.device_batch_size = -1;
+      if (const auto one = make_nanochat_workload(f)) {
+        for (std::int64_t b : legal_device_batches(*one)) {
+          if (b > r_.workload.run.device_batch_size) continue;
+          f.device_batch_size = b;
+          what.emplace_back("--device-batch-size", std::to_string(b));
+          w = make_nanochat_workload(f);
+          break;
+        }
+      }
+    }
+    add(std::move(what), w, identical, std::move(note));
+  }
+
+  void flag(const char* name, std::int64_t value, bool identical, std::string note, void (*edit)(WorkloadFlags&, std::int64_t)) {
+    change({{name, std::to_string(value)}}, identical, std::move(note), [&](WorkloadFlags& f) { edit(f, value); });
+  }
+
+  void modelled(const char* lever, const char* how, std::string note, double step_time, const std::function<double(const TensorInfo&)>& factor) {
+    Program changed = program_;
+    for (TensorInfo& t : changed.tensors) t.bytes = static_cast<std::int64_t>(static_cast<double>(t.bytes) * factor(t));
+    const Bytes peak = run_timeline(changed).peak;
+    Alternative a;
+    a.change = {{lever, how}};
+    a.allocated = peak;
+    a.process = peak + (r_.process.bytes - r_.allocated.bytes);
+    a.verdict = *a.process <= r_.machine.usable() ? (static_cast<double>(a.process->count) * 1.05 <= static_cast<double>(r_.machine.usable().count) ? Verdict::fits : Verdict::tight) : Verdict::wont_fit;
+    a.step_time_ratio = step_time;
+    a.identical_training = true;
+    a.needs_code_change = true;
+    a.note = std::move(note);
+    out_.push_back(std::move(a));
+  }
+
+  const Report& r_;
+  const Program& program_;
+  EstimateOptions options_;
+  std::vector<Alternative> out_;
+};
+
+}  // namespace
+
+std::vector<Alternative> find_alternatives(const Report& report, const Program& program, const EstimateOptions& options) { return Levers(report, program, options).all(); }
+
+}  // namespace dryfit

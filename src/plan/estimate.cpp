@@ -1,0 +1,146 @@
+// One workload on one machine: program, timeline, allocator, ladder of numbers, verdict. The search lives in search.cpp.
+#include <algorithm>
+
+#include "base/embedded.hpp"
+#include "base/text.hpp"
+#include "memory/outside.hpp"
+#include "memory/timeline.hpp"
+#include "plan/alternatives.hpp"
+#include "plan/launch.hpp"
+#include "plan/plan.hpp"
+
+namespace dryfit {
+
+namespace {
+
+AllocatorConfig nanochat_allocator(const Workload& workload, std::string& note) {
+  // nanochat asks for expandable segments; from E1f on under PYTORCH_ALLOC_CONF alone, a name torch 2.9 does not act on
+  const bool new_name = workload.model.version.date >= std::string("2025-12-28");
+  AllocatorConfig config;
+  config.expandable_segments = !(new_name && workload.run.torch.starts_with("2.9"));
+  note = config.expandable_segments ? "expandable_segments:True, as nanochat sets it"
+                                    : "ordinary segments: torch 2.9 is reported to ignore PYTORCH_ALLOC_CONF, the only name nanochat sets";
+  return config;
+}
+
+Bytes scaled(Bytes b, double factor) { return Bytes(static_cast<std::int64_t>(static_cast<double>(b.count) * factor)); }
+
+std::string event_text(const Program& program, std::int32_t event) {
+  const Segment& s = program.segment_of(event);
+  return std::string(s.part) + ": " + program.tensors[static_cast<std::size_t>(program.events[static_cast<std::size_t>(event)].op)].name();
+}
+
+void fill_peak(Report& report, const Program& program, const Timeline& timeline) {
+  const Segment& s = program.segment_of(timeline.peak_event);
+  report.peak_phase = s.phase;
+  report.peak_micro_step = s.micro_step;
+  report.peak_event = event_text(program, timeline.peak_event);
+  std::array<Bytes, kCategories> sums{};
+  for (std::int32_t i : live_tensors(program, timeline.peak_event)) {
+    const TensorInfo& t = program.tensors[static_cast<std::size_t>(i)];
+    report.live.push_back(t);
+    sums[static_cast<std::size_t>(t.category)] += Bytes(block_bytes(t.bytes));
+  }
+  for (int c = 0; c < kCategories; ++c) report.categories.push_back({static_cast<Category>(c), sums[static_cast<std::size_t>(c)]});
+}
+
+// Keeps the first and last event of every segment and its largest value, and evenly spaced ones between.
+void fill_timeline(Report& report, const Program& program) {
+  std::array<Bytes, kCategories> now{};
+  std::int64_t live = 0;
+  const std::size_t stride = std::max<std::size_t>(1, program.events.size() / 400);
+  std::int64_t best = -1;
+  for (std::size_t i = 0; i < program.events.size(); ++i) {
+    const Event& e = program.events[i];
+    const TensorInfo& t = program.tensors[static_cast<std::size_t>(e.tensor)];
+    const std::int64_t bytes = e.kind == Event::Kind::alloc ? block_bytes(t.bytes) : -block_bytes(t.bytes);
+    live += bytes;
+    now[static_cast<std::size_t>(t.category)] += Bytes(bytes);
+    const Segment& s = program.segment_of(static_cast<std::int32_t>(i));
+    const bool peak = live > best;
+    best = std::max(best, live);
+    if (i % stride != 0 && !peak && static_cast<std::int32_t>(i) != s.first_event) continue;
+    if (peak && !report.timeline.empty() && i % stride != 0 && report.timeline.back().event + 1 == static_cast<std::int64_t>(i) && report.timeline.size() > 1) report.timeline.pop_back();
+    report.timeline.push_back({static_cast<std::int64_t>(i), Bytes(live), now, s.phase, s.part, s.micro_step, program.tensors[static_cast<std::size_t>(e.op)].name()});
+  }
+}
+
+Verdict judge(const Report& report, const Program& program, Bytes usable) {
+  if (report.process.high <= usable) return Verdict::fits;
+  if (report.process.bytes <= usable) return Verdict::tight;
+  // the allocator gives back its cache before it dies: the same events under the real limit
+  const Bytes limit = usable - report.context;
+  if (report.allocated.bytes < limit && !simulate_reserved(program, report.allocator, limit).out_of_memory) return Verdict::tight;
+  return Verdict::wont_fit;
+}
+
+}  // namespace
+
+std::string_view name_of(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::fits: return "fits";
+    case Verdict::tight: return "tight";
+    case Verdict::wont_fit: return "wont_fit";
+  }
+  return "";
+}
+
+ErrorBand error_band(const Workload& workload) {
+  const std::string_view family = workload.run.fp8 ? "fp8" : "bf16";
+  for (std::string_view line : split(embedded_intervals_csv, '\n')) {
+    const auto fields = split(line, ',');
+    if (fields.size() < 3 || fields[0] != family) continue;
+    return {parse_real(fields[1], "").value_or(0.05), parse_real(fields[2], "").value_or(0.05)};
+  }
+  return {0.05, 0.05};
+}
+
+Target target_of(const Machine& machine) { return {machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)}; }
+
+Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
+  Report report;
+  report.workload = workload;
+  report.machine = machine;
+  report.assumptions = workload.assumptions;
+  report.warnings = workload.warnings;
+  const Target target = target_of(machine);
+  report.attention = resolve_attention(workload, target);
+  if (report.attention == Attention::math && workload.run.compile) report.warnings.push_back("math attention is modelled coarsely");
+  const bool sliding = std::ranges::any_of(workload.model.windows, [&](std::int64_t w) { return w < workload.run.max_seq_len; });
+  if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
+  if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
+    report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
+  }
+  const Program program = build_program(workload, target, workload.run.grad_accum_steps > 1);
+  const Timeline timeline = run_timeline(program);
+  report.allocator = options.allocator ? *options.allocator : nanochat_allocator(workload, report.alloc_conf_note);
+  if (options.allocator) report.alloc_conf_note = "as given";
+  const ReservedResult reserved = simulate_reserved(program, report.allocator, std::nullopt);
+  const OutsideMemory outside = outside_memory(target.compute_major, target.compute_minor, workload.run.world_size);
+  const ErrorBand band = error_band(workload);
+
+  report.allocated = {timeline.peak, scaled(timeline.peak, 1 - band.below), scaled(timeline.peak, 1 + band.above), Provenance::modelled};
+  const Bytes slack = reserved.peak - timeline.peak;  // what splitting and rounding add; may grow with the peak
+  report.reserved = {reserved.peak, std::max(report.allocated.low, reserved.peak - slack), report.allocated.high + slack + slack, Provenance::modelled};
+  report.context = outside.middle;
+  report.process = {reserved.peak + outside.middle, report.reserved.low + outside.low, report.reserved.high + outside.high, Provenance::modelled};
+  report.headroom = machine.usable() - report.process.bytes;
+  const StaticBytes fixed = static_bytes(workload);
+  report.weights = fixed.weights;
+  report.gradients = fixed.gradients;
+  report.optimizer = fixed.optimizer;
+  fill_peak(report, program, timeline);
+  report.categories[static_cast<std::size_t>(Category::context)].at_peak = outside.middle;
+  report.categories[static_cast<std::size_t>(Category::fragmentation)].at_peak = slack;
+  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
+    const PhasePeak& p = timeline.phases[i];
+    report.phases.push_back({p.phase, p.allocated, i < reserved.by_phase.size() ? reserved.by_phase[i] : Bytes(0), event_text(program, p.event), p.provenance});
+  }
+  report.verdict = judge(report, program, machine.usable());
+  report.command = shell_join(launch_command(workload));
+  if (options.timeline) fill_timeline(report, program);
+  if (options.alternatives) report.alternatives = find_alternatives(report, program, options);
+  return report;
+}
+
+}  // namespace dryfit

@@ -1,0 +1,31 @@
+// The training command for a workload, and back: parsing what is printed gives the same Workload.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "memory/allocator.hpp"
+#include "workload/workload.hpp"
+
+namespace dryfit {
+
+// "torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --depth=26 ..." or "python -m scripts.base_train --depth=..." in the
+// spelling of the workload's nanochat version. One element per shell word; render with shell_join.
+std::vector<std::string> launch_command(const Workload& workload);
+std::string shell_join(std::span<const std::string> words);
+
+// A pasted training command: what dryfit understood of it.
+struct PastedCommand {
+  WorkloadFlags flags;
+  std::optional<std::string> alloc_conf;       // PYTORCH_ALLOC_CONF or PYTORCH_CUDA_ALLOC_CONF from the environment part
+  std::string script;                          // "scripts.base_train"
+  std::vector<std::string> understood, ignored;  // for people: what was used and what was not
+};
+// Words as the shell gave them (argv after --), or one string still to be split: quotes, continuations, `=` or spaces, underscores or dashes.
+// Errors: "bad_command", "unknown_flag" (with did-you-mean), "bad_number", each with the word.
+Result<PastedCommand> parse_pasted_command(std::span<const std::string> words);
+Result<std::vector<std::string>> shell_split(std::string_view text);
+
+}  // namespace dryfit

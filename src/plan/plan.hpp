@@ -1,0 +1,32 @@
+// The questions dryfit answers, as functions of values: estimate one run, search for the largest batch, plan, table.
+#pragma once
+
+#include "plan/report.hpp"
+
+namespace dryfit {
+
+struct EstimateOptions {
+  std::optional<AllocatorConfig> allocator;  // none: what nanochat sets, where it takes effect
+  bool alternatives = false;        // fill Report::alternatives
+  bool timeline = false;            // fill Report::timeline
+};
+
+// 95 % interval of the allocated peak around the derived one, from data/intervals.csv (written by dryfit-accuracy).
+struct ErrorBand { double below, above; };  // fractions of the prediction
+ErrorBand error_band(const Workload& workload);
+
+Target target_of(const Machine& machine);
+
+// The whole account of one workload on one machine.
+Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});
+
+// Largest legal device batch whose verdict is at least `fits`; none when batch 1 does not fit.
+Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});
+
+// What should I run? With a depth: the best batches for it. Without: every depth of the ladder that fits, best batch each.
+Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, const EstimateOptions& options = {});
+
+Result<std::vector<TableRow>> table(const std::vector<Machine>& machines, const std::vector<std::int64_t>& depths, const WorkloadFlags& flags,
+                                    const EstimateOptions& options = {});
+
+}  // namespace dryfit

@@ -1,0 +1,168 @@
+// explain: the ladder of numbers, categories with a bar, largest tensors, phases, levers; the timeline as text and as SVG.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "report/text.hpp"
+
+namespace dryfit {
+
+namespace {
+
+struct Look { char letter; const char* colour; const char* hex; };
+// in Category's order
+constexpr Look kLooks[] = {{'P', "34", "#4c78a8"}, {'G', "36", "#72b7b2"}, {'O', "35", "#b279a2"}, {'A', "32", "#54a24b"}, {'L', "33", "#eeca3b"},
+                           {'T', "31", "#e45756"}, {'N', "95", "#ff9da6"}, {'C', "90", "#9d755d"}, {'F', "37", "#bab0ac"}};
+constexpr const char* kMeaning[] = {"", "", "", "", "", "cuBLAS workspaces, data, scratch", "held by un-waited NCCL works", "CUDA context, kernels, NCCL (outside PyTorch's count)", "splitting and rounding by the allocator"};
+
+std::string bar(const Report& r, const Style& style) {
+  const int room = std::clamp(style.width - 26, 20, 72);
+  const double usable = std::max(1.0, static_cast<double>(std::max(r.machine.usable(), r.process.bytes).count));
+  std::string out;
+  double position = 0;
+  int drawn = 0;
+  for (const CategoryBytes& c : r.categories) {
+    const Look& look = kLooks[static_cast<std::size_t>(c.category)];
+    position += static_cast<double>(c.at_peak.count) / usable * room;
+    const int upto = std::min(room, static_cast<int>(std::lround(position)));
+    if (upto <= drawn) continue;
+    const auto n = static_cast<std::size_t>(upto - drawn);
+    if (style.colour && !style.ascii) {
+      out += fmt::format("\x1b[{}m", look.colour);
+      for (std::size_t i = 0; i < n; ++i) out += "█";
+      out += "\x1b[0m";
+    } else {
+      out += std::string(n, look.letter);
+    }
+    drawn = upto;
+  }
+  for (; drawn < room; ++drawn) out += style.ascii ? "." : "·";
+  return out;
+}
+
+std::string levers(const Report& r) {
+  std::string out = "\n  what would change it\n";
+  for (const Alternative& a : r.alternatives) {
+    std::string change;
+    for (const auto& [key, value] : a.change) change += (change.empty() ? "" : " ") + key + (value.empty() ? "" : " " + value);
+    const std::string difference = a.process ? fmt::format("{}{}", *a.process >= r.process.bytes ? "+" : "-", gib_text(*a.process >= r.process.bytes ? *a.process - r.process.bytes : r.process.bytes - *a.process)) : "?";
+    const char* verdict = !a.verdict ? "" : *a.verdict == Verdict::fits ? "fits" : *a.verdict == Verdict::tight ? "tight" : "won't fit";
+    out += fmt::format("    {:<32} {:>10}  {:<9}  {}{}{}\n", change, difference, verdict, a.identical_training ? "same training" : "other training",
+                       a.step_time_ratio && *a.step_time_ratio > 1.01 ? fmt::format(", step x{:.2f}", *a.step_time_ratio) : "", a.needs_code_change ? ", code change" : "");
+    out += fmt::format("        {}\n", a.note);
+  }
+  return out;
+}
+
+// Tensors of one role in different layers are one row.
+std::string largest(const Report& r, std::size_t most) {
+  struct Row { std::int64_t bytes = 0; int count = 0; const TensorInfo* first = nullptr; };
+  std::map<std::string, Row> rows;
+  for (const TensorInfo& t : r.live) {
+    Row& row = rows[std::string(t.role) + "/" + std::string(name_of(t.dtype)) + "/" + std::string(name_of(t.category))];
+    row.bytes += t.bytes;
+    ++row.count;
+    if (row.first == nullptr) row.first = &t;
+  }
+  std::vector<Row> sorted;
+  for (const auto& [key, row] : rows) sorted.push_back(row);
+  std::ranges::stable_sort(sorted, std::greater<>{}, &Row::bytes);
+  std::string out = "\n  largest at the peak\n";
+  for (std::size_t i = 0; i < sorted.size() && i < most; ++i) {
+    const TensorInfo& t = *sorted[i].first;
+    std::string shape;
+    for (std::uint8_t d = 0; d < t.shape.rank; ++d) shape += (d ? "x" : "") + std::to_string(t.shape.dim[d]);
+    out += fmt::format("    {:>10}  {:<24} {:>4} x {:<28} {}\n", gib_text(Bytes(sorted[i].bytes)), t.role, sorted[i].count, shape + " " + std::string(name_of(t.dtype)), name_of(t.category));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string explain_text(const Report& r, const Style& style) {
+  const Model& m = r.workload.model;
+  const Run& run = r.workload.run;
+  const char* verdict = r.verdict == Verdict::fits ? "FITS" : r.verdict == Verdict::tight ? "TIGHT" : "WON'T FIT";
+  std::string out = fmt::format("d{} | {} params | {} x {} | {}{} | device batch {} x {} | accum {}    {}\n\n", m.depth, count_text(m.param_count()), r.machine.gpus, r.machine.gpu.name, name_of(run.compute), run.fp8 ? " + fp8" : "", run.device_batch_size, run.max_seq_len, run.grad_accum_steps, verdict);
+  out += "  " + bar(r, style) + "| " + gib_text(r.machine.usable()) + " usable\n\n";
+  const double peak = std::max(1.0, static_cast<double>(r.process.bytes.count));
+  for (const CategoryBytes& c : r.categories) {
+    const auto i = static_cast<std::size_t>(c.category);
+    if (c.at_peak == Bytes(0)) continue;
+    out += fmt::format("  {} {:<14} {:>10}  {:>3.0f} %  {}\n", kLooks[i].letter, name_of(c.category), gib_text(c.at_peak), static_cast<double>(c.at_peak.count) / peak * 100, kMeaning[i]);
+  }
+  out += fmt::format("\n  at: {} of {}, micro-step {}\n\n", r.peak_event, r.peak_phase, r.peak_micro_step);
+  out += "  the ladder\n";
+  out += fmt::format("    allocated  {:>10}   {:.2f} MiB: torch.cuda.max_memory_allocated (95 %: {} to {})\n", gib_text(r.allocated.bytes), r.allocated.bytes.mib(), gib_text(r.allocated.low), gib_text(r.allocated.high));
+  out += fmt::format("    reserved   {:>10}   torch.cuda.max_memory_reserved; {}\n", gib_text(r.reserved.bytes), r.alloc_conf_note);
+  out += fmt::format("    process    {:>10}   + {} of context (95 %: {} to {})\n", gib_text(r.process.bytes), gib_text(r.context), gib_text(r.process.low), gib_text(r.process.high));
+  out += fmt::format("    usable     {:>10}   {} - {} driver - {} others\n", gib_text(r.machine.usable()), gib_text(r.machine.total), gib_text(r.machine.driver_reserve), gib_text(r.machine.used_by_others + r.machine.user_reserve));
+  out += fmt::format("    headroom   {:>10}   usable = process + headroom\n", gib_text(r.headroom));
+  out += fmt::format("\n  kept all the time: weights {}, optimizer {}; gradients {} once the first micro-step is done\n", gib_text(r.weights), gib_text(r.optimizer), gib_text(r.gradients));
+  out += "\n  phases\n";
+  for (const PhaseResult& p : r.phases) out += fmt::format("    {:<12} {:>10} allocated, {:>10} reserved   {}\n", p.name, gib_text(p.allocated), gib_text(p.reserved), p.event);
+  out += largest(r, style.verbose ? 40 : 8);
+  out += fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} GPU{} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n",
+                     run.device_batch_size, run.max_seq_len, run.world_size, run.world_size == 1 ? "" : "s", run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size,
+                     run.device_batch_size * run.max_seq_len * run.world_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
+  if (!r.alternatives.empty()) out += levers(r);
+  out += "\n  command\n    " + r.command + "\n";
+  return out;
+}
+
+std::string timeline_text(const Report& r, const Style& style) {
+  if (r.timeline.empty()) return "";
+  const int rows = std::clamp(style.width - 50, 20, 60);
+  const double top = std::max(1.0, static_cast<double>(r.allocated.bytes.count));
+  std::string out = "\n  memory over the run (allocated)\n";
+  std::string last;
+  const std::size_t stride = std::max<std::size_t>(1, r.timeline.size() / 60);
+  for (std::size_t i = 0; i < r.timeline.size(); ++i) {
+    const TimelinePoint& p = r.timeline[i];
+    const std::string where = p.phase + " " + p.part + (p.micro_step > 0 ? " " + std::to_string(p.micro_step) : "");
+    const bool at_peak = p.allocated == r.allocated.bytes;
+    if (i % stride != 0 && where == last && !at_peak) continue;
+    const auto n = static_cast<std::size_t>(std::lround(static_cast<double>(p.allocated.count) / top * rows));
+    out += fmt::format("  {:<26} {:>9} {}{}\n", where == last ? "" : where.substr(0, 26), gib_text(p.allocated), std::string(n, '#'), at_peak ? " <- peak" : "");
+    last = where;
+  }
+  return out;
+}
+
+std::string timeline_svg(const Report& r) {
+  constexpr double kWidth = 900, kHeight = 420, kLeft = 60, kTop = 30, kBottom = 40;
+  const double plot_w = kWidth - kLeft - 160, plot_h = kHeight - kTop - kBottom;
+  const double most = std::max(static_cast<double>(r.machine.usable().count), static_cast<double>(r.allocated.bytes.count)) * 1.05;
+  const double last = r.timeline.empty() ? 1 : std::max<double>(1, static_cast<double>(r.timeline.back().event));
+  const auto x = [&](const TimelinePoint& p) { return kLeft + static_cast<double>(p.event) / last * plot_w; };
+  const auto y = [&](double bytes) { return kTop + plot_h * (1 - bytes / most); };
+  std::string out = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+                                "<text x=\"{}\" y=\"18\" font-size=\"14\">d{}, device batch {}: allocated memory over the run, peak {:.2f} MiB</text>\n",
+                                kWidth, kHeight, kLeft, r.workload.model.depth, r.workload.run.device_batch_size, r.allocated.bytes.mib());
+  std::vector<double> base(r.timeline.size(), 0);
+  for (int c = 0; c < kCategories; ++c) {
+    std::string forward, back;
+    bool any = false;
+    for (std::size_t i = 0; i < r.timeline.size(); ++i) {
+      const double bytes = static_cast<double>(r.timeline[i].by_category[static_cast<std::size_t>(c)].count);
+      any = any || bytes > 0;
+      back = fmt::format("{:.1f},{:.1f} ", x(r.timeline[i]), y(base[i])) + back;
+      base[i] += bytes;
+      forward += fmt::format("{:.1f},{:.1f} ", x(r.timeline[i]), y(base[i]));
+    }
+    if (!any) continue;
+    out += fmt::format("<polygon points=\"{}{}\" fill=\"{}\"><title>{}</title></polygon>\n", forward, back, kLooks[c].hex, name_of(static_cast<Category>(c)));
+    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n", kWidth - 150, kTop + 18 * c, kLooks[c].hex, kWidth - 132, kTop + 18 * c + 10, name_of(static_cast<Category>(c)));
+  }
+  const double line = y(static_cast<double>(r.machine.usable().count));
+  out += fmt::format("<line x1=\"{}\" y1=\"{:.1f}\" x2=\"{}\" y2=\"{:.1f}\" stroke=\"black\" stroke-dasharray=\"5 4\"/><text x=\"{}\" y=\"{:.1f}\">{} usable</text>\n", kLeft, line, kLeft + plot_w, line, kLeft + 4, line - 4, gib_text(r.machine.usable()));
+  for (int tick = 0; tick <= 4; ++tick) {
+    const double bytes = most * tick / 4;
+    out += fmt::format("<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{:.0f} GiB</text>\n", kLeft - 6, y(bytes) + 4, bytes / (1 << 30));
+  }
+  return out + "</svg>\n";
+}
+
+}  // namespace dryfit

@@ -1,0 +1,98 @@
+// Values to JSON. Order of fields as docs/schema documents them. See json.hpp.
+#include "report/json.hpp"
+
+#include <nlohmann/json.hpp>
+
+#ifndef DRYFIT_VERSION
+#define DRYFIT_VERSION "0"
+#endif
+
+namespace dryfit {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json estimate_json(const Estimate& e) { return {{"bytes", e.bytes.count}, {"low", e.low.count}, {"high", e.high.count}, {"provenance", name_of(e.provenance)}}; }
+
+Json shape_json(const Shape& s) {
+  Json out = Json::array();
+  for (std::uint8_t i = 0; i < s.rank; ++i) out.push_back(s.dim[i]);
+  return out;
+}
+
+Json workload_json(const Report& r) {
+  const Model& m = r.workload.model;
+  const Run& run = r.workload.run;
+  Json groups;
+  for (ParamGroup g : {ParamGroup::wte, ParamGroup::value_embeds, ParamGroup::lm_head, ParamGroup::transformer_matrices, ParamGroup::scalars}) groups[std::string(name_of(g))] = m.param_count(g);
+  return {{"family", "nanochat"}, {"version", m.version.epoch}, {"depth", m.depth}, {"params", m.param_count()}, {"param_groups", groups},
+          {"model", {{"width", m.width}, {"heads", m.heads}, {"kv_heads", m.kv_heads}, {"head_dim", m.head_dim}, {"ffn", m.ffn}, {"vocab_size", m.vocab}, {"padded_vocab_size", m.padded_vocab}, {"aspect_ratio", m.aspect_ratio}, {"window_pattern", m.window_pattern}}},
+          {"run", {{"device_batch_size", run.device_batch_size}, {"total_batch_size", run.total_batch_size}, {"max_seq_len", run.max_seq_len}, {"grad_accum_steps", run.grad_accum_steps}, {"world_size", run.world_size}, {"dtype", name_of(run.compute)}, {"fp8", run.fp8}, {"compile", run.compile}, {"attention", name_of(r.attention)}, {"torch", run.torch}}}};
+}
+
+Json peak_json(const Report& r) {
+  Json live = Json::array();
+  for (std::size_t i = 0; i < r.live.size() && i < 40; ++i) {
+    const TensorInfo& t = r.live[i];
+    live.push_back({{"name", t.name()}, {"bytes", t.bytes}, {"shape", shape_json(t.shape)}, {"dtype", name_of(t.dtype)}, {"category", name_of(t.category)}});
+  }
+  return {{"phase", r.peak_phase}, {"micro_step", r.peak_micro_step}, {"event", r.peak_event}, {"live", live}};
+}
+
+Json alternative_json(const Alternative& a) {
+  Json change;
+  for (const auto& [key, value] : a.change) change[key] = value;
+  return {{"change", change}, {"allocated_bytes", a.allocated ? Json(a.allocated->count) : Json()}, {"process_bytes", a.process ? Json(a.process->count) : Json()},
+          {"verdict", a.verdict ? Json(name_of(*a.verdict)) : Json()}, {"step_time_ratio", a.step_time_ratio ? Json(*a.step_time_ratio) : Json()},
+          {"identical_training", a.identical_training}, {"needs_code_change", a.needs_code_change}, {"note", a.note}};
+}
+
+Json to_json(const Report& r) {
+  Json phases = Json::array(), categories = Json::array(), alternatives = Json::array(), assumptions = Json::array(), notes = Json::array();
+  for (const PhaseResult& p : r.phases) phases.push_back({{"name", p.name}, {"allocated_bytes", p.allocated.count}, {"reserved_bytes", p.reserved.count}, {"event", p.event}, {"provenance", name_of(p.provenance)}});
+  for (const CategoryBytes& c : r.categories) categories.push_back({{"name", name_of(c.category)}, {"at_peak_bytes", c.at_peak.count}});
+  for (const Alternative& a : r.alternatives) alternatives.push_back(alternative_json(a));
+  for (const Assumption& a : r.assumptions) assumptions.push_back({{"key", a.key}, {"value", a.value}, {"source", a.source}});
+  Json warnings = Json::array();
+  for (const std::string& w : r.warnings) warnings.push_back(w);
+  for (const std::string& n : r.machine.notes) notes.push_back(n);
+  return {{"schema_version", 1}, {"dryfit", DRYFIT_VERSION}, {"verdict", name_of(r.verdict)}, {"workload", workload_json(r)},
+          {"machine", {{"gpu", r.machine.gpu.name}, {"gpus", r.machine.gpus}, {"total_bytes", r.machine.total.count}, {"usable_bytes", r.machine.usable().count}, {"source", name_of(r.machine.source)}, {"notes", notes}}},
+          {"memory", {{"allocated", estimate_json(r.allocated)}, {"reserved", estimate_json(r.reserved)}, {"process", estimate_json(r.process)},
+                      {"static", {{"weights", r.weights.count}, {"gradients", r.gradients.count}, {"optimizer", r.optimizer.count}}}, {"headroom_bytes", r.headroom.count}, {"allocator", r.alloc_conf_note}}},
+          {"peak", peak_json(r)}, {"phases", phases}, {"categories", categories}, {"speed", nullptr}, {"alternatives", alternatives}, {"command", r.command}, {"assumptions", assumptions}, {"warnings", warnings}};
+}
+
+std::string dump(const Json& json) { return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+}  // namespace
+
+std::string report_json(const Report& report) { return dump(to_json(report)); }
+
+std::string plan_json(const PlanResult& plan) {
+  Json plans = Json::array();
+  for (const Report& r : plan.plans) plans.push_back(to_json(r));
+  return dump({{"schema_version", 1}, {"plans", plans}, {"chosen", plan.plans.empty() ? Json() : Json(plan.chosen)}, {"why", plan.why}});
+}
+
+std::string table_json(std::span<const TableRow> rows) {
+  Json out = Json::array();
+  for (const TableRow& row : rows) {
+    out.push_back({{"gpu", row.gpu}, {"usable_bytes", row.usable.count}, {"depth", row.depth}, {"device_batch_size", row.device_batch_size ? Json(*row.device_batch_size) : Json()}, {"allocated_bytes", row.allocated ? Json(row.allocated->count) : Json()}});
+  }
+  return dump({{"schema_version", 1}, {"rows", out}});
+}
+
+std::string rule_json(const RuleOfThumb& r, std::optional<std::int64_t> engine) {
+  Json memory = r.gpu_memory.find_first_of(".e") == std::string::npos ? Json(static_cast<std::int64_t>(r.gpu_memory_gb)) : Json(r.gpu_memory_gb);
+  return dump({{"schema_version", 1},
+               {"seed", {{"gpu_memory", memory}, {"depth", r.depth}, {"model_params", r.model_params}, {"model_memory", r.model_memory}, {"optimizer_memory", r.optimizer_memory}, {"available_for_activations", r.available_for_activations}, {"recommended_batch_size", r.recommended_batch_size}, {"safe_batch_size", r.safe_batch_size}}},
+               {"engine", {{"device_batch_size", engine ? Json(*engine) : Json()}}}, {"note", r.note}});
+}
+
+std::string error_json(const Error& e) {
+  return dump({{"schema_version", 1}, {"error", {{"code", e.code}, {"message", e.message}, {"hint", e.hint}, {"where", e.where}}}});
+}
+
+}  // namespace dryfit

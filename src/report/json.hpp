@@ -1,0 +1,19 @@
+// Reports as JSON, schema_version 1 (docs/schema). Integers are bytes; unknown is null.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "plan/plan.hpp"
+#include "plan/rule_of_thumb.hpp"
+
+namespace dryfit {
+
+std::string report_json(const Report& report);
+std::string plan_json(const PlanResult& plan);
+std::string table_json(std::span<const TableRow> rows);
+std::string rule_json(const RuleOfThumb& rule, std::optional<std::int64_t> engine);
+std::string error_json(const Error& error);
+
+}  // namespace dryfit

@@ -1,0 +1,327 @@
+// nanochat's model and run from its flags: shapes, parameters in nanochat's order, defaults by version, the rules that make a
+// triple of batch, total and GPUs legal. Source: scripts/base_train.py and nanochat/gpt.py at the version's commit.
+#include <algorithm>
+#include <cmath>
+
+#include "base/text.hpp"
+#include "workload/workload.hpp"
+
+namespace dryfit {
+
+namespace {
+
+constexpr std::int64_t kMaxDepth = 512, kMaxWidth = 1 << 17, kMaxVocab = 1 << 24, kMaxSeqLen = 1 << 22, kMaxBatch = 1 << 20, kMaxGpus = 65536;
+constexpr std::int64_t kMaxTotal = std::int64_t{1} << 40;
+
+std::unexpected<Error> out_of_range(std::string_view flag, std::int64_t value, std::int64_t low, std::int64_t high) {
+  return fail("bad_value", std::string(flag) + " " + std::to_string(value) + " is out of range",
+              "use a value from " + std::to_string(low) + " to " + std::to_string(high), std::string(flag));
+}
+
+// What is being worked out: the workload so far, with helpers that read a flag or say its default.
+struct Draft {
+  const WorkloadFlags& flags;
+  Workload workload;
+
+  Result<std::int64_t> value(const std::optional<std::int64_t>& given, std::string_view flag, std::string_view key, std::int64_t fallback,
+                             std::int64_t low, std::int64_t high) {
+    if (!given) {
+      workload.assumptions.push_back({std::string(key), std::to_string(fallback), "nanochat default"});
+      return fallback;
+    }
+    if (*given < low || *given > high) return out_of_range(flag, *given, low, high);
+    return *given;
+  }
+};
+
+// Before E4b: the head count nearest to width/head_dim that divides the width (Python's round: halves to even).
+std::int64_t dividing_heads(std::int64_t width, std::int64_t head_dim) {
+  const std::int64_t ideal = std::max<std::int64_t>(1, std::llrint(static_cast<double>(width) / static_cast<double>(head_dim)));
+  for (std::int64_t offset = 0; offset < width; ++offset) {
+    for (std::int64_t candidate : {ideal + offset, ideal - offset}) {
+      if (candidate > 0 && width % candidate == 0) return candidate;
+    }
+  }
+  return 1;
+}
+
+Result<void> set_shapes(Draft& draft) {
+  Model& m = draft.workload.model;
+  const NanochatVersion& version = m.version;
+  const auto head_dim = draft.value(draft.flags.head_dim, "--head-dim", "head_dim", 128, 8, 512);
+  if (!head_dim) return std::unexpected(head_dim.error());
+  if (*head_dim % 8 != 0) return fail("bad_value", "--head-dim " + std::to_string(*head_dim) + " is not a multiple of 8", "use 64, 96 or 128", "--head-dim");
+  const auto aspect = draft.value(draft.flags.aspect_ratio, "--aspect-ratio", "aspect_ratio", 64, 1, 4096);
+  if (!aspect) return std::unexpected(aspect.error());
+  m.aspect_ratio = *aspect;
+  const std::int64_t base = m.depth * m.aspect_ratio;
+  m.width = version.model_dim_rounded_up ? round_up(base, *head_dim) : base;
+  m.heads = version.model_dim_rounded_up ? m.width / *head_dim : dividing_heads(m.width, *head_dim);
+  if (m.width > kMaxWidth) {
+    return fail("bad_value", "depth x aspect ratio gives a model width of " + std::to_string(m.width), "use a width up to " + std::to_string(kMaxWidth), "--depth");
+  }
+  m.kv_heads = m.heads;
+  m.head_dim = m.width / m.heads;
+  m.ffn = 4 * m.width;
+  const auto vocab = draft.value(draft.flags.vocab_size, "--vocab-size", "vocab_size", version.default_vocab, 2, kMaxVocab);
+  if (!vocab) return std::unexpected(vocab.error());
+  m.vocab = *vocab;
+  m.padded_vocab = round_up(m.vocab, version.vocab_multiple);
+  return {};
+}
+
+Result<void> set_windows(Draft& draft) {
+  Model& m = draft.workload.model;
+  const std::int64_t T = draft.workload.run.max_seq_len;
+  const std::string pattern = draft.flags.window_pattern.value_or(m.version.default_window_pattern);
+  if (!draft.flags.window_pattern) draft.workload.assumptions.push_back({"window_pattern", pattern, "nanochat default"});
+  if (draft.flags.window_pattern && !m.version.window) {
+    return fail("bad_value", "nanochat " + m.version.epoch + " has no --window-pattern", "leave it out, or use --nanochat E3b or later", "--window-pattern");
+  }
+  if (pattern.empty() || pattern.size() > 256 || pattern.find_first_not_of("SLsl") != std::string::npos) {
+    return fail("bad_value", "--window-pattern '" + pattern.substr(0, 40) + "' has other letters than S and L", "use L, SSSL or the like", "--window-pattern");
+  }
+  std::int64_t shorter = T / 2;
+  if (m.version.short_window == NanochatVersion::ShortWindow::third128) shorter = round_up(ceil_div(T, 3), 128);
+  if (m.version.short_window == NanochatVersion::ShortWindow::quarter128) shorter = round_up(ceil_div(T, 4), 128);
+  for (char c : pattern) m.window_pattern += c == 's' || c == 'S' ? 'S' : 'L';
+  for (std::int64_t layer = 0; layer < m.depth; ++layer) {
+    const bool is_long = m.window_pattern[static_cast<std::size_t>(layer) % m.window_pattern.size()] == 'L' || layer + 1 == m.depth;
+    m.windows.push_back(is_long ? T : shorter);
+  }
+  return {};
+}
+
+bool has_value_embedding(const Model& m, std::int64_t layer) { return m.version.value_embeds && layer % 2 == (m.depth - 1) % 2; }
+
+void set_parameters(Workload& workload) {
+  Model& m = workload.model;
+  const Dtype compute = workload.run.compute;
+  const Dtype matrix = Dtype::fp32;
+  const Dtype embedding = compute == Dtype::bf16 || m.version.autocast ? Dtype::bf16 : Dtype::fp32;  // fp16 keeps fp32 embeddings for its scaler
+  const std::int64_t D = m.width, V = m.padded_vocab, KD = m.kv_heads * m.head_dim;
+  const auto add = [&](std::string name, std::vector<std::int64_t> dims, Dtype d, ParamGroup group, std::int64_t layer = -1) {
+    m.parameters.push_back({std::move(name), std::move(dims), d, group, static_cast<int>(layer)});
+  };
+  if (m.version.lambdas) {
+    add("resid_lambdas", {m.depth}, Dtype::fp32, ParamGroup::scalars);
+    add("x0_lambdas", {m.depth}, Dtype::fp32, ParamGroup::scalars);
+  }
+  if (m.version.smear_backout) {
+    add("smear_lambda", {1}, Dtype::fp32, ParamGroup::scalars);
+    add("backout_lambda", {1}, Dtype::fp32, ParamGroup::scalars);
+  }
+  add("transformer.wte.weight", {V, D}, embedding, ParamGroup::wte);
+  for (std::int64_t layer = 0; layer < m.depth; ++layer) {
+    const std::string h = "transformer.h." + std::to_string(layer) + ".";
+    add(h + "attn.c_q.weight", {D, D}, matrix, ParamGroup::transformer_matrices, layer);
+    add(h + "attn.c_k.weight", {KD, D}, matrix, ParamGroup::transformer_matrices, layer);
+    add(h + "attn.c_v.weight", {KD, D}, matrix, ParamGroup::transformer_matrices, layer);
+    add(h + "attn.c_proj.weight", {D, D}, matrix, ParamGroup::transformer_matrices, layer);
+    if (has_value_embedding(m, layer)) {
+      add(h + "attn.ve_gate.weight", {m.kv_heads, m.version.ve_gate_channels}, matrix, ParamGroup::transformer_matrices, layer);
+    }
+    add(h + "mlp.c_fc.weight", {m.ffn, D}, matrix, ParamGroup::transformer_matrices, layer);
+    add(h + "mlp.c_proj.weight", {D, m.ffn}, matrix, ParamGroup::transformer_matrices, layer);
+  }
+  add("lm_head.weight", {V, D}, matrix, ParamGroup::lm_head);
+  if (m.version.smear_backout) add("smear_gate.weight", {1, 24}, matrix, ParamGroup::scalars);
+  for (std::int64_t layer = 0; layer < m.depth; ++layer) {
+    if (has_value_embedding(m, layer)) {
+      add("value_embeds." + std::to_string(layer) + ".weight", {V, KD}, embedding, ParamGroup::value_embeds, layer);
+    }
+  }
+}
+
+// E4g: 2^round(log2(2^19 * (scaling / scaling of d12)^0.383)); scaling = transformer matrices + lm_head. The data ratio cancels.
+Result<std::int64_t> automatic_total(const Workload& workload) {
+  Workload reference;
+  reference.model = workload.model;
+  reference.run = workload.run;
+  Model& r = reference.model;
+  r.parameters.clear();
+  r.windows.clear();
+  r.depth = 12;
+  r.width = round_up(12 * r.aspect_ratio, r.head_dim);
+  r.heads = r.kv_heads = r.width / r.head_dim;
+  r.ffn = 4 * r.width;
+  set_parameters(reference);
+  const auto scaling = [](const Model& m) {
+    return static_cast<double>(m.param_count(ParamGroup::transformer_matrices) + m.param_count(ParamGroup::lm_head));
+  };
+  const double predicted = 524288.0 * std::pow(scaling(workload.model) / scaling(r), 0.383);
+  return std::int64_t{1} << std::llrint(std::log2(predicted));
+}
+
+std::string joined(const std::vector<std::int64_t>& values, std::size_t most) {
+  std::string out;
+  for (std::size_t i = 0; i < values.size() && i < most; ++i) out += (i ? ", " : "") + std::to_string(values[i]);
+  return out;
+}
+
+std::unexpected<Error> illegal_batch(const Workload& w, std::int64_t batch) {
+  const std::int64_t unit = batch * w.run.max_seq_len * w.run.world_size;
+  const std::int64_t below = w.run.total_batch_size / unit * unit;
+  std::string hint = "use --total-batch-size ";
+  if (below > 0) hint += std::to_string(below) + " (accum " + std::to_string(below / unit) + ") or ";
+  hint += std::to_string(below + unit) + " (accum " + std::to_string(below / unit + 1) + ")";
+  const auto legal = legal_device_batches(w);
+  hint += legal.empty() ? "; no device batch divides this total on " + std::to_string(w.run.world_size) + " GPUs"
+                        : ", or --device-batch-size " + joined(legal, 5);
+  return fail("illegal_batch",
+              "--total-batch-size " + std::to_string(w.run.total_batch_size) + " is not a multiple of " + std::to_string(batch) + " x " +
+                  std::to_string(w.run.max_seq_len) + " x " + std::to_string(w.run.world_size) + " = " + std::to_string(unit) + " tokens",
+              hint, "--device-batch-size");
+}
+
+Result<void> set_run(Draft& draft) {
+  const WorkloadFlags& flags = draft.flags;
+  Run& run = draft.workload.run;
+  const NanochatVersion& version = draft.workload.model.version;
+  const auto T = draft.value(flags.max_seq_len, "--max-seq-len", "max_seq_len", 2048, 2, kMaxSeqLen);
+  if (!T) return std::unexpected(T.error());
+  run.max_seq_len = *T;
+  if (flags.gpus && (*flags.gpus < 1 || *flags.gpus > kMaxGpus)) return out_of_range("--gpus", *flags.gpus, 1, kMaxGpus);
+  run.world_size = flags.gpus.value_or(1);
+  if (flags.device_batch_size == -1) {
+    run.device_batch_size = 1;
+  } else {
+    const auto B = draft.value(flags.device_batch_size, "--device-batch-size", "device_batch_size", 32, 1, kMaxBatch);
+    if (!B) return std::unexpected(B.error());
+    run.device_batch_size = *B;
+  }
+  if (flags.dtype) {
+    const std::string d = to_lower(*flags.dtype);
+    if (d == "bf16" || d == "bfloat16") run.compute = Dtype::bf16;
+    else if (d == "fp16" || d == "float16") run.compute = Dtype::fp16;
+    else if (d == "fp32" || d == "float32") run.compute = Dtype::fp32;
+    else return fail("bad_value", "--dtype '" + d.substr(0, 40) + "' is not known", "use bf16, fp16 or fp32", "--dtype");
+    if (version.autocast && run.compute != Dtype::bf16) {
+      return fail("bad_value", "nanochat " + version.epoch + " always trains in bf16 autocast", "leave --dtype out, or use --nanochat E5 or later", "--dtype");
+    }
+  } else {
+    draft.workload.assumptions.push_back({"dtype", "bf16", "nanochat default on GPUs of compute capability 8.0 and newer"});
+  }
+  run.fp8 = flags.fp8.value_or(false);
+  if (run.fp8 && !version.fp8_available) return fail("bad_value", "nanochat " + version.epoch + " has no --fp8", "use --nanochat E4f or later", "--fp8");
+  if (run.fp8 && run.compute != Dtype::bf16) return fail("bad_value", "--fp8 needs --dtype bf16", "leave one of the two out", "--fp8");
+  run.compile = flags.compile.value_or(true);
+  run.torch = flags.torch.value_or(version.torch);
+  static constexpr std::string_view kAttention[] = {"automatic", "fa3", "flash", "efficient", "math"};
+  const std::string wanted = to_lower(flags.attention.value_or("automatic"));
+  const auto found = std::ranges::find(kAttention, wanted);
+  if (found == std::end(kAttention)) {
+    return fail("bad_value", "--attention '" + wanted.substr(0, 40) + "' is not known", did_you_mean(wanted, kAttention, "use fa3, flash, efficient or math"), "--attention");
+  }
+  run.attention = static_cast<Attention>(found - std::begin(kAttention));
+  return {};
+}
+
+Result<void> set_total(Draft& draft) {
+  Workload& w = draft.workload;
+  const NanochatVersion& version = w.model.version;
+  const std::int64_t given = draft.flags.total_batch_size.value_or(version.default_total_batch);
+  if (given == -1) {
+    if (draft.flags.total_batch_size && !version.auto_total_batch) {
+      return fail("bad_value", "nanochat " + version.epoch + " cannot work out --total-batch-size", "give it in tokens: 524288 is its default", "--total-batch-size");
+    }
+    w.run.total_batch_size = *automatic_total(w);
+    w.assumptions.push_back({"total_batch_size", std::to_string(w.run.total_batch_size), "nanochat's rule from the parameter count"});
+  } else {
+    if (given < 1 || given > kMaxTotal) return out_of_range("--total-batch-size", given, 1, kMaxTotal);
+    w.run.total_batch_size = given;
+    if (!draft.flags.total_batch_size) w.assumptions.push_back({"total_batch_size", std::to_string(given), "nanochat default"});
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string_view name_of(ParamGroup group) {
+  switch (group) {
+    case ParamGroup::wte: return "wte";
+    case ParamGroup::value_embeds: return "value_embeds";
+    case ParamGroup::lm_head: return "lm_head";
+    case ParamGroup::transformer_matrices: return "transformer_matrices";
+    case ParamGroup::scalars: return "scalars";
+  }
+  return "";
+}
+
+std::string_view name_of(Attention attention) {
+  switch (attention) {
+    case Attention::automatic: return "automatic";
+    case Attention::fa3: return "fa3";
+    case Attention::flash: return "flash";
+    case Attention::efficient: return "efficient";
+    case Attention::math: return "math";
+  }
+  return "";
+}
+
+std::int64_t Parameter::count() const {
+  std::int64_t n = 1;
+  for (std::int64_t d : shape) n *= d;
+  return n;
+}
+Bytes Parameter::bytes() const { return Bytes(count()) * size_of(dtype); }
+
+std::int64_t Model::param_count() const {
+  std::int64_t n = 0;
+  for (const Parameter& p : parameters) n += p.count();
+  return n;
+}
+std::int64_t Model::param_count(ParamGroup group) const {
+  std::int64_t n = 0;
+  for (const Parameter& p : parameters) n += p.group == group ? p.count() : 0;
+  return n;
+}
+
+std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
+  std::vector<std::int64_t> out;
+  const std::int64_t per_sequence = workload.run.max_seq_len * workload.run.world_size;
+  for (std::int64_t batch = 512; batch >= 1; batch /= 2) {
+    if (workload.run.total_batch_size % (batch * per_sequence) == 0) out.push_back(batch);
+  }
+  return out;
+}
+
+Result<Workload> with_device_batch(const Workload& workload, std::int64_t device_batch_size) {
+  Workload w = workload;
+  if (device_batch_size < 1 || device_batch_size > kMaxBatch) return out_of_range("--device-batch-size", device_batch_size, 1, kMaxBatch);
+  const std::int64_t tokens = device_batch_size * w.run.max_seq_len * w.run.world_size;
+  if (w.run.total_batch_size % tokens != 0) return illegal_batch(w, device_batch_size);
+  w.run.device_batch_size = device_batch_size;
+  w.run.grad_accum_steps = w.run.total_batch_size / tokens;
+  return w;
+}
+
+Result<Workload> make_nanochat_workload(const WorkloadFlags& flags) {
+  Draft draft{flags, {}};
+  Workload& w = draft.workload;
+  w.passthrough = flags.passthrough;
+  const auto version = find_nanochat_version(flags.nanochat.value_or("newest"));
+  if (!version) return std::unexpected(version.error());
+  w.model.version = *version;
+  if (!flags.nanochat) w.assumptions.push_back({"nanochat", version->epoch + " (" + version->date + ")", "the newest known"});
+  const auto depth = draft.value(flags.depth, "--depth", "depth", 20, 1, kMaxDepth);
+  if (!depth) return std::unexpected(depth.error());
+  w.model.depth = *depth;
+  for (auto step : {set_run, set_shapes, set_windows}) {
+    if (const auto ok = step(draft); !ok) return std::unexpected(ok.error());
+  }
+  set_parameters(w);
+  if (const auto ok = set_total(draft); !ok) return std::unexpected(ok.error());
+  if (w.run.world_size > 1 && w.model.padded_vocab % w.run.world_size != 0) {
+    return fail("illegal_gpus", "the padded vocabulary of " + std::to_string(w.model.padded_vocab) + " rows cannot be sharded over " + std::to_string(w.run.world_size) + " GPUs",
+                "use 1, 2, 4, 8, 16, 32 or 64 GPUs", "--gpus");
+  }
+  if (flags.device_batch_size == -1) {
+    const std::int64_t tokens = w.run.max_seq_len * w.run.world_size;
+    w.run.grad_accum_steps = std::max<std::int64_t>(1, w.run.total_batch_size / tokens);
+    return w.run.total_batch_size % tokens == 0 ? Result<Workload>(w) : Result<Workload>(illegal_batch(w, 1));
+  }
+  return with_device_batch(w, w.run.device_batch_size);
+}
+
+}  // namespace dryfit

@@ -1,0 +1,135 @@
+// Workload = Model + Run: what will be trained and how, as values. No machine, no bytes of activations.
+// Symbols: B device batch, T sequence length, L layers, D model width, H heads, K KV heads, h head size, V vocabulary, W GPUs.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.hpp"
+#include "base/dtype.hpp"
+#include "base/result.hpp"
+
+namespace dryfit {
+
+enum class ParamGroup { wte, value_embeds, lm_head, transformer_matrices, scalars };  // nanochat's own names
+std::string_view name_of(ParamGroup group);
+
+struct Parameter {
+  std::string name;                 // as in nanochat's state_dict: "transformer.h.3.attn.c_q.weight"
+  std::vector<std::int64_t> shape;
+  Dtype dtype = Dtype::fp32;
+  ParamGroup group = ParamGroup::scalars;
+  int layer = -1;                   // -1: not in a block
+  std::int64_t count() const;       // elements
+  Bytes bytes() const;              // count * size_of(dtype), not rounded
+};
+
+enum class Attention { automatic, fa3, flash, efficient, math };
+std::string_view name_of(Attention attention);
+
+// Behaviour of nanochat at one moment of its history, as far as memory is concerned. facts: docs/nanochat-versions.md
+struct NanochatVersion {
+  std::string epoch;    // "E1", "E1b", ... "E7": the newest row at or before the commit
+  std::string commit;   // short hash of the first commit with this behaviour
+  std::string date;     // ISO date of that commit
+  std::int64_t default_vocab = 32768;
+  int vocab_multiple = 64;            // vocabulary padded to a multiple of this; 1 = not padded
+  bool model_dim_rounded_up = true;   // E4b: D = ceil(depth*aspect/head_dim)*head_dim; before: heads chosen to divide depth*aspect
+  bool autocast = false;              // before E5: bf16 autocast around fp32 Linear weights; after: weight.to(x.dtype) in forward
+  bool float_before_softcap = true;   // E1d
+  bool flash_attention3 = true;       // E3: FA3 on Hopper; SDPA elsewhere
+  bool window = true;                 // E3: window_pattern
+  enum class ShortWindow { half, third128, quarter128 } short_window = ShortWindow::quarter128;
+  bool lambdas = true;                // E3: resid_lambdas, x0_lambdas (keeps x0)
+  bool value_embeds = true;           // E4: ceil(L/2) tables
+  int ve_gate_channels = 12;          // 32 before E5b
+  bool smear_backout = true;          // E6
+  bool grad_clip = false;             // until E2b
+  enum class Optimizer { torch_adamw_muon, muon_per_param, muon_stacked_by_group, muon_all_groups } optimizer = Optimizer::muon_all_groups;
+  // torch_adamw_muon: E1..E3b (DistAdamW + DistMuon lists on N GPUs, fused torch AdamW + per-parameter Muon on one);
+  // muon_stacked_by_group: E3c..E6 (one GPU: a shape group at a time); muon_all_groups: E7 (one GPU: all groups kept to the end)
+  bool loader_gpu_buffer = true;      // E4d: persistent 2*B*T int64 on the GPU
+  bool fp8_available = true;          // E4f
+  bool auto_total_batch = true;       // E4g: --total-batch-size default -1
+  bool flags_with_dashes = true;      // E3b
+  std::int64_t default_total_batch = -1;
+  double default_data_ratio = 12;
+  std::int64_t default_eval_tokens = 80LL * 524288;
+  std::string default_window_pattern = "SSSL";
+  std::string torch = "2.9.1";        // the torch version this nanochat pins
+};
+
+struct Model {
+  NanochatVersion version;
+  std::int64_t depth = 0;             // L
+  std::int64_t aspect_ratio = 64;
+  std::int64_t width = 0;             // D
+  std::int64_t heads = 0;             // H
+  std::int64_t kv_heads = 0;          // K
+  std::int64_t head_dim = 0;          // h
+  std::int64_t ffn = 0;               // F = 4 D
+  std::int64_t vocab = 0;             // V as the tokenizer has it
+  std::int64_t padded_vocab = 0;
+  std::string window_pattern;
+  std::vector<std::int64_t> windows;  // one per layer, tokens to the left; == T: full attention
+  std::vector<Parameter> parameters;  // in nanochat's model.parameters() order
+  std::int64_t param_count() const;
+  std::int64_t param_count(ParamGroup group) const;
+};
+
+struct Run {
+  std::int64_t device_batch_size = 32;  // B
+  std::int64_t max_seq_len = 2048;      // T
+  std::int64_t total_batch_size = 0;    // tokens per optimizer step, resolved (never -1)
+  std::int64_t world_size = 1;          // W
+  std::int64_t grad_accum_steps = 1;    // total / (B*T*W)
+  Dtype compute = Dtype::bf16;          // COMPUTE_DTYPE
+  bool fp8 = false;
+  bool compile = true;
+  Attention attention = Attention::automatic;  // automatic: by version and GPU
+  std::string torch;                    // "2.9.1"
+};
+
+// A value that was not given, and where it came from.
+struct Assumption {
+  std::string key;     // "max_seq_len"
+  std::string value;   // "2048"
+  std::string source;  // "nanochat default"
+};
+
+struct Workload {
+  Model model;
+  Run run;
+  std::vector<Assumption> assumptions;
+  std::vector<std::string> warnings;
+  // Flags that do not move memory but belong to the command (--run=..., --num-iterations=...), kept for round trips.
+  std::vector<std::string> passthrough;
+};
+
+// What the user gave, before defaults: nanochat's own flags. Empty optional = not given; -1 = "work it out".
+struct WorkloadFlags {
+  std::optional<std::int64_t> depth, aspect_ratio, head_dim, vocab_size, device_batch_size, total_batch_size, max_seq_len, gpus;
+  std::optional<std::string> window_pattern, nanochat, dtype, attention, torch;
+  std::optional<bool> fp8, compile;
+  std::vector<std::string> passthrough;
+};
+
+// Resolves flags to a workload for W GPUs. device_batch_size -1 is left to the search: it becomes 1 here.
+// Errors: "missing_depth", "bad_value", "illegal_batch" (with the legal values in the hint), "unknown_version", ...
+Result<Workload> make_nanochat_workload(const WorkloadFlags& flags);
+
+// The same workload with another device batch: total batch held, accumulation recomputed.
+// Errors: "illegal_batch" when B*T*W does not divide the total.
+Result<Workload> with_device_batch(const Workload& workload, std::int64_t device_batch_size);
+
+// All known versions, oldest first; find by epoch ("E5", "E3b"), commit prefix (>= 4 hex digits known to the table), or ISO date.
+const std::vector<NanochatVersion>& nanochat_versions();
+Result<NanochatVersion> find_nanochat_version(std::string_view text);
+
+// Device batches (powers of two up to 512, largest first) that divide the total: legal for this workload's T, W and total.
+std::vector<std::int64_t> legal_device_batches(const Workload& workload);
+
+}  // namespace dryfit

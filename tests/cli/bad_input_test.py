@@ -1,0 +1,61 @@
+"""Every wrong input: exit 2, a message and a hint on stderr (or JSON on stdout with --json), nothing half written."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+DRYFIT = os.environ["DRYFIT"]
+GPU = ["--gpu", "h100"]
+CASES = [
+    ["chekc"], ["check", "--dept", "4", *GPU], ["check", "--depth", *GPU], ["check", "--depth", "", *GPU], ["check", "--depth", "nan", *GPU], ["check", "--depth", "1e30", *GPU],
+    ["check", "--depth", "99999999999999999999", *GPU], ["check", "--depth", "-4", *GPU], ["check", "--depth=0", *GPU], ["check", "--depth", "4.5", *GPU], ["check", "--gpu", "h10O"],
+    ["check", "--gpu", ""], ["check", *GPU, "--gpus", "0"], ["check", *GPU, "--gpus", "3"], ["check", *GPU, "--memory", "12parsecs"], ["check", *GPU, "--memory", "-1GiB"], ["check", *GPU, "--reserve", "900GiB"],
+    ["check", *GPU, "--device-batch-size", "3"], ["check", *GPU, "--device-batch-size", "0"], ["check", *GPU, "--total-batch-size", "500000"], ["check", *GPU, "--max-seq-len", "1"],
+    ["check", *GPU, "--window-pattern", "SXL"], ["check", *GPU, "--nanochat", "E99"], ["check", *GPU, "--nanochat", "2020-01-01"], ["check", *GPU, "--dtype", "int4"], ["check", *GPU, "--attention", "fa9"],
+    ["check", *GPU, "--compile", "2"], ["check", *GPU, "--alloc-conf", "nonsense:1"], ["check", *GPU, "--color", "purple"], ["check", *GPU, "stray"], ["check", *GPU, "--depth", "4", "--depth", "8"],
+    ["check", *GPU, "--"], ["check", *GPU, "--", "ls"], ["check", *GPU, "--", "python -m scripts.base_train --dept=3"], ["check", *GPU, "--", "python", "-m", "scripts.chat_rl"],
+    ["explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", "/nonexistent/x.svg"], ["explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", "/tmp"],
+    ["table", "--gpu", "nope"], ["table", "--depths", "a,b"], ["rule-of-thumb", "--gpu-memory-gb", "nan"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--depth", "0"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--seq-len", "0"],
+    ["list"], ["list", "gpu"], ["completions", "tcsh"], ["help", "chekc"],
+]
+failures = []
+
+
+def expect(condition, words, what):
+    if not condition:
+        failures.append(f"{words}: {what}")
+
+
+for words in CASES:
+    done = subprocess.run([DRYFIT, *words], capture_output=True, text=True, timeout=30)
+    expect(done.returncode == 2, words, f"exit {done.returncode}")
+    expect(done.stdout == "", words, f"stdout {done.stdout[:80]!r}")
+    expect("error:" in done.stderr and "hint:" in done.stderr, words, f"stderr {done.stderr[-160:]!r}")
+    before = words.index("--") if "--" in words else len(words)
+    done = subprocess.run([DRYFIT, *words[:before], "--json", *words[before:]], capture_output=True, text=True, timeout=30)
+    expect(done.returncode == 2, words, f"--json: exit {done.returncode}")
+    try:
+        error = json.loads(done.stdout)["error"]
+        expect(error["code"] and error["message"] and error["hint"], words, f"--json: {error}")
+    except (ValueError, KeyError) as problem:
+        expect(False, words, f"--json: {problem} in {done.stdout[:80]!r}")
+
+# did-you-mean, and files that cannot be read or written
+done = subprocess.run([DRYFIT, "check", "--gpu", "h10O"], capture_output=True, text=True)
+expect("did you mean" in done.stderr, "h10O", done.stderr)
+done = subprocess.run([DRYFIT, "plan"], capture_output=True, text=True, env={**os.environ, "DRYFIT_PROBE": "/nonexistent"})
+expect(done.returncode == 2, "DRYFIT_PROBE", done.stderr)
+with tempfile.TemporaryDirectory() as folder:
+    target = os.path.join(folder, "a.svg")
+    done = subprocess.run([DRYFIT, "explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", target], capture_output=True, text=True)
+    expect(done.returncode == 0 and os.listdir(folder) == ["a.svg"], "--svg", os.listdir(folder))
+if os.path.exists("/dev/full"):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([DRYFIT, "version"], stdout=full, stderr=subprocess.PIPE, text=True)
+        expect(done.returncode == 70 and "error:" in done.stderr, "full disk", f"{done.returncode} {done.stderr}")
+
+for line in failures:
+    print("FAILED", line)
+print(f"{len(CASES)} wrong inputs, {len(failures)} failures")
+sys.exit(1 if failures else 0)

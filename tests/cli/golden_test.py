@@ -1,0 +1,44 @@
+"""Screens of the real binary against tests/golden/cli. `golden_test.py --update` rewrites them: review the diff."""
+import difflib
+import os
+import pathlib
+import subprocess
+import sys
+
+DRYFIT = os.environ.get("DRYFIT", "build/release/dryfit")
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "golden" / "cli"
+SCREENS = {
+    "help": ["help"], "help_check": ["help", "check"], "help_explain": ["explain", "--help"], "version": ["version"],
+    "plan_4090": ["plan", "--gpu", "RTX 4090"], "plan_8xh100_d24": ["plan", "--gpu", "h100", "--gpus", "8", "--depth", "24"],
+    "check_fits": ["check", "--depth", "24", "--device-batch-size", "16", "--gpu", "h100", "--gpus", "8"],
+    "check_wont_fit": ["check", "--depth", "26", "--device-batch-size", "32", "--gpu", "h100", "--gpus", "8"],
+    "check_pasted": ["check", "--gpu", "h100", "--", "torchrun", "--nproc_per_node=8", "-m", "scripts.base_train", "--depth=26", "--device_batch_size", "16", "--run=x"],
+    "check_seed_example": ["check", "--gpu", "RTX 4090", "--", "python -m scripts.base_train --depth=24 --device-batch-size=8 --total-batch-size=524288 --run=my_experiment"],
+    "explain_8xh100_e1": ["explain", "--nanochat", "E1", "--depth", "20", "--gpu", "h100", "--gpus", "8"],
+    "explain_timeline": ["explain", "--depth", "12", "--device-batch-size", "8", "--gpu", "4090", "--timeline", "--ascii"],
+    "explain_fp8_json": ["explain", "--depth", "4", "--device-batch-size", "8", "--gpu", "h100", "--fp8", "--json"],
+    "check_json": ["check", "--depth", "20", "--device-batch-size", "8", "--gpu", "h100", "--json"],
+    "plan_json": ["plan", "--gpu", "rtx 3060", "--depth", "12", "--json"],
+    "table": ["table"], "table_csv": ["table", "--gpu", "h100,b200", "--depths", "20,24", "--gpus", "8", "--csv"], "table_json": ["table", "--gpu", "3090", "--depths", "12", "--json"],
+    "rule_24": ["rule-of-thumb", "--gpu-memory-gb", "24", "--depth", "24"], "rule_tiny": ["rule-of-thumb", "--gpu-memory-gb", "2"], "rule_examples": ["rule-of-thumb"], "rule_json": ["rule-of-thumb", "--gpu-memory-gb", "24.0", "--json"],
+    "list_models": ["list", "models"], "list_versions": ["list", "versions"], "error_gpu": ["check", "--gpu", "h10O"], "error_json": ["check", "--gpu", "h10O", "--json"],
+}
+environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "NANOCHAT_DTYPE", "DRYFIT_PROBE")}
+update = "--update" in sys.argv
+FOLDER.mkdir(parents=True, exist_ok=True)
+failures = 0
+for name, words in SCREENS.items():
+    done = subprocess.run([DRYFIT, *words], capture_output=True, text=True, env=environment, timeout=60)
+    screen = f"$ dryfit {' '.join(words)}\n[exit {done.returncode}]\n--- stdout\n{done.stdout}--- stderr\n{done.stderr}"
+    path = FOLDER / f"{name}.txt"
+    if update:
+        path.write_text(screen)
+    elif not path.exists() or path.read_text() != screen:
+        failures += 1
+        old = path.read_text() if path.exists() else ""
+        sys.stdout.writelines(difflib.unified_diff(old.splitlines(True), screen.splitlines(True), str(path), "now"))
+    if name.startswith("help") and len(done.stdout.splitlines()) > 24:
+        failures += 1
+        print(f"{name}: {len(done.stdout.splitlines())} lines do not fit a screen of 24")
+print(f"{len(SCREENS)} screens, {failures} failures")
+sys.exit(1 if failures else 0)

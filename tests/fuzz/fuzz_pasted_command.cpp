@@ -1,0 +1,16 @@
+// Any bytes as a pasted training command: flags or an error with a hint.
+#include <cstdlib>
+#include <string>
+
+#include "plan/launch.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  const auto words = dryfit::shell_split(text);
+  if (!words) return words.error().hint.empty() ? (std::abort(), 0) : 0;
+  const auto pasted = dryfit::parse_pasted_command(*words);
+  if (!pasted) return pasted.error().hint.empty() ? (std::abort(), 0) : 0;
+  const auto workload = dryfit::make_nanochat_workload(pasted->flags);
+  if (!workload && workload.error().hint.empty()) std::abort();
+  return 0;
+}

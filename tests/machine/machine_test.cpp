@@ -1,0 +1,192 @@
+// The catalogue, names people type, flags, nvidia-smi texts, sysfs.
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "machine/probe.hpp"
+
+namespace dryfit {
+namespace {
+
+TEST(Catalogue, everyRowIsSaneAndSourced) {
+  EXPECT_GE(gpu_catalogue().size(), 150U);
+  std::set<std::string> names;
+  for (const GpuKind& g : gpu_catalogue()) {
+    EXPECT_TRUE(names.insert(g.name).second) << g.name << " twice";
+    EXPECT_FALSE(g.source.empty()) << g.name;
+    EXPECT_GE(g.total, gib(1)) << g.name;
+    EXPECT_LE(g.total, gib(600)) << g.name;
+    EXPECT_GE(g.driver_reserve, Bytes(0)) << g.name;
+    EXPECT_LT(g.driver_reserve, g.unified ? gib(16) : gib(2)) << g.name;
+    const auto found = find_gpu(g.name, g.total);
+    ASSERT_TRUE(found) << g.name;
+    EXPECT_EQ(found->total, g.total) << g.name << " -> " << found->name;
+  }
+}
+
+TEST(Catalogue, findsWhatPeopleType) {
+  const std::pair<const char*, const char*> names[] = {{"4090", "NVIDIA GeForce RTX 4090"}, {"RTX 4090", "NVIDIA GeForce RTX 4090"}, {"rtx-4090", "NVIDIA GeForce RTX 4090"}, {"h100", "NVIDIA H100 80GB HBM3"},
+                                                       {"H100 80GB", "NVIDIA H100 80GB HBM3"}, {"h200", "NVIDIA H200"}, {"b200", "NVIDIA B200"}, {"a10", "NVIDIA A10"}, {"3090", "NVIDIA GeForce RTX 3090"},
+                                                       {"3080 12gb", "NVIDIA GeForce RTX 3080 12GB"}, {"t4", "Tesla T4"}, {"l4", "NVIDIA L4"}, {"mi300x", "AMD Instinct MI300X"}};
+  for (const auto& [typed, name] : names) {
+    const auto g = find_gpu(typed);
+    ASSERT_TRUE(g) << typed << ": " << g.error().hint;
+    EXPECT_EQ(g->name, name) << typed;
+  }
+  EXPECT_NEAR(find_gpu("a100 40gb")->total.gib(), 40, 0.5);
+  EXPECT_NEAR(find_gpu("a100 80gb")->total.gib(), 80, 0.5);
+  EXPECT_FALSE(find_gpu("rtx 3080")->note.empty());  // two sizes: says which it took
+  EXPECT_NEAR(find_gpu("rtx 3080", gib(12))->total.gib(), 12, 0.1);
+  const auto wrong = find_gpu("h10O");
+  ASSERT_FALSE(wrong);
+  EXPECT_NE(wrong.error().hint.find("did you mean"), std::string::npos);
+  EXPECT_FALSE(find_gpu(""));
+}
+
+TEST(Catalogue, usableMemoryIsWhatTorchShows) {  // capacities printed by PyTorch on Linux, GiB
+  struct Range { const char* gpu; double low, high; };
+  for (const Range& r : {Range{"4090", 23.41, 23.70}, Range{"h100", 79.10, 79.33}, Range{"a100 40gb", 39.38, 39.59}, Range{"t4", 14.5, 14.76}, Range{"h200", 139.7, 139.9}, Range{"5090", 31.3, 31.5}, Range{"b200", 178.3, 178.4}}) {
+    const auto g = find_gpu(r.gpu);
+    ASSERT_TRUE(g);
+    const double usable = (g->total - g->driver_reserve).gib();
+    EXPECT_GE(usable, r.low) << r.gpu;
+    EXPECT_LE(usable, r.high) << r.gpu;
+  }
+}
+
+TEST(Flags, makeAMachine) {
+  const auto m = machine_from_flags({"rtx 4090", 2, std::nullopt, gib(1)});
+  ASSERT_TRUE(m);
+  EXPECT_EQ(m->gpus, 2);
+  EXPECT_EQ(m->usable(), m->total - m->driver_reserve - gib(1));
+  EXPECT_TRUE(machine_from_flags({std::nullopt, 1, gib(24), std::nullopt}));
+  for (const MachineFlags& bad : {MachineFlags{std::nullopt, 1, std::nullopt, std::nullopt}, MachineFlags{"4090", 0, std::nullopt, std::nullopt}, MachineFlags{"4090", 1, std::nullopt, gib(100)}, MachineFlags{std::nullopt, 1, mib(1), std::nullopt}}) {
+    const auto r = machine_from_flags(bad);
+    ASSERT_FALSE(r);
+    EXPECT_FALSE(r.error().hint.empty());
+  }
+}
+
+TEST(NvidiaSmi, queryForm) {
+  const auto p = parse_nvidia_smi("0, NVIDIA GeForce RTX 4090, GPU-1, 00000000:01:00.0, 24564, 480, 1200, 22884, 8.9, 3, [N/A], [N/A], 550.54\n"
+                                  "1, NVIDIA GeForce RTX 4090, GPU-2, 00000000:02:00.0, 24564, 480, 10, 24074, 8.9, 0, [N/A], [N/A], 550.54\n");
+  ASSERT_TRUE(p);
+  const auto m = machine_from_probe(*p, {});
+  ASSERT_TRUE(m);
+  EXPECT_EQ(m->gpus, 2);
+  EXPECT_EQ(m->usable(), mib(24564 - 480 - 1200));  // the busier card decides
+  EXPECT_EQ(m->gpu.compute_major, 8);
+}
+
+TEST(NvidiaSmi, nameAndMemoryWithUnits) {
+  const auto p = parse_nvidia_smi("name, memory.total [MiB]\nNVIDIA GeForce RTX 3080, 12288 MiB\n");
+  ASSERT_TRUE(p);
+  const auto m = machine_from_probe(*p, {});
+  ASSERT_TRUE(m);
+  EXPECT_EQ(m->total, mib(12288));
+}
+
+TEST(NvidiaSmi, tableForm) {
+  const auto p = parse_nvidia_smi("| NVIDIA-SMI 550.00   Driver Version: 550.00   CUDA Version: 12.4 |\n|===|\n|   0  NVIDIA H100 80GB HBM3          On  |   00000000:1B:00.0 Off |  0 |\n"
+                                  "| N/A   30C    P0    70W / 700W |       4MiB /  81559MiB |   0%  Default |\n");
+  ASSERT_TRUE(p) << p.error().message;
+  EXPECT_EQ(p->gpus[0].name, "NVIDIA H100 80GB HBM3");
+  EXPECT_EQ(p->gpus[0].total, mib(81559));
+}
+
+TEST(NvidiaSmi, unequalCardsAndErrors) {
+  const auto p = parse_nvidia_smi("index, name, memory.total [MiB]\n0, NVIDIA A100-SXM4-40GB, 40960 MiB\n1, NVIDIA A100-SXM4-40GB, 40960 MiB\n2, NVIDIA T1000, 4096 MiB\n");
+  ASSERT_TRUE(p);
+  const auto m = machine_from_probe(*p, {});
+  ASSERT_TRUE(m);
+  EXPECT_EQ(m->gpus, 2);
+  EXPECT_FALSE(m->notes.empty());
+  for (const char* text : {"", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", "No devices were found", "Failed to initialize NVML: Driver/library version mismatch"}) {
+    const auto r = parse_nvidia_smi(text);
+    ASSERT_FALSE(r) << text;
+    EXPECT_NE(r.error().hint.find("--gpu"), std::string::npos);
+  }
+}
+
+TEST(NvidiaSmi, unifiedMemoryTakesWhatTheHostHas) {
+  ProbeResult p;
+  GpuReading g;
+  g.name = "NVIDIA GB10";
+  g.unified = true;
+  p.gpus.push_back(g);
+  EXPECT_FALSE(machine_from_probe(p, {}));
+  p.host_available = gib(100);
+  EXPECT_EQ(machine_from_probe(p, {})->usable(), gib(100));
+}
+
+TEST(NvidiaSmi, migSlicesReplaceTheirParent) {
+  ProbeResult p;
+  GpuReading parent;
+  parent.name = "NVIDIA H100 80GB HBM3";
+  parent.total = mib(81559);
+  parent.mig_parent = true;
+  GpuReading slice = parent;
+  slice.mig_parent = false;
+  slice.mig_slice = true;
+  slice.total = mib(40448);
+  slice.reserved = mib(0);
+  p.gpus = {parent, slice, slice};
+  const auto m = machine_from_probe(p, {});
+  ASSERT_TRUE(m);
+  EXPECT_EQ(m->gpus, 2);
+  EXPECT_EQ(m->total, mib(40448));
+}
+
+TEST(NvidiaSmi, recordedOutputsOfManyDrivers) {
+  std::ifstream in(DRYFIT_SOURCE_DIR "/../shared/data/nvidia_smi_samples.txt");
+  if (!in) GTEST_SKIP() << "no ../shared here";
+  const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  int tables = 0, read = 0;
+  std::size_t at = 0;
+  while ((at = text.find("=== SAMPLE", at)) != std::string::npos) {
+    const std::size_t end = std::min(text.find("=== SAMPLE", at + 1), text.size());
+    const std::string block = text.substr(at, end - at);
+    const auto p = parse_nvidia_smi(block);
+    if (block.find("MiB /") != std::string::npos) {
+      ++tables;
+      if (p) ++read;
+      if (p) {
+        EXPECT_TRUE(machine_from_probe(*p, {})) << block.substr(0, 60);
+      }
+    }
+    at = end;
+  }
+  EXPECT_GT(tables, 10);
+  EXPECT_GE(read * 10, tables * 9) << read << " of " << tables;
+}
+
+TEST(NvidiaSmi, anyTextIsReadingsOrAnError) {
+  rc::check("never a crash, always a hint", [](const std::string& text) {
+    const auto p = parse_nvidia_smi(text + " MiB / 5MiB\n| 0 A |\n");
+    RC_ASSERT(p.has_value() || !p.error().hint.empty());
+  });
+}
+
+TEST(Sysfs, readsAmdCards) {
+  const std::filesystem::path root = std::filesystem::temp_directory_path() / ("dryfit-sysfs-" + std::to_string(getpid()));
+  const auto device = root / "class/drm/card1/device";
+  std::filesystem::create_directories(device);
+  std::ofstream(device / "vendor") << "0x1002\n";
+  std::ofstream(device / "mem_info_vram_total") << "206141652992\n";
+  std::ofstream(device / "mem_info_vram_used") << "1048576\n";
+  std::ofstream(device / "product_name") << "AMD Instinct MI300X\n";
+  const auto p = make_sysfs_probe(root.string())->read();
+  std::filesystem::remove_all(root);
+  ASSERT_TRUE(p);
+  EXPECT_EQ(p->gpus[0].total, Bytes(206141652992));
+  EXPECT_FALSE(make_sysfs_probe("/nonexistent")->read());
+  EXPECT_FALSE(make_recorded_probe("/nonexistent")->read());
+}
+
+}  // namespace
+}  // namespace dryfit

@@ -1,0 +1,75 @@
+// Peaks, envelopes and the allocator on real programs: independent computations of one number agree.
+#include "memory/timeline.hpp"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+namespace dryfit {
+namespace {
+
+Workload make(std::int64_t depth, std::int64_t batch) {
+  WorkloadFlags f;
+  f.depth = depth;
+  f.device_batch_size = batch;
+  f.total_batch_size = batch * 2048 * 4;
+  return *make_nanochat_workload(f);
+}
+
+TEST(Envelope, answersEveryBatchLikeAFreshProgram) {
+  const Envelope envelope = make_envelope(build_program(make(6, 8), {9, 0, 989}, true));
+  for (std::int64_t batch : {1, 2, 4, 16, 32, 64}) {
+    const Bytes fresh = run_timeline(build_program(make(6, batch), {9, 0, 989}, true)).peak;
+    EXPECT_NEAR(envelope.at(batch).mib(), fresh.mib(), 0.005 * fresh.mib()) << batch;  // decisions may flip with the batch, a little
+  }
+  EXPECT_LE(envelope.lines.size(), 12U);
+}
+
+TEST(Envelope, isTheMaximumOfItsPoints) {
+  const Program p = build_program(make(4, 4), {9, 0, 989}, true);
+  const Envelope envelope = make_envelope(p);
+  rc::check("brute force over events", [&] {
+    const auto batch = *rc::gen::inRange<std::int64_t>(1, 2000);
+    std::int64_t live = 0, peak = 0;
+    for (const Event& e : p.events) {
+      const TensorInfo& t = p.tensors[static_cast<std::size_t>(e.tensor)];
+      const std::int64_t bytes = t.batched ? t.bytes / p.device_batch * batch : block_bytes(t.bytes);
+      live += e.kind == Event::Kind::alloc ? bytes : -bytes;
+      peak = std::max(peak, live);
+    }
+    RC_ASSERT(envelope.at(batch) == Bytes(peak));
+  });
+}
+
+TEST(Timeline, peakIsTheSumOfWhatIsAlive) {
+  const Program p = build_program(make(6, 8), {9, 0, 989}, true);
+  const Timeline t = run_timeline(p);
+  std::int64_t sum = 0;
+  for (std::int32_t i : live_tensors(p, t.peak_event)) sum += block_bytes(p.tensors[static_cast<std::size_t>(i)].bytes);
+  EXPECT_EQ(Bytes(sum), t.peak);
+}
+
+TEST(Reserved, allocatorNeverCountsLessThanTheTensors) {
+  const Program p = build_program(make(6, 8), {9, 0, 989}, true);
+  const Bytes peak = run_timeline(p).peak;
+  for (const char* conf : {"", "expandable_segments:True", "max_split_size_mb:200", "roundup_power2_divisions:4"}) {
+    const ReservedResult r = simulate_reserved(p, *parse_alloc_conf(conf), std::nullopt);
+    EXPECT_GE(r.allocated_peak, peak) << conf;
+    EXPECT_GE(r.peak, r.allocated_peak) << conf;
+    EXPECT_FALSE(r.out_of_memory);
+    EXPECT_TRUE(simulate_reserved(p, *parse_alloc_conf(conf), peak - mib(64)).out_of_memory) << conf;
+  }
+}
+
+TEST(AllocConf, badSettingsAreErrors) {
+  for (const char* bad : {"expandable_segments", "expandable_segments:yes", "max_split_size_mb:1", "nonsense:3", "roundup_power2_divisions:3", "backend:cudaMallocAsync"}) {
+    const auto r = parse_alloc_conf(bad);
+    ASSERT_FALSE(r) << bad;
+    EXPECT_FALSE(r.error().hint.empty());
+  }
+  const auto r = parse_alloc_conf("expandable_segments:True, roundup_power2_divisions:[256:1,512:2,1024:4,>:8]");
+  ASSERT_TRUE(r);
+  EXPECT_EQ(r->roundup_power2_divisions, (std::vector<std::int64_t>{1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 8, 8, 8, 8, 8, 8}));
+}
+
+}  // namespace
+}  // namespace dryfit

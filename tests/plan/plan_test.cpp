@@ -1,0 +1,150 @@
+// Estimates, the search and their identities; commands that round-trip.
+#include "plan/plan.hpp"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include "plan/launch.hpp"
+
+namespace dryfit {
+namespace {
+
+Workload make(std::int64_t depth, std::int64_t batch, std::int64_t gpus = 1) {
+  WorkloadFlags f;
+  f.depth = depth;
+  f.device_batch_size = batch;
+  f.gpus = gpus;
+  return *make_nanochat_workload(f);
+}
+
+Machine machine(const char* gpu, std::int64_t gpus = 1) { return *machine_from_flags({gpu, gpus, std::nullopt, std::nullopt}); }
+
+TEST(Estimate, printsItsIdentities) {
+  const Machine m = machine("rtx 4090");
+  EstimateOptions options;
+  options.alternatives = options.timeline = true;
+  const Report r = *estimate(make(12, 8), m, options);
+  EXPECT_EQ(m.usable(), r.process.bytes + r.headroom);
+  Bytes sum;
+  for (const CategoryBytes& c : r.categories) sum += c.at_peak;
+  EXPECT_EQ(sum, r.process.bytes);
+  EXPECT_LE(r.allocated.low, r.allocated.bytes);
+  EXPECT_LE(r.allocated.bytes, r.reserved.bytes);
+  EXPECT_LE(r.process.bytes, r.process.high);
+  Bytes most;
+  for (const PhaseResult& p : r.phases) most = std::max(most, p.allocated);
+  EXPECT_EQ(most, r.allocated.bytes);
+  Bytes drawn;
+  for (const TimelinePoint& p : r.timeline) drawn = std::max(drawn, p.allocated);
+  EXPECT_EQ(drawn, r.allocated.bytes);
+  EXPECT_GE(r.alternatives.size(), 7U);
+}
+
+TEST(Estimate, verdictFollowsTheCard) {
+  EXPECT_EQ(estimate(make(20, 32, 8), machine("h100", 8))->verdict == Verdict::wont_fit, false);
+  EXPECT_EQ(estimate(make(32, 32, 8), machine("h100", 8))->verdict, Verdict::wont_fit);
+  EXPECT_EQ(estimate(make(12, 16), machine("rtx 3080 10gb"))->verdict, Verdict::wont_fit);
+}
+
+TEST(Search, answerFitsAndTheNextDoesNot) {
+  for (const char* gpu : {"rtx 3060 12gb", "rtx 4090", "a100 40gb", "h100"}) {
+    for (std::int64_t depth : {4, 12, 20}) {
+      const Workload one = make(depth, 1);
+      const auto best = *largest_device_batch(one, machine(gpu));
+      for (std::int64_t batch : legal_device_batches(one)) {
+        const Verdict v = estimate(*with_device_batch(one, batch), machine(gpu))->verdict;
+        if (best && batch == *best) {
+          EXPECT_EQ(v, Verdict::fits) << gpu << " d" << depth;
+        } else if (!best || batch > *best) {
+          EXPECT_NE(v, Verdict::fits) << gpu << " d" << depth << " B" << batch;
+        }
+      }
+    }
+  }
+}
+
+TEST(Search, neverRecommendsWhatRanOutOfMemory) {  // published failures: nanochat commit b19b4f3, README of 2025-10, PR 228
+  WorkloadFlags f;
+  f.nanochat = "E4f", f.depth = 24, f.gpus = 8, f.device_batch_size = 32, f.total_batch_size = 524288;
+  EXPECT_NE(estimate(*make_nanochat_workload(f), machine("h100", 8))->verdict, Verdict::fits);
+  f.nanochat = "E1", f.depth = 26, f.vocab_size = 65536;
+  EXPECT_NE(estimate(*make_nanochat_workload(f), machine("h100", 8))->verdict, Verdict::fits);
+  f.depth = 20, f.gpus = 1;
+  EXPECT_NE(estimate(*make_nanochat_workload(f), machine("rtx 3080 10gb"))->verdict, Verdict::fits);
+}
+
+TEST(Plan, isOrderedAndChosenFits) {
+  const auto p = plan({}, machine("rtx 4090"));
+  ASSERT_TRUE(p);
+  ASSERT_FALSE(p->plans.empty());
+  for (const Report& r : p->plans) EXPECT_EQ(r.verdict, Verdict::fits);
+  EXPECT_GE(p->plans[p->chosen].workload.run.device_batch_size, 4);
+  const auto none = plan({}, *machine_from_flags({std::nullopt, 1, mib(300), std::nullopt}));
+  ASSERT_TRUE(none);
+  EXPECT_TRUE(none->plans.empty());
+}
+
+TEST(Launch, commandsRoundTrip) {
+  rc::check("parsing what is printed gives the same workload", [] {
+    WorkloadFlags f;
+    const auto& versions = nanochat_versions();
+    f.nanochat = versions[*rc::gen::inRange<std::size_t>(0, versions.size())].epoch;
+    f.depth = *rc::gen::inRange<std::int64_t>(1, 33);
+    f.gpus = *rc::gen::element<std::int64_t>(1, 2, 4, 8);
+    f.device_batch_size = *rc::gen::element<std::int64_t>(1, 2, 4, 8);
+    f.max_seq_len = *rc::gen::element<std::int64_t>(512, 1024, 2048);
+    f.passthrough = {"--run=my experiment", "--num-iterations=20"};
+    const auto w = make_nanochat_workload(f);
+    RC_PRE(w.has_value());
+    const std::vector<std::string> words = *shell_split(shell_join(launch_command(*w)));
+    auto pasted = parse_pasted_command(words);
+    RC_ASSERT(pasted.has_value());
+    pasted->flags.nanochat = f.nanochat;
+    const auto again = make_nanochat_workload(pasted->flags);
+    RC_ASSERT(again.has_value());
+    RC_ASSERT(again->model.param_count() == w->model.param_count());
+    RC_ASSERT(again->model.windows == w->model.windows);
+    RC_ASSERT(again->run.device_batch_size == w->run.device_batch_size);
+    RC_ASSERT(again->run.total_batch_size == w->run.total_batch_size);
+    RC_ASSERT(again->run.grad_accum_steps == w->run.grad_accum_steps);
+    RC_ASSERT(again->run.world_size == w->run.world_size);
+    RC_ASSERT(again->run.max_seq_len == w->run.max_seq_len);
+    RC_ASSERT(again->passthrough == w->passthrough);
+  });
+}
+
+Result<PastedCommand> paste(std::string_view text) { return parse_pasted_command(*shell_split(text)); }
+
+TEST(Paste, readsWhatPeoplePaste) {
+  auto p = paste("$ OMP_NUM_THREADS=1 NANOCHAT_DTYPE=float32 torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- \\\n  --depth=24 --device_batch_size 16 --fp8 --run=x # a comment\n");
+  ASSERT_TRUE(p) << p.error().message;
+  EXPECT_EQ(p->flags.gpus, 8);
+  EXPECT_EQ(p->flags.depth, 24);
+  EXPECT_EQ(p->flags.device_batch_size, 16);
+  EXPECT_EQ(p->flags.fp8, true);
+  EXPECT_EQ(p->flags.dtype, "float32");
+  EXPECT_EQ(p->flags.passthrough, std::vector<std::string>{"--run=x"});
+  p = paste("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True nohup python -u -m scripts.base_train --depth 12 > log 2>&1 &");
+  ASSERT_TRUE(p);
+  EXPECT_EQ(p->flags.gpus, 1);
+  EXPECT_EQ(p->alloc_conf, "expandable_segments:True");
+  EXPECT_TRUE(paste("uv run python3 scripts/base_train.py --depth=4"));
+  EXPECT_TRUE(paste("python -m torch.distributed.run --nproc-per-node 2 -m scripts.base_train"));
+}
+
+TEST(Paste, refusesWithAWayOut) {
+  const std::pair<const char*, const char*> cases[] = {{"", "bad_command"}, {"ls -l", "bad_command"}, {"python", "bad_command"}, {"python -m scripts.chat_sft", "unsupported_script"},
+                                                       {"python -m scripts.base_train --dept=4", "unknown_flag"}, {"python -m scripts.base_train --depth=x", "bad_number"},
+                                                       {"python -m scripts.base_train --depth", "bad_command"}, {"torchrun --nproc_per_node=0 -m scripts.base_train", "bad_value"}};
+  for (const auto& [text, code] : cases) {
+    const auto p = paste(text);
+    ASSERT_FALSE(p) << text;
+    EXPECT_EQ(p.error().code, code) << text;
+    EXPECT_FALSE(p.error().hint.empty());
+  }
+  EXPECT_NE(paste("python -m scripts.base_train --seq-len=512").error().hint.find("max-seq-len"), std::string::npos);
+  EXPECT_FALSE(shell_split("echo 'open"));
+}
+
+}  // namespace
+}  // namespace dryfit

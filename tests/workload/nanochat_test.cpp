@@ -1,0 +1,113 @@
+// Parameter counts, weights and totals against figures published by nanochat or derived by hand; the rules of legal batches.
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include "workload/workload.hpp"
+
+namespace dryfit {
+namespace {
+
+Result<Workload> make(std::int64_t depth, const char* version = "E7", std::int64_t vocab = 32768) {
+  WorkloadFlags f;
+  f.depth = depth;
+  f.nanochat = version;
+  f.vocab_size = vocab;
+  f.device_batch_size = -1;
+  return make_nanochat_workload(f);
+}
+
+Bytes weights(const Workload& w) {
+  Bytes sum;
+  for (const Parameter& p : w.model.parameters) sum += p.bytes();
+  return sum;
+}
+
+TEST(Parameters, countsOfTheNewestVersion) {  // nanochat's own print, by depth
+  const std::pair<std::int64_t, std::int64_t> published[] = {{4, 36'700'242}, {8, 125'829'354}, {12, 286'261'730}, {16, 536'871'738}, {18, 701'891'594}, {20, 896'533'746},
+                                                             {24, 1'384'122'122}, {26, 1'681'786'938}, {28, 2'018'511'234}, {32, 2'818'575'450}};
+  for (const auto& [depth, count] : published) EXPECT_EQ(make(depth)->model.param_count(), count) << depth;
+}
+
+TEST(Parameters, countsOfOlderVersions) {
+  EXPECT_EQ(make(20, "E1", 65536)->model.param_count(), 560'988'160);
+  EXPECT_EQ(make(32, "E1", 65536)->model.param_count(), 1'879'048'192);
+  EXPECT_EQ(make(22, "E2")->model.param_count(), 615'645'184);
+  EXPECT_EQ(make(24, "E4g")->model.param_count(), 1'384'124'976);
+  EXPECT_EQ(make(16, "E4g")->model.param_count(), 536'872'992);
+}
+
+TEST(Parameters, weightsInBytes) {
+  // d20 E1: 20 layers of 12 x 1280^2 in fp32, lm_head fp32, wte bf16: 4*393216000 + 4*83886080 + 2*83886080
+  EXPECT_EQ(weights(*make(20, "E1", 65536)), Bytes(4LL * 393'216'000 + 6LL * 83'886'080));
+  // d24 E7: matrices 12*24*1536^2 and 12 gates of 12 x 12 in fp32, lm_head fp32, wte and 12 tables bf16, scalars 2*24 + 26
+  EXPECT_EQ(weights(*make(24)), Bytes(4LL * (679'477'248 + 12 * 144) + 4LL * 50'331'648 + 2LL * 13 * 50'331'648 + 4LL * (48 + 26)));
+}
+
+TEST(Parameters, everyVersionBuilds) {
+  for (const NanochatVersion& v : nanochat_versions()) {
+    for (std::int64_t depth : {1, 2, 3, 12, 20}) EXPECT_TRUE(make(depth, v.epoch.c_str(), v.default_vocab)) << v.epoch << " d" << depth;
+  }
+}
+
+TEST(Totals, followNanochatsRule) {
+  for (std::int64_t depth : {4, 6, 8}) EXPECT_EQ(make(depth)->run.total_batch_size, 1 << 18) << depth;
+  for (std::int64_t depth : {10, 12, 14, 16}) EXPECT_EQ(make(depth)->run.total_batch_size, 1 << 19) << depth;
+  for (std::int64_t depth : {18, 20, 24, 26, 30}) EXPECT_EQ(make(depth)->run.total_batch_size, 1 << 20) << depth;
+  EXPECT_EQ(make(32)->run.total_batch_size, 1 << 21);
+  EXPECT_EQ(make(20, "E1")->run.total_batch_size, 524288);
+}
+
+TEST(Rules, illegalTriplesNameTheLegalOnes) {
+  WorkloadFlags f;
+  f.depth = 8;
+  f.gpus = 8;
+  const auto r = make_nanochat_workload(f);  // 32 x 2048 x 8 = 2^19 > 2^18
+  ASSERT_FALSE(r);
+  EXPECT_EQ(r.error().code, "illegal_batch");
+  EXPECT_NE(r.error().hint.find("524288"), std::string::npos);
+  EXPECT_NE(r.error().hint.find("--device-batch-size 16"), std::string::npos);
+  f.device_batch_size = 16;
+  EXPECT_EQ(make_nanochat_workload(f)->run.grad_accum_steps, 1);
+  f.gpus = 3;
+  EXPECT_EQ(make_nanochat_workload(f).error().code, "illegal_gpus");
+}
+
+TEST(Rules, windowsByVersion) {
+  EXPECT_EQ(make(4, "E4g")->model.windows, (std::vector<std::int64_t>{1024, 1024, 1024, 2048}));
+  EXPECT_EQ(make(4, "E5b")->model.windows[0], 768);
+  EXPECT_EQ(make(4, "E7")->model.windows[0], 512);
+  EXPECT_EQ(make(6, "E7")->model.windows, (std::vector<std::int64_t>{512, 512, 512, 2048, 512, 2048}));  // the last layer is always long
+}
+
+TEST(Versions, areFoundByEpochCommitAndDate) {
+  EXPECT_EQ(find_nanochat_version("e5b")->epoch, "E5b");
+  EXPECT_EQ(find_nanochat_version("1076f97")->epoch, "E5");
+  EXPECT_EQ(find_nanochat_version("2026-03-05")->epoch, "E5");
+  EXPECT_EQ(find_nanochat_version("newest")->epoch, "E7");
+  for (const char* bad : {"", "E99", "2025-01-01", "zzzz", "123"}) EXPECT_FALSE(find_nanochat_version(bad)) << bad;
+}
+
+TEST(Rules, badValuesAreRefused) {
+  for (std::int64_t depth : {0LL, -3LL, 1LL << 40}) EXPECT_FALSE(make(depth));
+  WorkloadFlags f;
+  f.depth = 4;
+  f.window_pattern = "SXL";
+  EXPECT_FALSE(make_nanochat_workload(f));
+  f.window_pattern.reset();
+  f.dtype = "int8";
+  EXPECT_FALSE(make_nanochat_workload(f));
+}
+
+TEST(Rules, batchesHoldTheTotal) {
+  rc::check("any legal device batch keeps the tokens of a step", [] {
+    const auto w = make(*rc::gen::inRange<std::int64_t>(1, 40));
+    for (std::int64_t batch : legal_device_batches(*w)) {
+      const auto v = with_device_batch(*w, batch);
+      RC_ASSERT(v.has_value());
+      RC_ASSERT(v->run.device_batch_size * v->run.max_seq_len * v->run.world_size * v->run.grad_accum_steps == w->run.total_batch_size);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace dryfit

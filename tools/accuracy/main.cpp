@@ -1,0 +1,108 @@
+// dryfit-accuracy: predicts every row of data/measured and prints the error beside it. With --intervals, the table of
+// data/intervals.csv. Not part of the product binary; README's accuracy table is its output.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <sstream>
+
+#include "base/text.hpp"
+#include "plan/plan.hpp"
+
+using namespace dryfit;
+
+namespace {
+
+struct Row { std::map<std::string, std::string> field; double predicted = 0, measured = 0, error = 0; bool stock = false; std::string event; };
+
+std::optional<std::int64_t> number(const std::string& text) {
+  const auto n = parse_int(text, "");
+  return n ? std::optional(*n) : std::nullopt;
+}
+
+Result<Row> predict(std::map<std::string, std::string> f) {
+  WorkloadFlags flags;
+  flags.nanochat = f["nanochat"];
+  flags.depth = number(f["depth"]);
+  flags.gpus = number(f["gpus"]);
+  flags.vocab_size = number(f["vocab_size"]);
+  flags.max_seq_len = number(f["max_seq_len"]);
+  flags.device_batch_size = number(f["device_batch_size"]);
+  flags.total_batch_size = number(f["total_batch_size"]);
+  flags.fp8 = f["fp8"] == "yes";
+  flags.torch = f["torch"];
+  if (!f["window_pattern"].empty()) flags.window_pattern = f["window_pattern"];
+  const auto w = make_nanochat_workload(flags);
+  if (!w) return std::unexpected(w.error());
+  const auto m = machine_from_flags({f["gpu"], flags.gpus, std::nullopt, std::nullopt});
+  if (!m) return std::unexpected(m.error());
+  const auto r = estimate(*w, *m);
+  if (!r) return std::unexpected(r.error());
+  Row row;
+  row.field = std::move(f);
+  row.predicted = r->allocated.bytes.mib();
+  row.measured = std::stod(row.field["allocated_mib"]);
+  row.error = (row.predicted - row.measured) / row.measured;
+  row.stock = row.field["stock"] == "yes";
+  row.event = r->peak_phase + " " + r->peak_event;
+  return row;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    std::cerr << "usage: dryfit-accuracy data/measured/nanochat.csv [--intervals DATE]\n";
+    return 2;
+  }
+  std::ifstream in(argv[1]);
+  std::string line;
+  std::vector<std::string> header;
+  std::vector<Row> rows;
+  while (std::getline(in, line)) {
+    std::vector<std::string> fields;
+    for (std::string_view part : split(line, ',')) fields.emplace_back(part);
+    if (header.empty()) {
+      header = fields;
+      continue;
+    }
+    std::map<std::string, std::string> f;
+    for (std::size_t i = 0; i < header.size() && i < fields.size(); ++i) f[header[i]] = fields[i];
+    auto row = predict(std::move(f));
+    if (!row) {
+      std::cerr << line << "\n  " << row.error().message << "\n";
+      return 2;
+    }
+    rows.push_back(std::move(*row));
+  }
+  if (argc > 3 && std::string_view(argv[2]) == "--intervals") {
+    // half-width: twice the largest error of the family's stock rows; where an evaluation may set the maximum the row is left out
+    std::cout << "family,below,above,rows,date\n";
+    for (const char* family : {"bf16", "fp8"}) {
+      double most = 0.0005;
+      int n = 0;
+      for (const Row& r : rows) {
+        if (!r.stock || (r.field.at("fp8") == "yes") != (std::string_view(family) == "fp8") || r.field.at("notes").find("evaluation") != std::string::npos) continue;
+        most = std::max(most, std::fabs(r.error));
+        ++n;
+      }
+      std::cout << fmt::format("{},{:.4f},{:.4f},{},{}\n", family, 2 * most, 2 * most, n, argv[3]);
+    }
+    return 0;
+  }
+  std::cout << "| row | nanochat | run | measured MiB | predicted MiB | error | stock |\n| --- | --- | --- | ---: | ---: | ---: | --- |\n";
+  double sum = 0, worst = 0;
+  int n = 0;
+  for (const Row& r : rows) {
+    std::cout << fmt::format("| {} | {} | d{} B{} V{} {}x{}{} | {:.2f} | {:.2f} | {:+.2f} ({:+.2f} %) | {} |\n", r.field.at("id"), r.field.at("nanochat"), r.field.at("depth"), r.field.at("device_batch_size"), r.field.at("vocab_size"), r.field.at("gpus"), r.field.at("gpu"),
+                             r.field.at("fp8") == "yes" ? " fp8" : "", r.measured, r.predicted, r.predicted - r.measured, r.error * 100, r.stock ? "yes" : "no");
+    if (!r.stock) continue;
+    sum += std::fabs(r.error);
+    worst = std::max(worst, std::fabs(r.error));
+    ++n;
+  }
+  std::cout << fmt::format("\nstock rows: {}, mean error {:.2f} %, largest {:.2f} %\n", n, sum / n * 100, worst * 100);
+  return 0;
+}
