@@ -126,7 +126,7 @@ class Command {
   }
 
   // Workload and machine of check and explain; a device batch of -1 is searched for.
-  Result<Report> report(bool timeline) {
+  Result<Report> report(bool timeline, bool always_alternatives) {
     auto flags = workload_flags();
     if (!flags) return std::unexpected(flags.error());
     const auto m = machine(*flags);
@@ -144,14 +144,17 @@ class Command {
       workload->assumptions.push_back({"device_batch_size", std::to_string(workload->run.device_batch_size), *best ? "the largest that fits" : "nothing larger fits"});
     }
     EstimateOptions full = *options;
-    full.alternatives = true;
+    full.alternatives = always_alternatives;
     full.timeline = timeline;
+    auto result = estimate(*workload, *m, full);
+    if (!result || result->verdict == Verdict::fits || always_alternatives) return result;
+    full.alternatives = true;  // it does not fit: what would
     return estimate(*workload, *m, full);
   }
 
   Result<int> check() {
     if (!o_.positional.empty()) return stray();
-    const auto r = report(false);
+    const auto r = report(false, json());
     if (!r) return std::unexpected(r.error());
     if (json()) {
       print(report_json(*r));
@@ -165,7 +168,7 @@ class Command {
   Result<int> explain() {
     if (!o_.positional.empty()) return stray();
     const bool timeline = o_.has("timeline") || o_.has("svg");
-    const auto r = report(timeline);
+    const auto r = report(timeline, true);
     if (!r) return std::unexpected(r.error());
     if (const auto path = o_.get("svg")) {
       if (const auto ok = env_.write_file(*path, timeline_svg(*r)); !ok) return std::unexpected(ok.error());

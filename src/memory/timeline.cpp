@@ -14,9 +14,10 @@ Timeline run_timeline(const Program& program) {
   std::int64_t live = 0;
   std::size_t segment = 0;
   for (std::size_t i = 0; i < program.events.size(); ++i) {
-    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment;
+    bool entered = i == 0;
+    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment, entered = true;
     const Segment& s = program.segments[segment];
-    if (t.phases.empty() || std::strcmp(t.phases.back().phase.c_str(), s.phase) != 0) t.phases.push_back({s.phase, static_cast<std::int32_t>(i), Bytes(0), Bytes(0), s.provenance});
+    if (entered && (t.phases.empty() || t.phases.back().phase != s.phase)) t.phases.push_back({s.phase, static_cast<std::int32_t>(i), Bytes(0), Bytes(0), s.provenance});
     const Event& e = program.events[i];
     const std::int64_t bytes = block_bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes);
     live += e.kind == Event::Kind::alloc ? bytes : -bytes;
@@ -95,8 +96,9 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
   const char* phase = nullptr;
   std::size_t segment = 0;
   for (std::size_t i = 0; i < program.events.size(); ++i) {
-    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment;
-    if (phase == nullptr || std::strcmp(phase, program.segments[segment].phase) != 0) {
+    bool entered = i == 0;
+    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment, entered = true;
+    if (entered && (phase == nullptr || std::strcmp(phase, program.segments[segment].phase) != 0)) {
       phase = program.segments[segment].phase;
       result.by_phase.push_back(Bytes(0));
     }

@@ -76,6 +76,11 @@ Verdict judge(const Report& report, const Program& program, Bytes usable) {
 
 }  // namespace
 
+AllocatorConfig allocator_of(const Workload& workload, const EstimateOptions& options) {
+  std::string note;
+  return options.allocator ? *options.allocator : nanochat_allocator(workload, note);
+}
+
 std::string_view name_of(Verdict verdict) {
   switch (verdict) {
     case Verdict::fits: return "fits";

@@ -16,6 +16,8 @@ struct ErrorBand { double below, above; };  // fractions of the prediction
 ErrorBand error_band(const Workload& workload);
 
 Target target_of(const Machine& machine);
+// The allocator settings to simulate: as given, else what nanochat sets, where it takes effect.
+AllocatorConfig allocator_of(const Workload& workload, const EstimateOptions& options);
 
 // The whole account of one workload on one machine.
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});

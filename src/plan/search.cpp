@@ -16,21 +16,34 @@ constexpr std::int64_t kWorthwhileBatch = 4;  // below this a GPU mostly waits
 
 struct Found { std::int64_t batch; Report report; };
 
-// Legal batches from the largest whose envelope could fit, downwards, until a full estimate says it fits.
-Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
+// The same program at another device batch: what grows with it is scaled. Decisions that flip with the batch are not redone.
+Program scaled(Program program, std::int64_t batch) {
+  for (TensorInfo& t : program.tensors) {
+    if (t.batched) t.bytes = t.bytes / program.device_batch * batch;
+  }
+  program.device_batch = batch;
+  return program;
+}
+
+// Legal batches from the largest whose envelope could fit, downwards: first on one built program, then by a full estimate.
+// guess: a batch near the answer, 0 when unknown.
+Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, std::int64_t guess = 0) {
   const auto legal = legal_device_batches(workload);
   if (legal.empty()) return std::optional<Found>();
+  if (std::ranges::find(legal, guess) == legal.end()) guess = legal[legal.size() / 2];
   const Target target = target_of(machine);
   const Bytes room = machine.usable() - outside_memory(target.compute_major, target.compute_minor, workload.run.world_size).low;
-  const std::int64_t guess = legal[legal.size() / 2];
   const auto probe = with_device_batch(workload, guess);
   if (!probe) return std::unexpected(probe.error());
-  const Envelope envelope = make_envelope(build_program(*probe, target, true));
-  const Envelope alone = legal.front() * workload.run.max_seq_len * workload.run.world_size == workload.run.total_batch_size
-                             ? make_envelope(build_program(*probe, target, false)) : envelope;
+  const Program program = build_program(*probe, target, true);
+  const Envelope envelope = make_envelope(program);
+  const AllocatorConfig allocator = allocator_of(workload, options);
   for (std::int64_t batch : legal) {
     const bool accumulates = batch * workload.run.max_seq_len * workload.run.world_size != workload.run.total_batch_size;
-    if ((accumulates ? envelope : alone).at(batch) > room) continue;
+    if (accumulates) {
+      if (envelope.at(batch) > room) continue;
+      if (batch != guess && simulate_reserved(scaled(program, batch), allocator, std::nullopt).peak > room + mib(512)) continue;
+    }
     const auto w = with_device_batch(workload, batch);
     if (!w) return std::unexpected(w.error());
     auto report = estimate(*w, machine, options);
@@ -68,7 +81,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
       last = workload.error();
       continue;
     }
-    auto found = search_batch(*workload, machine, quick);
+    auto found = search_batch(*workload, machine, quick, result.plans.empty() ? 0 : result.plans.back().workload.run.device_batch_size);
     if (!found) return std::unexpected(found.error());
     if (!*found) break;  // deeper models need more
     result.plans.push_back(std::move((*found)->report));

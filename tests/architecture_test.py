@@ -1,0 +1,53 @@
+"""Knowledge runs one way through the rooms of src, core rooms stay pure, files stay readable."""
+import pathlib
+import re
+import sys
+import tempfile
+
+LAYER = {"base": 0, "workload": 1, "machine": 1, "graph": 2, "passes": 3, "memory": 4, "speed": 4, "plan": 5, "doctor": 5, "watch": 5, "report": 6, "mcp": 7, "cli": 7}
+CORE = {"base", "workload", "machine", "graph", "passes", "memory", "plan"}
+IMPURE = re.compile(r"#include <(iostream|fstream|thread|filesystem)>|\bprintf\(|std::cout|std::cerr|\bgetenv\(|\bthrow\b|\btime\(|system_clock|rand\(")
+MOST_LINES = 600
+
+
+def faults(source):
+    found = []
+    for path in sorted(source.rglob("*.[ch]pp")):
+        room = path.relative_to(source).parts[0]
+        text = path.read_text()
+        where = path.relative_to(source)
+        if not text.startswith("//"):
+            found.append(f"{where}: does not open by saying what it is")
+        if len(text.splitlines()) > MOST_LINES:
+            found.append(f"{where}: longer than {MOST_LINES} lines")
+        if room == "main.cpp":
+            continue
+        for target in re.findall(r'#include "([a-z]+)/', text):
+            if target not in LAYER:
+                found.append(f"{where}: includes unknown room {target}")
+            elif target != room and LAYER[target] >= LAYER[room]:
+                found.append(f"{where}: {room} must not know {target}")
+        if room in CORE and "probe_" not in path.name:
+            for number, line in enumerate(text.splitlines(), 1):
+                if IMPURE.search(line.split("//")[0]):
+                    found.append(f"{where}:{number}: not pure: {line.strip()}")
+    return found
+
+
+def self_test():
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        (root / "base").mkdir()
+        (root / "base" / "bad.cpp").write_text('#include "plan/plan.hpp"\n#include <iostream>\n' + "\n" * MOST_LINES)
+        return len(faults(root)) == 4
+
+
+source = pathlib.Path(__file__).resolve().parent.parent / "src"
+found = faults(source)
+for line in found:
+    print("FAILED", line)
+if not self_test():
+    print("FAILED: the checker does not see planted faults")
+    sys.exit(1)
+print(f"{len(found)} faults")
+sys.exit(1 if found else 0)
