@@ -491,6 +491,44 @@ CachingAllocator& CachingAllocator::operator=(CachingAllocator&&) noexcept = def
 void CachingAllocator::set_segment_addresses(std::function<std::int64_t(Bytes)> next) { impl_->next_address = std::move(next); }
 void CachingAllocator::set_device_total(Bytes total) { impl_->device_total = total; }
 
+std::vector<BlockId> CachingAllocator::restore(const std::vector<SegmentView>& segments) {
+  std::vector<BlockId> ids;
+  for (const SegmentView& segment : segments) {
+    Block* last = nullptr;
+    for (const BlockView& view : segment.blocks) {
+      Block fresh;
+      fresh.address = view.address;
+      fresh.size = view.size.count;
+      fresh.requested = view.requested.count;
+      fresh.stream = segment.stream;
+      fresh.small = segment.small_pool;
+      fresh.segment = segment.address;
+      fresh.allocated = view.allocated;
+      fresh.prev = last;
+      Block* b = impl_->make(fresh);
+      if (last != nullptr) last->next = b;
+      else impl_->segment_heads[b->address] = b;
+      last = b;
+      if (!view.allocated) continue;
+      b->id = impl_->next_id++;
+      impl_->live[b->id] = b;
+      ids.push_back(b->id);
+      rise(impl_->stats.allocated, impl_->stats.allocated_peak, b->size);
+      rise(impl_->stats.active, impl_->stats.active_peak, b->size);
+      rise(impl_->stats.requested, impl_->stats.requested_peak, b->requested);
+    }
+    for (Block* b = impl_->segment_heads[segment.address]; b != nullptr; b = b->next) {
+      if (b->allocated) continue;
+      impl_->pool_of(*b).free.insert(b);
+      if (b->split()) impl_->stats.inactive_split += Bytes(b->size);
+    }
+    impl_->reserved_from_driver += segment.size.count;
+    rise(impl_->stats.reserved, impl_->stats.reserved_peak, segment.size.count);
+    ++impl_->stats.segments;
+  }
+  return ids;
+}
+
 Result<BlockId> CachingAllocator::malloc(Bytes size, std::int64_t stream) {
   if (size.count <= 0) return BlockId{0};
   if (const Block* b = impl_->malloc(size.count, stream)) return b->id;

@@ -55,6 +55,10 @@ class CachingAllocator {
   // Expandable segments reserve 1.125 times the device's memory as addresses; capacity when not set.
   void set_device_total(Bytes total);
 
+  // Starts from a recorded state instead of an empty device: segments with their blocks, which tile them. Before any malloc.
+  // Returns the ids of the allocated blocks, in the order given.
+  std::vector<BlockId> restore(const std::vector<SegmentView>& segments);
+
   // Returns a block, or "out_of_memory" after the same retries PyTorch makes. size 0 gives block 0 and changes nothing.
   Result<BlockId> malloc(Bytes size, std::int64_t stream = 0);
   void free(BlockId block);                                   // on the stream it was made on
