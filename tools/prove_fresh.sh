@@ -13,6 +13,7 @@ for variable in http_proxy https_proxy; do [ -n "${!variable:-}" ] && export "${
 rm -rf "$root/dryfit" && git clone -q "$top" "$root/dryfit"
 mount -t proc proc "$root/proc" 2> /dev/null || true
 mount --bind /dev "$root/dev" 2> /dev/null || true
-trap 'umount "$root/proc" "$root/dev" 2> /dev/null || true' EXIT
+mount --bind /dev/pts "$root/dev/pts" 2> /dev/null || true
+trap 'umount "$root/dev/pts" "$root/proc" "$root/dev" 2> /dev/null || true' EXIT
 chroot "$root" /dryfit/dryfit.sh plan --gpu "RTX 4090"
 chroot "$root" /dryfit/test.sh

@@ -2,9 +2,11 @@
 #include "passes/partition.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <queue>
 #include <set>
+#include <span>
 
 #include "passes/max_flow.hpp"
 
@@ -15,12 +17,10 @@ namespace {
 class Partitioner {
  public:
   explicit Partitioner(const JointGraph& joint) : joint_(joint), nodes_(joint.graph.nodes), forward_(joint.forward_count) {
-    users_.resize(nodes_.size());
-    for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      for (std::uint8_t k = 0; k < nodes_[i].inputs; ++k) users_[at(nodes_[i].in[k])].push_back(static_cast<NodeId>(i));
-    }
+    list_users();
     banned_.assign(at(forward_), false);
     measure_distance();
+    for (std::size_t d = 0; d < growth_.size(); ++d) growth_[d] = std::pow(1.1, static_cast<double>(d));
   }
 
   std::vector<NodeId> run() {
@@ -37,6 +37,21 @@ class Partitioner {
   const Node& node(NodeId v) const { return nodes_[at(v)]; }
   bool in_forward(NodeId v) const { return v < forward_; }
 
+  // All users of all nodes in one array, ascending; users_of(v) is v's stretch of it.
+  void list_users() {
+    first_user_.assign(nodes_.size() + 1, 0);
+    for (const Node& n : nodes_) {
+      for (std::uint8_t k = 0; k < n.inputs; ++k) ++first_user_[at(n.in[k]) + 1];
+    }
+    for (std::size_t i = 0; i < nodes_.size(); ++i) first_user_[i + 1] += first_user_[i];
+    users_.resize(at(first_user_.back()));
+    std::vector<std::int32_t> next(first_user_.begin(), first_user_.end() - 1);
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      for (std::uint8_t k = 0; k < nodes_[i].inputs; ++k) users_[at(next[at(nodes_[i].in[k])]++)] = static_cast<NodeId>(i);
+    }
+  }
+  std::span<const NodeId> users_of(NodeId v) const { return std::span(users_).subspan(at(first_user_[at(v)]), at(first_user_[at(v) + 1] - first_user_[at(v)])); }
+
   // What Inductor could put into one kernel. An embedding lookup counts as a kernel of its own here, a cat only as a consumer.
   bool fusible(NodeId v) const {
     const Node& n = node(v);
@@ -50,7 +65,7 @@ class Partitioner {
     distance_.assign(nodes_.size(), 0);
     for (NodeId v = forward_ - 1; v >= 0; --v) {
       std::int64_t d = 1'000'000'000;
-      for (NodeId user : users_[at(v)]) d = std::min(d, distance_[at(user)] + 1);
+      for (NodeId user : users_of(v)) d = std::min(d, distance_[at(user)] + 1);
       distance_[at(v)] = d;
     }
   }
@@ -61,7 +76,7 @@ class Partitioner {
     while (!open.empty()) {
       const NodeId current = open.back();
       open.pop_back();
-      for (NodeId user : users_[at(current)]) {
+      for (NodeId user : users_of(current)) {
         if (!in_forward(user) && !fuses(current, user)) return true;
         if (node(user).kind == Kind::view) open.push_back(user);
       }
@@ -89,7 +104,7 @@ class Partitioner {
       const auto [v, fuses_here] = *open.begin();
       open.erase(open.begin());
       if (!fuses_here) return v;
-      for (NodeId user : users_[at(v)]) {
+      for (NodeId user : users_of(v)) {
         if (in_forward(user) && user <= range) open.insert({user, fuses(v, user)});
       }
     }
@@ -100,7 +115,7 @@ class Partitioner {
   void ban_used_far_apart() {
     for (NodeId v = 0; v < forward_; ++v) {
       std::vector<NodeId> users;
-      for (NodeId user : users_[at(v)]) {
+      for (NodeId user : users_of(v)) {
         if (in_forward(user)) users.push_back(user);
       }
       if (users.size() < 2) continue;
@@ -125,7 +140,7 @@ class Partitioner {
           ban(v);
           break;
         }
-        for (NodeId user : users_[at(v)]) {
+        for (NodeId user : users_of(v)) {
           if (in_forward(user) && fuses(v, user) && !banned_[at(user)]) open.push(user);
         }
       }
@@ -136,8 +151,8 @@ class Partitioner {
   double weight(NodeId v) const {
     const Node& n = node(v);
     if (n.kind == Kind::kernel) return MaxFlow::kInfinite;
-    const double grown = std::floor(static_cast<double>(n.bytes()) * std::pow(1.1, static_cast<double>(std::clamp<std::int64_t>(distance_[at(v)], 1, 100))));
-    const bool written = n.kind == Kind::input || !std::ranges::all_of(users_[at(v)], [&](NodeId user) { return fuses(v, user); });
+    const double grown = std::floor(static_cast<double>(n.bytes()) * growth_[at(static_cast<NodeId>(std::clamp<std::int64_t>(distance_[at(v)], 1, 100)))]);
+    const bool written = n.kind == Kind::input || !std::ranges::all_of(users_of(v), [&](NodeId user) { return fuses(v, user); });
     return written ? grown : 2 * grown;
   }
 
@@ -148,7 +163,7 @@ class Partitioner {
       if (banned_[at(v)]) flow.add(source, 2 * v, MaxFlow::kInfinite);
       flow.add(2 * v, 2 * v + 1, weight(v));
       bool to_backward = false;
-      for (NodeId user : users_[at(v)]) {
+      for (NodeId user : users_of(v)) {
         if (in_forward(user)) flow.add(2 * v + 1, 2 * user, MaxFlow::kInfinite);
         else to_backward = true;
       }
@@ -166,9 +181,11 @@ class Partitioner {
   const JointGraph& joint_;
   const std::vector<Node>& nodes_;
   NodeId forward_;
-  std::vector<std::vector<NodeId>> users_;
+  std::vector<std::int32_t> first_user_;
+  std::vector<NodeId> users_;
   std::vector<std::int64_t> distance_;
   std::vector<bool> banned_;
+  std::array<double, 101> growth_{};
 };
 
 }  // namespace

@@ -65,9 +65,10 @@ void fill_timeline(Report& report, const Program& program) {
   }
 }
 
-Verdict judge(const Report& report, const Program& program, Bytes usable) {
+Verdict judge(const Report& report, const Program& program, Bytes usable, bool only_fits) {
   if (report.process.high <= usable) return Verdict::fits;
   if (report.process.bytes <= usable) return Verdict::tight;
+  if (only_fits) return Verdict::wont_fit;
   // the allocator gives back its cache before it dies: the same events under the real limit
   const Bytes limit = usable - report.context;
   if (report.allocated.bytes < limit && !simulate_reserved(program, report.allocator, limit).out_of_memory) return Verdict::tight;
@@ -75,11 +76,6 @@ Verdict judge(const Report& report, const Program& program, Bytes usable) {
 }
 
 }  // namespace
-
-AllocatorConfig allocator_of(const Workload& workload, const EstimateOptions& options) {
-  std::string note;
-  return options.allocator ? *options.allocator : nanochat_allocator(workload, note);
-}
 
 std::string_view name_of(Verdict verdict) {
   switch (verdict) {
@@ -103,6 +99,10 @@ ErrorBand error_band(const Workload& workload) {
 Target target_of(const Machine& machine) { return {machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)}; }
 
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
+  return estimate_program(workload, machine, options, build_program(workload, target_of(machine), workload.run.grad_accum_steps > 1));
+}
+
+Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
   Report report;
   report.workload = workload;
   report.machine = machine;
@@ -116,7 +116,6 @@ Result<Report> estimate(const Workload& workload, const Machine& machine, const 
   if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
     report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
   }
-  const Program program = build_program(workload, target, workload.run.grad_accum_steps > 1);
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : nanochat_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
@@ -141,7 +140,7 @@ Result<Report> estimate(const Workload& workload, const Machine& machine, const 
     const PhasePeak& p = timeline.phases[i];
     report.phases.push_back({p.phase, p.allocated, i < reserved.by_phase.size() ? reserved.by_phase[i] : Bytes(0), event_text(program, p.event), p.provenance});
   }
-  report.verdict = judge(report, program, machine.usable());
+  report.verdict = judge(report, program, machine.usable(), options.only_fits);
   report.command = shell_join(launch_command(workload));
   if (options.timeline) fill_timeline(report, program);
   if (options.alternatives) report.alternatives = find_alternatives(report, program, options);

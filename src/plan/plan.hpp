@@ -9,6 +9,7 @@ struct EstimateOptions {
   std::optional<AllocatorConfig> allocator;  // none: what nanochat sets, where it takes effect
   bool alternatives = false;        // fill Report::alternatives
   bool timeline = false;            // fill Report::timeline
+  bool only_fits = false;           // do not look whether a run that does not fit survives by flushing its cache
 };
 
 // 95 % interval of the allocated peak around the derived one, from data/intervals.csv (written by dryfit-accuracy).
@@ -16,11 +17,12 @@ struct ErrorBand { double below, above; };  // fractions of the prediction
 ErrorBand error_band(const Workload& workload);
 
 Target target_of(const Machine& machine);
-// The allocator settings to simulate: as given, else what nanochat sets, where it takes effect.
-AllocatorConfig allocator_of(const Workload& workload, const EstimateOptions& options);
 
 // The whole account of one workload on one machine.
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});
+
+// The same for a program already built for this workload and machine.
+Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
 
 // Largest legal device batch whose verdict is at least `fits`; none when batch 1 does not fit.
 Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});

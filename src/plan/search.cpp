@@ -16,18 +16,10 @@ constexpr std::int64_t kWorthwhileBatch = 4;  // below this a GPU mostly waits
 
 struct Found { std::int64_t batch; Report report; };
 
-// The same program at another device batch: what grows with it is scaled. Decisions that flip with the batch are not redone.
-Program scaled(Program program, std::int64_t batch) {
-  for (TensorInfo& t : program.tensors) {
-    if (t.batched) t.bytes = t.bytes / program.device_batch * batch;
-  }
-  program.device_batch = batch;
-  return program;
-}
-
-// Legal batches from the largest whose envelope could fit, downwards: first on one built program, then by a full estimate.
+// Legal batches from the largest whose envelope could fit, downwards, until a full estimate says it fits.
 // guess: a batch near the answer, 0 when unknown.
-Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, std::int64_t guess = 0) {
+Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, EstimateOptions options, std::int64_t guess = 0) {
+  options.only_fits = true;
   const auto legal = legal_device_batches(workload);
   if (legal.empty()) return std::optional<Found>();
   if (std::ranges::find(legal, guess) == legal.end()) guess = legal[legal.size() / 2];
@@ -37,16 +29,12 @@ Result<std::optional<Found>> search_batch(const Workload& workload, const Machin
   if (!probe) return std::unexpected(probe.error());
   const Program program = build_program(*probe, target, true);
   const Envelope envelope = make_envelope(program);
-  const AllocatorConfig allocator = allocator_of(workload, options);
   for (std::int64_t batch : legal) {
-    const bool accumulates = batch * workload.run.max_seq_len * workload.run.world_size != workload.run.total_batch_size;
-    if (accumulates) {
-      if (envelope.at(batch) > room) continue;
-      if (batch != guess && simulate_reserved(scaled(program, batch), allocator, std::nullopt).peak > room + mib(512)) continue;
-    }
     const auto w = with_device_batch(workload, batch);
     if (!w) return std::unexpected(w.error());
-    auto report = estimate(*w, machine, options);
+    const bool accumulates = w->run.grad_accum_steps > 1;
+    if (accumulates && envelope.at(batch) > room) continue;
+    auto report = accumulates && batch == guess ? estimate_program(*w, machine, options, program) : estimate(*w, machine, options);
     if (!report) return std::unexpected(report.error());
     if (report->verdict == Verdict::fits) return std::optional<Found>({batch, std::move(*report)});
   }

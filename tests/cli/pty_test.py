@@ -32,6 +32,14 @@ def on_terminal(words, columns=80, **extra):
     return out.decode()
 
 
+try:
+    for end in pty.openpty():
+        os.close(end)
+except OSError as problem:
+    print(f"no pseudo-terminals here: {problem}")
+    sys.exit(77)
+
+
 def piped(words, **extra):
     return subprocess.run([DRYFIT, *words], capture_output=True, text=True, env={**BASE, "TERM": "xterm", **extra}).stdout
 
