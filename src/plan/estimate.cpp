@@ -86,8 +86,8 @@ std::string_view name_of(Verdict verdict) {
   return "";
 }
 
-ErrorBand error_band(const Workload& workload) {
-  const std::string_view family = workload.run.fp8 ? "fp8" : "bf16";
+ErrorBand error_band(const Workload& workload, bool late_peak) {
+  const std::string_view family = workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
     const auto fields = split(line, ',');
     if (fields.size() < 3 || fields[0] != family) continue;
@@ -121,7 +121,8 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
   if (options.allocator) report.alloc_conf_note = "as given";
   const ReservedResult reserved = simulate_reserved(program, report.allocator, std::nullopt);
   const OutsideMemory outside = outside_memory(target.compute_major, target.compute_minor, workload.run.world_size);
-  const ErrorBand band = error_band(workload);
+  const bool at_head = event_text(program, timeline.peak_event) == "backward: logits";
+  const ErrorBand band = error_band(workload, !at_head);
 
   report.allocated = {timeline.peak, scaled(timeline.peak, 1 - band.below), scaled(timeline.peak, 1 + band.above), Provenance::modelled};
   const Bytes slack = reserved.peak - timeline.peak;  // what splitting and rounding add; may grow with the peak

@@ -13,8 +13,9 @@ struct EstimateOptions {
 };
 
 // 95 % interval of the allocated peak around the derived one, from data/intervals.csv (written by dryfit-accuracy).
+// late_peak: the peak stands among gradients, after the head's, where the passes are near and not equal.
 struct ErrorBand { double below, above; };  // fractions of the prediction
-ErrorBand error_band(const Workload& workload);
+ErrorBand error_band(const Workload& workload, bool late_peak);
 
 Target target_of(const Machine& machine);
 
