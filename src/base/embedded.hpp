@@ -7,5 +7,6 @@ namespace dryfit {
 
 extern const std::string_view embedded_gpus_csv;
 extern const std::string_view embedded_intervals_csv;
+extern const std::string_view embedded_core_prompts_csv;
 
 }  // namespace dryfit

@@ -70,7 +70,8 @@ class Command {
     struct Number { const char* flag; std::optional<std::int64_t> WorkloadFlags::*field; };
     for (const Number& n : {Number{"depth", &WorkloadFlags::depth}, Number{"aspect-ratio", &WorkloadFlags::aspect_ratio}, Number{"head-dim", &WorkloadFlags::head_dim},
                             Number{"vocab-size", &WorkloadFlags::vocab_size}, Number{"device-batch-size", &WorkloadFlags::device_batch_size}, Number{"total-batch-size", &WorkloadFlags::total_batch_size},
-                            Number{"max-seq-len", &WorkloadFlags::max_seq_len}, Number{"gpus", &WorkloadFlags::gpus}}) {
+                            Number{"max-seq-len", &WorkloadFlags::max_seq_len}, Number{"gpus", &WorkloadFlags::gpus},
+                            Number{"core-metric-every", &WorkloadFlags::core_metric_every}, Number{"core-metric-max-per-task", &WorkloadFlags::core_metric_max_per_task}}) {
       const auto value = number(n.flag);
       if (!value) return std::unexpected(value.error());
       if (*value) f.*n.field = *value;

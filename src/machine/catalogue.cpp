@@ -191,7 +191,7 @@ Result<Machine> machine_from_flags(const MachineFlags& flags) {
     }
   }
   m.user_reserve = flags.reserve.value_or(Bytes(0));
-  if (m.usable() <= Bytes(0)) return fail("bad_value", "nothing of the GPU's memory is left after --reserve", "reserve less than the card has", "--reserve");
+  if (m.usable() <= Bytes(0)) return fail("bad_value", "nothing of " + gigabytes_text(m.total) + " is left after what the driver keeps" + (flags.reserve ? " and --reserve" : ""), "give a larger --memory or a smaller --reserve", flags.reserve ? "--reserve" : "--memory");
   return m;
 }
 

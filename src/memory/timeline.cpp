@@ -17,7 +17,7 @@ Timeline run_timeline(const Program& program) {
     bool entered = i == 0;
     while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment, entered = true;
     const Segment& s = program.segments[segment];
-    if (entered && (t.phases.empty() || t.phases.back().phase != s.phase)) t.phases.push_back({s.phase, static_cast<std::int32_t>(i), Bytes(0), Bytes(0), s.provenance});
+    if (entered && (t.phases.empty() || t.phases.back().phase != s.phase)) t.phases.push_back({s.phase, static_cast<std::int32_t>(i), Bytes(0), s.provenance});
     const Event& e = program.events[i];
     const std::int64_t bytes = block_bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes);
     live += e.kind == Event::Kind::alloc ? bytes : -bytes;
@@ -100,7 +100,7 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
     while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment, entered = true;
     if (entered && (phase == nullptr || std::strcmp(phase, program.segments[segment].phase) != 0)) {
       phase = program.segments[segment].phase;
-      result.by_phase.push_back(Bytes(0));
+      result.by_phase.emplace_back();
     }
     const Event& e = program.events[i];
     BlockId& block = blocks[static_cast<std::size_t>(e.tensor)];
@@ -114,10 +114,13 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
       break;
     }
     block = *got;
-    result.by_phase.back() = std::max(result.by_phase.back(), allocator.stats().reserved);
+    ReservedResult::Peak& now = result.by_phase.back();
+    now.allocated = std::max(now.allocated, allocator.stats().allocated);
+    now.reserved = std::max(now.reserved, allocator.stats().reserved);
+    now.retries += allocator.stats().retries - result.peak.retries;
+    result.peak.retries = allocator.stats().retries;
   }
-  result.peak = allocator.stats().reserved_peak;
-  result.allocated_peak = allocator.stats().allocated_peak;
+  result.peak = {allocator.stats().allocated_peak, allocator.stats().reserved_peak, allocator.stats().retries};
   return result;
 }
 

@@ -16,7 +16,7 @@ std::int64_t block_bytes(std::int64_t bytes);
 struct PhasePeak {
   std::string phase;
   std::int32_t event = 0;           // the earliest event at the phase's peak
-  Bytes allocated, reserved;
+  Bytes allocated;
   Provenance provenance = Provenance::modelled;
 };
 
@@ -39,11 +39,13 @@ struct Envelope {
 };
 Envelope make_envelope(const Program& program);
 
-// Peak reserved bytes per phase and overall, by simulating the caching allocator on the program's events.
+// Peaks per phase and overall, by simulating the caching allocator on the program's events. `allocated` is what
+// torch.cuda.max_memory_allocated counts: blocks as handed out, with the remainder (up to 1 MiB) that ordinary segments do not split off.
 // capacity: what the driver can give in all; out_of_memory says whether the run died there.
 struct ReservedResult {
-  Bytes peak, allocated_peak;
-  std::vector<Bytes> by_phase;      // as Timeline::phases
+  struct Peak { Bytes allocated, reserved; std::int64_t retries = 0; };  // retries: times the cache was flushed to go on
+  Peak peak;
+  std::vector<Peak> by_phase;       // as Timeline::phases
   bool out_of_memory = false;
 };
 ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity);

@@ -1,4 +1,5 @@
-// Lays the compiled micro-step, the optimizer and what surrounds them end to end: load, first step, steady step, validation.
+// Lays the compiled micro-step, the optimizer and what surrounds them end to end: load, validation, first step, two steady steps,
+// CORE evaluation.
 // Order and lifetimes: scripts/base_train.py of the version. See program.hpp.
 #include "passes/program.hpp"
 
@@ -7,6 +8,7 @@
 
 #include "graph/nanochat.hpp"
 #include "passes/compile.hpp"
+#include "passes/evaluation.hpp"
 #include "passes/optimizer.hpp"
 
 namespace dryfit {
@@ -26,9 +28,10 @@ class Layout {
   Program build() {
     add_graph_tensors();
     load();
+    validation();  // base_train evaluates before its first step
     training_step("first_step");
-    training_step("train_step");
-    validation();
+    for (int step = 0; step < 2; ++step) training_step("train_step");  // the second meets the cache the first left
+    if (evaluates_core(w_)) core_evaluation();
     return std::move(p_);
   }
 
@@ -367,6 +370,20 @@ class Layout {
     play(done.steps);
     free(done.outputs.front());
     if (loader >= 0) free(loader);
+  }
+
+  // CORE: the largest prompts that rank 0 meets. The collectives of the evaluations before it have emptied the stash.
+  void core_evaluation() {
+    segment("core_evaluation", "forward");
+    for (const auto& set : stashes_) {
+      for (std::int32_t t : set) free(t);
+    }
+    stashes_.clear();
+    const CorePrompts prompts = core_prompts(run_);
+    const EagerForward forward = core_forward(w_, resolve_attention(w_, target_), prompts.choices, std::min(prompts.middle, 10 * run_.max_seq_len));
+    const auto first = static_cast<std::int32_t>(p_.tensors.size());
+    p_.tensors.insert(p_.tensors.end(), forward.tensors.begin(), forward.tensors.end());
+    for (Event e : forward.events) p_.events.push_back({e.kind, e.tensor + first, e.op + first});
   }
 
   const Workload& w_;

@@ -1,5 +1,5 @@
 // Program: a training run's memory as the ordered allocations and frees of named tensors, from an empty device: loading, the
-// first step, a steady step, validation. Sizes hold for one device batch; `batched` tensors grow in proportion to it.
+// validation, the first step, two steady steps, CORE evaluation. Sizes hold for one device batch; `batched` tensors grow in proportion to it.
 // Nothing here knows a machine's capacity.
 #pragma once
 
@@ -40,7 +40,7 @@ struct Event {
 // A stretch of events: which phase, which micro-step, which part of it.
 struct Segment {
   std::int32_t first_event;
-  const char* phase;                // "load", "first_step", "train_step", "validation"
+  const char* phase;                // "load", "validation", "first_step", "train_step", "core_evaluation"
   const char* part;                 // "forward", "backward", "optimizer", "data", ...
   std::int32_t micro_step;          // 1-based; 0 outside the micro-steps
   Provenance provenance;

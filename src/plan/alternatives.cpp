@@ -34,6 +34,9 @@ class Levers {
       change({{"--fp8", ""}}, false, "fp8 matrix products: slightly other numbers", [](WorkloadFlags& f) { f.fp8 = true; });
     }
     flag("--gpus", run.world_size * 2, true, "optimizer state is sharded over more GPUs", [](WorkloadFlags& f, std::int64_t v) { f.gpus = v; });
+    if (r_.peak_phase == "core_evaluation") {
+      change({{"--core-metric-every", "-1"}}, true, "no CORE evaluation, whose prompts make this peak; scripts.base_eval can do it later", [](WorkloadFlags& f) { f.core_metric_every = -1; });
+    }
     modelled("recompute", "per block", "activation checkpointing in nanochat/gpt.py: an extra forward pass", 4.0 / 3, [&](const TensorInfo& t) {
       const bool saved_inside = t.category == Category::activations && t.layer >= 0 && t.batched && std::strcmp(t.role, "x_out") != 0;
       return saved_inside ? 1.0 / static_cast<double>(m.depth) : 1.0;
@@ -86,6 +89,8 @@ class Levers {
     f.torch = run.torch;
     f.fp8 = run.fp8;
     f.compile = run.compile;
+    f.core_metric_every = run.core_metric_every;
+    f.core_metric_max_per_task = run.core_metric_max_per_task;
     return f;
   }
 

@@ -5,6 +5,7 @@
 #include "base/text.hpp"
 #include "memory/outside.hpp"
 #include "memory/timeline.hpp"
+#include "passes/evaluation.hpp"
 #include "plan/alternatives.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
@@ -19,7 +20,7 @@ AllocatorConfig nanochat_allocator(const Workload& workload, std::string& note) 
   AllocatorConfig config;
   config.expandable_segments = !(new_name && workload.run.torch.starts_with("2.9"));
   note = config.expandable_segments ? "expandable_segments:True, as nanochat sets it"
-                                    : "ordinary segments: torch 2.9 is reported to ignore PYTORCH_ALLOC_CONF, the only name nanochat sets";
+                                    : "ordinary segments: torch 2.9 ignores PYTORCH_ALLOC_CONF, the only name nanochat sets";
   return config;
 }
 
@@ -65,13 +66,63 @@ void fill_timeline(Report& report, const Program& program) {
   }
 }
 
-Verdict judge(const Report& report, const Program& program, Bytes usable, bool only_fits) {
+bool is_core(const PhasePeak& phase) { return phase.phase == "core_evaluation"; }
+
+// The allocated peak with its interval. Phases of the step err by a share of themselves; CORE evaluation by the length of its
+// longest prompt, which depends on the user's tokenizer.
+Estimate allocated_estimate(const Workload& workload, Attention attention, const Timeline& timeline, const ReservedResult& simulated, const ErrorBand& band) {
+  Bytes step, core;
+  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
+    Bytes& most = is_core(timeline.phases[i]) ? core : step;
+    most = std::max(most, simulated.by_phase[i].allocated);
+  }
+  Estimate out{simulated.peak.allocated, scaled(step, 1 - band.below), scaled(step, 1 + band.above), Provenance::modelled};
+  if (core == Bytes(0)) return out;
+  const CorePrompts prompts = core_prompts(workload.run);
+  const auto peak = [&](std::int64_t length) { return peak_of(core_forward(workload, attention, prompts.choices, std::min(length, 10 * workload.run.max_seq_len))); };
+  const Bytes middle = peak(prompts.middle);
+  out.low = std::max(out.low, core - middle + peak(prompts.low));
+  out.high = std::max(out.high, core - middle + peak(prompts.high));
+  return out;
+}
+
+// Whether a limited simulation went through with the training steps undisturbed: evaluations may flush the cache, they are rare.
+bool trains_undisturbed(const ReservedResult& limited, const Timeline& timeline) {
+  if (limited.out_of_memory) return false;
+  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
+    if (timeline.phases[i].phase == "train_step" && limited.by_phase[i].retries > 0) return false;
+  }
+  return true;
+}
+
+// What splitting leaves in the cache may grow with the peak: the interval of reserved is that of allocated, with the cache on top.
+void fill_ladder(Report& report, const ReservedResult& simulated, const OutsideMemory& outside) {
+  const Bytes cached = simulated.peak.reserved - simulated.peak.allocated;
+  report.reserved = {simulated.peak.reserved, std::max(report.allocated.low, simulated.peak.reserved - cached), report.allocated.high + cached + cached, Provenance::modelled};
+  report.context = outside.middle;
+  report.process = {simulated.peak.reserved + outside.middle, report.reserved.low + outside.low, report.reserved.high + outside.high, Provenance::modelled};
+}
+
+// The verdict. Where the card is smaller than what the cache would grow to, the allocator gives cached segments back before it
+// dies: the same events run under the real limit, with the whole interval taken off it.
+Verdict judge(Report& report, const Program& program, const Timeline& timeline, ReservedResult& simulated, const OutsideMemory& outside, bool only_fits) {
+  const Bytes usable = report.machine.usable();
   if (report.process.high <= usable) return Verdict::fits;
+  // no measured row has reserved bytes at the brink: a share of the card is kept back for what fragments otherwise than simulated
+  constexpr double kBrink = 0.02;
+  const Bytes unsure = report.allocated.high - report.allocated.bytes + scaled(usable, kBrink);
+  if (report.allocated.high + outside.high <= usable && trains_undisturbed(simulate_reserved(program, report.allocator, usable - outside.high - unsure), timeline)) {
+    if (report.process.bytes > usable) {  // what it will show here: the cache ends where the card does
+      simulated = simulate_reserved(program, report.allocator, usable - outside.middle);
+      fill_ladder(report, simulated, outside);
+    }
+    report.reserved.high = std::min(report.reserved.high, usable - outside.middle);
+    report.process.high = std::min(report.process.high, usable);
+    return Verdict::fits;
+  }
   if (report.process.bytes <= usable) return Verdict::tight;
   if (only_fits) return Verdict::wont_fit;
-  // the allocator gives back its cache before it dies: the same events under the real limit
-  const Bytes limit = usable - report.context;
-  if (report.allocated.bytes < limit && !simulate_reserved(program, report.allocator, limit).out_of_memory) return Verdict::tight;
+  if (report.allocated.bytes + outside.middle < usable && !simulate_reserved(program, report.allocator, usable - outside.middle).out_of_memory) return Verdict::tight;
   return Verdict::wont_fit;
 }
 
@@ -116,19 +167,23 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
   if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
     report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
   }
+  if (evaluates_core(workload) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
+    report.warnings.push_back("CORE evaluation has prompts longer than 10 x --max-seq-len, where nanochat stops with an assertion: give --core-metric-every -1");
+  }
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : nanochat_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
-  const ReservedResult reserved = simulate_reserved(program, report.allocator, std::nullopt);
+  ReservedResult reserved = simulate_reserved(program, report.allocator, std::nullopt);
   const OutsideMemory outside = outside_memory(target.compute_major, target.compute_minor, workload.run.world_size);
-  const bool at_head = event_text(program, timeline.peak_event) == "backward: logits";
-  const ErrorBand band = error_band(workload, !at_head);
+  const PhasePeak* step = nullptr;  // the highest phase but CORE
+  for (const PhasePeak& p : timeline.phases) {
+    if (!is_core(p) && (step == nullptr || p.allocated > step->allocated)) step = &p;
+  }
+  const ErrorBand band = error_band(workload, event_text(program, step->event) != "backward: logits");
 
-  report.allocated = {timeline.peak, scaled(timeline.peak, 1 - band.below), scaled(timeline.peak, 1 + band.above), Provenance::modelled};
-  const Bytes slack = reserved.peak - timeline.peak;  // what splitting and rounding add; may grow with the peak
-  report.reserved = {reserved.peak, std::max(report.allocated.low, reserved.peak - slack), report.allocated.high + slack + slack, Provenance::modelled};
-  report.context = outside.middle;
-  report.process = {reserved.peak + outside.middle, report.reserved.low + outside.low, report.reserved.high + outside.high, Provenance::modelled};
+  report.allocated = allocated_estimate(workload, report.attention, timeline, reserved, band);
+  fill_ladder(report, reserved, outside);
+  report.verdict = judge(report, program, timeline, reserved, outside, options.only_fits);
   report.headroom = machine.usable() - report.process.bytes;
   const StaticBytes fixed = static_bytes(workload);
   report.weights = fixed.weights;
@@ -136,12 +191,11 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
   report.optimizer = fixed.optimizer;
   fill_peak(report, program, timeline);
   report.categories[static_cast<std::size_t>(Category::context)].at_peak = outside.middle;
-  report.categories[static_cast<std::size_t>(Category::fragmentation)].at_peak = slack;
+  report.categories[static_cast<std::size_t>(Category::fragmentation)].at_peak = reserved.peak.reserved - timeline.peak;
   for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
     const PhasePeak& p = timeline.phases[i];
-    report.phases.push_back({p.phase, p.allocated, i < reserved.by_phase.size() ? reserved.by_phase[i] : Bytes(0), event_text(program, p.event), p.provenance});
+    report.phases.push_back({p.phase, reserved.by_phase[i].allocated, reserved.by_phase[i].reserved, event_text(program, p.event), p.provenance});
   }
-  report.verdict = judge(report, program, machine.usable(), options.only_fits);
   report.command = shell_join(launch_command(workload));
   if (options.timeline) fill_timeline(report, program);
   if (options.alternatives) report.alternatives = find_alternatives(report, program, options);

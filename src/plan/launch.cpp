@@ -19,7 +19,7 @@ constexpr std::array kFlags = {
     Flag{"weight-decay", true, false}, Flag{"matrix-lr", true, false}, Flag{"scalar-lr", true, false}, Flag{"adam-beta1", true, false},
     Flag{"adam-beta2", true, false}, Flag{"warmup-ratio", true, false}, Flag{"warmup-steps", true, false}, Flag{"warmdown-ratio", true, false},
     Flag{"final-lr-frac", true, false}, Flag{"grad-clip", true, false}, Flag{"resume-from-step", true, false}, Flag{"eval-every", true, false},
-    Flag{"eval-tokens", true, false}, Flag{"core-metric-every", true, false}, Flag{"core-metric-max-per-task", true, false},
+    Flag{"eval-tokens", true, false}, Flag{"core-metric-every", true, true}, Flag{"core-metric-max-per-task", true, true},
     Flag{"sample-every", true, false}, Flag{"save-every", true, false}, Flag{"model-tag", true, false}};
 
 std::string dashed(std::string_view name) {
@@ -189,6 +189,8 @@ class Reader {
     else if (name == "head-dim") f.head_dim = *n;
     else if (name == "max-seq-len") f.max_seq_len = *n;
     else if (name == "device-batch-size") f.device_batch_size = *n;
+    else if (name == "core-metric-every") f.core_metric_every = *n;
+    else if (name == "core-metric-max-per-task") f.core_metric_max_per_task = *n;
     else f.total_batch_size = *n;
     return {};
   }
@@ -225,6 +227,8 @@ std::vector<std::string> launch_command(const Workload& workload) {
   if (run.max_seq_len != 2048) add("max-seq-len", std::to_string(run.max_seq_len));
   add("device-batch-size", std::to_string(run.device_batch_size));
   add("total-batch-size", std::to_string(run.total_batch_size));
+  if (run.core_metric_every != 2000) add("core-metric-every", std::to_string(run.core_metric_every));
+  if (run.core_metric_max_per_task != 500) add("core-metric-max-per-task", std::to_string(run.core_metric_max_per_task));
   if (run.fp8) out.emplace_back("--fp8");
   for (const std::string& flag : workload.passthrough) out.push_back(m.version.flags_with_dashes ? flag : [&] {
     std::string spelled = flag;

@@ -15,7 +15,7 @@ struct Look { char letter; const char* colour; const char* hex; };
 // in Category's order
 constexpr Look kLooks[] = {{'P', "34", "#4c78a8"}, {'G', "36", "#72b7b2"}, {'O', "35", "#b279a2"}, {'A', "32", "#54a24b"}, {'L', "33", "#eeca3b"},
                            {'T', "31", "#e45756"}, {'N', "95", "#ff9da6"}, {'C', "90", "#9d755d"}, {'F', "37", "#bab0ac"}};
-constexpr const char* kMeaning[] = {"", "", "", "", "", "cuBLAS workspaces, data, scratch", "held by un-waited NCCL works", "CUDA context, kernels, NCCL (outside PyTorch's count)", "splitting and rounding by the allocator"};
+constexpr const char* kMeaning[] = {"", "", "", "", "", "cuBLAS workspaces, data, scratch", "held by un-waited NCCL works", "CUDA context, kernels, NCCL (outside PyTorch's count)", "cached and not in use: splitting, rounding, what evaluations leave"};
 
 std::string bar(const Report& r, const Style& style) {
   const int room = std::clamp(style.width - 26, 20, 72);

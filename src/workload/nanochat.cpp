@@ -206,6 +206,8 @@ Result<void> set_run(Draft& draft) {
   if (run.fp8 && !version.fp8_available) return fail("bad_value", "nanochat " + version.epoch + " has no --fp8", "use --nanochat E4f or later", "--fp8");
   if (run.fp8 && run.compute != Dtype::bf16) return fail("bad_value", "--fp8 needs --dtype bf16", "leave one of the two out", "--fp8");
   run.compile = flags.compile.value_or(true);
+  run.core_metric_every = flags.core_metric_every.value_or(run.core_metric_every);
+  run.core_metric_max_per_task = flags.core_metric_max_per_task.value_or(run.core_metric_max_per_task);
   run.torch = flags.torch.value_or(version.torch);
   static constexpr std::string_view kAttention[] = {"automatic", "fa3", "flash", "efficient", "math"};
   const std::string wanted = to_lower(flags.attention.value_or("automatic"));

@@ -91,6 +91,8 @@ struct Run {
   bool compile = true;
   Attention attention = Attention::automatic;  // automatic: by version and GPU
   std::string torch;                    // "2.9.1"
+  std::int64_t core_metric_every = 2000;         // steps between CORE evaluations; below 1: none
+  std::int64_t core_metric_max_per_task = 500;   // examples of each task; below 1: all
 };
 
 // A value that was not given, and where it came from.
@@ -111,7 +113,8 @@ struct Workload {
 
 // What the user gave, before defaults: nanochat's own flags. Empty optional = not given; -1 = "work it out".
 struct WorkloadFlags {
-  std::optional<std::int64_t> depth, aspect_ratio, head_dim, vocab_size, device_batch_size, total_batch_size, max_seq_len, gpus;
+  std::optional<std::int64_t> depth, aspect_ratio, head_dim, vocab_size, device_batch_size, total_batch_size, max_seq_len, gpus, core_metric_every,
+      core_metric_max_per_task;
   std::optional<std::string> window_pattern, nanochat, dtype, attention, torch;
   std::optional<bool> fp8, compile;
   std::vector<std::string> passthrough;

@@ -53,8 +53,10 @@ TEST(Reserved, allocatorNeverCountsLessThanTheTensors) {
   const Bytes peak = run_timeline(p).peak;
   for (const char* conf : {"", "expandable_segments:True", "max_split_size_mb:200", "roundup_power2_divisions:4"}) {
     const ReservedResult r = simulate_reserved(p, *parse_alloc_conf(conf), std::nullopt);
-    EXPECT_GE(r.allocated_peak, peak) << conf;
-    EXPECT_GE(r.peak, r.allocated_peak) << conf;
+    EXPECT_GE(r.peak.allocated, peak) << conf;
+    EXPECT_GE(r.peak.reserved, r.peak.allocated) << conf;
+    // expandable segments split every block to the byte; ordinary ones leave up to 1 MiB in it, and count it
+    if (std::string_view(conf).starts_with("expandable")) EXPECT_EQ(r.peak.allocated, peak);
     EXPECT_FALSE(r.out_of_memory);
     EXPECT_TRUE(simulate_reserved(p, *parse_alloc_conf(conf), peak - mib(64)).out_of_memory) << conf;
   }

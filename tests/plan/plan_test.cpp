@@ -36,7 +36,10 @@ TEST(Estimate, printsItsIdentities) {
   EXPECT_EQ(most, r.allocated.bytes);
   Bytes drawn;
   for (const TimelinePoint& p : r.timeline) drawn = std::max(drawn, p.allocated);
-  EXPECT_EQ(drawn, r.allocated.bytes);
+  EXPECT_LE(drawn, r.allocated.bytes);  // the picture adds up tensors; torch counts whole blocks
+  Bytes tensors;
+  for (const TensorInfo& t : r.live) tensors += Bytes(round_up(t.bytes, 512));
+  EXPECT_EQ(drawn, tensors);
   EXPECT_GE(r.alternatives.size(), 7U);
 }
 
@@ -79,7 +82,10 @@ TEST(Plan, isOrderedAndChosenFits) {
   ASSERT_FALSE(p->plans.empty());
   for (const Report& r : p->plans) EXPECT_EQ(r.verdict, Verdict::fits);
   EXPECT_GE(p->plans[p->chosen].workload.run.device_batch_size, 4);
-  const auto none = plan({}, *machine_from_flags({std::nullopt, 1, mib(300), std::nullopt}));
+  EXPECT_FALSE(machine_from_flags({std::nullopt, 1, mib(300), std::nullopt}));  // the driver takes more
+  const auto small = machine_from_flags({std::nullopt, 1, mib(1024), std::nullopt});
+  ASSERT_TRUE(small);
+  const auto none = plan({}, *small);
   ASSERT_TRUE(none);
   EXPECT_TRUE(none->plans.empty());
 }

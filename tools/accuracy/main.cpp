@@ -1,5 +1,5 @@
 // dryfit-accuracy: predicts every row of data/measured and prints the error beside it. With --intervals, the table of
-// data/intervals.csv. Not part of the product binary; README's accuracy table is its output.
+// data/intervals.csv; with --errors, tests/golden/accuracy.tsv; with --check, whether an error has grown past that file. Not part of the product binary; README's accuracy table is its output.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -34,6 +34,7 @@ Result<Row> predict(std::map<std::string, std::string> f) {
   flags.max_seq_len = number(f["max_seq_len"]);
   flags.device_batch_size = number(f["device_batch_size"]);
   flags.total_batch_size = number(f["total_batch_size"]);
+  flags.core_metric_every = number(f["core_metric_every"]);
   flags.fp8 = f["fp8"] == "yes";
   flags.torch = f["torch"];
   if (!f["window_pattern"].empty()) flags.window_pattern = f["window_pattern"];
@@ -85,11 +86,33 @@ std::pair<double, int> late_backward_error() {
   return {worst, rows};
 }
 
+// Fails when a row's error has grown past what the file has, by more than its last digit, or is not in it.
+int check(const std::vector<Row>& rows, const char* path) {
+  std::ifstream in(path);
+  std::map<std::string, double> known;
+  std::string line, id;
+  double error = 0;
+  while (std::getline(in, line)) {
+    std::istringstream fields(line);
+    if (fields >> id >> error) known[id] = error;
+  }
+  int worse = 0;
+  for (const Row& r : rows) {
+    const auto before = known.find(r.field.at("id"));
+    const double now = r.predicted - r.measured;
+    if (before != known.end() && std::fabs(now) <= std::fabs(before->second) + 0.011) continue;
+    ++worse;
+    std::cout << fmt::format("{}: error {:+.2f} MiB, was {}\n", r.field.at("id"), now, before == known.end() ? "not recorded" : fmt::format("{:+.2f} MiB", before->second));
+  }
+  std::cout << fmt::format("{} rows, {} worse than recorded\n", rows.size(), worse);
+  return worse == 0 && !rows.empty() ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::cerr << "usage: dryfit-accuracy data/measured/nanochat.csv [--intervals DATE]\n";
+    std::cerr << "usage: dryfit-accuracy data/measured/nanochat.csv [--intervals DATE | --errors - | --check tests/golden/accuracy.tsv]\n";
     return 2;
   }
   std::ifstream in(argv[1]);
@@ -111,6 +134,12 @@ int main(int argc, char** argv) {
       return 2;
     }
     rows.push_back(std::move(*row));
+  }
+  if (argc > 3 && std::string_view(argv[2]) == "--check") return check(rows, argv[3]);
+  if (argc > 3 && std::string_view(argv[2]) == "--errors") {
+    std::cout << "# error of each measured row in MiB, as of the commit that last wrote this; a larger one fails the tests\nid\terror_mib\n";
+    for (const Row& r : rows) std::cout << fmt::format("{}\t{:.2f}\n", r.field.at("id"), r.predicted - r.measured);
+    return 0;
   }
   if (argc > 3 && std::string_view(argv[2]) == "--intervals") {
     // half-width: twice the largest error of the family's stock rows; where an evaluation may set the maximum the row is left out
