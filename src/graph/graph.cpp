@@ -86,6 +86,25 @@ NodeId GraphBuilder::matmul(NodeId a, NodeId b, Shape s, Dtype d, int variant, c
   return id;
 }
 
+Float8 GraphBuilder::to_float8(NodeId x, Dtype d, const char* role) {
+  const Dtype f = Dtype::fp32;
+  const NodeId up = convert(x, f, role);
+  NodeId scale = reduce(Fn::amax_all, unary(Fn::scale, up, f, role), dryfit::shape({1}, false), f, role);
+  for (int step = 0; step < 5; ++step) scale = unary(Fn::scale, scale, f, role);  // to fp64, clamp, reciprocal, times the dtype's maximum, to fp32
+  const NodeId clamped = unary(Fn::scale, unary(Fn::scale, binary(Fn::mul, up, scale, f, role), f, role), f, role);
+  const NodeId value = unary(Fn::scaled_cast, clamped, d, role);
+  return {value, unary(Fn::scale, scale, f, role)};
+}
+
+NodeId GraphBuilder::scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int variant, const char* role) {
+  const NodeId y = matmul(a.value, b.value, s, d, variant, role);
+  Node& n = graph_.nodes[static_cast<std::size_t>(y)];
+  n.in[2] = a.inverse;
+  n.in[3] = b.inverse;
+  n.inputs = 4;
+  return y;
+}
+
 NodeId GraphBuilder::kernel(Fn fn, std::span<const NodeId> in, const char* role) {
   const NodeId id = pointwise(fn, in, Shape{}, graph_.compute, role);
   graph_.nodes.back().kind = Kind::kernel;

@@ -75,7 +75,8 @@ struct GraphInput {
 struct RmsNorm { NodeId x, upcast, rstd, xhat, out; };
 struct CrossEntropy { NodeId logits, log_probs, targets, loss; };  // logits: fp32, after the soft-cap
 struct AttentionCall { NodeId kernel, q, k, v, out, lse, bias, seed, offset; };  // bias: additive mask, or kNone; seed, offset: flash only
-struct Float8Linear { NodeId x, x8, w, w8, out; };                 // x8 and w8 are saved for the backward pass
+struct Float8 { NodeId value, inverse; };                           // a tensor in fp8, and 1 / its scale
+struct Float8Linear { NodeId x; Float8 x8; NodeId w; Float8 w8; NodeId out; };  // both fp8 tensors are used again in backward
 
 struct Graph {
   std::vector<RmsNorm> norms;
@@ -105,6 +106,9 @@ class GraphBuilder {
   NodeId pointwise(Fn fn, std::span<const NodeId> in, Shape s, Dtype d, const char* role);
   NodeId cat(NodeId a, NodeId b, Shape s, const char* role);
   NodeId matmul(NodeId a, NodeId b, Shape s, Dtype d, int variant, const char* role);
+  // nanochat/fp8.py: fp32, largest magnitude, scale (in fp64, kept as fp32), product, clamp, cast; and the product of two such.
+  Float8 to_float8(NodeId x, Dtype d, const char* role);
+  NodeId scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int variant, const char* role);
   NodeId kernel(Fn fn, std::span<const NodeId> in, const char* role);
   NodeId result(NodeId kernel, int which, Shape s, Dtype d, const char* role);
   const Node& operator[](NodeId id) const { return graph_.nodes[static_cast<std::size_t>(id)]; }

@@ -3,6 +3,7 @@
 #include "graph/nanochat.hpp"
 
 #include <cstring>
+#include <map>
 
 namespace dryfit {
 
@@ -123,15 +124,16 @@ class Writer {
     return w.dim[0] % 16 == 0 && w.dim[1] % 16 == 0 && std::min(w.dim[0], w.dim[1]) >= 128;
   }
 
-  NodeId to_fp8(NodeId x, Dtype d, const char* role) {
-    const NodeId amax = b_.reduce(Fn::amax_all, x, shape({1}, false), Dtype::fp32, role);
-    return b_.pointwise(Fn::scaled_cast, std::array{x, amax}, b_[x].shape, d, role);
+  // One cast per tensor: torch.compile merges the equal casts that q, k and v ask for.
+  Float8 to_fp8(NodeId x, const char* role) {
+    const auto [it, fresh] = cast_.try_emplace(x);
+    if (fresh) it->second = b_.to_float8(x, Dtype::fp8_e4m3, role);
+    return it->second;
   }
 
   NodeId float8_linear(NodeId x, NodeId weight, Shape s, const char* role) {
-    const NodeId x8 = to_fp8(x, Dtype::fp8_e4m3, role);
-    const NodeId w8 = to_fp8(weight, Dtype::fp8_e4m3, role);
-    const NodeId y = b_.matmul(x8, w8, s, run_.compute, 0, role);
+    const Float8 x8 = to_fp8(x, role), w8 = to_fp8(weight, role);
+    const NodeId y = b_.scaled_matmul(x8, w8, s, run_.compute, 0, role);
     g_.float8.push_back({x, x8, weight, w8, y});
     return y;
   }
@@ -175,6 +177,7 @@ class Writer {
   std::vector<Layer> layers_;
   NodeId mask_ = kNone;
   std::int64_t mask_window_ = -1;
+  std::map<NodeId, Float8> cast_;
 };
 
 NodeId Writer::attend(NodeId x, const Layer& l, std::int64_t layer) {

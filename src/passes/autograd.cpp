@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <utility>
 
 namespace dryfit {
@@ -169,17 +170,24 @@ class Engine {
   void float8(const Float8Linear& c) {
     const char* role = node(c.out).role;
     const NodeId g = grad_[index(c.out)];
-    const NodeId amax = b_.reduce(Fn::amax_all, g, shape({1}, false), Dtype::fp32, role);
-    const NodeId g8 = b_.pointwise(Fn::scaled_cast, std::array{g, amax}, node(g).shape, Dtype::fp8_e5m2, role);
-    const NodeId w_col = b_.pointwise(Fn::transpose, std::array{c.w8}, node(c.w8).shape, Dtype::fp8_e4m3, role);
-    const NodeId dx = b_.matmul(g8, w_col, node(c.x).shape, node(c.out).dtype, 1, role);
-    const NodeId g_row = b_.pointwise(Fn::transpose, std::array{g8}, node(g8).shape, Dtype::fp8_e5m2, role);
-    const NodeId x_col = b_.pointwise(Fn::transpose, std::array{c.x8}, node(c.x8).shape, Dtype::fp8_e4m3, role);
-    const NodeId dw = b_.matmul(g_row, x_col, node(c.w).shape, node(c.out).dtype, 2, role);
+    const Float8 g8 = b_.to_float8(g, Dtype::fp8_e5m2, role);
+    const Float8 w_col{column_order(c.w8.value, role), c.w8.inverse};
+    const NodeId dx = b_.scaled_matmul(g8, w_col, node(c.x).shape, node(c.out).dtype, 1, role);
+    const NodeId g_row = b_.pointwise(Fn::transpose, std::array{g8.value}, node(g8.value).shape, Dtype::fp8_e5m2, role);
+    const Float8 x_col{column_order(c.x8.value, role), c.x8.inverse};
+    const NodeId dw = b_.scaled_matmul({g_row, g8.inverse}, x_col, node(c.w).shape, node(c.out).dtype, 2, role);
     accumulate(c.x, dx);
     accumulate(c.w, b_.convert(dw, node(c.w).dtype, role));
   }
 
+  // A copy with rows and columns exchanged; one for all who ask.
+  NodeId column_order(NodeId x, const char* role) {
+    const auto [it, fresh] = turned_.try_emplace(x);
+    if (fresh) it->second = b_.pointwise(Fn::transpose, std::array{x}, node(x).shape, node(x).dtype, role);
+    return it->second;
+  }
+
+  std::map<NodeId, NodeId> turned_;
   JointGraph joint_;
   Graph& g_;
   GraphBuilder b_;

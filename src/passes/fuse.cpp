@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::size_t kReadsThreshold = 4;    // inductor.config.realize_reads_threshold: with several users
 constexpr std::size_t kMostReads = 8;         // inductor.config.realize_acc_reads_threshold: with any number
+constexpr std::int32_t kMostOperations = 30;  // inductor.config.realize_opcount_threshold
 
 struct Read {
   NodeId node;
@@ -70,12 +71,22 @@ class Fuser {
   // What a consumer cannot share a kernel with: it needs the finished value.
   bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::sum_all || node(v).fn == Fn::amax_all; }
 
+  // Operations of a node's own in the expression Inductor inlines: constants and index tests count.
+  static std::int32_t operations(const Node& n) {
+    switch (n.fn) {
+      case Fn::scale: return 2;
+      case Fn::nll_grad: return 14;
+      case Fn::slice: return 0;
+      default: return 1;
+    }
+  }
+
   bool must_realize(NodeId v, std::size_t reads) const {
     const Node& n = node(v);
     if (n.kind == Kind::view) return false;
     if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill) return n.fn != Fn::fill || n.shape.numel() > 1;
     if (output_[at(v)] || feeds_external_[at(v)]) return true;
-    return reads > kMostReads || (users_[at(v)] > 1 && reads > kReadsThreshold);
+    return reads > kMostReads || operations_[at(v)] > kMostOperations || (users_[at(v)] > 1 && reads > kReadsThreshold);
   }
 
   void add_read(std::vector<Read>& reads, Read r) const {
@@ -92,13 +103,17 @@ class Fuser {
   void realize() {
     reads_.resize(nodes_.size());
     realized_.assign(nodes_.size(), false);
+    operations_.assign(nodes_.size(), 0);
     for (NodeId v : in_.compute) {
       const Node& n = node(v);
       std::vector<Read>& mine = reads_[at(v)];
       const bool straight = !moves_elements(v);
+      operations_[at(v)] = operations(n);
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
         const NodeId source = n.in[k];
-        if (available_[at(source)] || realized_[at(source)]) {
+        const bool stored = available_[at(source)] || realized_[at(source)];
+        operations_[at(v)] += stored ? 1 : operations_[at(source)];
+        if (stored) {
           add_read(mine, {source, straight && node(source).shape.numel() == n.shape.numel()});
         } else {
           for (Read r : reads_[at(source)]) add_read(mine, {r.node, r.aligned && straight && node(r.node).shape.numel() == n.shape.numel()});
@@ -347,7 +362,7 @@ class Fuser {
   const FuseInput& in_;
   const std::vector<Node>& nodes_;
   bool eager_;
-  std::vector<std::int32_t> position_, users_, parent_, kernel_of_, schedule_, last_use_;
+  std::vector<std::int32_t> position_, operations_, users_, parent_, kernel_of_, schedule_, last_use_;
   std::vector<bool> available_, output_, feeds_external_, realized_, given_;
   std::vector<std::vector<Read>> reads_;
   std::vector<Kernel> kernels_;

@@ -19,6 +19,9 @@ class Partitioner {
   explicit Partitioner(const JointGraph& joint) : joint_(joint), nodes_(joint.graph.nodes), forward_(joint.forward_count) {
     list_users();
     banned_.assign(at(forward_), false);
+    free_.assign(at(forward_), false);
+    // parameters and the rotary tables live anyway (treat_parameters_as_free_to_save); token ids come anew each step
+    for (const GraphInput& input : joint.graph.inputs) free_[at(input.node)] = !node(input.node).shape.batched;
     measure_distance();
     for (std::size_t d = 0; d < growth_.size(); ++d) growth_[d] = std::pow(1.1, static_cast<double>(d));
   }
@@ -55,10 +58,10 @@ class Partitioner {
   // What Inductor could put into one kernel. An embedding lookup counts as a kernel of its own here, a cat only as a consumer.
   bool fusible(NodeId v) const {
     const Node& n = node(v);
-    return (n.kind == Kind::pointwise || n.kind == Kind::reduction || n.kind == Kind::view || n.kind == Kind::input) && n.fn != Fn::embedding &&
+    return (n.kind == Kind::pointwise || n.kind == Kind::reduction || n.kind == Kind::view) && n.fn != Fn::embedding &&
            n.fn != Fn::scatter_rows;
   }
-  bool recomputable(NodeId v) const { return fusible(v) && node(v).kind != Kind::input; }
+  bool recomputable(NodeId v) const { return fusible(v); }
   bool fuses(NodeId a, NodeId b) const { return node(b).kind == Kind::cat || (fusible(a) && fusible(b)); }
 
   void measure_distance() {
@@ -151,6 +154,7 @@ class Partitioner {
   double weight(NodeId v) const {
     const Node& n = node(v);
     if (n.kind == Kind::kernel) return MaxFlow::kInfinite;
+    if (free_[at(v)]) return 0;
     const double grown = std::floor(static_cast<double>(n.bytes()) * growth_[at(static_cast<NodeId>(std::clamp<std::int64_t>(distance_[at(v)], 1, 100)))]);
     const bool written = n.kind == Kind::input || !std::ranges::all_of(users_of(v), [&](NodeId user) { return fuses(v, user); });
     return written ? grown : 2 * grown;
@@ -184,7 +188,7 @@ class Partitioner {
   std::vector<std::int32_t> first_user_;
   std::vector<NodeId> users_;
   std::vector<std::int64_t> distance_;
-  std::vector<bool> banned_;
+  std::vector<bool> banned_, free_;
   std::array<double, 101> growth_{};
 };
 

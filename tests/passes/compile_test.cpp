@@ -54,7 +54,7 @@ Ends play(const CompiledStep& step) {
 
 // Calls check(truth, mine, line) for every recorded row of a file; returns how many there were.
 template <class Check>
-int for_recordings(const char* file, Check check) {
+int for_recordings(const char* file, Check check, bool fp8 = false) {
   std::ifstream in(std::string(DRYFIT_SOURCE_DIR "/tests/golden/oracle/") + file);
   std::string line;
   int rows = 0;
@@ -65,7 +65,7 @@ int for_recordings(const char* file, Check check) {
     std::int64_t depth = 0, batch = 0, vocab = 0;
     Ends truth;
     fields >> epoch >> depth >> batch >> vocab >> truth.forward >> truth.peak >> truth.backward;
-    const Workload w = make(epoch, depth, batch, vocab);
+    const Workload w = make(epoch, depth, batch, vocab, 1, fp8);
     check(truth, play(compile_step(nanochat_forward(w, w.model.version.flash_attention3 ? Attention::fa3 : Attention::flash), true)), line);
     ++rows;
   }
@@ -80,6 +80,15 @@ TEST(Compile, reproducesTheRecordings) {
     EXPECT_NEAR(mine.backward, truth.backward, 0.004) << line;
   });
   EXPECT_GE(rows, 8);
+}
+
+TEST(Compile, reproducesTheRecordingsInFp8) {
+  const int rows = for_recordings("fp8_peaks.tsv", [](const Ends& truth, const Ends& mine, const std::string& line) {
+    EXPECT_NEAR(mine.forward, truth.forward, 0.002) << line;
+    EXPECT_NEAR(mine.peak, truth.peak, 0.002) << line;
+    EXPECT_NEAR(mine.backward, truth.backward, 0.002) << line;
+  }, true);
+  EXPECT_GE(rows, 6);
 }
 
 TEST(Compile, isNearWhereGradientsMakeThePeak) {
