@@ -1,7 +1,11 @@
 // The engine without process start: building a program, one more estimate from a built program, a full estimate, a plan.
 #include <benchmark/benchmark.h>
 
+#include "graph/nanochat.hpp"
 #include "memory/timeline.hpp"
+#include "passes/autograd.hpp"
+#include "passes/compile.hpp"
+#include "passes/partition.hpp"
 #include "plan/plan.hpp"
 
 namespace {
@@ -20,6 +24,56 @@ void build_d32(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(build_program(w, {9, 0, 989}, true));
 }
 BENCHMARK(build_d32)->Unit(benchmark::kMillisecond);
+
+// Where the time of a build goes, d20.
+void stage_graph(benchmark::State& state) {
+  const Workload w = workload(20);
+  for (auto _ : state) benchmark::DoNotOptimize(nanochat_forward(w, Attention::flash));
+}
+BENCHMARK(stage_graph)->Unit(benchmark::kMicrosecond);
+
+void stage_autograd(benchmark::State& state) {
+  const Graph g = nanochat_forward(workload(20), Attention::flash);
+  for (auto _ : state) benchmark::DoNotOptimize(differentiate(g));
+}
+BENCHMARK(stage_autograd)->Unit(benchmark::kMicrosecond);
+
+void stage_partition(benchmark::State& state) {
+  const JointGraph joint = differentiate(nanochat_forward(workload(20), Attention::flash));
+  for (auto _ : state) benchmark::DoNotOptimize(min_cut_saved(joint));
+}
+BENCHMARK(stage_partition)->Unit(benchmark::kMicrosecond);
+
+void stage_compile(benchmark::State& state) {
+  const Graph g = nanochat_forward(workload(20), Attention::flash);
+  for (auto _ : state) benchmark::DoNotOptimize(compile_step(g, true));
+}
+BENCHMARK(stage_compile)->Unit(benchmark::kMicrosecond);
+
+void stage_program(benchmark::State& state) {
+  const Workload w = workload(20);
+  for (auto _ : state) benchmark::DoNotOptimize(build_program(w, {8, 9, 165}, true));
+}
+BENCHMARK(stage_program)->Unit(benchmark::kMicrosecond);
+
+void stage_envelope(benchmark::State& state) {
+  const Program p = build_program(workload(20), {8, 9, 165}, true);
+  for (auto _ : state) benchmark::DoNotOptimize(make_envelope(p));
+}
+BENCHMARK(stage_envelope)->Unit(benchmark::kMicrosecond);
+
+void stage_timeline(benchmark::State& state) {
+  const Program p = build_program(workload(20), {8, 9, 165}, true);
+  for (auto _ : state) benchmark::DoNotOptimize(run_timeline(p));
+}
+BENCHMARK(stage_timeline)->Unit(benchmark::kMicrosecond);
+
+void stage_allocator(benchmark::State& state) {
+  const Program p = build_program(workload(20), {8, 9, 165}, true);
+  for (auto _ : state) benchmark::DoNotOptimize(simulate_reserved(p, {}, std::nullopt));
+  state.counters["events"] = static_cast<double>(p.events.size());
+}
+BENCHMARK(stage_allocator)->Unit(benchmark::kMicrosecond);
 
 void estimate_from_built_program(benchmark::State& state) {
   const Envelope envelope = make_envelope(build_program(workload(26), {9, 0, 989}, true));

@@ -5,9 +5,10 @@
 #include <bit>
 #include <deque>
 #include <map>
-#include <set>
-#include <tuple>
-#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "memory/shelf.hpp"
 
 namespace dryfit {
 
@@ -15,27 +16,8 @@ namespace {
 
 constexpr std::int64_t kMinBlock = 512, kSmallSize = 1 << 20, kSmallBuffer = 2 << 20, kMinLargeAlloc = 10 << 20, kRoundLarge = 2 << 20;
 
-struct Block {
-  std::int64_t address = 0, size = 0, requested = 0, stream = 0, born = 0;  // born: finds on its pool when it was set free
-  bool small = false, allocated = false, mapped = true, expandable = false, pending = false;
-  std::int64_t segment = 0;          // start of the reservation, for expandable page arithmetic
-  Block* prev = nullptr;
-  Block* next = nullptr;
-  std::vector<std::int64_t> uses;    // other streams
-  BlockId id = 0;
-  bool split() const { return prev != nullptr || next != nullptr; }
-};
-
-struct BySize {
-  bool operator()(const Block* a, const Block* b) const { return std::tie(a->stream, a->size, a->address) < std::tie(b->stream, b->size, b->address); }
-};
-struct ByAddress {
-  bool operator()(const Block* a, const Block* b) const { return std::tie(a->stream, a->address) < std::tie(b->stream, b->address); }
-};
-
 struct Pool {
-  std::set<Block*, BySize> free;
-  std::set<Block*, ByAddress> unmapped;
+  Shelf free{true}, unmapped{false};
   std::int64_t finds = 0;
   bool small = false;
 };
@@ -56,10 +38,9 @@ struct CachingAllocator::Impl {
   Pool small, large;
   std::deque<Block> storage;
   std::vector<Block*> spare;
-  std::unordered_map<BlockId, Block*> live;
+  std::vector<Block*> live{nullptr};             // by id; ids count up from 1
   std::map<std::int64_t, Block*> segment_heads;  // by address: first block of every reservation
   std::deque<Block*> pending;
-  BlockId next_id = 1;
   AllocatorStats stats;
   std::vector<SegmentEvent> events;
 
@@ -110,28 +91,26 @@ struct CachingAllocator::Impl {
   }
 
   // [3] the smallest sufficient free block of the stream, lowest address among equals; only this first candidate is examined
-  Block* find(Pool& pool, std::int64_t rounded, std::int64_t stream) {
+  // It stays on the shelf: its entry is where it was found.
+  struct Candidate { Block* block = nullptr; Shelf::Row* row = nullptr; Shelf::Row::iterator at; };
+  Candidate find(Pool& pool, std::int64_t rounded, std::int64_t stream) {
     ++pool.finds;
-    Block key;
-    key.stream = stream;
-    key.size = rounded;
-    auto it = pool.free.lower_bound(&key);
-    if (it == pool.free.end() || (*it)->stream != stream) return nullptr;
-    if ((*it)->expandable) {
+    Shelf::Row& row = pool.free.of(stream);
+    auto it = Shelf::at_least(row, rounded);
+    if (it == row.end()) return {};
+    if (it->block->expandable) {
       if (config.expandable_segments) {
         const auto growable = [](const Block* b) { return b->size + (b->next != nullptr && !b->next->mapped ? b->next->size : 0); };
         auto next = std::next(it);
-        while ((*it)->expandable && next != pool.free.end() && (*next)->stream == stream && growable(*next) < growable(*it)) it = next++;
+        while (it->block->expandable && next != row.end() && growable(next->block) < growable(it->block)) it = next++;
       } else {
-        while (it != pool.free.end() && (*it)->expandable && (*it)->stream == stream) ++it;
-        if (it == pool.free.end() || (*it)->stream != stream) return nullptr;
+        while (it != row.end() && it->block->expandable) ++it;
+        if (it == row.end()) return {};
       }
     }
-    if (rounded < max_split() && (*it)->size >= max_split()) return nullptr;
-    if (rounded >= max_split() && (*it)->size >= rounded + config.max_non_split_rounding.count) return nullptr;
-    Block* found = *it;
-    pool.free.erase(it);
-    return found;
+    if (rounded < max_split() && it->size >= max_split()) return {};
+    if (rounded >= max_split() && it->size >= rounded + config.max_non_split_rounding.count) return {};
+    return {it->block, &row, it};
   }
 
   bool driver_gives(std::int64_t bytes) {
@@ -173,10 +152,8 @@ struct CachingAllocator::Impl {
 
   // First run of free and unmapped neighbours, by address, that is long enough; a new reservation when there is none.
   Block* expandable_candidate(Pool& pool, std::int64_t rounded, std::int64_t stream) {
-    Block key;
-    key.stream = stream;
-    for (auto it = pool.unmapped.lower_bound(&key); it != pool.unmapped.end() && (*it)->stream == stream; ++it) {
-      Block* c = *it;
+    for (const Shelf::Entry& entry : pool.unmapped.of(stream)) {
+      Block* c = entry.block;
       if (c->prev != nullptr && !c->prev->allocated && !c->prev->pending && c->prev->mapped) c = c->prev;
       std::int64_t room = 0;
       for (const Block* b = c; b != nullptr && !b->allocated && !b->pending; b = b->next) {
@@ -264,7 +241,8 @@ struct CachingAllocator::Impl {
   Block* malloc(std::int64_t size, std::int64_t stream) {
     const std::int64_t rounded = round_size(size), wanted = alloc_size(rounded);
     Pool& pool = rounded <= kSmallSize ? small : large;
-    Block* b = find(pool, rounded, stream);
+    const Candidate found = find(pool, rounded, stream);
+    Block* b = found.block;
     if (b == nullptr && config.memory_fraction && config.garbage_collection_threshold > 0) collect_garbage();
     if (b == nullptr) b = from_driver(pool, rounded, wanted, stream);
     if (b == nullptr && config.max_split_size && release_oversize(pool, rounded, stream)) b = from_driver(pool, rounded, wanted, stream);
@@ -283,37 +261,40 @@ struct CachingAllocator::Impl {
       rest.address += rounded;
       rest.size -= rounded;
       rest.prev = b;
-      rest.uses.clear();
+      rest.used_elsewhere = false;
       rest.born = pool.finds;
       Block* tail = make(rest);
       if (b->next != nullptr) b->next->prev = tail;
       b->next = tail;
       b->size = rounded;
-      pool.free.insert(tail);
+      if (found.row != nullptr) pool.free.replace(*found.row, found.at, tail);
+      else pool.free.insert(tail);
       if (!b->expandable) stats.inactive_split += was_split ? Bytes(-rounded) : Bytes(tail->size);
-    } else if (was_split && !b->expandable) {
-      stats.inactive_split -= Bytes(b->size);
+    } else {
+      if (found.row != nullptr) found.row->erase(found.at);
+      if (was_split && !b->expandable) stats.inactive_split -= Bytes(b->size);
     }
     b->allocated = true;
     b->requested = size;
-    b->id = next_id++;
-    live[b->id] = b;
+    b->id = static_cast<BlockId>(live.size());
+    live.push_back(b);
     rise(stats.allocated, stats.allocated_peak, b->size);
     rise(stats.active, stats.active_peak, b->size);
     rise(stats.requested, stats.requested_peak, size);
     return b;
   }
 
+  Block* find_live(BlockId id) const { return id > 0 && id < static_cast<BlockId>(live.size()) ? live[static_cast<std::size_t>(id)] : nullptr; }
+
   void free(BlockId id) {
-    const auto it = live.find(id);
-    if (it == live.end()) return;
-    Block* b = it->second;
-    live.erase(it);
+    Block* b = find_live(id);
+    if (b == nullptr) return;
+    live[static_cast<std::size_t>(id)] = nullptr;
     b->allocated = false;
     stats.allocated -= Bytes(b->size);
-    if (!b->uses.empty()) {
+    if (b->used_elsewhere) {
       b->pending = true;
-      b->uses.clear();
+      b->used_elsewhere = false;
       pending.push_back(b);
     } else {
       give_back(b);
@@ -419,7 +400,7 @@ struct CachingAllocator::Impl {
     complete_events();
     std::vector<Block*> expandables;
     for (Pool* pool : {&large, &small}) {
-      const std::vector<Block*> blocks(pool->free.begin(), pool->free.end());
+      const std::vector<Block*> blocks = pool->free.blocks();
       for (Block* b : blocks) {
         if (b->expandable) expandables.push_back(b);
         else if (!b->split()) release(b);
@@ -431,25 +412,25 @@ struct CachingAllocator::Impl {
 
   // With a finite max_split_size: free oversize blocks of the stream, largest first, until enough is gone.
   bool release_oversize(Pool& pool, std::int64_t rounded, std::int64_t stream) {
-    Block key;
-    key.stream = stream;
-    key.size = std::max(rounded, max_split());
-    const auto it = pool.free.lower_bound(&key);
-    if (it != pool.free.end() && (*it)->stream == stream) {
-      if (!(*it)->split() && !(*it)->expandable) release(*it);
+    const std::int64_t least = std::max(rounded, max_split());
+    Shelf::Row& row = pool.free.of(stream);
+    const auto it = Shelf::at_least(row, least);
+    if (it != row.end()) {
+      if (!it->block->split() && !it->block->expandable) release(it->block);
       return true;
     }
     std::int64_t total = 0;
     std::vector<Block*> chosen;
-    for (auto down = std::make_reverse_iterator(it); down != pool.free.rend() && (*down)->stream == stream && (*down)->size >= max_split(); ++down) {
-      if (total >= key.size) break;
-      total += (*down)->size;
-      chosen.push_back(*down);
+    for (auto down = it; down != row.begin() && total < least;) {
+      --down;
+      if (down->size < max_split()) break;
+      total += down->size;
+      chosen.push_back(down->block);
     }
     for (Block* b : chosen) {
       if (!b->split() && !b->expandable) release(b);
     }
-    return total >= key.size;
+    return total >= least;
   }
 
   // garbage_collection_threshold: unsplit free blocks of the large pool, oldest first by mean age.
@@ -462,14 +443,14 @@ struct CachingAllocator::Impl {
     const auto age = [&](const Block* b) { return static_cast<double>(large.finds - b->born); };
     double ages = 0;
     int count = 0;
-    for (const Block* b : large.free) {
+    for (const Block* b : large.free.blocks()) {
       if (!b->split() && !b->expandable) ages += age(b), ++count;
     }
     bool some = true;
     while (freed < target && some && count > 0) {
       some = false;
       const double threshold = ages / count;
-      const std::vector<Block*> blocks(large.free.begin(), large.free.end());
+      const std::vector<Block*> blocks = large.free.blocks();
       for (Block* b : blocks) {
         if (freed >= target) break;
         if (b->split() || b->expandable || age(b) < threshold) continue;
@@ -510,8 +491,8 @@ std::vector<BlockId> CachingAllocator::restore(const std::vector<SegmentView>& s
       else impl_->segment_heads[b->address] = b;
       last = b;
       if (!view.allocated) continue;
-      b->id = impl_->next_id++;
-      impl_->live[b->id] = b;
+      b->id = static_cast<BlockId>(impl_->live.size());
+      impl_->live.push_back(b);
       ids.push_back(b->id);
       rise(impl_->stats.allocated, impl_->stats.allocated_peak, b->size);
       rise(impl_->stats.active, impl_->stats.active_peak, b->size);
@@ -537,15 +518,14 @@ Result<BlockId> CachingAllocator::malloc(Bytes size, std::int64_t stream) {
 }
 void CachingAllocator::free(BlockId block) { impl_->free(block); }
 void CachingAllocator::record_stream(BlockId block, std::int64_t stream) {
-  const auto it = impl_->live.find(block);
-  if (it == impl_->live.end() || it->second->stream == stream) return;
-  if (std::ranges::find(it->second->uses, stream) == it->second->uses.end()) it->second->uses.push_back(stream);
+  Block* b = impl_->find_live(block);
+  if (b != nullptr && b->stream != stream) b->used_elsewhere = true;
 }
 void CachingAllocator::complete_events() { impl_->complete_events(); }
 void CachingAllocator::empty_cache() { impl_->release_cached(); }
 std::int64_t CachingAllocator::address_of(BlockId block) const {
-  const auto it = impl_->live.find(block);
-  return it == impl_->live.end() ? 0 : it->second->address;
+  const Block* b = impl_->find_live(block);
+  return b == nullptr ? 0 : b->address;
 }
 Bytes CachingAllocator::round_size(Bytes size) const { return Bytes(impl_->round_size(size.count)); }
 Bytes CachingAllocator::alloc_size(Bytes rounded) const { return Bytes(impl_->alloc_size(rounded.count)); }

@@ -59,13 +59,25 @@ Bytes Envelope::at(std::int64_t device_batch) const {
 Envelope make_envelope(const Program& program) {
   std::vector<Envelope::Line> points;
   std::int64_t fixed = 0, per_sequence = 0;
+  Envelope::Line before{0, 0}, best{0, 0};
+  bool rising = false;
+  const auto keep = [&](const Envelope::Line& line) {  // unless the best so far is above it everywhere
+    const std::int64_t at_one = line.fixed + line.per_sequence, best_at_one = best.fixed + best.per_sequence;
+    if (line.per_sequence <= best.per_sequence && at_one <= best_at_one) return;
+    points.push_back(line);
+    if (at_one >= best_at_one && line.per_sequence >= best.per_sequence) best = line;
+  };
   for (const Event& e : program.events) {
     const TensorInfo& t = program.tensors[static_cast<std::size_t>(e.tensor)];
     const std::int64_t sign = e.kind == Event::Kind::alloc ? 1 : -1;
     if (t.batched) per_sequence += sign * (t.bytes / program.device_batch);
     else fixed += sign * block_bytes(t.bytes);
-    if (sign > 0) points.push_back({fixed, per_sequence});
+    // only a moment before something dies can be a peak
+    if (sign > 0) rising = true;
+    else if (rising) keep(before), rising = false;
+    before = {fixed, per_sequence};
   }
+  if (rising) keep(before);
   // upper hull: by slope, each line must win somewhere above the last
   std::ranges::sort(points, [](const auto& a, const auto& b) { return std::pair(a.per_sequence, a.fixed) < std::pair(b.per_sequence, b.fixed); });
   Envelope envelope;
@@ -76,10 +88,10 @@ Envelope make_envelope(const Program& program) {
       const bool beaten_at_one = last.fixed + last.per_sequence <= line.fixed + line.per_sequence;
       bool hidden = same || beaten_at_one;
       if (!hidden && envelope.lines.size() > 1) {
-        const Envelope::Line& before = envelope.lines[envelope.lines.size() - 2];
-        // last never wins if `line` overtakes `before` no later than `last` does
-        hidden = static_cast<double>(before.fixed - line.fixed) * static_cast<double>(last.per_sequence - before.per_sequence) <=
-                 static_cast<double>(before.fixed - last.fixed) * static_cast<double>(line.per_sequence - before.per_sequence);
+        const Envelope::Line& earlier = envelope.lines[envelope.lines.size() - 2];
+        // last never wins if `line` overtakes `earlier` no later than `last` does
+        hidden = static_cast<double>(earlier.fixed - line.fixed) * static_cast<double>(last.per_sequence - earlier.per_sequence) <=
+                 static_cast<double>(earlier.fixed - last.fixed) * static_cast<double>(line.per_sequence - earlier.per_sequence);
       }
       if (!hidden) break;
       envelope.lines.pop_back();
@@ -89,7 +101,7 @@ Envelope make_envelope(const Program& program) {
   return envelope;
 }
 
-ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity) {
+ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity, std::string_view undisturbed) {
   ReservedResult result;
   CachingAllocator allocator(config, capacity);
   std::vector<BlockId> blocks(program.tensors.size(), 0);
@@ -119,6 +131,7 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
     now.reserved = std::max(now.reserved, allocator.stats().reserved);
     now.retries += allocator.stats().retries - result.peak.retries;
     result.peak.retries = allocator.stats().retries;
+    if (now.retries > 0 && undisturbed == phase) break;
   }
   result.peak = {allocator.stats().allocated_peak, allocator.stats().reserved_peak, allocator.stats().retries};
   return result;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "memory/allocator.hpp"
@@ -48,6 +49,7 @@ struct ReservedResult {
   std::vector<Peak> by_phase;       // as Timeline::phases
   bool out_of_memory = false;
 };
-ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity);
+// undisturbed: ends early once the cache is flushed in this phase, or memory runs out.
+ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity, std::string_view undisturbed = {});
 
 }  // namespace dryfit

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <span>
 #include <unordered_map>
 
 namespace dryfit {
@@ -23,6 +25,27 @@ struct Kernel {
   std::vector<Read> reads;       // storages that exist before the kernel runs
   std::int32_t order = 0;        // smallest position of its nodes
   bool external = false;
+};
+
+// (stage, node) -> the first kernel that asked. Open addressing: filled once, never erased from, thrown away.
+class FirstReader {
+ public:
+  explicit FirstReader(std::size_t most) : slots_(std::bit_ceil(2 * most + 1), Slot{-1, 0}) {}
+  // The value already there, or `mine` after putting it there.
+  std::int32_t try_emplace(std::int32_t stage, NodeId node, std::int32_t mine) {
+    const std::int64_t key = (static_cast<std::int64_t>(stage) << 32) | node;
+    for (std::size_t i = static_cast<std::size_t>(static_cast<std::uint64_t>(key) * 0x9e3779b97f4a7c15ULL >> 20);; ++i) {
+      Slot& slot = slots_[i & (slots_.size() - 1)];
+      if (slot.key == key) return slot.value;
+      if (slot.key >= 0) continue;
+      slot = {key, mine};
+      return mine;
+    }
+  }
+
+ private:
+  struct Slot { std::int64_t key; std::int32_t value; };
+  std::vector<Slot> slots_;
 };
 
 class Fuser {
@@ -89,24 +112,27 @@ class Fuser {
     return reads > kMostReads || operations_[at(v)] > kMostOperations || (users_[at(v)] > 1 && reads > kReadsThreshold);
   }
 
-  void add_read(std::vector<Read>& reads, Read r) const {
-    for (Read& old : reads) {
-      if (old.node == r.node) {
-        old.aligned = old.aligned && r.aligned;
-        return;
-      }
+  // Adds to the list that begins at `from`, once per node.
+  static void add_read(std::vector<Read>& reads, Read r, std::size_t from = 0) {
+    for (std::size_t i = from; i < reads.size(); ++i) {
+      if (reads[i].node != r.node) continue;
+      reads[i].aligned = reads[i].aligned && r.aligned;
+      return;
     }
     reads.push_back(r);
   }
+  std::span<const Read> reads_of(NodeId v) const { return std::span(reads_).subspan(reads_begin_[at(v)], reads_end_[at(v)] - reads_begin_[at(v)]); }
 
   // For every node: the stored values it reads, through what is computed on the fly.
   void realize() {
-    reads_.resize(nodes_.size());
+    reads_.reserve(nodes_.size() * 4);
+    reads_begin_.assign(nodes_.size(), 0);
+    reads_end_.assign(nodes_.size(), 0);
     realized_.assign(nodes_.size(), false);
     operations_.assign(nodes_.size(), 0);
     for (NodeId v : in_.compute) {
       const Node& n = node(v);
-      std::vector<Read>& mine = reads_[at(v)];
+      const std::size_t from = reads_.size();
       const bool straight = !moves_elements(v);
       operations_[at(v)] = operations(n);
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
@@ -114,12 +140,17 @@ class Fuser {
         const bool stored = available_[at(source)] || realized_[at(source)];
         operations_[at(v)] += stored ? 1 : operations_[at(source)];
         if (stored) {
-          add_read(mine, {source, straight && node(source).shape.numel() == n.shape.numel()});
-        } else {
-          for (Read r : reads_[at(source)]) add_read(mine, {r.node, r.aligned && straight && node(r.node).shape.numel() == n.shape.numel()});
+          add_read(reads_, {source, straight && node(source).shape.numel() == n.shape.numel()}, from);
+          continue;
+        }
+        for (std::size_t i = reads_begin_[at(source)]; i < reads_end_[at(source)]; ++i) {
+          const Read r = reads_[i];
+          add_read(reads_, {r.node, r.aligned && straight && node(r.node).shape.numel() == n.shape.numel()}, from);
         }
       }
-      realized_[at(v)] = must_realize(v, mine.size());
+      reads_begin_[at(v)] = from;
+      reads_end_[at(v)] = reads_.size();
+      realized_[at(v)] = must_realize(v, reads_.size() - from);
     }
   }
 
@@ -131,7 +162,7 @@ class Fuser {
 
   std::int64_t extent(NodeId v) const {
     std::int64_t most = node(v).shape.numel();
-    for (const Read& r : reads_[at(v)]) {
+    for (const Read& r : reads_of(v)) {
       if (node(r.node).fn != Fn::input) most = std::max(most, node(r.node).shape.numel());
     }
     return most;
@@ -144,7 +175,7 @@ class Fuser {
     std::vector<NodeId> stored;
     for (NodeId v : in_.compute) {
       if (!realized_[at(v)]) continue;
-      for (const Read& r : reads_[at(v)]) {
+      for (const Read& r : reads_of(v)) {
         if (position_[at(r.node)] >= 0) stage[at(v)] = std::max(stage[at(v)], stage[at(r.node)] + (closes(r.node) ? 1 : 0));
       }
       if (external(v) && node(v).kind != Kind::result) ++stage[at(v)];
@@ -157,7 +188,7 @@ class Fuser {
       parent_[i] = static_cast<std::int32_t>(i);
       kernel_of_[at(stored[i])] = static_cast<std::int32_t>(i);
     }
-    std::unordered_map<std::int64_t, std::int32_t> reader;  // (stage, read) -> first fusible node that reads it
+    FirstReader reader(reads_.size());
     for (std::size_t i = 0; i < stored.size(); ++i) {
       const NodeId v = stored[i];
       const auto me = static_cast<std::int32_t>(i);
@@ -166,26 +197,30 @@ class Fuser {
         continue;
       }
       if (external(v) || eager_) continue;
-      for (const Read& r : reads_[at(v)]) {
+      const std::int64_t mine = extent(v);
+      for (const Read& r : reads_of(v)) {
         const bool computed_here = position_[at(r.node)] >= 0;
         if (computed_here && !external(r.node) && !closes(r.node) && stage[at(r.node)] == stage[at(v)]) unite(kernel_of_[at(r.node)], me);
         if (node(r.node).fn == Fn::input && node(r.node).shape.batched) continue;  // token ids are read everywhere
-        const auto [it, fresh] = reader.try_emplace((static_cast<std::int64_t>(stage[at(v)]) << 32) | r.node, me);
-        if (!fresh && extent(stored[at(it->second)]) == extent(v)) unite(it->second, me);
+        const std::int32_t first = reader.try_emplace(stage[at(v)], r.node, me);
+        if (first != me && extent(stored[at(first)]) == mine) unite(first, me);
       }
     }
-    std::unordered_map<std::int32_t, std::int32_t> root_to_kernel;
+    std::vector<std::int32_t> kernel_of_root(stored.size(), -1);
+    kernels_.reserve(stored.size());
     for (std::size_t i = 0; i < stored.size(); ++i) {
       const NodeId v = stored[i];
-      const auto [it, fresh] = root_to_kernel.try_emplace(find(static_cast<std::int32_t>(i)), static_cast<std::int32_t>(kernels_.size()));
-      if (fresh) kernels_.push_back({{}, {}, position_[at(v)], external(v)});
-      Kernel& kernel = kernels_[at(it->second)];
-      kernel_of_[at(v)] = it->second;
-      kernel.writes.push_back(v);
+      std::int32_t& kernel = kernel_of_root[at(find(static_cast<std::int32_t>(i)))];
+      if (kernel < 0) {
+        kernel = static_cast<std::int32_t>(kernels_.size());
+        kernels_.push_back({{}, {}, position_[at(v)], external(v)});
+      }
+      kernel_of_[at(v)] = kernel;
+      kernels_[at(kernel)].writes.push_back(v);
     }
     for (std::size_t k = 0; k < kernels_.size(); ++k) {
       for (NodeId v : kernels_[k].writes) {
-        for (const Read& r : reads_[at(v)]) {
+        for (const Read& r : reads_of(v)) {
           if (position_[at(r.node)] < 0 || kernel_of_[at(r.node)] != static_cast<std::int32_t>(k)) add_read(kernels_[k].reads, {owner(r.node), r.aligned});
         }
       }
@@ -200,7 +235,7 @@ class Fuser {
     for (auto it = stored.rbegin(); it != stored.rend(); ++it) {
       const NodeId v = *it;
       if (!external(v) && !output_[at(v)] && !closes(v) && !feeds_external_[at(v)] && first_reader[at(v)] != kNoReader) stage[at(v)] = std::max(stage[at(v)], first_reader[at(v)]);
-      for (const Read& r : reads_[at(v)]) first_reader[at(r.node)] = std::min(first_reader[at(r.node)], external(v) ? 0 : stage[at(v)]);
+      for (const Read& r : reads_of(v)) first_reader[at(r.node)] = std::min(first_reader[at(r.node)], external(v) ? 0 : stage[at(v)]);
     }
   }
 
@@ -364,7 +399,8 @@ class Fuser {
   bool eager_;
   std::vector<std::int32_t> position_, operations_, users_, parent_, kernel_of_, schedule_, last_use_;
   std::vector<bool> available_, output_, feeds_external_, realized_, given_;
-  std::vector<std::vector<Read>> reads_;
+  std::vector<Read> reads_;                       // every node's list after the other
+  std::vector<std::size_t> reads_begin_, reads_end_;
   std::vector<Kernel> kernels_;
   std::vector<std::int64_t> peak_;
   std::int64_t overall_peak_ = 0;

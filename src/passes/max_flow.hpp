@@ -11,7 +11,7 @@ namespace dryfit {
 class MaxFlow {
  public:
   static constexpr double kInfinite = 1e300;
-  explicit MaxFlow(std::int32_t vertices) : head_(static_cast<std::size_t>(vertices), -1) {}
+  explicit MaxFlow(std::int32_t vertices) : head_(static_cast<std::size_t>(vertices), -1) { edges_.reserve(6 * head_.size()); }
 
   void add(std::int32_t from, std::int32_t to, double capacity) {
     edges_.push_back({to, head_[at(from)], capacity});
@@ -54,8 +54,10 @@ class MaxFlow {
   bool levels(std::int32_t source, std::int32_t sink) {
     level_.assign(head_.size(), -1);
     level_[at(source)] = 0;
-    std::vector<std::int32_t> queue{source};
+    std::vector<std::int32_t>& queue = queue_;
+    queue.assign(1, source);
     for (std::size_t i = 0; i < queue.size(); ++i) {
+      if (level_[at(sink)] >= 0 && level_[at(queue[i])] >= level_[at(sink)] - 1) break;  // what lies farther is on no shortest path
       for (std::int32_t e = head_[at(queue[i])]; e >= 0; e = edges_[at(e)].next) {
         const Edge& edge = edges_[at(e)];
         if (edge.capacity > kLeast && level_[at(edge.to)] < 0) {
@@ -83,7 +85,7 @@ class MaxFlow {
   }
 
   std::vector<Edge> edges_;
-  std::vector<std::int32_t> head_, next_, level_;
+  std::vector<std::int32_t> head_, next_, level_, queue_;
 };
 
 }  // namespace dryfit

@@ -66,17 +66,13 @@ void fill_timeline(Report& report, const Program& program) {
   }
 }
 
+constexpr std::string_view kTraining = "train_step";
 bool is_core(const PhasePeak& phase) { return phase.phase == "core_evaluation"; }
 
-// The allocated peak with its interval. Phases of the step err by a share of themselves; CORE evaluation by the length of its
-// longest prompt, which depends on the user's tokenizer.
-Estimate allocated_estimate(const Workload& workload, Attention attention, const Timeline& timeline, const ReservedResult& simulated, const ErrorBand& band) {
-  Bytes step, core;
-  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
-    Bytes& most = is_core(timeline.phases[i]) ? core : step;
-    most = std::max(most, simulated.by_phase[i].allocated);
-  }
-  Estimate out{simulated.peak.allocated, scaled(step, 1 - band.below), scaled(step, 1 + band.above), Provenance::modelled};
+// The allocated peak with its interval, from peaks of the phases of the step and of CORE evaluation. The step errs by a share of
+// itself; CORE by the length of its longest prompt, which depends on the user's tokenizer.
+Estimate with_interval(const Workload& workload, Attention attention, Bytes step, Bytes core, const ErrorBand& band) {
+  Estimate out{std::max(step, core), scaled(step, 1 - band.below), scaled(step, 1 + band.above), Provenance::modelled};
   if (core == Bytes(0)) return out;
   const CorePrompts prompts = core_prompts(workload.run);
   const auto peak = [&](std::int64_t length) { return peak_of(core_forward(workload, attention, prompts.choices, std::min(length, 10 * workload.run.max_seq_len))); };
@@ -86,44 +82,104 @@ Estimate allocated_estimate(const Workload& workload, Attention attention, const
   return out;
 }
 
+struct PhasePeaks { Bytes step, core; };
+PhasePeaks worst_of(const Timeline& timeline, const ReservedResult* simulated) {
+  PhasePeaks worst;
+  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
+    Bytes& most = is_core(timeline.phases[i]) ? worst.core : worst.step;
+    most = std::max(most, simulated != nullptr ? simulated->by_phase[i].allocated : timeline.phases[i].allocated);
+  }
+  return worst;
+}
+
 // Whether a limited simulation went through with the training steps undisturbed: evaluations may flush the cache, they are rare.
 bool trains_undisturbed(const ReservedResult& limited, const Timeline& timeline) {
   if (limited.out_of_memory) return false;
-  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
-    if (timeline.phases[i].phase == "train_step" && limited.by_phase[i].retries > 0) return false;
+  for (std::size_t i = 0; i < limited.by_phase.size(); ++i) {
+    if (timeline.phases[i].phase == kTraining && limited.by_phase[i].retries > 0) return false;
   }
   return true;
 }
 
 // What splitting leaves in the cache may grow with the peak: the interval of reserved is that of allocated, with the cache on top.
-void fill_ladder(Report& report, const ReservedResult& simulated, const OutsideMemory& outside) {
+void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult& simulated, const ErrorBand& band, const OutsideMemory& outside) {
+  const PhasePeaks worst = worst_of(timeline, &simulated);
+  report.allocated = with_interval(report.workload, report.attention, worst.step, worst.core, band);
   const Bytes cached = simulated.peak.reserved - simulated.peak.allocated;
   report.reserved = {simulated.peak.reserved, std::max(report.allocated.low, simulated.peak.reserved - cached), report.allocated.high + cached + cached, Provenance::modelled};
   report.context = outside.middle;
   report.process = {simulated.peak.reserved + outside.middle, report.reserved.low + outside.low, report.reserved.high + outside.high, Provenance::modelled};
 }
 
-// The verdict. Where the card is smaller than what the cache would grow to, the allocator gives cached segments back before it
-// dies: the same events run under the real limit, with the whole interval taken off it.
-Verdict judge(Report& report, const Program& program, const Timeline& timeline, ReservedResult& simulated, const OutsideMemory& outside, bool only_fits) {
-  const Bytes usable = report.machine.usable();
-  if (report.process.high <= usable) return Verdict::fits;
-  // no measured row has reserved bytes at the brink: a share of the card is kept back for what fragments otherwise than simulated
-  constexpr double kBrink = 0.02;
-  const Bytes unsure = report.allocated.high - report.allocated.bytes + scaled(usable, kBrink);
-  if (report.allocated.high + outside.high <= usable && trains_undisturbed(simulate_reserved(program, report.allocator, usable - outside.high - unsure), timeline)) {
-    if (report.process.bytes > usable) {  // what it will show here: the cache ends where the card does
-      simulated = simulate_reserved(program, report.allocator, usable - outside.middle);
-      fill_ladder(report, simulated, outside);
-    }
-    report.reserved.high = std::min(report.reserved.high, usable - outside.middle);
+// The verdict, and the simulation whose figures the report shows. `fits`: the events run through with the whole interval taken off
+// the card, and training never has to give cached segments back. `tight`: they run through with the middle of it.
+ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const ErrorBand& band, const OutsideMemory& outside, bool only_fits) {
+  const Bytes usable = report.machine.usable(), room = usable - outside.middle;
+  const PhasePeaks tensors = worst_of(timeline, nullptr);
+  const Estimate sum = with_interval(report.workload, report.attention, tensors.step, tensors.core, band);
+  const Bytes brink = most_that_may_fit(report.machine, report.workload.run.world_size) - (sum.high - sum.bytes);
+  ReservedResult simulated;
+  if (sum.bytes <= brink) simulated = simulate_reserved(program, report.allocator, brink, kTraining);
+  if (sum.bytes <= brink && trains_undisturbed(simulated, timeline)) {
+    report.verdict = Verdict::fits;
+    if (simulated.peak.retries > 0) simulated = simulate_reserved(program, report.allocator, room);  // what it will show: the cache ends where the card does
+    fill_ladder(report, timeline, simulated, band, outside);
+    report.reserved.high = std::min(report.reserved.high, room);
     report.process.high = std::min(report.process.high, usable);
-    return Verdict::fits;
+    return simulated;
   }
-  if (report.process.bytes <= usable) return Verdict::tight;
-  if (only_fits) return Verdict::wont_fit;
-  if (report.allocated.bytes + outside.middle < usable && !simulate_reserved(program, report.allocator, usable - outside.middle).out_of_memory) return Verdict::tight;
-  return Verdict::wont_fit;
+  report.verdict = Verdict::wont_fit;
+  if (!only_fits) simulated = simulate_reserved(program, report.allocator, std::nullopt);
+  else simulated.by_phase.resize(timeline.phases.size());
+  fill_ladder(report, timeline, simulated, band, outside);
+  if (only_fits) return simulated;
+  if (report.process.bytes <= usable || (report.allocated.bytes < room && !simulate_reserved(program, report.allocator, room).out_of_memory)) report.verdict = Verdict::tight;
+  return simulated;
+}
+
+Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, bool only_fits) {
+  Report report;
+  report.workload = workload;
+  report.machine = machine;
+  report.assumptions = workload.assumptions;
+  report.warnings = workload.warnings;
+  const Target target = target_of(machine);
+  report.attention = resolve_attention(workload, target);
+  if (report.attention == Attention::math && workload.run.compile) report.warnings.push_back("math attention is modelled coarsely");
+  const bool sliding = std::ranges::any_of(workload.model.windows, [&](std::int64_t w) { return w < workload.run.max_seq_len; });
+  if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
+  if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
+    report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
+  }
+  if (evaluates_core(workload) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
+    report.warnings.push_back("CORE evaluation has prompts longer than 10 x --max-seq-len, where nanochat stops with an assertion: give --core-metric-every -1");
+  }
+  const Timeline timeline = run_timeline(program);
+  report.allocator = options.allocator ? *options.allocator : nanochat_allocator(workload, report.alloc_conf_note);
+  if (options.allocator) report.alloc_conf_note = "as given";
+  const OutsideMemory outside = outside_memory(target.compute_major, target.compute_minor, workload.run.world_size);
+  const PhasePeak* step = nullptr;  // the highest phase but CORE
+  for (const PhasePeak& p : timeline.phases) {
+    if (!is_core(p) && (step == nullptr || p.allocated > step->allocated)) step = &p;
+  }
+  const ErrorBand band = error_band(workload, event_text(program, step->event) != "backward: logits");
+
+  const ReservedResult reserved = judge(report, program, timeline, band, outside, only_fits);
+  if (only_fits && report.verdict != Verdict::fits) return report;
+  report.headroom = machine.usable() - report.process.bytes;
+  const StaticBytes fixed = static_bytes(workload);
+  report.weights = fixed.weights;
+  report.gradients = fixed.gradients;
+  report.optimizer = fixed.optimizer;
+  fill_peak(report, program, timeline);
+  report.categories[static_cast<std::size_t>(Category::context)].at_peak = outside.middle;
+  report.categories[static_cast<std::size_t>(Category::fragmentation)].at_peak = reserved.peak.reserved - timeline.peak;
+  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
+    const PhasePeak& p = timeline.phases[i];
+    report.phases.push_back({p.phase, reserved.by_phase[i].allocated, reserved.by_phase[i].reserved, event_text(program, p.event), p.provenance});
+  }
+  report.command = shell_join(launch_command(workload));
+  return report;
 }
 
 }  // namespace
@@ -147,6 +203,13 @@ ErrorBand error_band(const Workload& workload, bool late_peak) {
   return {0.05, 0.05};
 }
 
+Bytes most_that_may_fit(const Machine& machine, std::int64_t world_size) {
+  // no measured row has reserved bytes at the brink: a share of the card is kept back for what fragments otherwise than simulated
+  constexpr double kBrink = 0.02;
+  const Target target = target_of(machine);
+  return machine.usable() - outside_memory(target.compute_major, target.compute_minor, world_size).high - scaled(machine.usable(), kBrink);
+}
+
 Target target_of(const Machine& machine) { return {machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)}; }
 
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
@@ -154,52 +217,14 @@ Result<Report> estimate(const Workload& workload, const Machine& machine, const 
 }
 
 Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
-  Report report;
-  report.workload = workload;
-  report.machine = machine;
-  report.assumptions = workload.assumptions;
-  report.warnings = workload.warnings;
-  const Target target = target_of(machine);
-  report.attention = resolve_attention(workload, target);
-  if (report.attention == Attention::math && workload.run.compile) report.warnings.push_back("math attention is modelled coarsely");
-  const bool sliding = std::ranges::any_of(workload.model.windows, [&](std::int64_t w) { return w < workload.run.max_seq_len; });
-  if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
-  if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
-    report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
-  }
-  if (evaluates_core(workload) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
-    report.warnings.push_back("CORE evaluation has prompts longer than 10 x --max-seq-len, where nanochat stops with an assertion: give --core-metric-every -1");
-  }
-  const Timeline timeline = run_timeline(program);
-  report.allocator = options.allocator ? *options.allocator : nanochat_allocator(workload, report.alloc_conf_note);
-  if (options.allocator) report.alloc_conf_note = "as given";
-  ReservedResult reserved = simulate_reserved(program, report.allocator, std::nullopt);
-  const OutsideMemory outside = outside_memory(target.compute_major, target.compute_minor, workload.run.world_size);
-  const PhasePeak* step = nullptr;  // the highest phase but CORE
-  for (const PhasePeak& p : timeline.phases) {
-    if (!is_core(p) && (step == nullptr || p.allocated > step->allocated)) step = &p;
-  }
-  const ErrorBand band = error_band(workload, event_text(program, step->event) != "backward: logits");
-
-  report.allocated = allocated_estimate(workload, report.attention, timeline, reserved, band);
-  fill_ladder(report, reserved, outside);
-  report.verdict = judge(report, program, timeline, reserved, outside, options.only_fits);
-  report.headroom = machine.usable() - report.process.bytes;
-  const StaticBytes fixed = static_bytes(workload);
-  report.weights = fixed.weights;
-  report.gradients = fixed.gradients;
-  report.optimizer = fixed.optimizer;
-  fill_peak(report, program, timeline);
-  report.categories[static_cast<std::size_t>(Category::context)].at_peak = outside.middle;
-  report.categories[static_cast<std::size_t>(Category::fragmentation)].at_peak = reserved.peak.reserved - timeline.peak;
-  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
-    const PhasePeak& p = timeline.phases[i];
-    report.phases.push_back({p.phase, reserved.by_phase[i].allocated, reserved.by_phase[i].reserved, event_text(program, p.event), p.provenance});
-  }
-  report.command = shell_join(launch_command(workload));
+  Report report = fill_report(workload, machine, options, program, false);
   if (options.timeline) fill_timeline(report, program);
   if (options.alternatives) report.alternatives = find_alternatives(report, program, options);
   return report;
+}
+
+Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
+  return fill_report(workload, machine, options, program, true);
 }
 
 }  // namespace dryfit

@@ -9,7 +9,6 @@ struct EstimateOptions {
   std::optional<AllocatorConfig> allocator;  // none: what nanochat sets, where it takes effect
   bool alternatives = false;        // fill Report::alternatives
   bool timeline = false;            // fill Report::timeline
-  bool only_fits = false;           // do not look whether a run that does not fit survives by flushing its cache
 };
 
 // 95 % interval of the allocated peak around the derived one, from data/intervals.csv (written by dryfit-accuracy).
@@ -19,11 +18,18 @@ ErrorBand error_band(const Workload& workload, bool late_peak);
 
 Target target_of(const Machine& machine);
 
+// Allocated bytes beyond which no run is called fitting: usable memory without the most that lies outside the allocator, and a reserve.
+Bytes most_that_may_fit(const Machine& machine, std::int64_t world_size);
+
 // The whole account of one workload on one machine.
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});
 
 // The same for a program already built for this workload and machine.
 Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
+
+// For the search: no alternatives, no timeline, and of a run that does not fit only the verdict is filled in.
+// program: built for this workload and machine.
+Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
 
 // Largest legal device batch whose verdict is at least `fits`; none when batch 1 does not fit.
 Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/text.hpp"
-#include "memory/outside.hpp"
 #include "memory/timeline.hpp"
 #include "plan/plan.hpp"
 
@@ -16,25 +15,36 @@ constexpr std::int64_t kWorthwhileBatch = 4;  // below this a GPU mostly waits
 
 struct Found { std::int64_t batch; Report report; };
 
-// Legal batches from the largest whose envelope could fit, downwards, until a full estimate says it fits.
-// guess: a batch near the answer, 0 when unknown.
-Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, EstimateOptions options, std::int64_t guess = 0) {
-  options.only_fits = true;
+// A batch near the answer, only to begin with: 36 D bytes saved per token and layer, 2 V per token of logits, on top of what is static.
+std::int64_t first_guess(const Workload& workload, Bytes room, const std::vector<std::int64_t>& legal) {
+  const Model& m = workload.model;
+  const StaticBytes fixed = static_bytes(workload);
+  const Bytes left = room - fixed.weights - fixed.gradients - fixed.optimizer;
+  const std::int64_t sequence = workload.run.max_seq_len * (36 * m.width * m.depth + 2 * m.vocab);
+  const auto fits = std::ranges::find_if(legal, [&](std::int64_t batch) { return batch * sequence <= left.count; });
+  return fits == legal.end() ? legal.back() : *fits;
+}
+
+// Legal batches from the largest whose envelope could fit, downwards, until a full estimate says it fits. The program of the first
+// guess gives the envelope, and the answer when the guess was right.
+Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
   const auto legal = legal_device_batches(workload);
   if (legal.empty()) return std::optional<Found>();
-  if (std::ranges::find(legal, guess) == legal.end()) guess = legal[legal.size() / 2];
   const Target target = target_of(machine);
-  const Bytes room = machine.usable() - outside_memory(target.compute_major, target.compute_minor, workload.run.world_size).low;
+  const Bytes room = most_that_may_fit(machine, workload.run.world_size);
+  const std::int64_t guess = first_guess(workload, room, legal);
+  const auto accumulates = [&](std::int64_t batch) { return batch * workload.run.max_seq_len * workload.run.world_size < workload.run.total_batch_size; };
   const auto probe = with_device_batch(workload, guess);
   if (!probe) return std::unexpected(probe.error());
-  const Program program = build_program(*probe, target, true);
+  const Program program = build_program(*probe, target, accumulates(guess));
   const Envelope envelope = make_envelope(program);
+  // one micro-step a step keeps no gradients of an earlier one: a bound from one kind of program holds for the other with this
+  const Bytes gradients = static_bytes(workload).gradients;
   for (std::int64_t batch : legal) {
+    if (envelope.at(batch) - (accumulates(guess) && !accumulates(batch) ? gradients : Bytes(0)) > room) continue;
     const auto w = with_device_batch(workload, batch);
     if (!w) return std::unexpected(w.error());
-    const bool accumulates = w->run.grad_accum_steps > 1;
-    if (accumulates && envelope.at(batch) > room) continue;
-    auto report = accumulates && batch == guess ? estimate_program(*w, machine, options, program) : estimate(*w, machine, options);
+    auto report = batch == guess ? estimate_if_it_fits(*w, machine, options, program) : estimate_if_it_fits(*w, machine, options, build_program(*w, target, accumulates(batch)));
     if (!report) return std::unexpected(report.error());
     if (report->verdict == Verdict::fits) return std::optional<Found>({batch, std::move(*report)});
   }
@@ -57,8 +67,6 @@ Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workloa
 }
 
 Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, const EstimateOptions& options) {
-  EstimateOptions quick = options;
-  quick.alternatives = quick.timeline = false;
   PlanResult result;
   std::vector<std::int64_t> depths(std::begin(kLadder), std::end(kLadder));
   if (flags.depth) depths = {*flags.depth};
@@ -69,7 +77,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
       last = workload.error();
       continue;
     }
-    auto found = search_batch(*workload, machine, quick, result.plans.empty() ? 0 : result.plans.back().workload.run.device_batch_size);
+    auto found = search_batch(*workload, machine, options);
     if (!found) return std::unexpected(found.error());
     if (!*found) break;  // deeper models need more
     result.plans.push_back(std::move((*found)->report));
