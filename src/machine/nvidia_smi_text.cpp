@@ -75,6 +75,52 @@ void read_csv(const std::vector<std::string_view>& lines, ProbeResult& out) {
   }
 }
 
+// "0    2   0   1": card, GPU instance, compute instance, MIG device: a row of the table of MIG devices.
+std::optional<std::array<int, 4>> four_numbers(std::string_view cell) {
+  std::array<int, 4> out{};
+  std::size_t n = 0;
+  for (std::string_view word : split(cell, ' ')) {
+    if (word.empty()) continue;
+    const auto value = parse_int(word, "");
+    if (n == 4 || !value || *value < 0 || *value > 1024) return std::nullopt;
+    out[n++] = static_cast<int>(*value);
+  }
+  return n == 4 ? std::optional(out) : std::nullopt;
+}
+
+// Compute instances of one GPU instance share its memory: the first stands for all.
+void read_slice(std::string_view line, const std::array<int, 4>& ids, ProbeResult& out) {
+  const auto at = line.find("MiB /");
+  std::size_t start = at;
+  while (start > 0 && line[start - 1] >= '0' && line[start - 1] <= '9') --start;
+  GpuReading slice;
+  for (GpuReading& g : out.gpus) {
+    if (g.index != ids[0] || g.mig_slice) continue;
+    g.mig_parent = true;
+    slice.name = g.name;
+  }
+  slice.index = ids[0];
+  slice.name += " MIG";
+  slice.mig_slice = true;
+  slice.used = mebibytes(line.substr(start, at - start));
+  const std::string_view after = trim(line.substr(at + 5));
+  slice.total = mebibytes(after.substr(0, after.find("MiB")));
+  slice.reserved = Bytes(0);  // a slice's total is what is left after the driver's part
+  slice.uuid = std::to_string(ids[0]) + "/" + std::to_string(ids[1]);
+  const bool known = std::ranges::any_of(out.gpus, [&](const GpuReading& g) { return g.mig_slice && g.uuid == slice.uuid; });
+  if (slice.total && !known) out.gpus.push_back(slice);
+}
+
+// Totals of MIG slices in MiB, as nvidia-smi's own table prints them (docs/gpus.md); others are not guessed.
+std::optional<Bytes> slice_memory(std::string_view card, std::string_view profile) {
+  struct Slice { std::string_view card, profile; int mib; };
+  static constexpr Slice kSlices[] = {{"H100", "3g.40gb", 40448}, {"H100", "2g.20gb", 20096}, {"H100", "1g.10gb", 9984}, {"A100", "2g.20gb", 19968}, {"A100", "1g.10gb", 9856}};
+  for (const Slice& s : kSlices) {
+    if (card.find(s.card) != std::string_view::npos && profile == s.profile) return mib(s.mib);
+  }
+  return std::nullopt;
+}
+
 // "|   0  NVIDIA GeForce RTX 4090        Off |": the line after it has "1234MiB / 24564MiB".
 void read_table(const std::vector<std::string_view>& lines, ProbeResult& out) {
   GpuReading current;
@@ -102,6 +148,8 @@ void read_table(const std::vector<std::string_view>& lines, ProbeResult& out) {
       current.name = std::string(name);
       open = true;
       if (line.find("WDDM") != std::string_view::npos) out.windows_memory_model = true;
+    } else if (const auto ids = four_numbers(first)) {
+      read_slice(line, *ids, out);
     } else if (open) {
       std::size_t start = memory;
       while (start > 0 && line[start - 1] >= '0' && line[start - 1] <= '9') --start;
@@ -111,6 +159,34 @@ void read_table(const std::vector<std::string_view>& lines, ProbeResult& out) {
       current.mig_parent = line.find("Enabled") != std::string_view::npos;
       if (current.total) out.gpus.push_back(current);
       open = false;
+    }
+    // the third line of a card's row says whether MIG is on
+    if (!open && memory == std::string_view::npos && !out.gpus.empty() && !cells.empty() && trim(cells[cells.size() > 1 ? cells.size() - 2 : 0]) == "Enabled") out.gpus.back().mig_parent = true;
+  }
+}
+
+// "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-...)", and below it "  MIG 3g.40gb     Device  0: (UUID: MIG-...)".
+void read_list(const std::vector<std::string_view>& lines, ProbeResult& out) {
+  GpuReading card;
+  for (std::string_view line : lines) {
+    const std::string_view text = trim(line);
+    const auto uuid = text.find("(UUID:");
+    if (uuid == std::string_view::npos) continue;
+    if (text.starts_with("GPU ")) {
+      const auto colon = text.find(": ");
+      if (colon == std::string_view::npos || colon > uuid) continue;
+      card = {};
+      card.index = static_cast<int>(out.gpus.size());
+      card.name = std::string(trim(text.substr(colon + 2, uuid - colon - 2)));
+      if (!card.name.empty()) out.gpus.push_back(card);
+    } else if (text.starts_with("MIG ") && !card.name.empty()) {
+      const std::string_view profile = trim(text.substr(4, text.find(' ', 4) - 4));
+      for (GpuReading& g : out.gpus) g.mig_parent = g.mig_parent || (g.name == card.name && !g.mig_slice);
+      GpuReading slice = card;
+      slice.name += " MIG " + std::string(profile);
+      slice.mig_slice = true;
+      slice.total = slice_memory(card.name, profile);
+      out.gpus.push_back(slice);
     }
   }
 }
@@ -144,6 +220,7 @@ Result<ProbeResult> parse_nvidia_smi(std::string_view text) {
   }
   const bool table = text.find("MiB /") != std::string_view::npos;
   if (table) read_table(lines, out);
+  else if (text.find("(UUID:") != std::string_view::npos) read_list(lines, out);
   else read_csv(lines, out);
   if (!out.gpus.empty()) return out;
   if (text.find("couldn't communicate") != std::string_view::npos || text.find("Driver not loaded") != std::string_view::npos) return no_gpu("nvidia-smi cannot reach the NVIDIA driver");
@@ -161,20 +238,28 @@ Result<Machine> machine_from_probe(const ProbeResult& probe, const MachineFlags&
   if (gpus.empty()) return no_gpu("no GPU was found");
   std::map<std::pair<std::string, std::int64_t>, std::vector<GpuReading>> kinds;
   for (const GpuReading& g : gpus) kinds[{g.name, g.total.value_or(Bytes(0)).count}].push_back(g);
-  const auto better = [](const auto& a, const auto& b) { return std::pair(a.second.size(), a.first.second) < std::pair(b.second.size(), b.first.second); };
+  // of cards the kind there is most of; of MIG slices the largest
+  const auto better = [&](const auto& a, const auto& b) {
+    const std::size_t many_a = slices ? 1 : a.second.size(), many_b = slices ? 1 : b.second.size();
+    return std::pair(many_a, a.first.second) < std::pair(many_b, b.first.second);
+  };
+  if (!slices && std::ranges::all_of(probe.gpus, &GpuReading::mig_parent)) {
+    return fail("no_gpu", "MIG is on and its slices could not be read", "give the slice's memory: --gpu \"" + gpus.front().name.substr(0, 60) + "\" --memory 40GiB", "nvidia-smi");
+  }
   const auto& set = std::ranges::max_element(kinds, better)->second;
   const GpuReading& first = set.front();
 
   Machine m;
   m.source = probe.source;
-  m.gpus = static_cast<std::int64_t>(set.size());
-  if (kinds.size() > 1) m.notes.push_back(std::to_string(gpus.size()) + " GPUs of " + std::to_string(kinds.size()) + " kinds here: counting the " + std::to_string(set.size()) + " x " + first.name);
+  m.gpus = slices ? 1 : static_cast<std::int64_t>(set.size());
+  if (slices) m.notes.push_back("MIG: a process sees one slice, taken here: " + std::to_string(first.total.value_or(Bytes(0)).count >> 20) + " MiB");
+  if (kinds.size() > 1 && !slices) m.notes.push_back(std::to_string(gpus.size()) + " GPUs of " + std::to_string(kinds.size()) + " kinds here: counting the " + std::to_string(set.size()) + " x " + first.name);
   if (flags.gpus) {
     if (*flags.gpus < 1 || *flags.gpus > 65536) return fail("bad_value", "--gpus " + std::to_string(*flags.gpus) + " is out of range", "use a number from 1 to 65536", "--gpus");
     if (*flags.gpus > m.gpus) m.notes.push_back("only " + std::to_string(m.gpus) + " such GPUs are here");
     m.gpus = *flags.gpus;
   }
-  const auto known = find_cut_name(first.name, first.total);
+  const auto known = slices ? find_cut_name(trim(first.name.substr(0, first.name.find(" MIG"))), std::nullopt) : find_cut_name(first.name, first.total);
   if (known) m.gpu = *known;
   if (!known || !first.name.ends_with("...")) m.gpu.name = first.name;
   m.gpu.note.clear();
@@ -186,7 +271,10 @@ Result<Machine> machine_from_probe(const ProbeResult& probe, const MachineFlags&
     m.notes.push_back("unified memory: what the host has available now");
   } else if (first.total) {
     m.total = *first.total;
-    m.driver_reserve = first.reserved.value_or(known && std::abs((known->total - m.total).gib()) < 0.5 ? known->driver_reserve : default_driver_reserve(m.total));
+    // under Windows and WSL, CUDA shows the whole card, and the display driver keeps some 205 MiB of it
+    const Bytes unread = probe.windows_memory_model ? mib(205) : known && std::abs((known->total - m.total).gib()) < 0.5 ? known->driver_reserve : default_driver_reserve(m.total);
+    m.driver_reserve = first.reserved.value_or(unread);
+    if (probe.windows_memory_model) m.notes.push_back("Windows memory model: beyond the card's memory CUDA spills into the host's and slows down instead of failing");
   } else if (known) {
     m.total = known->total;
     m.driver_reserve = known->driver_reserve;

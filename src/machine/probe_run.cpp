@@ -1,4 +1,5 @@
 // Probes that touch the machine: NVML by dlopen, nvidia-smi as a child process, AMD's sysfs, a recorded file.
+#include <algorithm>
 #include <dlfcn.h>
 #include <poll.h>
 #include <signal.h>
@@ -170,7 +171,13 @@ class NvidiaSmiProbe final : public GpuProbe {
       if (!text) return std::unexpected(text.error());
       last = parse_nvidia_smi(*text);
       if (last) {
-        last->windows_memory_model = under_wsl();
+        const bool mig = std::ranges::any_of(last->gpus, &GpuReading::mig_parent);
+        if (mig) {  // only the table has the slices
+          if (const auto table = run(nullptr)) {
+            if (auto slices = parse_nvidia_smi(*table)) last = std::move(slices);
+          }
+        }
+        last->windows_memory_model = last->windows_memory_model || under_wsl();
         last->host_available = host_available();
         return last;
       }
@@ -188,8 +195,8 @@ class NvidiaSmiProbe final : public GpuProbe {
     posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_addclose(&actions, pipe_ends[0]);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", 1, 0);
-    std::string name = "nvidia-smi", argument = query, format = "--format=csv,noheader,nounits";
-    char* argv[] = {name.data(), argument.data(), format.data(), nullptr};
+    std::string name = "nvidia-smi", argument = query == nullptr ? "" : query, format = "--format=csv,noheader,nounits";
+    char* argv[] = {name.data(), query == nullptr ? nullptr : argument.data(), format.data(), nullptr};
     pid_t child = 0;
     const int failed = posix_spawnp(&child, "nvidia-smi", &actions, nullptr, argv, environ);
     posix_spawn_file_actions_destroy(&actions);

@@ -138,8 +138,52 @@ TEST(NvidiaSmi, migSlicesReplaceTheirParent) {
   p.gpus = {parent, slice, slice};
   const auto m = machine_from_probe(p, {});
   ASSERT_TRUE(m);
-  EXPECT_EQ(m->gpus, 2);
+  EXPECT_EQ(m->gpus, 1);  // a CUDA process enumerates a single MIG device
   EXPECT_EQ(m->total, mib(40448));
+  p.gpus = {parent};
+  const auto none = machine_from_probe(p, {});
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().hint.find("--memory"), std::string::npos);
+}
+
+TEST(NvidiaSmi, migTableAndList) {
+  const auto table = parse_nvidia_smi(
+      "| NVIDIA-SMI 590.48.01    Driver Version: 590.48.01   CUDA Version: 13.1 |\n"
+      "|   0  NVIDIA H200           On  |   00000000:83:00.0 Off |           On |\n"
+      "| N/A   28C    P0   78W / 700W |      55MiB / 143771MiB |  N/A  Default |\n"
+      "|                              |                        |      Enabled |\n"
+      "| MIG devices:                                                          |\n"
+      "|  0    2   0   0  |  22MiB / 71424MiB    | 16  0 |  3   0    3    0   3 |\n"
+      "|                  |   0MiB / 59237MiB    |       |                      |\n"
+      "|  0    2   1   1  |  22MiB / 71424MiB    | 32  0 |  3   0    3    0   3 |\n"
+      "|                  |   0MiB / 59237MiB    |       |                      |\n"
+      "|  0    9   0   3  |   9MiB / 16384MiB    | 16  0 |  1   0    1    0   1 |\n");
+  ASSERT_TRUE(table);
+  ASSERT_EQ(table->gpus.size(), 3U);  // the card, and one slice per GPU instance
+  const auto m = machine_from_probe(*table, {});
+  ASSERT_TRUE(m);
+  EXPECT_EQ(m->gpus, 1);
+  EXPECT_EQ(m->total, mib(71424));
+  EXPECT_EQ(m->used_by_others, mib(22));
+  EXPECT_EQ(m->gpu.compute_major, 9);
+  const auto list = parse_nvidia_smi("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)\n  MIG 1g.10gb     Device  0: (UUID: MIG-0)\n  MIG 3g.40gb     Device  1: (UUID: MIG-1)\n");
+  ASSERT_TRUE(list);
+  const auto largest = machine_from_probe(*list, {});
+  ASSERT_TRUE(largest);
+  EXPECT_EQ(largest->total, mib(40448));
+}
+
+TEST(NvidiaSmi, windowsAndWslShowTheWholeCard) {
+  ProbeResult p;
+  GpuReading g;
+  g.name = "NVIDIA GeForce RTX 4090";
+  g.total = mib(24564);
+  p.gpus = {g};
+  p.windows_memory_model = true;
+  const auto m = machine_from_probe(p, {});
+  ASSERT_TRUE(m);
+  EXPECT_EQ(m->usable(), mib(24564 - 205));
+  EXPECT_FALSE(m->notes.empty());
 }
 
 TEST(NvidiaSmi, recordedOutputsOfManyDrivers) {
