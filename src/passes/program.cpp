@@ -197,14 +197,26 @@ class Layout {
     return tensor(role, category, d, shape({elements}, false));
   }
 
-  // Newton-Schulz / Polar Express on K matrices of m x n in bf16: iterates and Gram matrices, gone when the kernel returns.
+  // Newton-Schulz / Polar Express on K matrices of m x n in bf16, compiled: X the iterates, A the Gram matrices of the smaller side,
+  // in the order Inductor makes (+) and frees (-) them, the oldest of a kind first. Recorded: tests/golden/oracle/recordings.jsonl.
   void orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n) {
+    std::string_view order = "+X+A+A+X+X+X+X-A+X-X-X-X-X+A-A-A-X-X";
+    if (m_.version.optimizer == Optimizer::muon_all_groups) order = "+X+X+A+A+X+X+X-X-A-X-A-X-X-X";
+    if (m_.version.optimizer == Optimizer::torch_adamw_muon || m_.version.optimizer == Optimizer::muon_per_param) order = "+X+X+A+A+A+A-A-A-A+X-X-X-X-A";
     const std::int64_t small = std::min(m, n);
-    std::vector<std::int32_t> work;
-    for (int i = 0; i < 3; ++i) work.push_back(temporary("muon.iterate", Dtype::bf16, count * m * n));
-    for (int i = 0; i < 2; ++i) work.push_back(temporary("muon.gram", Dtype::bf16, count * small * small));
-    for (std::int32_t t : work) alloc(t);
-    for (std::int32_t t : work) free(t);
+    std::vector<std::int32_t> iterates, grams;
+    std::size_t oldest_iterate = 0, oldest_gram = 0;
+    for (std::size_t i = 0; i < order.size(); i += 2) {
+      const bool gram = order[i + 1] == 'A';
+      std::vector<std::int32_t>& kind = gram ? grams : iterates;
+      std::size_t& oldest = gram ? oldest_gram : oldest_iterate;
+      if (order[i] == '-') {
+        free(kind[oldest++]);
+        continue;
+      }
+      kind.push_back(gram ? temporary("muon.gram", Dtype::bf16, count * small * small) : temporary("muon.iterate", Dtype::bf16, count * m * n));
+      alloc(kind.back());
+    }
   }
 
   void make_state() {
@@ -214,7 +226,6 @@ class Layout {
   }
 
   void optimizer_step() {
-    release_stash();
     if (run_.world_size == 1) single_gpu_step();
     else if (m_.version.optimizer == Optimizer::torch_adamw_muon || m_.version.optimizer == Optimizer::muon_per_param) distributed_lists();
     else distributed_stacks();
@@ -257,8 +268,14 @@ class Layout {
     std::vector<std::int32_t> kept;
     for (std::size_t i : adamw_parameters(m_)) {
       const Parameter& p = m_.parameters[i];
+      if (m_.version.epoch == "E1") {  // a tensor like the whole gradient, made for its first slice and let go
+        const std::int32_t whole = temporary("adamw.empty_like", p.dtype, p.count(), Category::communication);
+        alloc(whole);
+        free(whole);
+      }
       kept.push_back(temporary("adamw.grad_slice", p.dtype, std::max<std::int64_t>(1, p.count() / world), Category::communication));
       alloc(kept.back());
+      release_stash();  // at the first collective
     }
     make_state();
     for (const MuonGroup& g : muon_groups(m_)) {
@@ -287,6 +304,7 @@ class Layout {
       if (p.count() < 1024) continue;
       kept.push_back(temporary("adamw.grad_slice", p.dtype, p.count() / world, Category::communication));
       alloc(kept.back());
+      release_stash();  // at the first collective
     }
     for (const MuonGroup& g : muon_groups(m_)) {
       const std::int64_t chunk = ceil_div(g.count, world);
@@ -302,10 +320,12 @@ class Layout {
     for (const MuonGroup& g : muon_groups(m_)) {
       const std::int64_t chunk = ceil_div(g.count, world);
       const std::int32_t owned = temporary("muon.stacked_owned", Dtype::fp32, std::min(chunk, g.count) * g.elements());
+      kept.push_back(temporary("muon.updated_params", Dtype::fp32, chunk * g.elements(), Category::communication));
+      const bool made_late = m_.version.optimizer == Optimizer::muon_all_groups;
+      if (!made_late) alloc(kept.back());
       alloc(owned);
       orthogonalize(std::min(chunk, g.count), g.rows, g.cols);
-      kept.push_back(temporary("muon.updated_params", Dtype::fp32, chunk * g.elements(), Category::communication));
-      alloc(kept.back());
+      if (made_late) alloc(kept.back());
       free(owned);
     }
     stash(std::move(kept), false);
@@ -328,6 +348,7 @@ class Layout {
       alloc(kept.back());
     }
     stashes_.push_back(std::move(kept));
+    released_ = false;
     if (stashes_.size() < sets()) {  // the steady state, reached after a few steps: two sets
       std::vector<std::int32_t> older;
       for (std::int32_t t : stashes_.back()) {
@@ -339,7 +360,10 @@ class Layout {
     }
   }
 
+  // Called at each collective: only the first of a step finds sets to let go.
   void release_stash() {
+    if (released_) return;
+    released_ = true;
     while (stashes_.size() >= sets() && !stashes_.empty()) {
       for (std::int32_t t : stashes_.front()) free(t);
       stashes_.erase(stashes_.begin());
@@ -395,7 +419,7 @@ class Layout {
   Program p_;
   std::vector<std::int32_t> state_, sums_;
   std::int32_t workspaces_[2] = {-1, -1}, scratch_[2] = {-1, -1}, loss_ = -1;
-  bool have_workspace_[2] = {false, false}, have_state_ = false;
+  bool have_workspace_[2] = {false, false}, have_state_ = false, released_ = false;
   std::vector<std::vector<std::int32_t>> stashes_;
   std::vector<std::pair<std::int32_t, MuonGroup>> later_;
 };
