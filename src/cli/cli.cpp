@@ -7,6 +7,7 @@
 
 #include "base/text.hpp"
 #include "cli/commands.hpp"
+#include "cli/doctor.hpp"
 #include "cli/options.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
@@ -32,6 +33,7 @@ class Command {
     if (o_.command == "explain") return explain();
     if (o_.command == "plan") return plan_command();
     if (o_.command == "table") return table_command();
+    if (o_.command == "doctor") return doctor_command();
     if (o_.command == "rule-of-thumb") return rule();
     if (o_.command == "list") return list();
     if (o_.command == "completions") return completion();
@@ -91,7 +93,7 @@ class Command {
     return f;
   }
 
-  Result<Machine> machine(const WorkloadFlags& w) {
+  Result<MachineFlags> machine_flags(const WorkloadFlags& w) const {
     MachineFlags f;
     f.gpu = o_.get("gpu");
     f.gpus = w.gpus;
@@ -102,6 +104,13 @@ class Command {
         f.*field = *size;
       }
     }
+    return f;
+  }
+
+  Result<Machine> machine(const WorkloadFlags& w) {
+    const auto given = machine_flags(w);
+    if (!given) return std::unexpected(given.error());
+    MachineFlags f = *given;
     if (f.gpu || f.memory) return machine_from_flags(f);
     const auto probe = env_.probe()->read();
     if (probe) return machine_from_probe(*probe, f);
@@ -178,6 +187,17 @@ class Command {
     if (json()) return print(report_json(*r));
     talk(assumptions_text(*r));
     return print(explain_text(*r, style_) + (o_.has("timeline") ? timeline_text(*r, style_) : ""));
+  }
+
+  // Flags and a pasted command tell what the log does not.
+  Result<int> doctor_command() {
+    const auto flags = workload_flags();
+    if (!flags) return std::unexpected(flags.error());
+    const auto machine = machine_flags(*flags);
+    if (!machine) return std::unexpected(machine.error());
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    return doctor({o_.positional, {*flags, *machine, options->allocator}, json()}, env_, style_);
   }
 
   Result<int> plan_command() {
@@ -291,7 +311,8 @@ class Command {
                         "  dryfit plan --gpu \"RTX 4090\"                        what should I run?\n"
                         "  dryfit check --depth 26 --device-batch-size 32      will this run fit?\n"
                         "  dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n"
-                        "  dryfit explain --depth 20 --gpu h100 --gpus 8       where every GiB goes\n\nCommands\n";
+                        "  dryfit explain --depth 20 --gpu h100 --gpus 8       where every GiB goes\n"
+                        "  dryfit doctor train.log                             why it died, and what to change\n\nCommands\n";
       for (const CommandSpec& c : commands()) out += fmt::format("  {:<14} {}\n", c.name, c.summary);
       return print(out + "\nEverywhere: --json, --color auto|always|never, --ascii, -q, -v\nExit status: 0 fits, 1 does not, 2 bad input, 70 internal error\n");
     }

@@ -15,13 +15,18 @@ namespace dryfit::cli {
 
 enum ExitStatus { kOk = 0, kDoesNotFit = 1, kBadInput = 2, kInternal = 70 };
 
+struct ReadProgress { std::int64_t done = 0, total = 0; double seconds = 0; };  // total 0: not known
+// Receives a file piece by piece; false ends the reading.
+using ReadSink = std::function<bool(std::string_view chunk, const ReadProgress& progress)>;
+
 struct Env {
   std::function<void(std::string_view)> out;                                   // stdout: data
   std::function<void(std::string_view)> err;                                   // stderr: talk
   std::function<std::optional<std::string>(const char*)> variable;             // environment
   std::function<std::unique_ptr<GpuProbe>()> probe;
   std::function<Result<void>(const std::string& path, std::string_view text)> write_file;  // whole or not at all
-  bool out_is_terminal = false;
+  std::function<Result<void>(const std::string& path, const ReadSink& sink)> stream_file;  // "-": stdin. Errors: "unreadable_file"
+  bool out_is_terminal = false, err_is_terminal = false;
   int width = 80;
 };
 

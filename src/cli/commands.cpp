@@ -21,6 +21,7 @@ constexpr CommandSpec kCommands[] = {
     {"check", "will exactly this run fit? exit 0: yes, 1: no", "  dryfit check --depth 26 --device-batch-size 32 --gpu h100 --gpus 8\n  dryfit check --gpu h100 -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n", {kModel, kRun, kMachine}},
     {"explain", "where every GiB goes, and when", "  dryfit explain --depth 20 --device-batch-size 8 --gpu 4090\n  dryfit explain --depth 20 --gpu h100 --gpus 8 --timeline --svg memory.svg\n", {kModel, kRun, kMachine}},
     {"table", "GPU x depth: the largest device batch that fits", "  dryfit table\n  dryfit table --gpu h100,b200 --depths 20,24,32 --gpus 8 --csv\n", {kTable, {}, {}}},
+    {"doctor", "it died, or the GPU idles: why, and what to change", "  dryfit doctor train.log                          a log, a traceback, or one line of either\n  ssh gpu1 cat train.log | dryfit doctor -\n  dryfit doctor train.log -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n  dryfit doctor oom.txt --depth 26 --device-batch-size 32 --gpus 8 --gpu h100 --json\n", {kModel, kRun, kMachine}},
     {"rule-of-thumb", "the seed's calculator, and the engine beside it", "  dryfit rule-of-thumb --gpu-memory-gb 24 --depth 24\n  dryfit rule-of-thumb\n", {kRule, {}, {}}},
     {"list", "gpus | models | versions", "  dryfit list gpus\n  dryfit list models\n  dryfit list versions\n", {{}, {}, {}}},
     {"completions", "bash | zsh | fish | powershell", "  source <(dryfit completions bash)\n", {{}, {}, {}}},

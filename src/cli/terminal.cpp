@@ -1,15 +1,18 @@
 // The real Env: streams, environment, terminal, files. A closed pipe ends quietly; a full disk does not.
 #include "cli/terminal.hpp"
 
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "base/text.hpp"
 
@@ -58,6 +61,31 @@ Result<void> write_file(const std::string& path, std::string_view text) {
   return {};
 }
 
+Result<void> stream_file(const std::string& path, const ReadSink& sink) {
+  const auto bad = [&](const std::string& what) { return fail("unreadable_file", "cannot read '" + path + "': " + what, "give the path of a text file, or - to read standard input", path); };
+  const int file = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return bad(std::strerror(errno));
+  struct stat info{};
+  const bool known = fstat(file, &info) == 0;
+  std::string problem = known && S_ISDIR(info.st_mode) ? "it is a folder" : "";
+  ReadProgress progress;
+  if (known && S_ISREG(info.st_mode)) progress.total = info.st_size;
+  std::vector<char> buffer(1 << 20);
+  const auto start = std::chrono::steady_clock::now();
+  while (problem.empty()) {
+    const ssize_t n = ::read(file, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) problem = std::strerror(errno);
+    if (n <= 0) break;
+    progress.done += n;
+    progress.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (!sink({buffer.data(), static_cast<std::size_t>(n)}, progress)) break;
+  }
+  if (path != "-") ::close(file);
+  if (!problem.empty()) return bad(problem);
+  return {};
+}
+
 }  // namespace
 
 Env real_env() {
@@ -71,7 +99,9 @@ Env real_env() {
   };
   env.probe = make_probe;
   env.write_file = write_file;
+  env.stream_file = stream_file;
   env.out_is_terminal = isatty(STDOUT_FILENO) != 0;
+  env.err_is_terminal = isatty(STDERR_FILENO) != 0;
   env.width = terminal_width();
   return env;
 }

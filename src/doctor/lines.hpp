@@ -31,6 +31,7 @@ class LineReader {
   std::int64_t bytes() const { return bytes_; }    // fed so far
   std::int64_t lines() const { return line_ - (at_line_start_ ? 1 : 0); }  // begun so far
   std::int64_t odd_bytes() const { return odd_; }  // control characters no text has, within the first MiB
+  bool binary() const { return examined_ >= (1 << 20) && odd_ * 3 > examined_; }  // no use in reading on
 
  private:
   void decide();

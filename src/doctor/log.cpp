@@ -270,6 +270,7 @@ void LogScanner::config(std::string_view text, std::int64_t number) {
   RunLog& r = run();
   first(r.vocab, "Vocab size:") || first(r.layers, "num_layers:") || first(r.layers, "\"n_layer\"") || first(r.heads, "num_heads:") || first(r.heads, "\"n_head\"") || first(r.kv_heads, "\"n_kv_head\"") ||
       first(r.kv_heads, "num_kv_heads:") || first(r.width, "\"n_embd\"") || first(r.width, "model_dim:") || first(r.seq_len, "\"sequence_len\"") || first(r.parameters, "Number of parameters:") || first(r.ranks, "world size:");
+  r.json_config = r.json_config || text.find("\"n_layer\"") != npos;
   if (text.starts_with("total ") && text.find(':') != npos && r.nanochat && !r.parameters) first(r.parameters, text.substr(0, text.find(':')));
   if (const std::size_t at = text.find("Tokens / micro-batch / rank:"); at != npos) {
     r.nanochat = true;

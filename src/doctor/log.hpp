@@ -48,7 +48,7 @@ struct Steps {
 // What one run printed of itself. Empty: it did not say.
 struct RunLog {
   std::int64_t id = 0, line = 0;                   // where it begins
-  bool nanochat = false;
+  bool nanochat = false, json_config = false;      // json_config: as nanochat prints it since 2026-02-05
   std::string command;                             // as pasted or traced by the shell
   std::int64_t command_line = 0;
   std::optional<std::int64_t> layers, heads, kv_heads, width, vocab, device_batch, seq_len, rank_tokens, all_tokens, total_batch, grad_accum, parameters, ranks;
@@ -90,6 +90,7 @@ class LogScanner {
 
   LogScanner();
   void feed(std::string_view bytes) { reader_.feed(bytes); }
+  bool binary() const { return reader_.binary(); }
   LogFacts finish();
 
  private:

@@ -1,0 +1,35 @@
+// What is known of the run that a log tells of: its workload, its machine, its allocator settings, from the training command, from what
+// nanochat printed of itself, from the failing card, and from what the user gave, which goes before all of them. Every value has a source.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "doctor/log.hpp"
+#include "machine/machine.hpp"
+#include "memory/allocator.hpp"
+#include "workload/workload.hpp"
+
+namespace dryfit {
+
+// From the command line of dryfit: flags, or a command pasted after --.
+struct Given {
+  WorkloadFlags flags;
+  MachineFlags machine;
+  std::optional<AllocatorConfig> allocator;
+};
+
+struct KnownRun {
+  std::optional<Workload> workload;          // none: the depth is not known
+  std::optional<Machine> machine;            // none: neither the card's name nor its memory is known
+  std::optional<AllocatorConfig> allocator;  // none: what nanochat sets
+  std::vector<std::string> sources;          // "the training command (line 3)", "nanochat's printed configuration"
+  std::vector<std::string> notes;            // what could not be used, and why
+  std::optional<Error> problem;              // why there is no workload although the depth is known
+};
+
+// event: the failure to explain; null when there is none.
+KnownRun known_run(const RunLog& run, const OomEvent* event, const Given& given);
+
+}  // namespace dryfit

@@ -1,0 +1,111 @@
+// The doctor's JSON. Order of fields as docs/schema/doctor.schema.json documents them. See doctor.hpp.
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "report/doctor.hpp"
+
+#ifndef DRYFIT_VERSION
+#define DRYFIT_VERSION "0"
+#endif
+
+namespace dryfit {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json bytes(const std::optional<Bytes>& b) { return b ? Json(b->count) : Json(); }
+Json amount(const std::optional<Amount>& a) { return a ? Json(a->bytes.count) : Json(); }
+Json number(const std::optional<double>& x) { return x ? Json(*x) : Json(); }
+Json whole(const std::optional<std::int64_t>& n) { return n ? Json(*n) : Json(); }
+Json text(const std::string& s) { return s.empty() ? Json() : Json(s); }
+Json strings(const std::vector<std::string>& list) {
+  Json out = Json::array();
+  for (const std::string& s : list) out.push_back(s);
+  return out;
+}
+Json shape_json(const Shape& s) {
+  Json out = Json::array();
+  for (std::uint8_t i = 0; i < s.rank; ++i) out.push_back(s.dim[i]);
+  return out;
+}
+
+Json message_json(const Oom& o) {
+  Json processes = Json::array();
+  for (const Tenant& t : o.processes) processes.push_back({{"pid", t.pid}, {"bytes", t.memory.bytes.count}});
+  return {{"wording", name_of(o.wording)}, {"backend", name_of(o.backend)}, {"torch", text(o.torch)}, {"device", whole(o.device)}, {"requested_bytes", amount(o.requested)}, {"total_bytes", amount(o.total)},
+          {"free_bytes", amount(o.free)}, {"allocated_bytes", amount(o.allocated)}, {"reserved_bytes", amount(o.reserved)}, {"idle_bytes", amount(o.idle)}, {"private_pools_bytes", amount(o.private_pools)},
+          {"allowed_bytes", amount(o.allowed)}, {"this_process_bytes", amount(o.this_process)}, {"other_allocations_bytes", amount(o.other_allocations)}, {"processes", processes}, {"detail", text(o.detail)}};
+}
+
+Json match_json(const TensorMatch& m) {
+  return {{"name", m.tensor.name()}, {"shape", shape_json(m.tensor.shape)}, {"dtype", name_of(m.tensor.dtype)}, {"bytes", m.tensor.bytes}, {"category", name_of(m.tensor.category)}, {"phase", m.phase}, {"part", m.part}, {"micro_step", m.micro_step},
+          {"event", m.op}, {"allocated_before_bytes", m.before.count}};
+}
+
+Json fix_json(const Fix& f) {
+  return {{"change", f.change}, {"saving_bytes", bytes(f.saving)}, {"process_bytes", bytes(f.process)}, {"verdict", f.verdict ? Json(name_of(*f.verdict)) : Json()}, {"step_time_ratio", number(f.step_time_ratio)}, {"speed", text(f.speed)},
+          {"identical_training", f.identical_training ? Json(*f.identical_training) : Json()}, {"needs_code_change", f.needs_code_change}, {"command", text(f.command)}, {"note", text(f.note)}};
+}
+
+Json failure_json(const Failure& f) {
+  Json holders = Json::array(), matches = Json::array(), fixes = Json::array(), ladder = Json::array(), others = Json::array(), frames = Json::array();
+  for (const Holder& h : f.holders) holders.push_back({{"name", h.name}, {"bytes", bytes(h.bytes)}, {"note", text(h.note)}});
+  for (const TensorMatch& m : f.matches) matches.push_back(match_json(m));
+  for (const Fix& x : f.fixes) fixes.push_back(fix_json(x));
+  for (const Fix& x : f.ladder) ladder.push_back(fix_json(x));
+  for (const FailureGroup& g : f.others) others.push_back({{"what", g.what}, {"count", g.count}, {"first_line", g.first_line}, {"ranks", g.ranks}});
+  for (const Frame& x : f.event.frames) frames.push_back({{"file", x.file}, {"line", x.line}, {"function", x.function}, {"code", text(x.code)}});
+  return {{"line", f.event.line}, {"quote", f.event.quote}, {"rank", whole(f.event.rank)}, {"message", message_json(f.event.oom)},
+          {"moment", {{"phase", name_of(f.phase)}, {"part", name_of(f.part)}, {"source", text(f.phase_source)}, {"steps_done", f.event.steps_done}}},
+          {"asked", f.asked ? Json{{"shape", f.asked->shape}, {"dtype", f.asked->dtype}} : Json()}, {"holders", holders}, {"matches", matches},
+          {"cause", {{"name", name_of(f.cause.cause)}, {"confidence", name_of(f.cause.confidence)}, {"summary", f.cause.summary}, {"evidence", strings(f.cause.evidence)}, {"also", strings(f.cause.also)}, {"not", strings(f.cause.not_this)}}},
+          {"fixes", fixes}, {"ladder", ladder}, {"others", others}, {"frames", frames}};
+}
+
+Json run_json(const Diagnosis& d) {
+  const RunLog& r = d.run;
+  Json memory = Json::array();
+  for (const MemorySeries& s : r.memory) memory.push_back({{"label", s.label}, {"readings", s.used.count()}, {"largest_bytes", static_cast<std::int64_t>(s.used.largest())}, {"grown_bytes", bytes(growth_of(s))}});
+  return {{"nanochat", r.nanochat}, {"command", text(r.command)}, {"steps_done", r.steps_done()}, {"steps_planned", whole(r.steps.planned)}, {"step_milliseconds", number(r.steps.milliseconds.median())},
+          {"tokens_per_second", number(r.steps.tokens_per_second.median())}, {"mfu", number(r.steps.mfu.median())}, {"peak_allocated_bytes", bytes(r.peak)}, {"memory", memory}};
+}
+
+Json workload_json(const KnownRun& known) {
+  if (!known.workload) return {};
+  const Workload& w = *known.workload;
+  const Run& run = w.run;
+  return {{"family", "nanochat"}, {"version", w.model.version.epoch}, {"depth", w.model.depth}, {"params", w.model.param_count()},
+          {"run", {{"device_batch_size", run.device_batch_size}, {"total_batch_size", run.total_batch_size}, {"max_seq_len", run.max_seq_len}, {"grad_accum_steps", run.grad_accum_steps}, {"world_size", run.world_size}, {"dtype", name_of(run.compute)}, {"fp8", run.fp8}}},
+          {"sources", strings(known.sources)}};
+}
+
+Json underuse_json(const Underuse& u) {
+  Json next = Json::array();
+  for (const Advice& a : u.next) next.push_back({{"change", a.change}, {"expected", a.expected}, {"command", text(a.command)}});
+  const Observation& s = u.seen;
+  return {{"verdict", name_of(u.verdict)}, {"summary", u.summary}, {"why", strings(u.why)},
+          {"seen", {{"used_bytes", bytes(s.used)}, {"total_bytes", bytes(s.total)}, {"allocated_peak_bytes", bytes(s.allocated_peak)}, {"utilization", number(s.utilization)}, {"power_watts", number(s.power_watts)}, {"power_limit_watts", number(s.power_limit_watts)},
+                    {"clock_mhz", number(s.clock_mhz)}, {"max_clock_mhz", number(s.max_clock_mhz)}, {"mfu", number(s.mfu)}, {"tokens_per_second", number(s.tokens_per_second)}, {"step_milliseconds", number(s.step_milliseconds)}, {"stalled_share", number(s.stalled_share)}}},
+          {"headroom_bytes", bytes(u.headroom)}, {"device_batch_size", whole(u.device_batch)}, {"largest_device_batch_size", whole(u.largest_device_batch)}, {"gain", number(u.gain)}, {"next", next}};
+}
+
+}  // namespace
+
+std::string doctor_json(const Diagnosis& d, const std::string& name) {
+  const char* finding = d.finding == Diagnosis::Finding::failure ? "failure" : d.finding == Diagnosis::Finding::healthy ? "healthy" : "nothing";
+  Json prediction, machine;
+  if (d.prediction) {
+    const Prediction& p = *d.prediction;
+    prediction = {{"allocated_bytes", p.allocated.count}, {"process_bytes", p.process.count}, {"usable_bytes", p.usable.count}, {"verdict", name_of(p.verdict)}, {"phase", p.peak_phase}, {"event", p.peak_event},
+                  {"allocated_at_request_bytes", bytes(p.at_request)}, {"unaccounted_bytes", bytes(p.unaccounted)},
+                  {"dies_at", p.dies_at ? match_json(*p.dies_at) : Json()}, {"dies_asking_bytes", bytes(p.dies_asking)}};
+  }
+  if (d.known.machine) machine = {{"gpu", d.known.machine->gpu.name}, {"gpus", d.known.machine->gpus}, {"total_bytes", d.known.machine->total.count}, {"usable_bytes", d.known.machine->usable().count}};
+  const Json out = {{"schema_version", 1}, {"dryfit", DRYFIT_VERSION}, {"source", {{"name", printable(name, 4096)}, {"bytes", d.bytes}, {"lines", d.lines}, {"encoding", name_of(d.encoding)}}}, {"finding", finding},
+                    {"failure", d.failure ? failure_json(*d.failure) : Json()}, {"underuse", d.underuse ? underuse_json(*d.underuse) : Json()}, {"run", run_json(d)}, {"workload", workload_json(d.known)}, {"machine", machine}, {"prediction", prediction}, {"notes", strings(d.notes)}};
+  return out.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace dryfit
