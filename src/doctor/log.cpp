@@ -48,7 +48,8 @@ std::optional<std::int64_t> number_after(std::string_view text, std::string_view
 std::string word_after(std::string_view text, std::string_view label) {
   const std::size_t at = text.find(label);
   if (at == npos) return {};
-  const std::string_view rest = trim(text.substr(at + label.size()));
+  std::string_view rest = text.substr(at + label.size());
+  rest.remove_prefix(std::min(rest.size(), rest.find_first_not_of(" \t\":=")));
   return printable(rest.substr(0, rest.find_first_of(" ,|\t)")), 120);
 }
 
@@ -242,7 +243,7 @@ void LogScanner::command(std::string_view text, std::int64_t number, Stream& str
   else --open_;
   words = trim(words);
   const bool more = words.ends_with("\\") && stream.command.size() < 8192;
-  if (more) words.remove_suffix(1);
+  if (more) words = trim(words.substr(0, words.size() - 1));
   stream.command += (open ? " " : "") + printable(words, 8192);
   if (more) {
     ++open_;
@@ -250,7 +251,7 @@ void LogScanner::command(std::string_view text, std::int64_t number, Stream& str
   }
   const std::string whole = std::move(stream.command);
   stream.command.clear();
-  if (whole == run().command) return;
+  if (whole == run().command || find_command(whole).empty()) return;
   if (!run().command.empty() || run().steps.seen > 0 || run().nanochat) begin_run(stream.command_line);
   run().command = whole;
   run().command_line = stream.command_line;

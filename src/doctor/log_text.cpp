@@ -56,7 +56,7 @@ std::string_view behind(std::string_view text, std::size_t at) {
 std::optional<double> labelled(std::string_view lower, std::initializer_list<std::string_view> labels, std::string_view* rest = nullptr) {
   for (std::string_view label : labels) {
     for (std::size_t at = lower.find(label); at != npos; at = lower.find(label, at + 1)) {
-      if (at > 0 && letter(lower[at - 1]) && letter(label[0])) continue;
+      if (at > 0 && word_char(lower[at - 1])) continue;
       const std::string_view text = behind(lower, at + label.size());
       std::size_t used = 0;
       const auto value = decimal(text, &used);
@@ -271,11 +271,16 @@ std::optional<StepLine> read_step(std::string_view line) {
   for (std::string_view evidence : {"loss", "tok/s", "tokens/s", "mfu", "train_time", "step_time", "dt:", "ms/it", "lr"}) is_step = is_step || contains(lower, evidence);
   if (!is_step || contains(lower, "resum") || contains(lower, "validation") || contains(lower, "val_") || contains(lower, "val loss") || contains(lower, "core metric") || !step_number(lower, out)) return std::nullopt;
   std::string_view rest;
-  out.milliseconds = labelled(lower, {"dt", "step_time", "step time", "iter time", "time"}, &rest);
+  out.milliseconds = labelled(lower, {"dt", "step_time", "step_avg", "step time", "iter time", "time"}, &rest);
   if (out.milliseconds && !trim(rest).starts_with("ms")) {
     out.milliseconds = trim(rest).starts_with("s") ? std::optional(*out.milliseconds * 1000) : std::nullopt;
   }
   out.tokens_per_second = labelled(lower, {"tok/sec", "tok/s", "tokens/sec", "tokens/s", "tokens_per_sec", "tokens per sec"});
+  if (const std::size_t at = lower.find(" tok"); !out.tokens_per_second && at != npos && contains(lower.substr(at, 12), "/s")) {  // "1,234 tokens/s"
+    std::size_t start = at;
+    while (start > 0 && (digit(lower[start - 1]) || lower[start - 1] == ',' || lower[start - 1] == '.')) --start;
+    out.tokens_per_second = decimal(std::string_view(lower).substr(start));
+  }
   out.mfu = labelled(lower, {"mfu"}, &rest);
   if (out.mfu) {
     if (*out.mfu > 1 || rest.starts_with("%") || contains(lower, "tok/sec")) *out.mfu /= 100;  // nanochat prints per cent
@@ -326,8 +331,9 @@ std::string_view find_command(std::string_view line) {
   }
   if (best == npos) return {};
   const std::string_view tail = line.substr(best);
-  const bool names_script = contains(tail, ".py") || contains(tail, " -m ");
-  if (!names_script || !contains(tail, "train")) return {};
+  const bool open = trim(tail).ends_with("\\");  // the script may stand on the next line
+  const bool names_script = (contains(tail, ".py") || contains(tail, " -m ")) && contains(tail, "train");
+  if (!names_script && !open) return {};
   while (best > 0 && line[best - 1] != ' ' && line[best - 1] != '"' && line[best - 1] != '\'') --best;  // "/usr/bin/torchrun"
   for (;;) {                                                                                          // assignments before it
     std::size_t end = best;

@@ -150,9 +150,9 @@ constexpr Phrase kPhrases[] = {
 // `"CUDA out of memory" in str(e)`, `except torch.OutOfMemoryError:`: code that speaks of failures and is none.
 bool is_code(std::string_view lower, std::size_t at, std::size_t size) {
   if (at > 0 && (lower[at - 1] == '"' || lower[at - 1] == '`')) return true;
-  const std::string_view head = trim(lower.substr(0, at));
-  for (std::string_view word : {"except", "except (", "isinstance(", "raise", "import", "catch"}) {
-    if (head.starts_with(word) || head.find(std::string(" ") + std::string(word) + " ") != npos) return true;
+  const std::string head = " " + std::string(trim(lower.substr(0, at))) + " ";
+  for (std::string_view word : {" except ", " except (", "isinstance(", " raise ", " import ", " catch "}) {
+    if (head.find(word) != npos) return true;
   }
   const char next = at + size < lower.size() ? lower[at + size] : ' ';
   return next == '(' || next == '"' || next == '_' || letter(next) || lower.find(" in str(") != npos;
