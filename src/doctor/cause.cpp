@@ -188,7 +188,8 @@ class Judge {
     if (libraries) also(said(*p_.own_outside, " of this process lie outside PyTorch's pool, ", library, " more than a CUDA context and its kernels take"));
     if (strangers) also(said(p_.rest, " are held by nobody the message names: another process, or a library"));
     if (pieces) also(said(p_.idle, " are reserved and unused, in pieces too small for the request"));
-    if (q_.prediction && q_.prediction->verdict == Verdict::wont_fit && q_.prediction->process > p_.total) {
+    const bool ran = q_.event.steps_done > 1;  // what ran fits, whatever the prediction says
+    if (!ran && q_.prediction && q_.prediction->verdict == Verdict::wont_fit && q_.prediction->process > p_.total) {
       set(Cause::too_big, Confidence::certain, said("the run needs ", q_.prediction->process, " and an empty card gives ", p_.total));
       return true;
     }
