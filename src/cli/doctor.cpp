@@ -49,6 +49,20 @@ std::unexpected<Error> not_a_log(FileKind kind, const std::string& path) {
   return fail("memory_snapshot", "'" + path + "' is a memory snapshot, which this dryfit cannot read yet", "give the training log or the traceback of the same run", path);
 }
 
+// Where the run comes from that the answer is about, and what was not given.
+std::string sources_text(const KnownRun& known) {
+  if (!known.workload) return "";
+  std::string out;
+  for (const std::string& s : known.sources) out += (out.empty() ? "the run: from " : ", ") + s;
+  if (!out.empty()) out += "\n";
+  for (const Assumption& a : known.workload->assumptions) {
+    std::string key = a.key;
+    std::ranges::replace(key, '_', '-');
+    out += fmt::format("using --{} {} ({})\n", key, a.value, a.source);
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& style) {
@@ -90,6 +104,7 @@ Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& st
     if (error.where.empty()) error.where = path;
     return std::unexpected(error);
   }
+  if (!request.json && !style.quiet) env.err(sources_text(diagnosis->known));
   env.out(request.json ? doctor_json(*diagnosis, path) : doctor_text(*diagnosis, path, style));
   return diagnosis->finding == Diagnosis::Finding::nothing ? kDoesNotFit : kOk;
 }

@@ -77,6 +77,10 @@ void name_tensor(Diagnosis& d, Failure& f, const Program& program, const Report&
   f.matches = match_request(program, query);
   if (f.matches.empty()) return;
   const TensorMatch& m = f.matches.front();
+  if (!m.reachable) {
+    d.notes.push_back("tensors of this size come later in the predicted run than this card would have let it: the run may differ from the one laid out here");
+    return;
+  }
   d.prediction->at_request = m.before;
   if (f.event.oom.allocated) d.prediction->unaccounted = f.event.oom.allocated->bytes - m.before;
   if (f.phase_source == "traceback" && f.part != Part::unknown) return;

@@ -223,7 +223,7 @@ class Fixes {
   void generic() {
     const bool gpu = oom_.backend != Backend::host;
     if (!gpu) return;
-    Fix half = in_words("half the device batch, twice the accumulation", "activations and logits halve; weights, gradients and optimizer state stay. With the model's numbers dryfit predicts the rest: add --depth N, or the training command after --", halved_command(run_.command));
+    Fix half = in_words("half the device batch, twice the accumulation", "activations and logits halve; weights, gradients and optimizer state stay. for nanochat dryfit predicts how much: add --depth N, or the training command after --", halved_command(run_.command));
     half.identical_training = true;
     half.speed = "a little slower: more, smaller micro-steps";
     add(std::move(half));
@@ -284,9 +284,7 @@ class Fixes {
     add(in_words("find what stays", "usual suspects: losses summed without .item(), outputs kept in a list, graphs kept by retain_graph=True, caches of evaluation"));
     add(in_words("record who allocates", "call torch.cuda.memory._record_memory_history() at the start and torch.cuda.memory._dump_snapshot(\"snapshot.pickle\") after a few dozen steps", "dryfit doctor snapshot.pickle"));
     add(in_words("watch it grow", "a healthy run is flat from its second step on", "nvidia-smi --query-gpu=memory.used,memory.total --format=csv -l 1"));
-    Fix longest = in_words("if batches differ in length: run the longest first", "a run that survives its longest batch survives the others");
-    longest.identical_training = false;
-    if (!run_.nanochat) add(std::move(longest));
+    if (!run_.nanochat) add(in_words("if batches differ in length: run the longest first", "a run that survives its longest batch survives the others"));
   }
 
   void evaluation() {

@@ -18,7 +18,7 @@ void from_command(const RunLog& run, WorkloadFlags& flags, std::optional<std::st
   const auto pasted = words ? parse_pasted_command(*words) : Result<PastedCommand>(std::unexpected(words.error()));
   const std::string where = "the training command (line " + std::to_string(run.command_line) + ")";
   if (!pasted) {
-    out.notes.push_back(where + " could not be used: " + pasted.error().message);
+    if (run.nanochat || run.command.find("nanochat") != std::string::npos || run.command.find(" scripts.") != std::string::npos) out.notes.push_back(where + " could not be used: " + pasted.error().message);
     return;
   }
   flags = pasted->flags;

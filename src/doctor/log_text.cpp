@@ -281,7 +281,7 @@ std::optional<StepLine> read_step(std::string_view line) {
     while (start > 0 && (digit(lower[start - 1]) || lower[start - 1] == ',' || lower[start - 1] == '.')) --start;
     out.tokens_per_second = decimal(std::string_view(lower).substr(start));
   }
-  out.mfu = labelled(lower, {"mfu"}, &rest);
+  out.mfu = labelled(lower, {"bf16_mfu", "mfu"}, &rest);
   if (out.mfu) {
     if (*out.mfu > 1 || rest.starts_with("%") || contains(lower, "tok/sec")) *out.mfu /= 100;  // nanochat prints per cent
     if (*out.mfu <= 0 || *out.mfu > 1) out.mfu.reset();                                       // 0: unknown GPU

@@ -52,22 +52,25 @@ std::vector<TensorMatch> match_request(const Program& program, const RequestQuer
     fits[i] = bytes > Bytes(0) && query.requested.may_be(query.as_requested ? bytes : rounding.alloc_size(rounding.round_size(bytes)));
   }
   const auto distance = [&](const TensorMatch& m) { return query.allocated ? std::llabs((m.before - query.allocated->bytes).count) : 0; };
-  std::int64_t live = 0;
+  std::int64_t live = 0, highest = 0;
+  // a run that had needed more before would have died there
+  const std::int64_t most_before = query.allocated ? (query.allocated->bytes + query.requested.bytes).count / 100 * 102 : Bytes::kMax;
   for (std::size_t i = 0; i < program.events.size(); ++i) {
     const Event& e = program.events[i];
     const auto index = static_cast<std::size_t>(e.tensor);
     const std::int64_t bytes = block_bytes(program.tensors[index].bytes);
     if (e.kind == Event::Kind::alloc && fits[index]) {
       const Segment& s = program.segment_of(static_cast<std::int32_t>(i));
-      TensorMatch match{program.tensors[index], s.phase, s.part, program.tensors[static_cast<std::size_t>(e.op)].name(), s.micro_step, Bytes(live)};
+      TensorMatch match{program.tensors[index], s.phase, s.part, program.tensors[static_cast<std::size_t>(e.op)].name(), s.micro_step, Bytes(live), highest <= most_before};
       const auto known = std::ranges::find_if(found, [&](const TensorMatch& m) { return same_tensor(m, match); });
       if (known == found.end()) found.push_back(std::move(match));
-      else if (distance(match) < distance(*known)) *known = std::move(match);
+      else if (std::pair(!match.reachable, distance(match)) < std::pair(!known->reachable, distance(*known))) *known = std::move(match);
     }
     live += e.kind == Event::Kind::alloc ? bytes : -bytes;
+    highest = std::max(highest, live);
   }
   std::ranges::stable_sort(found, {}, [&](const TensorMatch& m) {
-    return std::tuple(!part_agrees(query.part, m.part), !phase_agrees(query.phase, m.phase), distance(m));
+    return std::tuple(!part_agrees(query.part, m.part), !m.reachable, !phase_agrees(query.phase, m.phase), distance(m));
   });
   if (found.size() > most) found.resize(most);
   return found;

@@ -16,6 +16,7 @@ struct TensorMatch {
   std::string phase, part, op;   // of the predicted run: "train_step", "backward", "logits"
   std::int32_t micro_step = 0;
   Bytes before;                  // allocated in the prediction when the request comes
+  bool reachable = true;         // the prediction needed no more before that moment than the message says was there
 };
 
 struct RequestQuery {

@@ -92,7 +92,7 @@ class Judge {
       if (masks) out_.next.push_back({"--window-pattern L", "unknown, often large: without FlashAttention 3 sliding windows run through masks", with_window()});
       else out_.next.push_back({"profile one step: torch.profiler, or nsys", "unknown", ""});
     }
-    if (has_room() && machine_) out_.next.push_back({"a deeper model", "not faster, but the card earns its rent", "dryfit plan --gpu \"" + machine_->gpu.name + "\"" + (machine_->gpus > 1 ? " --gpus " + std::to_string(machine_->gpus) : "")});
+    if (has_room() && machine_) out_.next.push_back({"a deeper model", "none in tokens/s: the memory goes into a larger model", "dryfit plan --gpu \"" + machine_->gpu.name + "\"" + (machine_->gpus > 1 ? " --gpus " + std::to_string(machine_->gpus) : "")});
     if (out_.verdict == Underuse::Verdict::room_in_memory && !s_.utilization) out_.next.push_back({"see whether the GPU waits for data", "unknown: a log does not show it", "nvidia-smi --query-gpu=utilization.gpu,memory.used,power.draw,clocks.sm --format=csv -l 1"});
   }
 

@@ -19,6 +19,7 @@ class WordFilter {
   std::vector<std::uint32_t> next_;   // [state + byte] -> state; states count in steps of 256
   std::vector<std::uint32_t> bits_;   // of states from accepting_ on
   std::uint32_t accepting_ = 0;
+  std::size_t longest_ = 0;
 };
 
 }  // namespace dryfit

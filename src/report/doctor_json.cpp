@@ -41,7 +41,7 @@ Json message_json(const Oom& o) {
 
 Json match_json(const TensorMatch& m) {
   return {{"name", m.tensor.name()}, {"shape", shape_json(m.tensor.shape)}, {"dtype", name_of(m.tensor.dtype)}, {"bytes", m.tensor.bytes}, {"category", name_of(m.tensor.category)}, {"phase", m.phase}, {"part", m.part}, {"micro_step", m.micro_step},
-          {"event", m.op}, {"allocated_before_bytes", m.before.count}};
+          {"event", m.op}, {"allocated_before_bytes", m.before.count}, {"reachable", m.reachable}};
 }
 
 Json fix_json(const Fix& f) {

@@ -106,7 +106,7 @@ std::string asked_note(const Failure& f) {
     return small ? "a small tensor: the card was simply full" : "";
   }
   const TensorMatch& m = f.matches.front();
-  std::string out = fmt::format("= {} [{}]: {}, {} of {}", name_of(m.tensor.dtype), shape_of(m.tensor), m.tensor.name(), m.part, m.phase);
+  std::string out = fmt::format("{} {} [{}]: {}, {} of {}", m.reachable ? "=" : "the size of", name_of(m.tensor.dtype), shape_of(m.tensor), m.tensor.name(), m.part, m.phase);
   std::vector<std::string> same;
   for (std::size_t i = 1; i < f.matches.size(); ++i) {
     const std::string name = f.matches[i].tensor.role;
@@ -166,8 +166,9 @@ std::string ladder_text(const Failure& f, bool numbers, const Style& style) {
   if (!numbers) return "\n" + paragraph("then", "a smaller device batch still: 4, 2, 1; shorter sequences: 1024, 512; a smaller model; check for leaks: " + f.ladder.back().command, style);
   std::string out = "\nthe ladder\n";
   for (const Fix& rung : f.ladder) {
-    const std::string effect = effect_of(rung);
-    out += fmt::format("  {:<36}  {}\n", rung.change, wrapped(effect.empty() ? rung.note : effect, 40, style));
+    std::string effect = effect_of(rung);
+    if (!effect.empty() && rung.identical_training) effect += *rung.identical_training ? ", same training" : ", other training";
+    out += fmt::format("  {:<24}  {}\n", rung.change, wrapped(effect.empty() ? rung.note : effect, 28, style));
   }
   return out;
 }
@@ -205,7 +206,7 @@ std::string failure_text(const Diagnosis& d, const std::string& name, const Styl
   const std::size_t most = style.quiet ? 1 : style.verbose ? f.fixes.size() : 4;
   for (std::size_t i = 0; i < f.fixes.size() && i < most; ++i) out += fix_text(f.fixes[i], i + 1, style);
   if (!style.quiet && !f.ladder.empty()) out += ladder_text(f, d.known.workload.has_value() && d.prediction.has_value(), style);
-  if (!d.known.workload && !f.ladder.empty()) out += fmt::format("\nnext: dryfit doctor {} --depth N ... (or: -- the training command) names the tensor and puts numbers to each fix\n", name == "(stdin)" ? "-" : name);
+  if (!d.known.workload && !f.ladder.empty() && !style.quiet) out += fmt::format("\nnext: if this is nanochat, dryfit doctor {} --depth N ... (or: -- the training command)\n      names the tensor and puts numbers to each fix\n", name == "(stdin)" ? "-" : name);
   return out;
 }
 

@@ -1,12 +1,14 @@
 """Every wrong input: exit 2, a message and a hint on stderr (or JSON on stdout with --json), nothing half written."""
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
 
 DRYFIT = os.environ["DRYFIT"]
 GPU = ["--gpu", "h100"]
+LOG = str(pathlib.Path(__file__).resolve().parent.parent / "doctor" / "logs" / "first_step.log")
 CASES = [
     ["chekc"], ["check", "--dept", "4", *GPU], ["check", "--depth", *GPU], ["check", "--depth", "", *GPU], ["check", "--depth", "nan", *GPU], ["check", "--depth", "1e30", *GPU],
     ["check", "--depth", "99999999999999999999", *GPU], ["check", "--depth", "-4", *GPU], ["check", "--depth=0", *GPU], ["check", "--depth", "4.5", *GPU], ["check", "--gpu", "h10O"],
@@ -17,6 +19,8 @@ CASES = [
     ["check", *GPU, "--"], ["check", *GPU, "--", "ls"], ["check", *GPU, "--", "python -m scripts.base_train --dept=3"], ["check", *GPU, "--", "python", "-m", "scripts.chat_rl"],
     ["explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", "/nonexistent/x.svg"], ["explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", "/tmp"],
     ["table", "--gpu", "nope"], ["table", "--depths", "a,b"], ["rule-of-thumb", "--gpu-memory-gb", "nan"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--depth", "0"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--seq-len", "0"],
+    ["doctor"], ["doctor", "/nonexistent/train.log"], ["doctor", "/tmp"], ["doctor", "/dev/null"], ["doctor", "/dev/zero"], ["doctor", "/bin/ls"], ["doctor", "a", "b"], ["doctor", LOG, "--gpu", "h10O"], ["doctor", LOG, "--depth", "x"],
+    ["doctor", LOG, "--depth", "26", "--device-batch-size", "3", *GPU], ["doctor", LOG, "--alloc-conf", "nonsense:1"], ["doctor", LOG, "--dept", "3"], ["doctor", LOG, "--", "ls"], ["doctor", "-", "--memory", "12parsecs"],
     ["list"], ["list", "gpu"], ["completions", "tcsh"], ["help", "chekc"],
 ]
 failures = []

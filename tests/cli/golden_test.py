@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-DRYFIT = os.environ.get("DRYFIT", "build/release/dryfit")
+DRYFIT = os.path.abspath(os.environ.get("DRYFIT", "build/release/dryfit"))
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "golden" / "cli"
 SCREENS = {
     "help": ["help"], "help_check": ["help", "check"], "help_explain": ["explain", "--help"], "version": ["version"],
@@ -21,10 +21,15 @@ SCREENS = {
     "plan_json": ["plan", "--gpu", "rtx 3060", "--depth", "12", "--json"],
     "table": ["table"], "table_csv": ["table", "--gpu", "h100,b200", "--depths", "20,24", "--gpus", "8", "--csv"], "table_json": ["table", "--gpu", "3090", "--depths", "12", "--json"],
     "rule_24": ["rule-of-thumb", "--gpu-memory-gb", "24", "--depth", "24"], "rule_tiny": ["rule-of-thumb", "--gpu-memory-gb", "2"], "rule_examples": ["rule-of-thumb"], "rule_json": ["rule-of-thumb", "--gpu-memory-gb", "24.0", "--json"],
-    "list_models": ["list", "models"], "list_versions": ["list", "versions"], "error_gpu": ["check", "--gpu", "h10O"], "error_json": ["check", "--gpu", "h10O", "--json"],
+    "list_models": ["list", "models"], "list_versions": ["list", "versions"], "error_gpu": ["check", "--gpu", "h10O"], "help_doctor": ["help", "doctor"],
+    "doctor_first_step": ["doctor", "tests/doctor/logs/first_step.log"], "doctor_first_step_json": ["doctor", "tests/doctor/logs/first_step.log", "--json"], "doctor_fragmentation": ["doctor", "tests/doctor/logs/fragmentation.txt"],
+    "doctor_with_flags": ["doctor", "tests/doctor/logs/neighbour.txt", "--depth", "20", "--device-batch-size", "16", "--gpus", "1", "--gpu", "h100"], "doctor_leak": ["doctor", "tests/doctor/logs/leak.log", "--quiet"],
+    "doctor_idle": ["doctor", "tests/doctor/logs/idle.log"], "doctor_idle_json": ["doctor", "tests/doctor/logs/idle.log", "--json"], "doctor_nothing": ["doctor", "LICENSE"], "doctor_missing": ["doctor", "no_such.log"],
+    "error_json": ["check", "--gpu", "h10O", "--json"],
 }
 environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "NANOCHAT_DTYPE", "DRYFIT_PROBE")}
 update = "--update" in sys.argv
+os.chdir(FOLDER.parent.parent.parent)  # screens name files as a user at the top of the repository would
 FOLDER.mkdir(parents=True, exist_ok=True)
 failures = 0
 for name, words in SCREENS.items():

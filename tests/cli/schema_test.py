@@ -19,6 +19,7 @@ LIVE = [
     ("report", ["explain", "--depth", "4", "--device-batch-size", "8", "--gpu", "b200", "--gpus", "8", "--fp8"]), ("report", ["explain", "--nanochat", "E1", "--depth", "8", "--gpu", "a100 80gb", "--gpus", "8"]),
     ("plan", ["plan", "--gpu", "4090"]), ("plan", ["plan", "--memory", "1GiB"]), ("table", ["table", "--gpu", "t4,h200", "--depths", "4,32"]),
     ("rule-of-thumb", ["rule-of-thumb", "--gpu-memory-gb", "24"]), ("rule-of-thumb", ["rule-of-thumb", "--gpu-memory-gb", "0.5"]), ("error", ["check", "--gpu", "nope"]),
+    *(("doctor", ["doctor", str(path)]) for path in sorted((ROOT / "tests" / "doctor" / "logs").glob("*.*")) if path.suffix in (".log", ".txt")), ("doctor", ["doctor", str(ROOT / "LICENSE")]), ("error", ["doctor", "/nonexistent"]),
 ]
 failures = 0
 checked = 0
@@ -40,7 +41,7 @@ for kind, words in LIVE:
 for path in (ROOT / "tests" / "golden" / "cli").glob("*json*.txt"):
     body = path.read_text().split("--- stdout\n", 1)[1].split("--- stderr\n", 1)[0]
     document = json.loads(body)
-    kind = next(k for k, field in {"error": "error", "plan": "plans", "table": "rows", "rule-of-thumb": "seed", "report": "verdict"}.items() if field in document)
+    kind = next(k for k, field in {"error": "error", "doctor": "finding", "plan": "plans", "table": "rows", "rule-of-thumb": "seed", "report": "verdict"}.items() if field in document)
     validate(kind, document, path.name)
 # the same report must be refused once a field is of the wrong kind
 wrong = json.loads(subprocess.run([DRYFIT, *LIVE[0][1], "--json"], capture_output=True, text=True).stdout)

@@ -100,7 +100,7 @@ TEST(Lines, HoldsLittle) {
 TEST(WordFilter, FindsWhatASearchFinds) {
   rc::check([] {
     const auto words = *rc::gen::nonEmpty(rc::gen::container<std::vector<std::string>>(rc::gen::nonEmpty(rc::gen::container<std::string>(rc::gen::element('a', 'b', 'C', '\0')))));
-    const auto text = *rc::gen::container<std::string>(rc::gen::element('a', 'b', 'c', 'A', 'B', '\0', 'x'));
+    const auto text = *rc::gen::container<std::string>(rc::gen::element('a', 'b', 'c', 'A', 'B', '\0', 'x')) + std::string(*rc::gen::inRange<std::size_t>(0, 60), 'x') + words[0] + std::string(*rc::gen::inRange<std::size_t>(0, 60), 'x');
     std::vector<WordFilter::Word> table;
     std::uint32_t expected = 0;
     for (std::size_t i = 0; i < words.size(); ++i) {
