@@ -92,7 +92,7 @@ with tempfile.TemporaryDirectory() as folder:
         print(f"no pseudo-terminals here: {problem}")
     if primary is not None:
         for on_terminal in (True, False):
-            process = subprocess.Popen([DRYFIT, "doctor", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=secondary if on_terminal else subprocess.PIPE)
+            process = subprocess.Popen([DRYFIT, "doctor", "-", "--json"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=secondary if on_terminal else subprocess.PIPE)
             process.stdin.write(text.encode())
             process.stdin.flush()
             for _ in range(3):
