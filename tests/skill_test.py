@@ -3,10 +3,12 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 
-DRYFIT = os.environ["DRYFIT"]
+DRYFIT = os.path.abspath(os.environ["DRYFIT"])
 SKILL = pathlib.Path(__file__).resolve().parent.parent / "skills" / "config-memory"
 failures = []
 
@@ -30,8 +32,11 @@ for target in re.findall(r"\]\(([^)]+)\)", text):
 expect(os.access(SKILL / "scripts" / "ensure_dryfit.sh", os.X_OK), "ensure_dryfit.sh is not executable")
 commands = re.findall(r"^\s*(dryfit .+)$", "\n".join(re.findall(r"```bash\n(.*?)```", text, re.S)), re.M)
 expect(len(commands) >= 5, f"only {len(commands)} commands")
+expect(any(c.startswith("dryfit doctor") for c in commands), "no word on what to do after a failure")
+folder = tempfile.TemporaryDirectory()  # where the user's train.log lies
+shutil.copy(SKILL.parent.parent / "tests" / "doctor" / "logs" / "first_step.log", os.path.join(folder.name, "train.log"))
 for command in commands + ["dryfit list gpus 4090", "dryfit plan --gpu h100 --gpus 8 --depth 24"]:
-    done = subprocess.run([DRYFIT, *shlex.split(command)[1:]], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([DRYFIT, *shlex.split(command)[1:]], capture_output=True, text=True, timeout=60, cwd=folder.name)
     expect(done.returncode in (0, 1) and done.stdout, f"{command}: exit {done.returncode} {done.stderr[-200:]}")
 for line in failures:
     print("FAILED", line)
