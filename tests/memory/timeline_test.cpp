@@ -56,7 +56,9 @@ TEST(Reserved, allocatorNeverCountsLessThanTheTensors) {
     EXPECT_GE(r.peak.allocated, peak) << conf;
     EXPECT_GE(r.peak.reserved, r.peak.allocated) << conf;
     // expandable segments split every block to the byte; ordinary ones leave up to 1 MiB in it, and count it
-    if (std::string_view(conf).starts_with("expandable")) EXPECT_EQ(r.peak.allocated, peak);
+    if (std::string_view(conf).starts_with("expandable")) {
+      EXPECT_EQ(r.peak.allocated, peak);
+    }
     EXPECT_FALSE(r.out_of_memory);
     EXPECT_TRUE(simulate_reserved(p, *parse_alloc_conf(conf), peak - mib(64)).out_of_memory) << conf;
   }
