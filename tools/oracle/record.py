@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Records every case of cases.py that is not there yet, then writes the goldens. record.sh sets up what it needs and calls it.
+
+`record.py --trees DIR --raw DIR --golden DIR [--only TEXT]`: one process per commit (nanochat's package has one name). A raw file per
+case lies in --raw, so an interrupted run goes on where it stopped; delete a raw file to record it again.
+"""
+import argparse
+import pathlib
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def record_here(commit, attention, names, trees, raw):
+    """In a process of its own: the cases of one commit and one attention. Imports torch."""
+    sys.path[:0] = [str(HERE), str(trees / commit)]
+    import cases
+    import pack
+    import session
+    import torch
+
+    for case in [*cases.seen(), *cases.unseen()]:
+        if case.name() not in names:
+            continue
+        began = time.monotonic()
+        run = session.Run(case)
+        run.record()
+        text = pack.line(pack.pack(case, torch.__version__.split("+")[0], run.tracker))
+        (raw / f"{case.name()}.part").write_text(text, encoding="utf-8")
+        (raw / f"{case.name()}.part").rename(raw / f"{case.name()}.json")
+        print(f"{case.name()}  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def wanted(only, raw):
+    import cases
+    return [c for c in [*cases.seen(), *cases.unseen()] if only in c.name() and not (raw / f"{c.name()}.json").exists()]
+
+
+def record_all(arguments):
+    """One child per (commit, attention, several GPUs or not, whole steps or not): what can share a process does."""
+    groups = {}
+    for case in wanted(arguments.only, arguments.raw):
+        alone = case.name() if case.kind == "step" else ""  # optimizers compile at import: a process each
+        groups.setdefault((case.commit, case.attention, alone), []).append(case.name())
+    failed = []
+    for (commit, attention, _), names in sorted(groups.items()):
+        done = subprocess.run([sys.executable, __file__, "--trees", arguments.trees, "--raw", arguments.raw, "--golden", arguments.golden,
+                               "--child", commit, attention, *names], check=False)
+        if done.returncode:
+            failed += [n for n in names if not (arguments.raw / f"{n}.json").exists()]
+    return failed
+
+
+def write_goldens(raw, golden):
+    import cases
+    for file, listed in (("recordings.jsonl", cases.seen()), ("unseen.jsonl", cases.unseen())):
+        lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed if (raw / f"{c.name()}.json").exists()]
+        (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
+        print(f"{golden / file}: {len(lines)} of {len(listed)} recordings", file=sys.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("trees", "raw", "golden"):
+        parser.add_argument(f"--{name}", type=pathlib.Path, required=True)
+    parser.add_argument("--only", default="", help="record only cases whose name contains this")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.raw.mkdir(parents=True, exist_ok=True)
+    if arguments.child:
+        commit, attention, *names = arguments.child
+        record_here(commit, attention, set(names), arguments.trees, arguments.raw)
+        return 0
+    failed = record_all(arguments)
+    write_goldens(arguments.raw, arguments.golden)
+    for name in failed:
+        print(f"not recorded: {name}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

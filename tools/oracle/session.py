@@ -1,0 +1,214 @@
+"""nanochat of one commit, run under FakeTensorMode the way its own scripts/base_train.py runs it.
+
+One commit per process: the package is called `nanochat` in all of them. Everything is nanochat's own code and PyTorch's; only kernels
+do not run, and the data are empty tensors of the right shape. Segments are marked in the tracker.
+"""
+import contextlib
+import functools
+import gc
+import importlib
+import inspect
+import os
+
+import hopper  # noqa: F401  (before anything asks torch.cuda)
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import attention3
+import collectives
+from compiled import Compiled
+from tracker import Tracker
+
+
+class Run:
+    """The state of one training process. `tracker` holds what was recorded."""
+
+    def __init__(self, case):
+        self.case = case
+        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.tracker = Tracker()
+        self._world()
+        self.gpt = self._import()
+        self.autocast = self._autocast()
+
+    # -- what surrounds the model
+
+    def _world(self):
+        self.shelf = collectives.install(self.case.gpus) if self.case.gpus > 1 else None
+
+    def _import(self):
+        """nanochat's modules, with torch.compile played and FlashAttention 3 standing in. The first import in the process decides."""
+        if self.case.attention == "fa3":
+            attention3.install()
+        torch.compile = self._compile
+        try:
+            gpt = importlib.import_module("nanochat.gpt")
+            for optional in ("nanochat.optim", "nanochat.muon", "nanochat.adamw"):
+                with contextlib.suppress(ModuleNotFoundError):
+                    importlib.import_module(optional)
+        finally:
+            torch.compile = hopper.REAL_COMPILE
+        return gpt
+
+    def _compile(self, function=None, **_options):
+        """The decorator. Whole optimizer steps (E1's DistAdamW.step) stay eager: collectives with futures break the graph there."""
+        if function is None:
+            return self._compile
+        if function.__name__ == "step":
+            return function
+        compiled = Compiled(function, self.fake_mode, self.tracker)
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            return compiled(*args, **kwargs)
+
+        return call
+
+    def _autocast(self):
+        """bf16 autocast until nanochat deleted it (E5)."""
+        if hasattr(self.gpt, "Linear") and "weight.to" in inspect.getsource(self.gpt.Linear):
+            return contextlib.nullcontext
+        return functools.partial(torch.amp.autocast, "cuda", dtype=torch.bfloat16)
+
+    @contextlib.contextmanager
+    def watched(self):
+        with self.fake_mode, self.tracker:
+            yield self.tracker
+
+    # -- the model, as base_train builds it
+
+    def build(self):
+        case, width = self.case, self.case.depth * 64
+        heads = max(1, -(-width // 128))
+        settings = dict(sequence_len=case.length, vocab_size=case.vocab, n_layer=case.depth, n_head=heads, n_kv_head=heads, n_embd=width)
+        if "window_pattern" in inspect.signature(self.gpt.GPTConfig).parameters:
+            settings["window_pattern"] = case.window
+        with torch.device("meta"):
+            model = self.gpt.GPT(self.gpt.GPTConfig(**settings))
+        model.to_empty(device="cuda")
+        model.init_weights()
+        if case.fp8:
+            self._to_fp8(model)
+        gc.collect()
+        self.model = model
+        self.compiled = Compiled(model, self.fake_mode, self.tracker, self.autocast)
+        return model
+
+    @staticmethod
+    def _to_fp8(model):
+        fp8 = importlib.import_module("nanochat.fp8")
+
+        def wanted(module, _name):
+            return (isinstance(module, torch.nn.Linear) and module.in_features % 16 == 0 and module.out_features % 16 == 0
+                    and min(module.in_features, module.out_features) >= 128)
+
+        fp8.convert_to_float8_training(model, config=fp8.Float8LinearConfig.from_recipe_name("tensorwise"), module_filter_fn=wanted)
+
+    def optimizers(self):
+        if hasattr(self.model, "setup_optimizer"):
+            return [self.model.setup_optimizer()]
+        return self.model.setup_optimizers()
+
+    # -- data
+
+    def loader(self):
+        """Batches as nanochat's loader puts them on the GPU: views of one buffer since E4d, fresh tensors before."""
+        batch, length = self.case.batch, self.case.length
+        if "gpu_buffer" in self._loader_source():
+            buffer = torch.empty(2 * batch * length, dtype=torch.long, device="cuda")
+            inputs, targets = buffer[:batch * length].view(batch, length), buffer[batch * length:].view(batch, length)
+            while True:
+                yield inputs, targets
+        while True:
+            yield (torch.empty(batch, length, dtype=torch.int32, device="cuda"), torch.empty(batch, length, dtype=torch.int64, device="cuda"))
+
+    def _loader_source(self):
+        tree = os.path.dirname(self.gpt.__file__)
+        with open(os.path.join(tree, "dataloader.py"), encoding="utf-8") as source:
+            return source.read()
+
+    def clips_gradients(self):
+        tree = os.path.dirname(os.path.dirname(self.gpt.__file__))
+        with open(os.path.join(tree, "scripts", "base_train.py"), encoding="utf-8") as source:
+            return "clip_grad_norm_" in source.read()
+
+    def prepare(self, *args, **kwargs):
+        """Compiles before recording, so that nothing of tracing stands among the events."""
+        self.compiled.prepare(*args, **kwargs)
+        gc.collect()
+
+    # -- what is recorded
+
+    def compiled_step(self):
+        """Forward and backward of one micro-step, without gradients from before."""
+        with self.watched() as tracker:
+            tracker.mark("load")
+            self.build()
+            x, y = next(self.loader())
+            self.prepare(x, y)
+            tracker.mark("forward")
+            loss = self.compiled(x, y)
+            tracker.mark("backward")
+            loss.backward()
+            tracker.mark("end")
+
+    def optimizer_steps(self):
+        """Load, then two whole optimizer steps, as the training loop goes."""
+        with self.watched() as tracker:
+            tracker.mark("load")
+            model = self.build()
+            optimizers = self.optimizers()
+            batches = self.loader()
+            x, y = next(batches)
+            self.prepare(x, y)
+            for step in ("first_step", "train_step"):
+                for micro in range(self.case.accumulation):
+                    tracker.mark(f"{step} {micro + 1} forward")
+                    loss = self.compiled(x, y)
+                    train_loss = loss.detach()
+                    loss = loss / self.case.accumulation
+                    tracker.mark(f"{step} {micro + 1} backward")
+                    loss.backward()
+                    x, y = next(batches)
+                if self.clips_gradients():
+                    tracker.mark(f"{step} clip")
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                tracker.mark(f"{step} optimizer")
+                if self.shelf:
+                    self.shelf.step()
+                for optimizer in optimizers:
+                    optimizer.step()
+                tracker.mark(f"{step} zero_grad")
+                model.zero_grad(set_to_none=True)
+            tracker.mark("end")
+            del train_loss
+
+    def validation(self):
+        """One batch of evaluate_bpb: the compiled model without gradients, loss of each token."""
+        with self.watched() as tracker, torch.no_grad():
+            tracker.mark("load")
+            self.build()
+            x, y = next(self.loader())
+            self.prepare(x, y, loss_reduction="none")
+            tracker.mark("validation")
+            loss = self.compiled(x, y, loss_reduction="none")
+            tracker.mark("end")
+            del loss
+
+    def evaluation(self):
+        """CORE's forward_model on `batch` sequences of `length` tokens: eager, no gradients, logits handed out."""
+        core_eval = importlib.import_module("nanochat.core_eval")
+        with self.watched() as tracker:
+            tracker.mark("load")
+            model = self.build()
+            ids = torch.empty(self.case.batch, self.case.length, dtype=torch.int64, device="cuda")
+            tracker.mark("evaluation")
+            with self.autocast():
+                losses, predictions = core_eval.forward_model(model, ids)
+                tracker.mark("results")
+                del losses, predictions
+            tracker.mark("end")
+
+    def record(self):
+        {"compiled": self.compiled_step, "step": self.optimizer_steps, "validation": self.validation, "evaluation": self.evaluation}[self.case.kind]()

@@ -1,0 +1,102 @@
+"""Follows every storage on the (fake) GPU: when it is born, how large it is, when its last reference goes.
+
+The truth about lifetimes is Python's and C++'s own reference counting, watched through weak references to storages. Needs torch;
+knows nothing of models.
+"""
+from dataclasses import dataclass
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+
+def block(size):
+    """What PyTorch's caching allocator counts for a request (c10/cuda/CUDACachingAllocator.cpp)."""
+    return (size + 511) // 512 * 512
+
+
+@dataclass
+class Storage:
+    dtype: str
+    shape: tuple
+    bytes: int
+    label: str
+
+
+@dataclass
+class Event:
+    birth: bool
+    storage: int  # index into Tracker.storages
+    live: int     # bytes alive afterwards, in blocks
+
+
+class Tracker(TorchDispatchMode):
+    """Active as a mode it sees every eager op; compiled functions report their buffers through `born` and `poll`."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages, self.events, self.marks = [], [], []
+        self.live = self.peak = 0
+        self._alive = {}  # address of the storage -> (weak reference, index)
+
+    @classmethod
+    def is_infra_mode(cls):
+        """Dynamo leaves functions alone that run under modes it does not know; it may go on under this one."""
+        return True
+
+    def mark(self, name):
+        """What follows belongs to the segment `name`."""
+        self.poll()
+        self.marks.append((name, len(self.events)))
+
+    def adopt(self, tensors, label):
+        """Storages that exist already, such as parameters."""
+        for tensor in tensors:
+            self.born(tensor, label)
+
+    def born(self, tensor, label):
+        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cuda":
+            return
+        storage = tensor.untyped_storage()
+        if storage.nbytes() == 0:
+            return
+        known = self._alive.get(storage._cdata)
+        if known and not known[0].expired():
+            return
+        if known:
+            self._dead(storage._cdata)
+        size = storage.nbytes()
+        self.storages.append(Storage(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), size, label))
+        self._alive[storage._cdata] = (StorageWeakRef(storage), len(self.storages) - 1)
+        self.live += block(size)
+        self.peak = max(self.peak, self.live)
+        self.events.append(Event(True, len(self.storages) - 1, self.live))
+
+    def _dead(self, address):
+        _, index = self._alive.pop(address)
+        self.live -= block(self.storages[index].bytes)
+        self.events.append(Event(False, index, self.live))
+
+    def poll(self):
+        """Notes every storage that has died since."""
+        for address in [a for a, (reference, _) in self._alive.items() if reference.expired()]:
+            self._dead(address)
+
+    def poll_one(self, address):
+        known = self._alive.get(address)
+        if known and known[0].expired():
+            self._dead(address)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.poll()
+        result = function(*args, **(kwargs or {}))
+        for value in tree_flatten(result)[0]:
+            self.born(value, str(function))
+        return result
+
+    def segments(self):
+        """(name, events) in order."""
+        self.poll()
+        ends = [start for _, start in self.marks[1:]] + [len(self.events)]
+        return [(name, self.events[start:end]) for (name, start), end in zip(self.marks, ends)]
