@@ -1,0 +1,105 @@
+"""One measured process: phases with their peaks, stages with what the driver shows, a summary of one step's allocations. Needs torch.
+
+Run by measure.py as `python JOB.py '<configuration as JSON>' RESULT_FILE DEVICE_USED_BEFORE`. Works on a CPU too (numbers of memory are
+then null), so that the code can be tried without a GPU.
+"""
+import contextlib
+import json
+import os
+import sys
+import time
+
+import torch
+
+import gpu
+import snapshots
+from configurations import Configuration
+
+
+class Meter:
+    def __init__(self, device, used_before):
+        self.device, self.used_before = device, used_before
+        self.on_gpu = device == "cuda"
+        self.phases, self.stages, self.extra = [], [], {}
+        self.step_seconds = None
+
+    def _sync(self):
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    @contextlib.contextmanager
+    def phase(self, name):
+        """Peaks between here and the end of the block."""
+        self._sync()
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        yield
+        self._sync()
+        entry = {"name": name, "seconds": time.perf_counter() - began}
+        if self.on_gpu:
+            entry.update(allocated=torch.cuda.max_memory_allocated(), reserved=torch.cuda.max_memory_reserved(), allocated_end=torch.cuda.memory_allocated())
+        self.phases.append(entry)
+        self.stage(name)
+
+    def stage(self, name):
+        """What the driver shows now."""
+        if not self.on_gpu:
+            return
+        self._sync()
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        own, all_used = gpu.process_used(local), gpu.device_used(local)
+        source = "nvml" if own is not None else "device"
+        if own is None and all_used is not None and self.used_before is not None:
+            own = all_used - self.used_before
+        reserved = torch.cuda.memory_reserved()
+        self.stages.append({"name": name, "process": own, "process_source": source, "device": all_used, "reserved": reserved,
+                            "allocated": torch.cuda.memory_allocated(), "context": None if own is None else own - reserved})
+
+    def result(self, outcome="ok", notes=""):
+        last = self.stages[-1] if self.stages else {}
+        most = [s["process"] for s in self.stages if s.get("process") is not None]
+        return {"outcome": outcome, "notes": notes, "allocated": max((p["allocated"] for p in self.phases if "allocated" in p), default=None),
+                "reserved": max((p["reserved"] for p in self.phases if "reserved" in p), default=None), "process": max(most, default=None),
+                "process_source": last.get("process_source", ""), "device": max((s["device"] for s in self.stages if s.get("device")), default=None),
+                "context": last.get("context"), "step_seconds": self.step_seconds, "phases": self.phases, "stages": self.stages, **self.extra}
+
+    def summarise_step(self, step):
+        """Allocations of one step: the peak within it and, by size, what is alive at that moment; the segments held."""
+        if not self.on_gpu:
+            step()
+            return
+        self._sync()
+        before = snapshots.blocks(torch.cuda.memory._snapshot())
+        torch.cuda.memory._record_memory_history(enabled="all", context=None, stacks="python", max_entries=400000)
+        step()
+        self._sync()
+        after = torch.cuda.memory._snapshot()
+        torch.cuda.memory._record_memory_history(enabled=None)
+        self.extra["snapshot"] = snapshots.summary(before, after["device_traces"][0], [s["total_size"] for s in after["segments"]])
+
+
+def out_of_memory(error):
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def main(run):
+    """run(configuration, meter) does the work. Writes the result file whatever happens but a kill."""
+    configuration = Configuration(**json.loads(sys.argv[1]))
+    used_before = None if sys.argv[3] == "unknown" else int(sys.argv[3])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    meter = Meter(device, used_before)
+    try:
+        run(configuration, meter)
+        result = meter.result()
+    except Exception as error:  # the row must say how it ended
+        lines = str(error).strip().splitlines()
+        result = meter.result("oom" if out_of_memory(error) else "error", f"{type(error).__name__}: {lines[0][:200] if lines else ''}")
+        if result["outcome"] == "error":
+            import traceback
+            traceback.print_exc()
+    if int(os.environ.get("RANK", 0)) == 0:
+        with open(sys.argv[2] + ".part", "w", encoding="utf-8") as sink:
+            json.dump(result, sink)
+        os.replace(sys.argv[2] + ".part", sys.argv[2])
+    return 0 if result["outcome"] in ("ok", "oom") else 1
