@@ -35,7 +35,7 @@ class Case:
 # Epoch (as in `dryfit list versions`) and the commit recorded for it.
 COMMITS = {
     "E1": "af82c3a",   # the speedruns of October 2025
-    "E3": "2c4473d",   # FlashAttention 3, windows, lambdas, Muon with a factored second moment
+    "E3": "b33e394",   # the end of 11 January: FlashAttention 3, windows, lambdas, Muon with a factored second moment
     "E3c": "6bb9240",  # Muon stacked by shape
     "E4g": "f41dd3c",  # value embeddings, autocast
     "E5": "1076f97",   # no autocast
@@ -72,6 +72,7 @@ def _compiled():
     yield _case("compiled", "E5", 24, 16, 2048)
     yield _case("compiled", "E4g", 24, 16, 2048, fp8=True)
     yield _case("compiled", "E7", 24, 16, 2048, fp8=True)
+    yield _case("step", "E5", 24, 16, 2048, gpus=8, accumulation=2)
 
 
 def _rest():

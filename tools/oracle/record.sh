@@ -7,7 +7,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-nanochat= python= only= work="$root/build/oracle"
+nanochat='' python='' only='' work="$root/build/oracle"
 while [ $# -gt 0 ]; do
   case "$1" in
     --nanochat) nanochat=$2; shift 2 ;;
