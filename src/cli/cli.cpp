@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "base/text.hpp"
 #include "cli/commands.hpp"
@@ -126,6 +127,7 @@ class Command {
 
   Result<EstimateOptions> estimate_options() const {
     EstimateOptions options;
+    options.threads = std::min(8U, std::max(1U, std::thread::hardware_concurrency()));
     const auto conf = o_.has("alloc-conf") ? o_.get("alloc-conf") : pasted_conf_;
     if (conf) {
       const auto parsed = parse_alloc_conf(*conf);
@@ -236,7 +238,9 @@ class Command {
       if (!n) return std::unexpected(n.error());
       depths.push_back(*n);
     }
-    const auto rows = table(machines, depths, *flags);
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    const auto rows = table(machines, depths, *flags, *options);
     if (!rows) return std::unexpected(rows.error());
     if (json()) return print(table_json(*rows));
     if (o_.has("csv")) return print(table_csv(*rows));

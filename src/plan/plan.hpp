@@ -9,6 +9,7 @@ struct EstimateOptions {
   std::optional<AllocatorConfig> allocator;  // none: what nanochat sets, where it takes effect
   bool alternatives = false;        // fill Report::alternatives
   bool timeline = false;            // fill Report::timeline
+  unsigned threads = 1;             // for plan and table: how many searches at once
 };
 
 // 95 % interval of the allocated peak around the derived one, from data/intervals.csv (written by dryfit-accuracy).

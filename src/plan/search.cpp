@@ -2,6 +2,7 @@
 // the answer itself is always a full estimate.
 #include <algorithm>
 
+#include "base/parallel.hpp"
 #include "base/text.hpp"
 #include "memory/timeline.hpp"
 #include "plan/plan.hpp"
@@ -58,6 +59,16 @@ Result<Workload> at_depth(WorkloadFlags flags, const Machine& machine, std::int6
   return make_nanochat_workload(flags);
 }
 
+Result<TableRow> table_row(const Machine& machine, std::int64_t depth, const WorkloadFlags& flags, const EstimateOptions& options) {
+  const auto workload = at_depth(flags, machine, depth);
+  if (!workload) return std::unexpected(workload.error());
+  const auto found = search_batch(*workload, machine, options);
+  if (!found) return std::unexpected(found.error());
+  TableRow row{machine.gpu.name, machine.usable(), depth, std::nullopt, std::nullopt};
+  if (*found) row.device_batch_size = (*found)->batch, row.allocated = (*found)->report.allocated.bytes;
+  return row;
+}
+
 }  // namespace
 
 Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
@@ -71,16 +82,22 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   std::vector<std::int64_t> depths(std::begin(kLadder), std::end(kLadder));
   if (flags.depth) depths = {*flags.depth};
   std::optional<Error> last;
-  for (std::int64_t depth : depths) {
-    const auto workload = at_depth(flags, machine, depth);
-    if (!workload) {
-      last = workload.error();
+  struct Answer { std::optional<Error> refused; Result<std::optional<Found>> found; };
+  std::vector<Answer> answers(depths.size());
+  for_each_until(depths.size(), options.threads, [&](std::size_t i) {
+    const auto workload = at_depth(flags, machine, depths[i]);
+    if (workload) answers[i].found = search_batch(*workload, machine, options);
+    else answers[i].refused = workload.error();
+    return !workload || (answers[i].found && *answers[i].found);  // where nothing fits, deeper models need more
+  });
+  for (Answer& answer : answers) {
+    if (answer.refused) {
+      last = answer.refused;
       continue;
     }
-    auto found = search_batch(*workload, machine, options);
-    if (!found) return std::unexpected(found.error());
-    if (!*found) break;  // deeper models need more
-    result.plans.push_back(std::move((*found)->report));
+    if (!answer.found) return std::unexpected(answer.found.error());
+    if (!*answer.found) break;
+    result.plans.push_back(std::move((*answer.found)->report));
   }
   if (result.plans.empty()) {
     if (last && flags.depth) return std::unexpected(*last);
@@ -97,17 +114,15 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
 }
 
 Result<std::vector<TableRow>> table(const std::vector<Machine>& machines, const std::vector<std::int64_t>& depths, const WorkloadFlags& flags, const EstimateOptions& options) {
+  std::vector<std::optional<Result<TableRow>>> answers(machines.size() * depths.size());
+  for_each_until(answers.size(), options.threads, [&](std::size_t i) {
+    answers[i] = table_row(machines[i / depths.size()], depths[i % depths.size()], flags, options);
+    return answers[i]->has_value();
+  });
   std::vector<TableRow> rows;
-  for (const Machine& machine : machines) {
-    for (std::int64_t depth : depths) {
-      const auto workload = at_depth(flags, machine, depth);
-      if (!workload) return std::unexpected(workload.error());
-      const auto found = search_batch(*workload, machine, options);
-      if (!found) return std::unexpected(found.error());
-      TableRow row{machine.gpu.name, machine.usable(), depth, std::nullopt, std::nullopt};
-      if (*found) row.device_batch_size = (*found)->batch, row.allocated = (*found)->report.allocated.bytes;
-      rows.push_back(std::move(row));
-    }
+  for (auto& answer : answers) {
+    if (!*answer) return std::unexpected(answer->error());
+    rows.push_back(std::move(**answer));
   }
   return rows;
 }

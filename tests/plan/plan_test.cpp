@@ -90,6 +90,21 @@ TEST(Plan, isOrderedAndChosenFits) {
   EXPECT_TRUE(none->plans.empty());
 }
 
+TEST(Plan, threadsDoNotChangeIt) {
+  for (const char* gpu : {"rtx 3060", "h100"}) {
+    EstimateOptions four;
+    four.threads = 4;
+    const auto one = plan({}, machine(gpu)), several = plan({}, machine(gpu), four);
+    ASSERT_TRUE(one && several);
+    ASSERT_EQ(one->plans.size(), several->plans.size());
+    EXPECT_EQ(one->chosen, several->chosen);
+    for (std::size_t i = 0; i < one->plans.size(); ++i) {
+      EXPECT_EQ(one->plans[i].command, several->plans[i].command);
+      EXPECT_EQ(one->plans[i].process.bytes, several->plans[i].process.bytes);
+    }
+  }
+}
+
 TEST(Launch, commandsRoundTrip) {
   rc::check("parsing what is printed gives the same workload", [] {
     WorkloadFlags f;

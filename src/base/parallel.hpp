@@ -1,0 +1,34 @@
+// A loop on several threads, for work that is a function of its index alone. Without threads (WebAssembly) it is a plain loop.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <vector>
+#ifndef __EMSCRIPTEN__
+#include <thread>
+#endif
+
+namespace dryfit {
+
+// Calls f(i) for i = 0 .. count-1 on up to `threads` threads, started in order; each call stands alone. Once a call returns false no later
+// index starts, but some may have: the caller looks at results in order and stops there too.
+template <class F>
+void for_each_until(std::size_t count, unsigned threads, F f) {
+  std::atomic<std::size_t> next{0}, end{count};
+  const auto work = [&] {
+    for (std::size_t i = next++; i < end; i = next++) {
+      if (f(i)) continue;
+      std::size_t now = end;
+      while (i + 1 < now && !end.compare_exchange_weak(now, i + 1)) {}
+    }
+  };
+#ifndef __EMSCRIPTEN__
+  std::vector<std::jthread> helpers;
+  for (unsigned t = 1; t < threads && t < count; ++t) helpers.emplace_back(work);
+#else
+  static_cast<void>(threads);
+#endif
+  work();
+}
+
+}  // namespace dryfit
