@@ -10,6 +10,7 @@
 #include "cli/commands.hpp"
 #include "cli/doctor.hpp"
 #include "cli/options.hpp"
+#include "cli/parallel.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
 #include "plan/rule_of_thumb.hpp"
@@ -127,7 +128,9 @@ class Command {
 
   Result<EstimateOptions> estimate_options() const {
     EstimateOptions options;
-    options.threads = std::min(8U, std::max(1U, std::thread::hardware_concurrency()));
+    options.loop = [](std::size_t count, const std::function<bool(std::size_t)>& call) {
+      for_each_until(count, std::clamp(std::thread::hardware_concurrency(), 1U, 8U), call);
+    };
     const auto conf = o_.has("alloc-conf") ? o_.get("alloc-conf") : pasted_conf_;
     if (conf) {
       const auto parsed = parse_alloc_conf(*conf);

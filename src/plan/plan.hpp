@@ -1,15 +1,20 @@
 // The questions dryfit answers, as functions of values: estimate one run, search for the largest batch, plan, table.
 #pragma once
 
+#include <functional>
+
 #include "plan/report.hpp"
 
 namespace dryfit {
+
+// Calls the function with 0 .. count-1, each call alone; after one returned false, later indices may be left out.
+using Loop = std::function<void(std::size_t count, const std::function<bool(std::size_t)>& call)>;
 
 struct EstimateOptions {
   std::optional<AllocatorConfig> allocator;  // none: what nanochat sets, where it takes effect
   bool alternatives = false;        // fill Report::alternatives
   bool timeline = false;            // fill Report::timeline
-  unsigned threads = 1;             // for plan and table: how many searches at once
+  Loop loop = {};                   // how plan and table go over their searches; empty: one after the other
 };
 
 // 95 % interval of the allocated peak around the derived one, from data/intervals.csv (written by dryfit-accuracy).

@@ -2,7 +2,6 @@
 // the answer itself is always a full estimate.
 #include <algorithm>
 
-#include "base/parallel.hpp"
 #include "base/text.hpp"
 #include "memory/timeline.hpp"
 #include "plan/plan.hpp"
@@ -59,6 +58,11 @@ Result<Workload> at_depth(WorkloadFlags flags, const Machine& machine, std::int6
   return make_nanochat_workload(flags);
 }
 
+void go_over(const EstimateOptions& options, std::size_t count, const std::function<bool(std::size_t)>& call) {
+  if (options.loop) return options.loop(count, call);
+  for (std::size_t i = 0; i < count && call(i); ++i) {}
+}
+
 Result<TableRow> table_row(const Machine& machine, std::int64_t depth, const WorkloadFlags& flags, const EstimateOptions& options) {
   const auto workload = at_depth(flags, machine, depth);
   if (!workload) return std::unexpected(workload.error());
@@ -84,7 +88,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   std::optional<Error> last;
   struct Answer { std::optional<Error> refused; Result<std::optional<Found>> found; };
   std::vector<Answer> answers(depths.size());
-  for_each_until(depths.size(), options.threads, [&](std::size_t i) {
+  go_over(options, depths.size(), [&](std::size_t i) {
     const auto workload = at_depth(flags, machine, depths[i]);
     if (workload) answers[i].found = search_batch(*workload, machine, options);
     else answers[i].refused = workload.error();
@@ -115,7 +119,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
 
 Result<std::vector<TableRow>> table(const std::vector<Machine>& machines, const std::vector<std::int64_t>& depths, const WorkloadFlags& flags, const EstimateOptions& options) {
   std::vector<std::optional<Result<TableRow>>> answers(machines.size() * depths.size());
-  for_each_until(answers.size(), options.threads, [&](std::size_t i) {
+  go_over(options, answers.size(), [&](std::size_t i) {
     answers[i] = table_row(machines[i / depths.size()], depths[i % depths.size()], flags, options);
     return answers[i]->has_value();
   });

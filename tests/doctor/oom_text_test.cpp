@@ -90,6 +90,7 @@ TEST_P(OneLine, IsRecognised) {
   EXPECT_EQ(o.wording, GetParam().wording) << GetParam().text;
   EXPECT_EQ(o.requested ? o.requested->bytes.count : 0, GetParam().requested) << GetParam().text;
 }
+void PrintTo(const Case& c, std::ostream* out) { *out << c.text; }
 INSTANTIATE_TEST_SUITE_P(Wordings, OneLine, testing::Values(
     Case{"RuntimeError: CUDA out of memory. Tried to allocate more than 1EB memory.", Wording::exabyte, 0},
     Case{"[W CUDACachingAllocator.cpp:4711] memory allocation failed with OOM on device 2 while trying to allocate 1073741824 bytes (free: 5242880, total: 25383469056).", Wording::allocator_warning, 1073741824},

@@ -1,5 +1,5 @@
 // The loop on several threads does what the plain loop does, and stops where it is told.
-#include "base/parallel.hpp"
+#include "cli/parallel.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,12 +1,10 @@
-// A loop on several threads, for work that is a function of its index alone. Without threads (WebAssembly) it is a plain loop.
+// A loop on several threads, for work that is a function of its index alone: what the edge hands to plan() and table().
 #pragma once
 
 #include <atomic>
 #include <cstddef>
-#include <vector>
-#ifndef __EMSCRIPTEN__
 #include <thread>
-#endif
+#include <vector>
 
 namespace dryfit {
 
@@ -22,12 +20,8 @@ void for_each_until(std::size_t count, unsigned threads, F f) {
       while (i + 1 < now && !end.compare_exchange_weak(now, i + 1)) {}
     }
   };
-#ifndef __EMSCRIPTEN__
   std::vector<std::jthread> helpers;
   for (unsigned t = 1; t < threads && t < count; ++t) helpers.emplace_back(work);
-#else
-  static_cast<void>(threads);
-#endif
   work();
 }
 
