@@ -5,6 +5,7 @@
 case lies in --raw, so an interrupted run goes on where it stopped; delete a raw file to record it again.
 """
 import argparse
+import json
 import pathlib
 import subprocess
 import sys
@@ -54,11 +55,19 @@ def record_all(arguments):
 
 
 def write_goldens(raw, golden):
+    """What was recorded now; where a case was not, the line that is there stays."""
     import cases
     for file, listed in (("recordings.jsonl", cases.seen()), ("unseen.jsonl", cases.unseen())):
-        lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed if (raw / f"{c.name()}.json").exists()]
-        (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
-        print(f"{golden / file}: {len(lines)} of {len(listed)} recordings", file=sys.stderr)
+        path = golden / file
+        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = {json.loads(line)["name"]: line for line in old}
+        for case in listed:
+            recorded = raw / f"{case.name()}.json"
+            if recorded.exists():
+                lines[case.name()] = recorded.read_text(encoding="utf-8")
+        kept = [lines[c.name()] for c in listed if c.name() in lines]
+        path.write_text("".join(one + "\n" for one in kept), encoding="utf-8")
+        print(f"{path}: {len(kept)} of {len(listed)} recordings", file=sys.stderr)
 
 
 def main():

@@ -37,6 +37,8 @@ git_dir="$work/nanochat.git"
 [ -d "$git_dir" ] || git clone --quiet --bare "$nanochat" "$git_dir"
 for commit in $(cd "$here" && python3 -c 'import cases; print(*sorted({c.commit for c in [*cases.seen(), *cases.unseen()]}))'); do
   [ -d "$work/trees/$commit" ] && continue
+  git --git-dir "$git_dir" cat-file -e "$commit" 2> /dev/null || git --git-dir "$git_dir" fetch --quiet "$nanochat" '+refs/heads/*:refs/heads/*'
+  rm -rf "$work/trees/$commit.part"
   mkdir "$work/trees/$commit.part"
   git --git-dir "$git_dir" archive "$commit" | tar -x -C "$work/trees/$commit.part"
   mv "$work/trees/$commit.part" "$work/trees/$commit"
