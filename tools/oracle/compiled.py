@@ -54,7 +54,7 @@ def _tensor(held):
 
 
 class Half:
-    """One generated wrapper: a forward, a backward or an inference graph. `names` are what the graph calls its inputs."""
+    """One generated wrapper: a forward, a backward or an inference graph. Called as the compiled function would be: with a list that it empties."""
 
     def __init__(self, graph, lowering, text, backward, fake_mode, tracker):
         self.text, self.backward, self.fake_mode, self.tracker = text, backward, fake_mode, tracker
