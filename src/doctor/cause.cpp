@@ -222,7 +222,8 @@ class Judge {
       return;
     }
     if (q_.part == Part::optimizer && q_.event.steps_done == 0) {
-      set(Cause::optimizer_state, Confidence::certain, "the first optimizer step makes its state: forward and backward had fitted without it");
+      const bool first = q_.phase == Phase::first_step;  // else the text does not tell which step it was
+      set(Cause::optimizer_state, first ? Confidence::certain : Confidence::likely, "the first optimizer step makes its state: forward and backward had fitted without it");
       return;
     }
     if (q_.phase == Phase::second_step) {

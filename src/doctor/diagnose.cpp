@@ -230,6 +230,7 @@ Result<Diagnosis> diagnose(LogFacts facts, const Given& given) {
     }
   }
   if (d.known.problem && given.flags.depth) return std::unexpected(*d.known.problem);
+  if (d.known.workload && !d.known.machine) d.notes.push_back("this text does not name the card: --gpu NAME lets dryfit compare the run with it");
   d.notes.insert(d.notes.end(), d.known.notes.begin(), d.known.notes.end());
   return d;
 }

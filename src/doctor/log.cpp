@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "doctor/word_filter.hpp"
 
 namespace dryfit {
 
@@ -29,6 +30,11 @@ constexpr WordFilter::Word kWords[] = {
     {"torchrun", kCommandWord}, {"python", kCommandWord}, {"accelerate launch", kCommandWord}, {"deepspeed", kCommandWord},
     {"\x1b", kDirty}, {"\b", kDirty}, {kNul, kDirty},
 };
+
+const WordFilter& sieve() {
+  static const WordFilter filter(kWords);
+  return filter;
+}
 
 std::optional<std::int64_t> number_after(std::string_view text, std::string_view label) {
   std::size_t at = text.find(label);
@@ -85,7 +91,7 @@ const RunLog& LogFacts::run(std::int64_t id) const {
   return found == runs.end() ? runs.back() : *found;
 }
 
-LogScanner::LogScanner() : reader_([this](const Line& l) { line(l); }), filter_(kWords) {
+LogScanner::LogScanner() : reader_([this](const Line& l) { line(l); }) {
   facts_.runs.push_back({});
   facts_.runs.back().line = 1;
 }
@@ -111,7 +117,7 @@ LogScanner::Stream& LogScanner::stream_of(const StreamPrefix& prefix) {
 }
 
 void LogScanner::line(const Line& line) {
-  const std::uint32_t words = filter_.match(line.text);
+  const std::uint32_t words = sieve().match(line.text);
   if ((words & kDirty) != 0) return clean(line);
   if (words == 0 && open_ == 0) return;
   const StreamPrefix prefix = stream_prefix(line.text);
@@ -319,7 +325,9 @@ void LogScanner::config(std::string_view text, std::int64_t number) {
 void LogScanner::step(const StepLine& s, std::int64_t number) {
   if (s.step) {
     Steps& before = run().steps;
-    if (before.last && !s.bar && !before.bar && *s.step < *before.last && *s.step <= before.first.value_or(0) + 1 && run().steps_done() > 2) begin_run(number);  // it starts over
+    const bool failed = std::ranges::any_of(facts_.events, [&](const OomEvent& e) { return e.run == run().id && e.oom.wording != Wording::allocator_warning; });
+    if (before.last && *s.step <= 1 && *s.step < *before.last && failed) begin_run(number);  // counted anew after a failure
+    else if (before.last && !s.bar && !before.bar && *s.step < *before.last && *s.step <= before.first.value_or(0) + 1 && run().steps_done() > 2) begin_run(number);  // it starts over
   }
   Steps& steps = run().steps;
   if (s.bar && steps.seen > 0 && !steps.bar) return;  // printed steps tell more than a bar

@@ -13,7 +13,6 @@
 #include "doctor/lines.hpp"
 #include "doctor/log_text.hpp"
 #include "doctor/oom_text.hpp"
-#include "doctor/word_filter.hpp"
 
 namespace dryfit {
 
@@ -118,7 +117,6 @@ class LogScanner {
   Stream& stream_of(const StreamPrefix& prefix);
 
   LineReader reader_;
-  WordFilter filter_;
   LogFacts facts_;
   std::map<std::string, Stream, std::less<>> streams_;
   std::size_t open_ = 0;                           // streams that wait for their next line

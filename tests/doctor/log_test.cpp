@@ -136,6 +136,18 @@ TEST(Log, RunsInOneFile) {
   EXPECT_EQ(f.runs.back().steps_done(), 2);
 }
 
+TEST(Log, CountingAnewAfterAFailureIsAnotherRun) {
+  std::string text;
+  for (int i = 0; i < 9; ++i) text += "  " + std::to_string(i) + "/500 [00:02<10:00, 1.2s/it]\r";
+  const LogFacts f = facts_of(text + test::modern({}) + "\n  0/500 [00:00<?, ?it/s]\r  1/500 [00:02<10:00, 1.2s/it]\r" + test::t1({}) + "\n");
+  ASSERT_EQ(f.events.size(), 2u);
+  EXPECT_NE(f.events[0].run, f.events[1].run);
+  EXPECT_EQ(f.events[0].steps_done, 8);
+  EXPECT_EQ(f.events[1].steps_done, 1);
+  const LogFacts epochs = facts_of(text + text);  // a bar for each epoch is one run
+  EXPECT_EQ(epochs.runs.size(), 1u);
+}
+
 TEST(Log, ColoursAndBarsAreSeenThrough) {
   const std::string plain = test::modern({});
   std::string coloured = "\x1b[31m\x1b[1mtorch.OutOf\x1b[0mMemoryError\x1b[0m" + plain.substr(plain.find(':'));
