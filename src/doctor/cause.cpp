@@ -177,36 +177,31 @@ class Judge {
   bool contributors() {
     const Bytes shortage = std::max(mib(2), p_.requested - p_.free);  // the driver gives whole pages of 2 MiB
     const Bytes usual = usual_outside();
-    const bool pieces = p_.idle >= shortage && p_.idle >= share(p_.reserved, 0.02) && (p_.idle >= p_.requested * 4 || p_.idle >= share(p_.reserved, 0.1));
+    out_.idle_would_do = p_.idle >= shortage && p_.idle >= share(p_.reserved, 0.02);
+    const bool pieces = out_.idle_would_do && (p_.idle >= p_.requested * 4 || p_.idle >= share(p_.reserved, 0.1));
     const bool crumbs = p_.requested < share(p_.total, 0.01);  // a small request only says that the card is full: look for large holders
     const bool tenants = p_.tenants >= shortage && p_.tenants >= share(p_.total, crumbs ? 0.1 : 0.04);
     const Bytes library = p_.own_outside ? std::max(Bytes(0), *p_.own_outside - usual) : Bytes(0);
     const bool libraries = library >= shortage && library >= std::max(gib(1), share(p_.total, 0.05));
     const Bytes hidden = p_.own_outside ? p_.rest : std::max(Bytes(0), p_.rest - usual);
     const bool strangers = hidden >= shortage && hidden >= share(p_.total, crumbs ? 0.2 : 0.08);
-    if (tenants) also(said("other processes hold ", p_.tenants));
-    if (libraries) also(said(*p_.own_outside, " of this process lie outside PyTorch's pool, ", library, " more than a CUDA context and its kernels take"));
-    if (strangers) also(said(p_.rest, " are held by nobody the message names: another process, or a library"));
-    if (pieces) also(said(p_.idle, " are reserved and unused, in pieces too small for the request"));
     const bool ran = q_.event.steps_done > 1;  // what ran fits, whatever the prediction says
     if (!ran && q_.prediction && q_.prediction->verdict == Verdict::wont_fit && q_.prediction->process > p_.total) {
       set(Cause::too_big, Confidence::certain, said("the run needs ", q_.prediction->process, " and an empty card gives ", p_.total));
-      return true;
+    } else if (tenants && p_.tenants >= p_.idle) {
+      set(Cause::other_process, p_.tenants >= share(p_.total, 0.1) ? Confidence::certain : Confidence::likely, said("other processes hold ", p_.tenants, " of the card; ", shortage, " more were missing"));
+    } else if (pieces) {
+      set(Cause::fragmentation, Confidence::likely, said(p_.idle, " were reserved and unused, ", shortage, " were missing: enough memory, in pieces too small"));
+    } else if (libraries) {
+      set(Cause::outside_pool, Confidence::likely, said(*p_.own_outside, " of this process lie outside PyTorch's pool: communicators, CUDA graphs or other libraries"));
+    } else if (strangers && q_.run.steps_done() < 3) {
+      set(Cause::other_process, Confidence::possible, said(p_.rest, " of the card are held by nobody the message names: most likely another process"));
     }
-    const auto chosen = [&](Cause cause, Confidence confidence, std::string summary) {
-      if (!out_.also.empty()) std::erase_if(out_.also, [&](const std::string& a) { return a.find(cause == Cause::fragmentation ? "in pieces" : cause == Cause::outside_pool ? "outside PyTorch" : tenants ? "other processes hold" : "nobody the message") != std::string::npos; });
-      set(cause, confidence, std::move(summary));
-      return true;
-    };
-    if (tenants && p_.tenants >= p_.idle) {
-      return chosen(Cause::other_process, p_.tenants >= share(p_.total, 0.1) ? Confidence::certain : Confidence::likely, said("other processes hold ", p_.tenants, " of the card; ", shortage, " more were missing"));
-    }
-    if (pieces) {
-      return chosen(Cause::fragmentation, Confidence::likely, said(p_.idle, " were reserved and unused, ", shortage, " were missing: enough memory, in pieces too small"));
-    }
-    if (libraries) return chosen(Cause::outside_pool, Confidence::likely, said(*p_.own_outside, " of this process lie outside PyTorch's pool: communicators, CUDA graphs or other libraries"));
-    if (strangers && q_.run.steps_done() < 3) return chosen(Cause::other_process, Confidence::possible, said(p_.rest, " of the card are held by nobody the message names: most likely another process"));
-    return false;
+    if (tenants && out_.cause != Cause::other_process) also(said("other processes hold ", p_.tenants));
+    if (libraries && out_.cause != Cause::outside_pool) also(said(*p_.own_outside, " of this process lie outside PyTorch's pool, ", library, " more than a CUDA context and its kernels take"));
+    if (strangers && out_.cause != Cause::other_process) also(said(p_.rest, " are held by nobody the message names: another process, or a library"));
+    if (out_.idle_would_do && out_.cause != Cause::fragmentation) also(said(p_.idle, " lie idle in pieces, ", shortage, " were missing: expandable segments might have let this one through"));
+    return out_.cause != Cause::none;
   }
 
   // The numbers only say that the card is full: when it became full tells why.

@@ -43,6 +43,7 @@ struct CauseFinding {
   std::string summary;                 // one sentence with its numbers
   std::vector<std::string> evidence;   // what it rests on
   std::vector<std::string> also;       // what else played a part
+  bool idle_would_do = false;          // what the pool held idle covers what was missing
   std::vector<std::string> not_this;   // usual suspects that the numbers clear
 };
 

@@ -187,6 +187,15 @@ class Fixes {
         add(in_words("find the shape", "the traceback's last lines name the call: look for an uninitialised length, a negative index, or a product that overflows", run_.command.empty() ? "" : "CUDA_LAUNCH_BLOCKING=1 " + run_.command));
         break;
     }
+    // where a little more would have done, the cheapest remedy belongs in the list, not at its head
+    const bool memory = f_.cause.cause == Cause::too_big || f_.cause.cause == Cause::optimizer_state || f_.cause.cause == Cause::leak || f_.cause.cause == Cause::evaluation;
+    if (memory && f_.cause.idle_would_do) {
+      std::vector<Fix> rest = std::move(out_);
+      out_.clear();
+      unsplit();
+      rest.insert(rest.begin() + std::min<std::ptrdiff_t>(1, std::ssize(rest)), out_.begin(), out_.end());
+      out_ = std::move(rest);
+    }
     if (out_.size() > kMostFixes) out_.resize(kMostFixes);
     return std::move(out_);
   }
