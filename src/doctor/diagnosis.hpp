@@ -119,7 +119,7 @@ CauseFinding find_cause(const CauseQuery& query);
 // Growth over a run: a series that keeps rising to its end. Bytes from its first to its last third; empty: it does not.
 std::optional<Bytes> growth_of(const MemorySeries& series);
 
-// estimate options that simulate this run's allocator.
+// report: of the run as it failed, with alternatives; empty where the engine cannot lay it out. Then savings stay empty too.
 std::vector<Fix> find_fixes(const Failure& failure, const RunLog& run, const KnownRun& known, const std::optional<Report>& report);
 std::vector<Fix> find_ladder(const RunLog& run, const KnownRun& known, const std::optional<Report>& report);
 

@@ -49,6 +49,7 @@ void from_print(const RunLog& run, WorkloadFlags& flags, KnownRun& out) {
   set(flags.max_seq_len, run.seq_len);
   set(flags.total_batch_size, run.total_batch);
   if (run.all_tokens && run.rank_tokens && *run.rank_tokens > 0 && *run.all_tokens % *run.rank_tokens == 0) flags.gpus = *run.all_tokens / *run.rank_tokens;
+  else if (run.total_batch && run.rank_tokens && run.grad_accum && *run.rank_tokens > 0 && *run.grad_accum > 0 && *run.total_batch % *run.rank_tokens == 0 && *run.total_batch / *run.rank_tokens % *run.grad_accum == 0) flags.gpus = *run.total_batch / *run.rank_tokens / *run.grad_accum;
   else set(flags.gpus, run.ranks);
   if (run.width && run.layers && run.heads && *run.heads > 0 && *run.layers > 0 && *run.width % *run.heads == 0) {
     const std::int64_t head_dim = *run.width / *run.heads;
@@ -59,6 +60,8 @@ void from_print(const RunLog& run, WorkloadFlags& flags, KnownRun& out) {
   }
   if (!run.window_pattern.empty()) flags.window_pattern = run.window_pattern;
   if (run.fp8) flags.fp8 = true;
+  if (run.flash3) flags.attention = "fa3";
+  else if (run.sdpa) flags.attention = "flash";  // its layers with windows fall to the efficient kernel one by one
   for (const auto& [torch, dtype] : {std::pair{"torch.bfloat16", "bf16"}, std::pair{"torch.float16", "fp16"}, std::pair{"torch.float32", "fp32"}}) {
     if (run.dtype == torch) flags.dtype = dtype;
   }

@@ -24,7 +24,7 @@ constexpr WordFilter::Word kWords[] = {
     {".py", kFrameWord}, {"traceback", kFrameWord}, {"--> ", kFrameWord},
     {"step", kStepWord}, {"iter", kStepWord}, {"it/s", kStepWord}, {"s/it", kStepWord},
     {"mem", kMemoryWord}, {"vram", kMemoryWord}, {"mib", kMemoryWord},
-    {"\"n_", kConfigWord}, {"sequence_len", kConfigWord}, {"window_pattern", kConfigWord}, {"vocab size", kConfigWord}, {"num_layers", kConfigWord}, {"num_heads", kConfigWord}, {"num_kv", kConfigWord}, {"model_dim", kConfigWord},
+    {"\"n_", kConfigWord}, {"sequence_len", kConfigWord}, {"window_pattern", kConfigWord}, {"vocab size", kConfigWord}, {"num_layers", kConfigWord}, {"num_heads", kConfigWord}, {"model_dim", kConfigWord},
     {"tokens / micro", kConfigWord}, {"total batch size", kConfigWord}, {"overriding:", kConfigWord}, {"peak flops", kConfigWord}, {"compute_dtype", kConfigWord}, {"fp8 training", kConfigWord}, {"flash attention", kConfigWord},
     {"number of parameters", kConfigWord}, {"total  ", kConfigWord}, {"alloc_conf", kConfigWord}, {"world size", kConfigWord}, {"peak memory usage", kConfigWord}, {"validation bpb", kConfigWord},
     {"torchrun", kCommandWord}, {"python", kCommandWord}, {"accelerate launch", kCommandWord}, {"deepspeed", kCommandWord},
@@ -275,8 +275,8 @@ void LogScanner::config(std::string_view text, std::int64_t number) {
     run().nanochat = true;
   }
   RunLog& r = run();
-  first(r.vocab, "Vocab size:") || first(r.layers, "num_layers:") || first(r.layers, "\"n_layer\"") || first(r.heads, "num_heads:") || first(r.heads, "\"n_head\"") || first(r.kv_heads, "\"n_kv_head\"") ||
-      first(r.kv_heads, "num_kv_heads:") || first(r.width, "\"n_embd\"") || first(r.width, "model_dim:") || first(r.seq_len, "\"sequence_len\"") || first(r.parameters, "Number of parameters:") || first(r.ranks, "world size:");
+  first(r.vocab, "Vocab size:") || first(r.layers, "num_layers:") || first(r.layers, "\"n_layer\"") || first(r.heads, "num_heads:") || first(r.heads, "\"n_head\"") ||
+      first(r.width, "\"n_embd\"") || first(r.width, "model_dim:") || first(r.seq_len, "\"sequence_len\"") || first(r.parameters, "Number of parameters:") || first(r.ranks, "world size:");
   r.json_config = r.json_config || text.find("\"n_layer\"") != npos;
   if (text.starts_with("total ") && text.find(':') != npos && r.nanochat && !r.parameters) first(r.parameters, text.substr(0, text.find(':')));
   if (const std::size_t at = text.find("Tokens / micro-batch / rank:"); at != npos) {

@@ -50,7 +50,7 @@ struct RunLog {
   bool nanochat = false, json_config = false;      // json_config: as nanochat prints it since 2026-02-05
   std::string command;                             // as pasted or traced by the shell
   std::int64_t command_line = 0;
-  std::optional<std::int64_t> layers, heads, kv_heads, width, vocab, device_batch, seq_len, rank_tokens, all_tokens, total_batch, grad_accum, parameters, ranks;
+  std::optional<std::int64_t> layers, heads, width, vocab, device_batch, seq_len, rank_tokens, all_tokens, total_batch, grad_accum, parameters, ranks;
   std::string window_pattern, gpu, dtype, alloc_conf;
   std::map<std::string, std::int64_t> overridden;  // "Overriding: depth = 12", of 2025
   bool fp8 = false, flash3 = false, sdpa = false;

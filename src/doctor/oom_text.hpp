@@ -55,7 +55,6 @@ struct Oom {
   std::optional<Amount> other_allocations;   // MPS
   std::vector<Tenant> processes;
   std::string detail;                        // a short word: which library, which signal, "shm"
-  friend bool same_numbers(const Oom& a, const Oom& b);
 };
 bool same_numbers(const Oom& a, const Oom& b);
 

@@ -81,7 +81,7 @@ std::string when(const Failure& f) {
   static constexpr const char* kPhases[] = {"", "at startup", "first step", "second step", "a later step", "evaluation", "sampling", "saving a checkpoint"};
   static constexpr const char* kParts[] = {"", "loading the model", "resuming", "loading data", "forward", "the loss", "backward", "optimizer", "compiling", "a collective"};
   std::string out = kPhases[static_cast<std::size_t>(f.phase)];
-  if (f.phase == Phase::train_step) out = fmt::format("after {} steps", f.event.steps_done);
+  if (f.phase == Phase::train_step) out = f.event.steps_done > 0 ? fmt::format("after {} steps", f.event.steps_done) : "a step after the first (by the prediction)";
   const std::string part = kParts[static_cast<std::size_t>(f.part)];
   if (!part.empty()) out += (out.empty() ? "" : ", ") + part;
   return out;

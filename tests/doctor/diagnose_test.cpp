@@ -63,6 +63,14 @@ TEST(Diagnose, ThePrintedConfigurationIsTheWorkload) {
   EXPECT_EQ(d->known.machine->gpu.name, "NVIDIA H100 80GB HBM3");
 }
 
+TEST(Diagnose, ThePrintedAttentionIsUsed) {
+  const std::string sdpa = "WARNING: Flash Attention 3 not available, using PyTorch SDPA fallback\n", fa3 = "Using Flash Attention 3: efficient\n";
+  const auto attention = [](const std::string& log) { return diagnosed(log + test::modern({}))->known.workload->run.attention; };
+  EXPECT_EQ(attention(test::head({})), Attention::automatic);
+  EXPECT_EQ(attention(test::head({}) + sdpa), Attention::flash);
+  EXPECT_EQ(attention(test::head({}) + fa3), Attention::fa3);
+}
+
 TEST(Diagnose, ParametersTellTheVersion) {
   struct Row { const char* epoch; std::int64_t depth; };
   for (const Row& r : {Row{"E4g", 24}, Row{"E5", 24}, Row{"E6b", 20}}) {

@@ -11,7 +11,7 @@ namespace {
 
 struct Got { std::string text; std::int64_t number, column; bool operator==(const Got&) const = default; };
 
-std::vector<Got> read(const std::string& bytes, const std::vector<std::size_t>& cuts, LineReader** keep = nullptr) {
+std::vector<Got> read(const std::string& bytes, const std::vector<std::size_t>& cuts) {
   std::vector<Got> out;
   LineReader reader([&](const Line& l) { out.push_back({std::string(l.text), l.number, l.column}); });
   std::size_t at = 0;
@@ -22,7 +22,6 @@ std::vector<Got> read(const std::string& bytes, const std::vector<std::size_t>& 
   }
   reader.feed(std::string_view(bytes).substr(at));
   reader.finish();
-  (void)keep;
   return out;
 }
 
