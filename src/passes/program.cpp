@@ -94,11 +94,8 @@ class Layout {
     if (m_.version.loader_gpu_buffer) {
       alloc(tensor("loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
     } else {
-      // the loader hands out a fresh pair each time; the next one is made before the last is let go
-      for (int copy = 0; copy < 2; ++copy) {
-        alloc(tensor("idx", Category::workspace, Dtype::int32, shape({B, T}, true)));
-        alloc(tensor("targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
-      }
+      alloc(tensor("idx", Category::workspace, Dtype::int32, shape({B, T}, true)));
+      alloc(tensor("targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
     }
     for (const StateTensor& s : optimizer_state(m_, run_.world_size)) {
       const std::int32_t t = tensor(s.role, Category::optimizer, s.dtype, shape({s.elements}, false));
@@ -386,14 +383,16 @@ class Layout {
     FuseInput fw{&graph(), {}, {}, {}, {graph().loss}};
     for (NodeId v = 0; v < step_.joint.forward_count; ++v) (node(v).kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
     const FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
-    std::int32_t loader = -1;
+    const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
+    // base_train keeps the name of the validation loader until the next one: its batch stays
     if (m_.version.loader_gpu_buffer) {
-      loader = tensor("loader_buffer", Category::workspace, Dtype::int64, shape({2, run_.device_batch_size, run_.max_seq_len}, true));
-      alloc(loader);
+      alloc(tensor("val_loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
+    } else {
+      alloc(tensor("val_idx", Category::workspace, Dtype::int32, shape({B, T}, true)));
+      alloc(tensor("val_targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
     }
     play(done.steps);
     free(done.outputs.front());
-    if (loader >= 0) free(loader);
   }
 
   // CORE: the largest prompts that rank 0 meets. The collectives of the evaluations before it have emptied the stash.

@@ -66,10 +66,11 @@ std::vector<Part> engine_step(const Recording& r) {
   return parts;
 }
 
-// Every segment of a whole program, without what no recording can see (library workspaces, scratch inside kernels, the tokenizer's table)
+// Every segment of a whole program, without what no recording can see (library workspaces, scratch inside kernels, the tokenizer's table,
+// the batch of a validation that was not recorded)
 // and without the roles named.
 std::vector<Part> engine_program(const Recording& r, std::set<std::string> left_out = {}) {
-  left_out.insert({"cublas_workspace", "attn.softmax_d", "attn.dq_accum", "token_bytes"});
+  left_out.insert({"cublas_workspace", "attn.softmax_d", "attn.dq_accum", "token_bytes", "val_loader_buffer", "val_idx", "val_targets"});
   const Program p = build_program(workload_of(r), {9, 0, 0}, r.accumulation > 1);
   std::vector<Part> parts;
   std::int64_t live = 0;
