@@ -339,7 +339,7 @@ class Fixes {
     }
     if (oom_.backend == Backend::cuda && !oom_.allowed) add(in_words("Windows: a larger page file; Linux: look at ulimit -v and the container's limits", "CUDA reserves host memory behind what it gives out"));
     if (oom_.backend == Backend::hip) add(in_words("more memory for the GPU in the BIOS, or a newer driver", "integrated GPUs report memory shared with the host as free"));
-    if (oom_.backend == Backend::xpu) add(in_words("split tensors over 4 GiB", "chunk the loss or the batch; newer drivers lift the limit with UR_L0_ENABLE_RELAXED_ALLOCATION_LIMITS=1"));
+    if (oom_.backend == Backend::xpu) add(in_words("split tensors over 4 GiB", "chunk the loss or the batch"));
     levers();
   }
 
