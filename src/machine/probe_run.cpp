@@ -1,6 +1,5 @@
 // Probes that touch the machine: NVML by dlopen, nvidia-smi as a child process, AMD's sysfs, a recorded file.
 #include <algorithm>
-#include <dlfcn.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -16,6 +15,8 @@
 
 #include "base/text.hpp"
 #include "machine/probe.hpp"
+#include "machine/probe_nvml_library.hpp"
+#include "machine/sampler.hpp"
 
 extern char** environ;
 
@@ -44,34 +45,13 @@ bool under_wsl() {
   return to_lower(text).find("microsoft") != std::string::npos;
 }
 
-// ---- NVML. Only the few functions needed, declared here; layouts from nvml.h, API 13.
-struct MemoryV2 { unsigned version; unsigned long long total, reserved, free, used; };
-struct MemoryV1 { unsigned long long total, free, used; };
-constexpr int kNotSupported = 3;
-
-class Library {
- public:
-  Library() {
-    for (const char* name : {"libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1", "libnvidia-ml.so"}) {
-      if ((handle_ = dlopen(name, RTLD_NOW | RTLD_LOCAL)) != nullptr) return;
-    }
-  }
-  ~Library() {
-    if (handle_ != nullptr) dlclose(handle_);
-  }
-  Library(const Library&) = delete;
-  Library& operator=(const Library&) = delete;
-  bool loaded() const { return handle_ != nullptr; }
-  template <class F>
-  F get(const char* name) const { return reinterpret_cast<F>(dlsym(handle_, name)); }
-
- private:
-  void* handle_ = nullptr;
-};
+// ---- NVML
+using nvml::kNotSupported, nvml::Library, nvml::MemoryV1, nvml::MemoryV2;
 
 class NvmlProbe final : public GpuProbe {
  public:
   Result<ProbeResult> read() override {
+    if (!nvml::loads_safely()) return no_gpu("the NVIDIA driver's library does not load into this static binary", "nvml");
     Library lib;
     if (!lib.loaded()) return no_gpu("no NVIDIA driver here (libnvidia-ml.so.1 is not installed)", "nvml");
     const auto init = lib.get<int (*)()>("nvmlInit_v2");
@@ -108,7 +88,7 @@ class NvmlProbe final : public GpuProbe {
   static void read_memory(const Library& lib, void* device, GpuReading& g) {
     const auto v2 = lib.get<int (*)(void*, MemoryV2*)>("nvmlDeviceGetMemoryInfo_v2");
     const auto v1 = lib.get<int (*)(void*, MemoryV1*)>("nvmlDeviceGetMemoryInfo");
-    MemoryV2 a{static_cast<unsigned>(sizeof(MemoryV2) | (2U << 24)), 0, 0, 0, 0};
+    MemoryV2 a{nvml::kMemoryV2, 0, 0, 0, 0};
     int code = v2 != nullptr ? v2(device, &a) : 13;
     if (code == 0) {
       g.total = Bytes(static_cast<std::int64_t>(a.total));
@@ -167,13 +147,13 @@ class NvidiaSmiProbe final : public GpuProbe {
         "--query-gpu=index,name,memory.total,memory.used,driver_version"};
     Result<ProbeResult> last = no_gpu("nvidia-smi is not installed", "nvidia-smi");
     for (const char* query : kQueries) {
-      const auto text = run(query);
+      const auto text = run_nvidia_smi(query);
       if (!text) return std::unexpected(text.error());
       last = parse_nvidia_smi(*text);
       if (last) {
         const bool mig = std::ranges::any_of(last->gpus, &GpuReading::mig_parent);
         if (mig) {  // only the table has the slices
-          if (const auto table = run(nullptr)) {
+          if (const auto table = run_nvidia_smi(nullptr)) {
             if (auto slices = parse_nvidia_smi(*table)) last = std::move(slices);
           }
         }
@@ -184,38 +164,6 @@ class NvidiaSmiProbe final : public GpuProbe {
       if (text->find("not a valid field") == std::string::npos) break;
     }
     return last;
-  }
-
- private:
-  static Result<std::string> run(const char* query) {
-    int pipe_ends[2];
-    if (pipe(pipe_ends) != 0) return no_gpu("cannot make a pipe for nvidia-smi", "nvidia-smi");
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_addclose(&actions, pipe_ends[0]);
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", 1, 0);
-    std::string name = "nvidia-smi", argument = query == nullptr ? "" : query, format = "--format=csv,noheader,nounits";
-    char* argv[] = {name.data(), query == nullptr ? nullptr : argument.data(), format.data(), nullptr};
-    pid_t child = 0;
-    const int failed = posix_spawnp(&child, "nvidia-smi", &actions, nullptr, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    close(pipe_ends[1]);
-    std::string text;
-    if (failed == 0) {
-      char buffer[4096];
-      pollfd waiting{pipe_ends[0], POLLIN, 0};
-      while (poll(&waiting, 1, 5000) > 0 && text.size() < (1 << 20)) {
-        const ssize_t n = ::read(pipe_ends[0], buffer, sizeof buffer);
-        if (n <= 0) break;
-        text.append(buffer, static_cast<std::size_t>(n));
-      }
-      kill(child, SIGKILL);
-      waitpid(child, nullptr, 0);
-    }
-    close(pipe_ends[0]);
-    if (failed != 0) return no_gpu("nvidia-smi is not installed", "nvidia-smi");
-    return text;
   }
 };
 
@@ -285,6 +233,37 @@ class FirstOf final : public GpuProbe {
 };
 
 }  // namespace
+
+Result<std::string> run_nvidia_smi(const char* query) {
+  int pipe_ends[2];
+  if (pipe(pipe_ends) != 0) return no_gpu("cannot make a pipe for nvidia-smi", "nvidia-smi");
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
+  posix_spawn_file_actions_addclose(&actions, pipe_ends[0]);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", 1, 0);
+  std::string name = "nvidia-smi", argument = query == nullptr ? "" : query, format = "--format=csv,noheader,nounits";
+  char* argv[] = {name.data(), query == nullptr ? nullptr : argument.data(), format.data(), nullptr};
+  pid_t child = 0;
+  const int failed = posix_spawnp(&child, "nvidia-smi", &actions, nullptr, argv, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(pipe_ends[1]);
+  std::string text;
+  if (failed == 0) {
+    char buffer[4096];
+    pollfd waiting{pipe_ends[0], POLLIN, 0};
+    while (poll(&waiting, 1, 5000) > 0 && text.size() < (1 << 20)) {
+      const ssize_t n = ::read(pipe_ends[0], buffer, sizeof buffer);
+      if (n <= 0) break;
+      text.append(buffer, static_cast<std::size_t>(n));
+    }
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+  }
+  close(pipe_ends[0]);
+  if (failed != 0) return no_gpu("nvidia-smi is not installed", "nvidia-smi");
+  return text;
+}
 
 std::unique_ptr<GpuProbe> make_nvml_probe() { return std::make_unique<NvmlProbe>(); }
 std::unique_ptr<GpuProbe> make_nvidia_smi_probe() { return std::make_unique<NvidiaSmiProbe>(); }
