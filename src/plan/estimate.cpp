@@ -3,7 +3,6 @@
 
 #include "base/embedded.hpp"
 #include "base/text.hpp"
-#include "memory/outside.hpp"
 #include "memory/timeline.hpp"
 #include "passes/evaluation.hpp"
 #include "plan/alternatives.hpp"
@@ -102,22 +101,23 @@ bool trains_undisturbed(const ReservedResult& limited, const Timeline& timeline)
 }
 
 // What splitting leaves in the cache may grow with the peak: the interval of reserved is that of allocated, with the cache on top.
-void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult& simulated, const ErrorBand& band, const OutsideMemory& outside) {
+void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult& simulated, const ErrorBand& band, const OutsideEstimate& learned) {
+  const OutsideMemory& outside = learned.memory;
   const PhasePeaks worst = worst_of(timeline, &simulated);
   report.allocated = with_interval(report.workload, report.attention, worst.step, worst.core, band);
   const Bytes cached = simulated.peak.reserved - simulated.peak.allocated;
   report.reserved = {simulated.peak.reserved, std::max(report.allocated.low, simulated.peak.reserved - cached), report.allocated.high + cached + cached, Provenance::modelled};
   report.context = outside.middle;
-  report.process = {simulated.peak.reserved + outside.middle, report.reserved.low + outside.low, report.reserved.high + outside.high, Provenance::modelled};
+  report.process = {simulated.peak.reserved + outside.middle, report.reserved.low + outside.low, report.reserved.high + outside.high, learned.provenance};
 }
 
 // The verdict, and the simulation whose figures the report shows. `fits`: the events run through with the whole interval taken off
 // the card, and training never has to give cached segments back. `tight`: they run through with the middle of it.
-ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const ErrorBand& band, const OutsideMemory& outside, bool only_fits) {
-  const Bytes usable = report.machine.usable(), room = usable - outside.middle;
+ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const ErrorBand& band, const OutsideEstimate& outside, bool only_fits) {
+  const Bytes usable = report.machine.usable(), room = usable - outside.memory.middle;
   const PhasePeaks tensors = worst_of(timeline, nullptr);
   const Estimate sum = with_interval(report.workload, report.attention, tensors.step, tensors.core, band);
-  const Bytes brink = most_that_may_fit(report.machine, report.workload.run.world_size) - (sum.high - sum.bytes);
+  const Bytes brink = most_that_may_fit(report.machine, outside.memory) - (sum.high - sum.bytes);
   ReservedResult simulated;
   if (sum.bytes <= brink) simulated = simulate_reserved(program, report.allocator, brink, kTraining);
   if (sum.bytes <= brink && trains_undisturbed(simulated, timeline)) {
@@ -157,7 +157,8 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : nanochat_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
-  const OutsideMemory outside = outside_memory(target.compute_major, target.compute_minor, workload.run.world_size);
+  const OutsideEstimate outside = outside_estimate(options.calibration, machine.gpu, workload.run.world_size);
+  if (!outside.note.empty()) report.machine.notes.push_back(outside.note);
   const PhasePeak* step = nullptr;  // the highest phase but CORE
   for (const PhasePeak& p : timeline.phases) {
     if (!is_core(p) && (step == nullptr || p.allocated > step->allocated)) step = &p;
@@ -172,7 +173,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   report.gradients = fixed.gradients;
   report.optimizer = fixed.optimizer;
   fill_peak(report, program, timeline);
-  report.categories[static_cast<std::size_t>(Category::context)].at_peak = outside.middle;
+  report.categories[static_cast<std::size_t>(Category::context)].at_peak = outside.memory.middle;
   report.categories[static_cast<std::size_t>(Category::fragmentation)].at_peak = reserved.peak.reserved - timeline.peak;
   for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
     const PhasePeak& p = timeline.phases[i];
@@ -203,11 +204,10 @@ ErrorBand error_band(const Workload& workload, bool late_peak) {
   return {0.05, 0.05};
 }
 
-Bytes most_that_may_fit(const Machine& machine, std::int64_t world_size) {
+Bytes most_that_may_fit(const Machine& machine, const OutsideMemory& outside) {
   // no measured row has reserved bytes at the brink: a share of the card is kept back for what fragments otherwise than simulated
   constexpr double kBrink = 0.02;
-  const Target target = target_of(machine);
-  return machine.usable() - outside_memory(target.compute_major, target.compute_minor, world_size).high - scaled(machine.usable(), kBrink);
+  return machine.usable() - outside.high - scaled(machine.usable(), kBrink);
 }
 
 Target target_of(const Machine& machine) { return {machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)}; }

@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "plan/calibration.hpp"
 #include "plan/report.hpp"
 
 namespace dryfit {
@@ -15,6 +16,7 @@ struct EstimateOptions {
   bool alternatives = false;        // fill Report::alternatives
   bool timeline = false;            // fill Report::timeline
   Loop loop = {};                   // how plan and table go over their searches; empty: one after the other
+  const Calibration* calibration = nullptr;  // constants learned on this machine; not owned
 };
 
 // 95 % interval of the allocated peak around the derived one, from data/intervals.csv (written by dryfit-accuracy).
@@ -25,7 +27,7 @@ ErrorBand error_band(const Workload& workload, bool late_peak);
 Target target_of(const Machine& machine);
 
 // Allocated bytes beyond which no run is called fitting: usable memory without the most that lies outside the allocator, and a reserve.
-Bytes most_that_may_fit(const Machine& machine, std::int64_t world_size);
+Bytes most_that_may_fit(const Machine& machine, const OutsideMemory& outside);
 
 // The whole account of one workload on one machine.
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});
