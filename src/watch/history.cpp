@@ -211,6 +211,16 @@ std::vector<std::size_t> job_gpus(const History& history) {
   return !out.empty() ? out : !busy.empty() ? busy : all;
 }
 
+Measured measured_peak(const History& history) {
+  Measured out;
+  const auto gpus = job_gpus(history);
+  for (std::size_t i : gpus) out.bytes = std::max(out.bytes, history.gpus[i].job_peak);
+  out.by_process = out.bytes > Bytes(0);
+  if (out.by_process) return out;
+  for (std::size_t i : gpus) out.bytes = std::max(out.bytes, history.gpus[i].used.highest(history.first).value_or(Bytes(0)));
+  return out;
+}
+
 Prediction prediction_of(const Report& report, const Calibration* calibration) {
   Prediction p;
   p.allocated = report.allocated, p.reserved = report.reserved, p.process = report.process;

@@ -58,6 +58,10 @@ void add_sample(History& history, const MachineSample& sample, const std::vector
 // GPUs the job uses, as indices: those where its processes were seen; where that cannot be known, all that hold memory; else all.
 std::vector<std::size_t> job_gpus(const History& history);
 
+// The largest the job has held on any of its GPUs; of the whole card where the driver does not tell processes apart.
+struct Measured { Bytes bytes; bool by_process = false; };
+Measured measured_peak(const History& history);
+
 // The prediction of a job, without what a live view does not show.
 struct Prediction {
   Estimate allocated, reserved, process;
