@@ -11,6 +11,7 @@
 #include "cli/doctor.hpp"
 #include "cli/options.hpp"
 #include "cli/parallel.hpp"
+#include "cli/watch.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
 #include "plan/rule_of_thumb.hpp"
@@ -36,6 +37,7 @@ class Command {
     if (o_.command == "plan") return plan_command();
     if (o_.command == "table") return table_command();
     if (o_.command == "doctor") return doctor_command();
+    if (o_.command == "watch") return watch_command();
     if (o_.command == "rule-of-thumb") return rule();
     if (o_.command == "list") return list();
     if (o_.command == "completions") return completion();
@@ -203,6 +205,42 @@ class Command {
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
     return doctor({o_.positional, {*flags, *machine, options->allocator}, json()}, env_, style_);
+  }
+
+  // The job's own environment decides its dtype, not this shell's: only flags and a pasted command are handed on.
+  Result<int> watch_command() {
+    if (!o_.positional.empty()) return stray();
+    auto flags = workload_flags();
+    if (!flags) return std::unexpected(flags.error());
+    if (!o_.has("dtype")) flags->dtype.reset();
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    WatchRequest request;
+    request.settings.given = *flags;
+    request.settings.allocator = options->allocator;
+    request.once = o_.has("once");
+    request.json = json();
+    for (const auto& [flag, field] : {std::pair{"log", &WatchRequest::log}, std::pair{"record", &WatchRequest::record}, std::pair{"replay", &WatchRequest::replay}, std::pair{"prometheus", &WatchRequest::prometheus}}) {
+      if (!o_.has(flag)) continue;
+      request.*field = *o_.get(flag);
+      if ((request.*field).empty()) return fail("missing_value", "--" + std::string(flag) + " has an empty name", "write --" + std::string(flag) + " FILE", "--" + std::string(flag));
+    }
+    const auto pid = number("pid");
+    if (!pid) return std::unexpected(pid.error());
+    if (*pid && (**pid < 1 || **pid > (std::int64_t{1} << 31))) return fail("bad_value", "--pid " + std::to_string(**pid) + " is no process number", "see: nvidia-smi, or leave it out", "--pid");
+    request.pid = *pid;
+    if (const auto text = o_.get("interval")) {
+      const auto seconds = parse_real(*text, "--interval");
+      if (!seconds) return std::unexpected(seconds.error());
+      if (*seconds < (request.replay.empty() ? 0.1 : 0) || *seconds > 3600) return fail("bad_value", "--interval " + text->substr(0, 30) + " is out of range", "use seconds from 0.1 to 3600", "--interval");
+      request.interval = *seconds;
+    }
+    if (!request.replay.empty()) {
+      for (const char* live : {"pid", "log", "record"}) {
+        if (o_.has(live)) return fail("bad_value", "--" + std::string(live) + " and --replay do not go together", "a recording holds its own job and log", "--" + std::string(live));
+      }
+    }
+    return watch(std::move(request), env_, style_);
   }
 
   Result<int> plan_command() {

@@ -16,12 +16,16 @@ constexpr FlagSpec kTimeline[] = {{"timeline", "", "memory over the run, as a pi
 constexpr FlagSpec kTable[] = {{"gpu", "A,B,..", "GPUs, by name"}, {"depths", "N,N,..", "[12,16,20,24]"}, {"gpus", "N", "how many of each [1]"}, {"csv", "", "as CSV"}, {"max-seq-len", "N", "[2048]"}, {"nanochat", "VERSION", "[newest]"}, {"fp8", "", "fp8 matrix products"}, {"window-pattern", "S|L..", "[SSSL]"}, {"vocab-size", "N", "[32768]"}};
 constexpr FlagSpec kRule[] = {{"gpu-memory-gb", "X", "memory of the GPU in GB"}, {"depth", "N", "[24]"}, {"seq-len", "N", "[1024]"}};
 
+constexpr FlagSpec kWatch[] = {{"pid", "N", "of the job [the newest training process on a GPU]"}, {"log", "FILE", "what the training prints: steps and phases"}, {"interval", "SECONDS", "[1]"}, {"once", "", "one screen, then exit"},
+                               {"record", "FILE", "a new recording"}, {"replay", "FILE", "play a recording"}, {"prometheus", "FILE", "metrics for node_exporter's textfile collector"}};
+
 constexpr CommandSpec kCommands[] = {
     {"plan", "what should I run on this machine?", "  dryfit plan --gpu \"RTX 4090\"\n  dryfit plan --gpu h100 --gpus 8 --depth 24\n", {kModel, kRun, kMachine}},
     {"check", "will exactly this run fit? exit 0: yes, 1: no", "  dryfit check --depth 26 --device-batch-size 32 --gpu h100 --gpus 8\n  dryfit check --gpu h100 -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n", {kModel, kRun, kMachine}},
     {"explain", "where every GiB goes, and when", "  dryfit explain --depth 20 --device-batch-size 8 --gpu 4090\n  dryfit explain --depth 20 --gpu h100 --gpus 8 --timeline --svg memory.svg\n", {kModel, kRun, kMachine}},
     {"table", "GPU x depth: the largest device batch that fits", "  dryfit table\n  dryfit table --gpu h100,b200 --depths 20,24,32 --gpus 8 --csv\n", {kTable, {}, {}}},
     {"doctor", "it died, or the GPU idles: why, and what to change", "  dryfit doctor train.log                          a log, a traceback, or one line of either\n  ssh gpu1 cat train.log | dryfit doctor -\n  dryfit doctor train.log -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n  dryfit doctor oom.txt --depth 26 --device-batch-size 32 --gpus 8 --gpu h100 --json\n", {kModel, kRun, kMachine}},
+    {"watch", "a running job beside its prediction, live", "  dryfit watch                          the newest training process on a GPU\n  dryfit watch --pid 41212 --log train.log\n  dryfit watch --json --interval 10 > watch.jsonl\n  dryfit watch --record run.jsonl       then: dryfit watch --replay run.jsonl\n", {kWatch, kModel, kRun}},
     {"rule-of-thumb", "the seed's calculator, and the engine beside it", "  dryfit rule-of-thumb --gpu-memory-gb 24 --depth 24\n  dryfit rule-of-thumb\n", {kRule, {}, {}}},
     {"list", "gpus | models | versions", "  dryfit list gpus\n  dryfit list models\n  dryfit list versions\n", {{}, {}, {}}},
     {"completions", "bash | zsh | fish | powershell", "  source <(dryfit completions bash)\n", {{}, {}, {}}},

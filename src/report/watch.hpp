@@ -5,27 +5,10 @@
 #include <vector>
 
 #include "report/text.hpp"
-#include "watch/history.hpp"
-#include "watch/job.hpp"
 #include "watch/layout.hpp"
+#include "watch/watcher.hpp"
 
 namespace dryfit {
-
-struct WatchView {
-  std::string title;                        // "pid 41212 · base_train d26 b16 x 2048"
-  std::string mode;                         // "", "replay", "ended"
-  std::string footer;                       // keys, where to learn more; may be empty
-  std::int64_t time_ms = 0;                 // wall clock, ms since 1970; 0: not known
-  std::string source;                       // "nvml"
-  const History* history = nullptr;         // never null
-  const Prediction* prediction = nullptr;   // null: none
-  std::string no_prediction;                // why there is none
-  const Job* job = nullptr;                 // null: only GPUs are watched
-  const LogRun* log = nullptr;              // null: no log
-  std::vector<Finding> findings;
-  std::vector<ProcessSample> tree;
-  std::vector<std::string> notes;
-};
 
 // Lines of at most `width` columns, at most `height` of them, at least one; escapes only where style.colour.
 std::vector<std::string> watch_frame(const WatchView& view, int width, int height, const Style& style);

@@ -167,7 +167,6 @@ void add_sample(History& history, const MachineSample& sample, const std::vector
   if (steady && !history.steady_since) history.steady_since = history.now;
   if (log != nullptr && !steady) history.steady_since.reset();  // the run began anew
   if (history.gpus.size() < sample.gpus.size()) history.gpus.resize(std::min(sample.gpus.size(), kMostGpus));
-  bool any_used = false, any_process = false, any_own = false;
   for (std::size_t i = 0; i < std::min(sample.gpus.size(), history.gpus.size()); ++i) {
     GpuHistory& g = history.gpus[i];
     g.now = sample.gpus[i];
@@ -178,8 +177,6 @@ void add_sample(History& history, const MachineSample& sample, const std::vector
     if (told) {
       bool mine_here = false;
       for (const GpuProcess& p : *g.now.processes) mine_here = mine_here || std::ranges::find(own, p.pid) != own.end();
-      any_process = any_process || !g.now.processes->empty();
-      any_own = any_own || mine_here;
       const Bytes mine = sum_of(g.now, own, true, told);
       bool others_told = true;
       g.others = sum_of(g.now, own, false, others_told);
@@ -188,7 +185,6 @@ void add_sample(History& history, const MachineSample& sample, const std::vector
       if (g.job) g.job_peak = std::max(g.job_peak, *g.job);
     }
     if (g.now.used) {
-      any_used = any_used || *g.now.used > mib(64);
       g.used.add(history.now, *g.now.used);
       g.recent.emplace_back(history.now, *g.now.used);
       while (history.now - g.recent.front().first > kRecentSeconds || g.recent.size() > 512) g.recent.pop_front();
@@ -196,8 +192,6 @@ void add_sample(History& history, const MachineSample& sample, const std::vector
     if (const auto value = g.job ? g.job : g.in_job ? std::nullopt : g.now.used) g.job_series.add(history.now, *value);
     if (g.now.utilization) g.busy_seconds += *g.now.utilization * step, g.seen_seconds += step;
   }
-  history.processes_hidden = any_used && !any_process;
-  history.foreign_pids = any_process && !any_own && !own.empty();
 }
 
 std::vector<std::size_t> job_gpus(const History& history) {

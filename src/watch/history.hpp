@@ -47,12 +47,10 @@ struct History {
   std::vector<GpuHistory> gpus;
   double first = 0, now = 0;         // seconds
   std::int64_t samples = 0;
-  bool foreign_pids = false;         // the driver names processes that are not in this /proc: a container
-  bool processes_hidden = false;     // the driver lists none although memory is in use
   std::optional<double> steady_since;  // first sample after the second optimizer step; empty without a log
 };
 
-// own: the job's processes. known: whether the pids of the driver mean processes of this /proc.
+// own: the job's processes.
 void add_sample(History& history, const MachineSample& sample, const std::vector<std::int64_t>& own, const LogRun* log);
 
 // GPUs the job uses, as indices: those where its processes were seen; where that cannot be known, all that hold memory; else all.

@@ -142,15 +142,6 @@ Job read_job(std::span<const ProcessSample> tree, std::int64_t pid) {
   return job;
 }
 
-Job read_job_command(std::int64_t pid, const std::string& command) {
-  ProcessSample p;
-  p.pid = pid;
-  if (const auto words = shell_split(command)) p.command = *words;
-  Job job = read_job({&p, 1}, pid);
-  job.command = command;
-  return job;
-}
-
 WorkloadFlags overlaid(WorkloadFlags found, const WorkloadFlags& given) {
   const auto over = [&](auto field) {
     if (given.*field) found.*field = given.*field;

@@ -39,8 +39,6 @@ struct Job {
 
 // What the tree's command lines and environments tell. tree: as process_tree gives it, with commands and environments read.
 Job read_job(std::span<const ProcessSample> tree, std::int64_t pid);
-// The same from a recorded command line.
-Job read_job_command(std::int64_t pid, const std::string& command);
 
 // `given` over `found`: what the user said wins over what was read.
 WorkloadFlags overlaid(WorkloadFlags found, const WorkloadFlags& given);

@@ -197,11 +197,10 @@ constexpr const char* kHint = "recordings are made by: dryfit watch --record FIL
 std::string write_recording_header(const RecordingHeader& header) {
   Json j = {{"dryfit_recording", kRecordingVersion}, {"dryfit", DRYFIT_VERSION}, {"started_ms", header.started_ms}, {"source", header.source}, {"gpus", Json::array()}};
   for (const GpuSample& g : header.gpus) j["gpus"].push_back(fixed(g));
-  if (header.job) j["job"] = {{"pid", header.job->pid}, {"command", header.job->command}, {"environment", header.job->environment}};
   return line(j);
 }
 
-std::string write_recording_moment(const RecordedMoment& moment) {
+std::string write_recording_moment(const Moment& moment) {
   Json j = {{"t", std::round(moment.sample.seconds * 1000) / 1000}, {"gpus", Json::array()}};
   for (const GpuSample& g : moment.sample.gpus) j["gpus"].push_back(moving(g));
   if (!moment.sample.processes.empty()) {
@@ -213,6 +212,7 @@ std::string write_recording_moment(const RecordedMoment& moment) {
     }
     j["processes"] = std::move(list);
   }
+  if (moment.job) j["job"] = {{"pid", moment.job->pid}, {"command", moment.job->command}, {"environment", moment.job->environment}};
   if (!moment.log.empty()) j["log"] = moment.log;
   if (!moment.sample.notes.empty()) j["notes"] = moment.sample.notes;
   return line(j);
@@ -231,23 +231,19 @@ Result<void> RecordingReader::read_header(std::string_view text) {
   if (const Json* gpus = f.list("gpus", kMostGpus)) {
     for (const Json& g : *gpus) header_.gpus.push_back(read_fixed(g, "gpus.", fault));
   }
-  if (const Json* job = f.find("job")) {
-    Fields fields(*job, "job.", fault);
-    header_.job = RecordedJob{fields.whole("pid", 0, std::int64_t{1} << 32).value_or(0), fields.text("command"), fields.texts("environment", 64)};
-  }
   if (fault) return fail("bad_recording", fault->what, kHint, "line 1");
   if (header_.gpus.empty()) return fail("bad_recording", "the recording names no GPU", kHint, "line 1");
   return {};
 }
 
-Result<RecordedMoment> RecordingReader::read_moment(std::string_view text) {
+Result<Moment> RecordingReader::read_moment(std::string_view text) {
   const std::string where = "line " + std::to_string(++line_);
   if (text.size() > kLongestRecordingLine) return fail("bad_recording", "the line is longer than " + std::to_string(kLongestRecordingLine) + " bytes", kHint, where);
   const Json j = Json::parse(text, nullptr, false);
   if (!j.is_object()) return fail("bad_recording", "the line is no JSON object", "cut the recording before this line", where);
   std::optional<Fault> fault;
   Fields f(j, "", fault);
-  RecordedMoment out;
+  Moment out;
   out.sample.seconds = f.real("t", 0, 1e10).value_or(last_);
   if (!f.find("t")) f.bad("t", "is missing");
   if (out.sample.seconds < last_ && !fault) f.bad("t", "goes back in time");
@@ -260,6 +256,10 @@ Result<RecordedMoment> RecordingReader::read_moment(std::string_view text) {
   }
   if (const Json* processes = f.list("processes", kMostProcesses)) {
     for (const Json& p : *processes) out.sample.processes.push_back(read_process(p, fault));
+  }
+  if (const Json* job = f.find("job")) {
+    Fields fields(*job, "job.", fault);
+    out.job = SeenJob{fields.whole("pid", 0, std::int64_t{1} << 32).value_or(0), fields.text("command"), fields.texts("environment", 64)};
   }
   out.log = f.texts("log", kMostLog);
   out.sample.notes = f.texts("notes", 64);

@@ -9,36 +9,27 @@
 #include <vector>
 
 #include "base/result.hpp"
-#include "machine/machine.hpp"
-#include "machine/sample.hpp"
+#include "watch/moment.hpp"
 
 namespace dryfit {
 
 inline constexpr int kRecordingVersion = 1;
 inline constexpr std::size_t kLongestRecordingLine = 1 << 20;
 
-struct RecordedJob { std::int64_t pid = 0; std::string command; std::vector<std::string> environment; };
-
 struct RecordingHeader {
   std::int64_t started_ms = 0;         // wall clock of the first moment, ms since 1970; 0: not known
   std::string source;                  // "nvml"
   std::vector<GpuSample> gpus;         // what does not change
-  std::optional<RecordedJob> job;
-};
-
-struct RecordedMoment {
-  MachineSample sample;
-  std::vector<std::string> log;        // lines of the training log that came since the moment before
 };
 
 std::string write_recording_header(const RecordingHeader& header);  // one line, with its end
-std::string write_recording_moment(const RecordedMoment& moment);
+std::string write_recording_moment(const Moment& moment);
 
 // Lines in order. Errors: "not_a_recording", "newer_recording", "bad_recording"; `where` is "line N".
 class RecordingReader {
  public:
   Result<void> read_header(std::string_view line);
-  Result<RecordedMoment> read_moment(std::string_view line);
+  Result<Moment> read_moment(std::string_view line);
   const RecordingHeader& header() const { return header_; }
 
  private:
