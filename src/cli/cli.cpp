@@ -7,6 +7,8 @@
 #include <thread>
 
 #include "base/text.hpp"
+#include "cli/calibrate.hpp"
+#include "cli/calibration_file.hpp"
 #include "cli/commands.hpp"
 #include "cli/doctor.hpp"
 #include "cli/options.hpp"
@@ -38,6 +40,7 @@ class Command {
     if (o_.command == "table") return table_command();
     if (o_.command == "doctor") return doctor_command();
     if (o_.command == "watch") return watch_command();
+    if (o_.command == "calibrate") return calibrate_command();
     if (o_.command == "rule-of-thumb") return rule();
     if (o_.command == "list") return list();
     if (o_.command == "completions") return completion();
@@ -115,7 +118,11 @@ class Command {
     const auto given = machine_flags(w);
     if (!given) return std::unexpected(given.error());
     MachineFlags f = *given;
-    if (f.gpu || f.memory) return machine_from_flags(f);
+    if (f.gpu || f.memory) {
+      auto named = machine_from_flags(f);
+      if (named && !f.memory) apply_driver_reserve(*calibration(), *named);
+      return named;
+    }
     const auto probe = env_.probe()->read();
     if (probe) return machine_from_probe(*probe, f);
     if (env_.variable("DRYFIT_PROBE").value_or("") != "") return std::unexpected(probe.error());
@@ -128,11 +135,24 @@ class Command {
     return fallback;
   }
 
-  Result<EstimateOptions> estimate_options() const {
+  // What this machine's own runs taught; a file that cannot be read is said and otherwise no matter.
+  const Calibration* calibration() {
+    if (calibration_) return &*calibration_;
+    calibration_.emplace();
+    const auto path = calibration_path(env_);
+    if (!path) return &*calibration_;
+    auto read = read_calibration(*path);
+    if (read) calibration_ = std::move(*read);
+    else talk("warning: the calibration is not used: " + read.error().message + "\nhint:  " + read.error().hint + "\n");
+    return &*calibration_;
+  }
+
+  Result<EstimateOptions> estimate_options() {
     EstimateOptions options;
     options.loop = [](std::size_t count, const std::function<bool(std::size_t)>& call) {
       for_each_until(count, std::clamp(std::thread::hardware_concurrency(), 1U, 8U), call);
     };
+    options.calibration = calibration();
     const auto conf = o_.has("alloc-conf") ? o_.get("alloc-conf") : pasted_conf_;
     if (conf) {
       const auto parsed = parse_alloc_conf(*conf);
@@ -218,6 +238,7 @@ class Command {
     WatchRequest request;
     request.settings.given = *flags;
     request.settings.allocator = options->allocator;
+    request.settings.calibration = options->calibration;
     request.once = o_.has("once");
     request.json = json();
     for (const auto& [flag, field] : {std::pair{"log", &WatchRequest::log}, std::pair{"record", &WatchRequest::record}, std::pair{"replay", &WatchRequest::replay}, std::pair{"prometheus", &WatchRequest::prometheus}}) {
@@ -241,6 +262,19 @@ class Command {
       }
     }
     return watch(std::move(request), env_, style_);
+  }
+
+  Result<int> calibrate_command() {
+    auto flags = workload_flags();
+    if (!flags) return std::unexpected(flags.error());
+    if (!o_.has("dtype")) flags->dtype.reset();
+    CalibrateRequest request{o_.positional, *flags, std::nullopt, o_.has("show"), o_.has("reset"), json()};
+    if (const auto gpu = o_.get("gpu")) {
+      const auto named = machine_from_flags({*gpu, flags->gpus, std::nullopt, std::nullopt});
+      if (!named) return std::unexpected(named.error());
+      request.machine = *named;
+    }
+    return calibrate(request, env_, style_);
   }
 
   Result<int> plan_command() {
@@ -389,6 +423,7 @@ class Command {
   const Env& env_;
   Style style_;
   std::optional<std::string> pasted_conf_;
+  std::optional<Calibration> calibration_;
 };
 
 // An explicit flag, then FORCE_COLOR, then NO_COLOR, then CLICOLOR_FORCE, then a capable terminal.

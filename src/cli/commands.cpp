@@ -19,6 +19,8 @@ constexpr FlagSpec kRule[] = {{"gpu-memory-gb", "X", "memory of the GPU in GB"},
 constexpr FlagSpec kWatch[] = {{"pid", "N", "of the job [the newest training process on a GPU]"}, {"log", "FILE", "what the training prints: steps and phases"}, {"interval", "SECONDS", "[1]"}, {"once", "", "one screen, then exit"},
                                {"record", "FILE", "a new recording"}, {"replay", "FILE", "play a recording"}, {"prometheus", "FILE", "metrics for node_exporter's textfile collector"}};
 
+constexpr FlagSpec kCalibrate[] = {{"show", "", "what is learned"}, {"reset", "", "put it aside and begin anew"}, {"gpu", "NAME", "where a log does not tell it"}, {"gpus", "N", "how many"}};
+
 constexpr CommandSpec kCommands[] = {
     {"plan", "what should I run on this machine?", "  dryfit plan --gpu \"RTX 4090\"\n  dryfit plan --gpu h100 --gpus 8 --depth 24\n", {kModel, kRun, kMachine}},
     {"check", "will exactly this run fit? exit 0: yes, 1: no", "  dryfit check --depth 26 --device-batch-size 32 --gpu h100 --gpus 8\n  dryfit check --gpu h100 -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n", {kModel, kRun, kMachine}},
@@ -26,6 +28,7 @@ constexpr CommandSpec kCommands[] = {
     {"table", "GPU x depth: the largest device batch that fits", "  dryfit table\n  dryfit table --gpu h100,b200 --depths 20,24,32 --gpus 8 --csv\n", {kTable, {}, {}}},
     {"doctor", "it died, or the GPU idles: why, and what to change", "  dryfit doctor train.log                          a log, a traceback, or one line of either\n  ssh gpu1 cat train.log | dryfit doctor -\n  dryfit doctor train.log -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n  dryfit doctor oom.txt --depth 26 --device-batch-size 32 --gpus 8 --gpu h100 --json\n", {kModel, kRun, kMachine}},
     {"watch", "a running job beside its prediction, live", "  dryfit watch                          the newest training process on a GPU\n  dryfit watch --pid 41212 --log train.log\n  dryfit watch --json --interval 10 > watch.jsonl\n  dryfit watch --record run.jsonl       then: dryfit watch --replay run.jsonl\n", {kWatch, kModel, kRun}},
+    {"calibrate", "learn this machine's constants from its own runs", "  dryfit calibrate train.log                 nanochat's own log: achieved speed, the printed peak\n  dryfit calibrate run.jsonl                 made by: dryfit watch --log train.log --record run.jsonl\n  dryfit calibrate --show\n", {kCalibrate, kModel, kRun}},
     {"rule-of-thumb", "the seed's calculator, and the engine beside it", "  dryfit rule-of-thumb --gpu-memory-gb 24 --depth 24\n  dryfit rule-of-thumb\n", {kRule, {}, {}}},
     {"list", "gpus | models | versions", "  dryfit list gpus\n  dryfit list models\n  dryfit list versions\n", {{}, {}, {}}},
     {"completions", "bash | zsh | fish | powershell", "  source <(dryfit completions bash)\n", {{}, {}, {}}},

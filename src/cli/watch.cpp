@@ -129,7 +129,7 @@ class Session {
 
   std::string screenful(const WatchView& v) const {
     std::string out;
-    for (const std::string& line : watch_frame(v, env_.width, watch_rows(v), style_)) out += line + "\n";
+    for (const std::string& line : watch_frame(v, env_.width, watch_rows(v, env_.width), style_)) out += line + "\n";
     return out;
   }
 

@@ -123,18 +123,21 @@ void apply_driver_reserve(const Calibration& calibration, Machine& machine) {
   machine.notes.push_back("the driver's reserve is the one seen here (dryfit calibrate --show)");
 }
 
-std::int64_t merge(Calibration& calibration, std::vector<CalibrationRow> rows) {
-  std::int64_t added = 0;
-  for (CalibrationRow& row : rows) {
-    const auto known = std::ranges::find(calibration.rows, row.id, &CalibrationRow::id);
-    if (known != calibration.rows.end()) {
-      *known = std::move(row);
-    } else {
-      calibration.rows.push_back(std::move(row));
-      ++added;
-    }
+bool merge(Calibration& calibration, CalibrationRow row) {
+  const auto known = std::ranges::find(calibration.rows, row.id, &CalibrationRow::id);
+  if (known == calibration.rows.end()) {
+    calibration.rows.push_back(std::move(row));
+    return true;
   }
-  return added;
+  for (auto field : {&CalibrationRow::process_peak, &CalibrationRow::allocated_peak, &CalibrationRow::driver_reserve}) {
+    if (!(row.*field)) row.*field = (*known).*field;
+  }
+  for (auto field : {&CalibrationRow::tokens_per_second, &CalibrationRow::mfu}) {
+    if (!(row.*field)) row.*field = (*known).*field;
+  }
+  row.steps = std::max(row.steps, known->steps);
+  *known = std::move(row);
+  return false;
 }
 
 }  // namespace dryfit

@@ -17,7 +17,7 @@ namespace dryfit {
 
 // One run, as measured. Empty: not measured.
 struct CalibrationRow {
-  std::string id;                     // of the run, so that reading a file again replaces its row
+  std::string id;                     // of the run, so that reading a file again renews its row
   std::string file, date;             // where from; date of the file, ISO
   std::string gpu;                    // as the driver names it
   std::int64_t world_size = 1;
@@ -54,7 +54,8 @@ OutsideEstimate outside_estimate(const Calibration* calibration, const GpuKind& 
 // A machine named by a flag, with the reserve its own driver showed.
 void apply_driver_reserve(const Calibration& calibration, Machine& machine);
 
-// Rows with the same id are replaced; others are added. Returns how many were new.
-std::int64_t merge(Calibration& calibration, std::vector<CalibrationRow> rows);
+// A row of a known id renews what it measured and leaves the rest (a log after a recording of the same run); others are added.
+// True: it was new.
+bool merge(Calibration& calibration, CalibrationRow row);
 
 }  // namespace dryfit

@@ -13,7 +13,7 @@ namespace dryfit {
 // Lines of at most `width` columns, at most `height` of them, at least one; escapes only where style.colour.
 std::vector<std::string> watch_frame(const WatchView& view, int width, int height, const Style& style);
 // Rows the whole of the view takes at this width, for printing it once.
-int watch_rows(const WatchView& view);
+int watch_rows(const WatchView& view, int width);
 
 std::string watch_line(const WatchView& view);          // one line for a log file or a pipe, with its end
 std::string watch_json(const WatchView& view);          // one object on one line (docs/schema/watch.schema.json)

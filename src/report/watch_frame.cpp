@@ -13,7 +13,7 @@ namespace {
 
 using enum WatchPanel;
 
-constexpr std::size_t kMostFindings = 4, kMostProcessRows = 7, kMostNotes = 3;
+constexpr std::size_t kMostFindings = 4, kMostProcessRows = 7, kMostNotes = 3, kMostWrapped = 2;
 constexpr const char *kDim = "90", *kBold = "1", *kGreen = "32", *kYellow = "33", *kRed = "31;1", *kBlue = "34", *kCyan = "36";
 
 // One line: pieces of text with a colour each, counted in columns. All text is plain_text or our own, one column a character.
@@ -44,6 +44,7 @@ class LineText {
       most -= columns(cut);
       out += colour && code[0] != '\0' ? "\x1b[" + std::string(code) + "m" + cut + "\x1b[0m" : cut;
     }
+    out.erase(out.find_last_not_of(' ') + 1);
     return out;
   }
 
@@ -89,13 +90,13 @@ class Drawing {
  public:
   Drawing(const WatchView& view, const Style& style) : v_(view), h_(*view.history), s_(style) { choose_gpus(); }
 
-  WatchNeeds needs() const {
+  WatchNeeds needs(int width) const {
     WatchNeeds n;
     n.gpus = std::max(1, static_cast<int>(shown_.size()) + (tells_of_more() ? 1 : 0));
-    n.findings = static_cast<int>(std::min(groups().size(), kMostFindings));
+    n.findings = static_cast<int>(finding_lines(width).size());
     n.progress = v_.log != nullptr ? 1 : 0;
     n.processes = v_.tree.empty() ? 0 : static_cast<int>(std::min(v_.tree.size() + 1, kMostProcessRows));
-    n.notes = static_cast<int>(std::min(v_.notes.size(), kMostNotes));
+    n.notes = static_cast<int>(note_lines(width).size());
     n.footer = v_.footer.empty() ? 0 : 1;
     n.graph = plotted() != nullptr && plotted()->buckets().size() >= 2;
     return n;
@@ -106,11 +107,11 @@ class Drawing {
       case title: return {title_line(box.width)};
       case gpus: return gpu_lines(box);
       case verdict: return {verdict_line()};
-      case findings: return finding_lines();
+      case findings: return finding_lines(box.width);
       case graph: return graph_lines(box);
       case progress: return {progress_line()};
       case processes: return process_lines(box);
-      case notes: return note_lines();
+      case notes: return note_lines(box.width);
       case footer: return {LineText().add(" " + v_.footer, kDim)};
     }
     return {};
@@ -216,14 +217,15 @@ class Drawing {
     LineText line;
     if (v_.prediction == nullptr) return line.add(" no prediction: ", kDim).add(v_.no_prediction, kDim);
     const Prediction& p = *v_.prediction;
-    line.add(" predicted ").add(gib_text(p.process.bytes), kBold).add(fmt::format(" ({} to {})", gib_number(p.process.low), gib_number(p.process.high)), kDim);
     const auto [measured, by_process] = measured_peak(h_);
-    line.add("  measured ").add(gib_text(measured), kBold).add(by_process ? "" : " (the whole card)", kDim);
     const Bytes now = predicted_by_now(p, v_.log);
-    if (now < p.process.bytes && measured <= p.process.high && v_.log != nullptr && v_.log->phase() != LogPhase::ended) return line.add(fmt::format("  by now {}  filling", gib_text(now)), kDim);
-    line.add("  unaccounted ").add(signed_gib(measured - p.process.bytes), kBold);
     const bool above = measured > p.process.high, below = measured < p.process.low;
-    return line.add(above ? "  above" : below ? "  below" : "  ok", above ? kYellow : below ? kDim : kGreen);
+    const bool filling = below && now < p.process.bytes && v_.log != nullptr && v_.log->phase() != LogPhase::ended;
+    line.add(above ? " above  " : filling ? " filling  " : below ? " below  " : " as predicted  ", above ? kYellow : below ? kDim : kGreen);
+    line.add("predicted ").add(gib_text(p.process.bytes), kBold).add(fmt::format(" ({} to {})", gib_number(p.process.low), gib_number(p.process.high)), kDim);
+    if (filling) line.add(fmt::format(", by now {}", gib_text(now)), kDim);
+    line.add(by_process ? "  measured " : "  measured on the whole card ").add(gib_number(measured), kBold);
+    return line.add("  unaccounted ").add(signed_gib(measured - p.process.bytes), kBold);
   }
 
   // ---- findings; the same on several GPUs is one line
@@ -242,13 +244,32 @@ class Drawing {
     return out;
   }
 
-  std::vector<LineText> finding_lines() const {
+  // A head in colour, the text after it, wrapped between words under itself.
+  static void wrapped(std::vector<LineText>& out, const std::string& head, const char* colour, std::string_view text, const char* text_colour, int width) {
+    const int indent = LineText::columns(head), room = std::max(16, width - indent - 1);
+    for (std::size_t line = 0; line < kMostWrapped && !text.empty(); ++line) {
+      std::size_t end = std::min(text.size(), static_cast<std::size_t>(room));
+      if (end < text.size() && line + 1 < kMostWrapped) {
+        if (const std::size_t space = text.rfind(' ', end); space != std::string_view::npos && space > 0) end = space;
+      } else {
+        end = text.size();  // the last line is cut at the box
+      }
+      out.push_back(line == 0 ? LineText().add(head, colour) : LineText().add(std::string(static_cast<std::size_t>(indent), ' ')));
+      out.back().add(std::string(text.substr(0, end)), text_colour);
+      text.remove_prefix(end);
+      while (text.starts_with(' ')) text.remove_prefix(1);
+    }
+  }
+
+  std::vector<LineText> finding_lines(int width) const {
     std::vector<LineText> out;
-    for (const Group& g : groups()) {
+    const auto all = groups();
+    for (std::size_t i = 0; i < all.size() && i < kMostFindings; ++i) {
+      const Group& g = all[i];
       const char* colour = g.worst.level == Level::alarm ? kRed : g.worst.level == Level::warning ? kYellow : kDim;
       std::string where;
       if (g.worst.gpu >= 0) where = g.gpus.size() == 1 ? fmt::format("GPU {}: ", g.worst.gpu) : fmt::format("{} GPUs, worst {}: ", g.gpus.size(), g.worst.gpu);
-      out.push_back(LineText().add(fmt::format(" {:<7} ", name_of(g.worst.level)), colour).add(where + finding_text(g.worst)));
+      wrapped(out, fmt::format(" {:<7} ", name_of(g.worst.level)), colour, where + finding_text(g.worst), "", width);
     }
     return out;
   }
@@ -362,9 +383,9 @@ class Drawing {
     return out;
   }
 
-  std::vector<LineText> note_lines() const {
+  std::vector<LineText> note_lines(int width) const {
     std::vector<LineText> out;
-    for (std::size_t i = 0; i < v_.notes.size() && i < kMostNotes; ++i) out.push_back(LineText().add(" note: " + plain_text(v_.notes[i], 400), kDim));
+    for (std::size_t i = 0; i < v_.notes.size() && i < kMostNotes; ++i) wrapped(out, " note: ", kDim, plain_text(v_.notes[i], 400), kDim, width);
     return out;
   }
 
@@ -412,8 +433,8 @@ std::string finding_text(const Finding& f) {
   return "";
 }
 
-int watch_rows(const WatchView& view) {
-  const WatchNeeds n = Drawing(view, {}).needs();
+int watch_rows(const WatchView& view, int width) {
+  const WatchNeeds n = Drawing(view, {}).needs(width);
   return 1 + n.gpus + n.verdict + n.findings + n.progress + n.processes + n.notes + n.footer + (n.graph ? 12 : 0);
 }
 
@@ -423,7 +444,7 @@ std::vector<std::string> watch_frame(const WatchView& view, int width, int heigh
   const Drawing drawing(view, style);
   std::vector<LineText> lines(static_cast<std::size_t>(height));
   std::size_t used = 1;
-  for (const PanelBox& box : layout(drawing.needs(), width, height)) {
+  for (const PanelBox& box : layout(drawing.needs(width), width, height)) {
     const auto content = drawing.panel(box);
     for (std::size_t i = 0; i < content.size() && static_cast<int>(i) < box.height; ++i) {
       lines[static_cast<std::size_t>(box.y) + i].pad_to(box.x).join(content[i], box.width);

@@ -93,7 +93,7 @@ std::string watch_line(const WatchView& v) {
   if (v.prediction != nullptr) out += "  predicted " + gib_text(v.prediction->process.bytes);
   if (v.log != nullptr && v.log->last) out += fmt::format("  step {}", v.log->last->step);
   for (const Finding& f : v.findings) {
-    if (f.level != Level::note) out += fmt::format("  {}{}: {}", name_of(f.level), f.gpu >= 0 ? fmt::format(" GPU {}", f.gpu) : "", finding_text(f));
+    if (f.level != Level::note) out += fmt::format("  {} {}{}{}", name_of(f.level), name_of(f.kind), f.gpu >= 0 ? fmt::format(" on GPU {}", f.gpu) : "", f.seconds ? " in " + duration_text(*f.seconds) : "");
   }
   return out + "\n";
 }

@@ -223,9 +223,11 @@ Prediction prediction_of(const Report& report, const Calibration* calibration) {
   const Run& run = report.workload.run;
   p.run = "d" + std::to_string(report.workload.model.depth) + " b" + std::to_string(run.device_batch_size) + " x " + std::to_string(run.max_seq_len);
   p.world_size = run.world_size;
+  p.gpu = report.machine.gpu.name;
+  p.configuration = configuration_of(report.workload);
   for (const Assumption& a : report.assumptions) p.assumptions.push_back(a.key + " " + a.value + " (" + a.source + ")");
   p.warnings = report.warnings;
-  if (calibration != nullptr) p.speed = learned_speed(*calibration, report.machine.gpu.name, configuration_of(report.workload));
+  if (calibration != nullptr) p.speed = learned_speed(*calibration, p.gpu, p.configuration);
   return p;
 }
 

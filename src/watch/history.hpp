@@ -68,6 +68,7 @@ struct Prediction {
   struct Phase { std::string name; Bytes process; };  // reserved peak within it, with the context
   std::vector<Phase> phases;
   std::string run;                   // "d26 b16 x 2048": what was predicted
+  std::string gpu, configuration;    // the driver's name of it; configuration_of
   std::int64_t world_size = 1;
   std::optional<LearnedSpeed> speed; // of earlier runs of the same configuration here
   std::vector<std::string> assumptions, warnings;

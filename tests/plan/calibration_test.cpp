@@ -34,7 +34,8 @@ CalibrationRow row(const Report& r, Bytes outside, Bytes error, bool printed, st
 TEST(Calibration, learnsWhatLiesOutsideAndNothingElse) {
   const Report before = *estimate(workload(1), h100(1));
   Calibration c;
-  merge(c, {row(before, mib(700), mib(-90), true, "a"), row(before, mib(704), mib(35), true, "b")});
+  merge(c, row(before, mib(700), mib(-90), true, "a"));
+  merge(c, row(before, mib(704), mib(35), true, "b"));
   EstimateOptions options;
   options.calibration = &c;
   const Report after = *estimate(workload(1), h100(1), options);
@@ -52,20 +53,20 @@ TEST(Calibration, learnsWhatLiesOutsideAndNothingElse) {
 TEST(Calibration, printedPeaksBeatDerivedOnes) {
   const Report r = *estimate(workload(1), h100(1));
   Calibration c;
-  merge(c, {row(r, mib(500), mib(300), false, "a")});
+  merge(c, row(r, mib(500), mib(300), false, "a"));
   EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(800));  // the engine's error cannot be told from the context
-  merge(c, {row(r, mib(500), mib(300), true, "b")});
+  merge(c, row(r, mib(500), mib(300), true, "b"));
   EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(500));
 }
 
 TEST(Calibration, contextOfOneGpuCarriesOverNcclDoesNot) {
   Calibration c;
-  merge(c, {row(*estimate(workload(1), h100(1)), mib(900), Bytes(0), true, "a")});
+  merge(c, row(*estimate(workload(1), h100(1)), mib(900), Bytes(0), true, "a"));
   const OutsideEstimate eight = outside_estimate(&c, h100(8).gpu, 8);
   EXPECT_EQ(eight.memory.middle, mib(900) + nccl_memory(8).middle);
   EXPECT_EQ(eight.provenance, Provenance::modelled);
   EXPECT_NE(eight.note.find("NCCL on 8 GPUs is not"), std::string::npos);
-  merge(c, {row(*estimate(workload(8), h100(8)), mib(2000), Bytes(0), true, "b")});
+  merge(c, row(*estimate(workload(8), h100(8)), mib(2000), Bytes(0), true, "b"));
   EXPECT_EQ(outside_estimate(&c, h100(8).gpu, 8).memory.middle, mib(2000));
   EXPECT_EQ(outside_estimate(&c, h100(8).gpu, 8).provenance, Provenance::calibrated);
   const GpuKind other = machine_from_flags({"4090", 1, std::nullopt, std::nullopt})->gpu;
@@ -75,17 +76,24 @@ TEST(Calibration, contextOfOneGpuCarriesOverNcclDoesNot) {
 TEST(Calibration, readingARunAgainReplacesItsRow) {
   const Report r = *estimate(workload(1), h100(1));
   Calibration c;
-  EXPECT_EQ(merge(c, {row(r, mib(500), Bytes(0), true, "a")}), 1);
-  EXPECT_EQ(merge(c, {row(r, mib(600), Bytes(0), true, "a")}), 0);
+  EXPECT_TRUE(merge(c, row(r, mib(500), Bytes(0), true, "a")));
+  EXPECT_FALSE(merge(c, row(r, mib(600), Bytes(0), true, "a")));
   ASSERT_EQ(c.rows.size(), 1U);
   EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(600));
   EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->rows, 1);
+  CalibrationRow log = row(r, Bytes(0), Bytes(0), true, "a");  // the log of the same run knows no process, and takes none away
+  log.process_peak.reset();
+  log.tokens_per_second = 7;
+  EXPECT_FALSE(merge(c, log));
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(600));
+  EXPECT_EQ(c.rows[0].tokens_per_second, 7);
 }
 
 TEST(Calibration, impossibleRowsTeachNothing) {
   const Report r = *estimate(workload(1), h100(1));
   Calibration c;
-  merge(c, {row(r, mib(-1), Bytes(0), true, "a"), row(r, gib(9), Bytes(0), true, "b")});
+  merge(c, row(r, mib(-1), Bytes(0), true, "a"));
+  merge(c, row(r, gib(9), Bytes(0), true, "b"));
   EXPECT_FALSE(learned_outside(c, h100(1).gpu, 1));
 }
 
@@ -96,7 +104,7 @@ TEST(Calibration, driverReserveOfANamedCard) {
   r.id = "a";
   r.gpu = m.gpu.name;
   r.driver_reserve = mib(640);
-  merge(c, {r});
+  merge(c, r);
   apply_driver_reserve(c, m);
   EXPECT_EQ(m.driver_reserve, mib(640));
   Machine probed = h100(1);
@@ -114,7 +122,7 @@ TEST(Calibration, speedByConfiguration) {
   for (const double rate : {100.0, 102.0, 98.0}) {
     r.id = std::to_string(rate);
     r.tokens_per_second = rate;
-    merge(c, {r});
+    merge(c, r);
   }
   const auto speed = learned_speed(c, "G", r.configuration);
   ASSERT_TRUE(speed);
@@ -126,7 +134,7 @@ TEST(Calibration, speedByConfiguration) {
 RC_GTEST_PROP(Calibration, intervalsHoldTheirMiddle, ()) {
   const Report r = *estimate(workload(1), h100(1));
   Calibration c;
-  for (const int m : *rc::gen::container<std::vector<int>>(rc::gen::inRange(0, 4000))) merge(c, {row(r, mib(m), Bytes(0), true, std::to_string(c.rows.size()))});
+  for (const int m : *rc::gen::container<std::vector<int>>(rc::gen::inRange(0, 4000))) merge(c, row(r, mib(m), Bytes(0), true, std::to_string(c.rows.size())));
   const auto learned = learned_outside(c, h100(1).gpu, 1);
   RC_ASSERT(learned.has_value() == !c.rows.empty());
   if (learned) RC_ASSERT(learned->low >= Bytes(0) && learned->low <= learned->middle && learned->middle < learned->high && learned->rows <= 20);
