@@ -120,7 +120,7 @@ class Session {
   WatchView view() const {
     WatchView v = watcher_->view();
     v.time_ms = source_->live() ? wall_ms() : 0;
-    if (v.mode.empty() && !source_->live()) v.mode = ended_ ? "end of the recording" : "replay";
+    if (v.mode.empty() && !source_->live()) v.mode = ended_ ? "replay ended" : "replay";
     for (const std::string& problem : {recorder_.problem(), prometheus_problem_}) {
       if (!problem.empty()) v.notes.insert(v.notes.begin(), problem);
     }
@@ -153,10 +153,9 @@ class Session {
       if (!more && more.error().code == "gpu_lost") return lost(more.error());
       if (!more) return std::unexpected(more.error());
       ended_ = !*more;
-      const bool last = ended_ || (r_.once && source_->live());
-      if (*more && (!r_.once || last)) env_.out(r_.json ? watch_json(view()) : r_.once ? screenful(view()) : watch_line(view()));
-      else if (last && r_.once && watcher_->history().samples > 0) env_.out(r_.json ? watch_json(view()) : screenful(view()));
-      if (last || watcher_->job_ended()) break;
+      const bool last = ended_ || (r_.once && source_->live()) || watcher_->job_ended();
+      if (watcher_->history().samples > 0 && (r_.once ? last : *more)) env_.out(r_.json ? watch_json(view()) : r_.once ? screenful(view()) : watch_line(view()));
+      if (last) break;
       if (r_.once || !source_->live()) {
         if (Signals::quit_asked()) break;
         continue;
@@ -208,7 +207,7 @@ class Session {
         for (;;) {
           const LiveEvent event = signals.wait(end - monotonic(), screen.keys());
           if (event == LiveEvent::timeout) break;
-          if (event == LiveEvent::redraw) screen.forget();
+          screen.forget();  // a resized terminal may have moved what was there
           if (event == LiveEvent::quit || !draw(screen)) {
             open = false;
             break;

@@ -21,7 +21,8 @@ class LineText {
  public:
   LineText& add(std::string text, const char* colour = "") {
     width_ += columns(text);
-    pieces_.push_back({std::move(text), colour});
+    if (!pieces_.empty() && std::string_view(pieces_.back().second) == colour) pieces_.back().first += text;
+    else pieces_.push_back({std::move(text), colour});
     return *this;
   }
   int width() const { return width_; }
@@ -144,9 +145,9 @@ class Drawing {
   // ---- title
   LineText title_line(int width) const {
     LineText line;
-    line.add(" dryfit watch", kBold);
+    line.add(width < 14 ? "dryfit watch" : " dryfit watch", kBold);
     if (!v_.mode.empty()) line.add(separator(s_) + v_.mode, v_.mode == "ended" ? kYellow : kCyan);
-    if (!v_.title.empty()) line.add(separator(s_) + v_.title);
+    if (!v_.title.empty()) line.add(separator(s_) + plain_text(v_.title, 200));
     const std::string clock = duration_text(h_.now - h_.first);
     if (line.width() + LineText::columns(clock) + 3 <= width) line.pad_to(width - LineText::columns(clock) - 1).add(clock, kDim);
     return line;
@@ -206,16 +207,26 @@ class Drawing {
     for (std::size_t i = 0; i < lines; ++i) out.push_back(gpu_line(h_.gpus[shown_[i]], box.width));
     if (static_cast<int>(out.size()) >= box.height) return out;
     const std::size_t unshown = shown_.size() - lines;
-    if (more_alike_ > 0) out.push_back(LineText().add(fmt::format("        {} {} more, all within {}", s_.ascii ? "..." : "…", more_alike_ + unshown, gib_text(spread_)), kDim));
+    if (more_alike_ > 0) out.push_back(LineText().add(fmt::format("        {} {} more, all within {}", s_.ascii ? "..." : "…", more_alike_ + unshown, gib_text(spread_)), kDim).add(others_text(), kBlue));
     else if (unshown > 0) out.push_back(LineText().add(fmt::format("        {} {} more", s_.ascii ? "..." : "…", unshown + hidden_.size()), kDim));
     else if (!hidden_.empty()) out.push_back(LineText().add(fmt::format("        {} other GPU{} not in this job", hidden_.size(), hidden_.size() == 1 ? "" : "s"), kDim));
     return out;
   }
 
+  // Of GPUs without a line: where others hold the most.
+  std::string others_text() const {
+    const GpuHistory* most = nullptr;
+    for (std::size_t i : job_gpus(h_)) {
+      const GpuHistory& g = h_.gpus[i];
+      if (g.others > Bytes(0) && std::ranges::find(shown_, i) == shown_.end() && (most == nullptr || g.others > most->others)) most = &g;
+    }
+    return most == nullptr ? "" : fmt::format(", others hold {} on GPU {}", gib_text(most->others), most->now.index);
+  }
+
   // ---- prediction beside measurement. measured = predicted + unaccounted.
   LineText verdict_line() const {
     LineText line;
-    if (v_.prediction == nullptr) return line.add(" no prediction: ", kDim).add(v_.no_prediction, kDim);
+    if (v_.prediction == nullptr) return line.add(" no prediction: ", kDim).add(plain_text(v_.no_prediction, 200), kDim);
     const Prediction& p = *v_.prediction;
     const auto [measured, by_process] = measured_peak(h_);
     const Bytes now = predicted_by_now(p, v_.log);

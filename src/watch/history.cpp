@@ -79,9 +79,9 @@ void judge_prediction(const History& history, const Prediction& prediction, cons
     const GpuHistory& g = history.gpus[i];
     if (!g.job || g.now.lost) continue;
     if (g.job_peak > prediction.process.high) out.push_back({FindingKind::above_prediction, Level::warning, g.now.index, g.job_peak - prediction.process.high, 0, std::nullopt, 0});
-    // the cache never shrinks by itself, so below is below once every phase was met
-    const bool met_all = log != nullptr && log->steps >= 3 && log->validations > 0;
-    if (met_all && g.job_peak < prediction.process.low) out.push_back({FindingKind::below_prediction, Level::note, g.now.index, prediction.process.low - g.job_peak, 0, std::nullopt, 0});
+    // the cache never shrinks by itself: below what the phases so far should have left is below
+    const Bytes low = predicted_by_now(prediction, log) - (prediction.process.bytes - prediction.process.low);
+    if (log != nullptr && log->steps >= 3 && g.job_peak < low) out.push_back({FindingKind::below_prediction, Level::note, g.now.index, low - g.job_peak, 0, std::nullopt, 0});
   }
 }
 
