@@ -5,5 +5,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 ./tools/install.sh test
 cmake -S . -B build/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DDRYFIT_STATIC=ON -DDRYFIT_BENCH=ON > /dev/null
 ninja -C build/release dryfit dryfit-bench dryfit-processes > /dev/null
-build/release/bench/dryfit-processes build/release/dryfit
+build/release/bench/dryfit-processes build/release/dryfit build/release/bench/libnvidia-ml.so.1
 build/release/bench/dryfit-bench --benchmark_min_time=0.2
