@@ -392,7 +392,11 @@ class Command {
                         "  dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n"
                         "  dryfit explain --depth 20 --gpu h100 --gpus 8       where every GiB goes\n"
                         "  dryfit doctor train.log                             why it died, and what to change\n\nCommands\n";
-      for (const CommandSpec& c : commands()) out += fmt::format("  {:<14} {}\n", c.name, c.summary);
+      static constexpr std::string_view kOthers[] = {"completions", "help", "version"};  // one line for all three: the screen has 24
+      for (const CommandSpec& c : commands()) {
+        if (std::ranges::find(kOthers, c.name) == std::end(kOthers)) out += fmt::format("  {:<14} {}\n", c.name, c.summary);
+      }
+      out += "  also           completions bash|zsh|fish|powershell, help COMMAND, version\n";
       return print(out + "\nEverywhere: --json, --color auto|always|never, --ascii, -q, -v\nExit status: 0 fits, 1 does not, 2 bad input, 70 internal error\n");
     }
     const CommandSpec* c = find_command(name);

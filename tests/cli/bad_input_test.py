@@ -21,6 +21,9 @@ CASES = [
     ["table", "--gpu", "nope"], ["table", "--depths", "a,b"], ["rule-of-thumb", "--gpu-memory-gb", "nan"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--depth", "0"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--seq-len", "0"],
     ["doctor"], ["doctor", "/nonexistent/train.log"], ["doctor", "/tmp"], ["doctor", "/dev/null"], ["doctor", "/dev/zero"], ["doctor", "/bin/ls"], ["doctor", "a", "b"], ["doctor", LOG, "--gpu", "h10O"], ["doctor", LOG, "--depth", "x"],
     ["doctor", LOG, "--depth", "26", "--device-batch-size", "3", *GPU], ["doctor", LOG, "--alloc-conf", "nonsense:1"], ["doctor", LOG, "--dept", "3"], ["doctor", LOG, "--", "ls"], ["doctor", "-", "--memory", "12parsecs"],
+    ["watch", "--replay", "/nonexistent"], ["watch", "--replay", "/tmp"], ["watch", "--replay", "/dev/null"], ["watch", "--replay", "LICENSE"], ["watch", "--replay", ""], ["watch", "--interval", "0"], ["watch", "--interval", "nan"],
+    ["watch", "--interval", "4000"], ["watch", "--pid", "x"], ["watch", "--pid", "0"], ["watch", "--pid", "99999999999999"], ["watch", "stray"], ["watch", "--replay", "a", "--pid", "3"], ["watch", "--replay", "a", "--record", "b"], ["watch", "--replay", "a", "--log", "b"],
+    ["watch", "--once", "--", "ls"], ["calibrate"], ["calibrate", "/nonexistent"], ["calibrate", "/tmp"], ["calibrate", "/dev/null"], ["calibrate", "--reset", "file"], ["calibrate", "LICENSE", "--gpu", "h10O"],
     ["list"], ["list", "gpu"], ["completions", "tcsh"], ["help", "chekc"],
 ]
 failures = []
