@@ -150,6 +150,8 @@ struct CachingAllocator::Impl {
 
   std::int64_t page(const Pool& pool) const { return pool.small ? kSmallBuffer : config.large_segment_size.count; }
 
+  std::int64_t reservation(const Pool& pool) const { return round_up(device_total.count + device_total.count / 8, page(pool)); }
+
   // First run of free and unmapped neighbours, by address, that is long enough; a new reservation when there is none.
   Block* expandable_candidate(Pool& pool, std::int64_t rounded, std::int64_t stream) {
     for (const Shelf::Entry& entry : pool.unmapped.of(stream)) {
@@ -162,8 +164,7 @@ struct CachingAllocator::Impl {
       }
     }
     Block fresh;
-    const std::int64_t unit = page(pool);
-    fresh.size = ceil_div(device_total.count + device_total.count / 8, unit) * unit;
+    fresh.size = std::max(reservation(pool), round_up(rounded, page(pool)));
     fresh.address = fresh.segment = take_address(fresh.size);
     fresh.stream = stream;
     fresh.small = pool.small;
@@ -276,11 +277,36 @@ struct CachingAllocator::Impl {
     }
     b->allocated = true;
     b->requested = size;
+    hand_out(b);
+    return b;
+  }
+
+  BlockId hand_out(Block* b) {
     b->id = static_cast<BlockId>(live.size());
     live.push_back(b);
     rise(stats.allocated, stats.allocated_peak, b->size);
     rise(stats.active, stats.active_peak, b->size);
-    rise(stats.requested, stats.requested_peak, size);
+    rise(stats.requested, stats.requested_peak, b->requested);
+    return b->id;
+  }
+
+  // For restore: a block behind the last one of its segment; and what is reserved but not mapped, up to an address.
+  Block* append(Block* last, Block fresh) {
+    fresh.prev = last;
+    Block* b = make(fresh);
+    (last != nullptr ? last->next : segment_heads[b->address]) = b;
+    return b;
+  }
+  Block* reserve_until(Block* last, std::int64_t address) {
+    Block fresh = *last;
+    fresh.address = last->address + last->size;
+    fresh.size = address - fresh.address;
+    if (fresh.size <= 0) return last;
+    fresh.allocated = fresh.mapped = false;
+    fresh.next = nullptr;
+    fresh.requested = fresh.id = 0;
+    Block* b = append(last, fresh);
+    pool_of(*b).unmapped.insert(b);
     return b;
   }
 
@@ -470,43 +496,46 @@ CachingAllocator::CachingAllocator(CachingAllocator&&) noexcept = default;
 CachingAllocator& CachingAllocator::operator=(CachingAllocator&&) noexcept = default;
 
 void CachingAllocator::set_segment_addresses(std::function<std::int64_t(Bytes)> next) { impl_->next_address = std::move(next); }
+void CachingAllocator::set_capacity(std::optional<Bytes> capacity) { impl_->capacity = capacity; }
 void CachingAllocator::set_device_total(Bytes total) { impl_->device_total = total; }
 
 std::vector<BlockId> CachingAllocator::restore(const std::vector<SegmentView>& segments) {
   std::vector<BlockId> ids;
+  std::map<std::pair<std::int64_t, bool>, Block*> open;  // last block of the reservation of a stream and pool
   for (const SegmentView& segment : segments) {
+    Block fresh;
+    fresh.stream = segment.stream;
+    fresh.small = segment.small_pool;
+    fresh.segment = segment.address;
+    fresh.expandable = segment.expandable;
     Block* last = nullptr;
+    if (segment.expandable) {
+      Block*& end = open[{segment.stream, segment.small_pool}];
+      const bool same = end != nullptr && segment.address + segment.size.count <= end->segment + impl_->reservation(impl_->pool_of(*end));
+      if (end != nullptr) last = impl_->reserve_until(end, same ? segment.address : end->segment + impl_->reservation(impl_->pool_of(*end)));
+      if (same) fresh.segment = last->segment;
+      else last = nullptr;
+    }
+    std::vector<Block*> made;
     for (const BlockView& view : segment.blocks) {
-      Block fresh;
       fresh.address = view.address;
       fresh.size = view.size.count;
       fresh.requested = view.requested.count;
-      fresh.stream = segment.stream;
-      fresh.small = segment.small_pool;
-      fresh.segment = segment.address;
       fresh.allocated = view.allocated;
-      fresh.prev = last;
-      Block* b = impl_->make(fresh);
-      if (last != nullptr) last->next = b;
-      else impl_->segment_heads[b->address] = b;
-      last = b;
-      if (!view.allocated) continue;
-      b->id = static_cast<BlockId>(impl_->live.size());
-      impl_->live.push_back(b);
-      ids.push_back(b->id);
-      rise(impl_->stats.allocated, impl_->stats.allocated_peak, b->size);
-      rise(impl_->stats.active, impl_->stats.active_peak, b->size);
-      rise(impl_->stats.requested, impl_->stats.requested_peak, b->requested);
+      made.push_back(last = impl_->append(last, fresh));
+      if (view.allocated) ids.push_back(impl_->hand_out(last));
     }
-    for (Block* b = impl_->segment_heads[segment.address]; b != nullptr; b = b->next) {
+    if (segment.expandable) open[{segment.stream, segment.small_pool}] = last;
+    for (Block* b : made) {
       if (b->allocated) continue;
       impl_->pool_of(*b).free.insert(b);
-      if (b->split()) impl_->stats.inactive_split += Bytes(b->size);
+      if (b->split() && !b->expandable) impl_->stats.inactive_split += Bytes(b->size);
     }
     impl_->reserved_from_driver += segment.size.count;
     rise(impl_->stats.reserved, impl_->stats.reserved_peak, segment.size.count);
-    ++impl_->stats.segments;
+    if (!segment.expandable) ++impl_->stats.segments;
   }
+  for (const auto& [key, end] : open) impl_->reserve_until(end, end->segment + impl_->reservation(impl_->pool_of(*end)));
   return ids;
 }
 
@@ -526,6 +555,10 @@ void CachingAllocator::empty_cache() { impl_->release_cached(); }
 std::int64_t CachingAllocator::address_of(BlockId block) const {
   const Block* b = impl_->find_live(block);
   return b == nullptr ? 0 : b->address;
+}
+Bytes CachingAllocator::size_of(BlockId block) const {
+  const Block* b = impl_->find_live(block);
+  return Bytes(b == nullptr ? 0 : b->size);
 }
 Bytes CachingAllocator::round_size(Bytes size) const { return Bytes(impl_->round_size(size.count)); }
 Bytes CachingAllocator::alloc_size(Bytes rounded) const { return Bytes(impl_->alloc_size(rounded.count)); }

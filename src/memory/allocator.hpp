@@ -55,7 +55,11 @@ class CachingAllocator {
   // Expandable segments reserve 1.125 times the device's memory as addresses; capacity when not set.
   void set_device_total(Bytes total);
 
+  // Another capacity from now on: a neighbour on the card took memory, or gave it back.
+  void set_capacity(std::optional<Bytes> capacity);
+
   // Starts from a recorded state instead of an empty device: segments with their blocks, which tile them. Before any malloc.
+  // Expandable ones, by address: each mapped stretch of a reservation is a segment; a reservation is taken to begin at the first.
   // Returns the ids of the allocated blocks, in the order given.
   std::vector<BlockId> restore(const std::vector<SegmentView>& segments);
 
@@ -66,6 +70,7 @@ class CachingAllocator {
   void complete_events();                                     // all pending stream uses are over
   void empty_cache();
   std::int64_t address_of(BlockId block) const;
+  Bytes size_of(BlockId block) const;                         // as handed out
   // Size PyTorch would request from CUDA for this size (what the OOM text prints) and the rounded block size.
   Bytes round_size(Bytes size) const;
   Bytes alloc_size(Bytes rounded) const;
