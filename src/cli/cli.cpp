@@ -224,7 +224,7 @@ class Command {
     if (!machine) return std::unexpected(machine.error());
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
-    return doctor({o_.positional, {*flags, *machine, options->allocator}, json()}, env_, style_);
+    return doctor({o_.positional, {*flags, *machine, options->allocator}, json(), o_.get("svg")}, env_, style_);
   }
 
   // The job's own environment decides its dtype, not this shell's: only flags and a pasted command are handed on.
@@ -416,6 +416,7 @@ class Command {
       if (!group.empty()) out += line + "\n";
     }
     if (c->name == "explain") out += "\n  --timeline --svg FILE\n";
+    if (c->name == "doctor") out += "\n  --svg FILE (of a memory snapshot)\n";
     return print(out);
   }
 

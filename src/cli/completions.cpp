@@ -21,6 +21,7 @@ std::string flags_of(const CommandSpec& c) {
     for (const FlagSpec& f : group) out += " --" + std::string(f.name);
   }
   if (c.name == "explain") out += " --timeline --svg";
+  if (c.name == "doctor") out += " --svg";
   return out;
 }
 

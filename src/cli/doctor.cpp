@@ -4,10 +4,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "doctor/diagnosis.hpp"
 #include "doctor/file_kind.hpp"
+#include "doctor/pickle.hpp"
+#include "doctor/probe_snapshot_json.hpp"
+#include "doctor/snapshot_report.hpp"
 #include "report/doctor.hpp"
+#include "report/snapshot.hpp"
 
 namespace dryfit::cli {
 
@@ -44,10 +50,76 @@ class Bar {
   int drawn_ = 0;
 };
 
-std::unexpected<Error> not_a_log(FileKind kind, const std::string& path) {
-  if (kind == FileKind::archive) return fail("archive", "'" + path + "' is compressed", "unpack it on the way: zcat " + path + " | dryfit doctor -", path);
-  return fail("memory_snapshot", "'" + path + "' is a memory snapshot, which this dryfit cannot read yet", "give the training log or the traceback of the same run", path);
+std::unexpected<Error> not_readable(FileKind kind, const std::string& path) {
+  const std::string quoted = "'" + path + "'";
+  switch (kind) {
+    case FileKind::archive: return fail("archive", quoted + " is compressed", "unpack it on the way: zcat " + path + " | dryfit doctor -", path);
+    case FileKind::snapshot_page: return fail("snapshot_page", quoted + " is the memory viewer's page, with a snapshot packed inside", "give the .pickle it was made of, as torch.cuda.memory._dump_snapshot wrote it", path);
+    case FileKind::profile_page:
+    case FileKind::profile: break;
+    default: return fail("not_text", quoted + " is not text", "give a training log, a pasted traceback, or a memory snapshot", path);
+  }
+  return fail("profiler_trace", quoted + (kind == FileKind::profile ? " is a profiler's trace, not a memory snapshot" : " is the profiler's picture of memory, not a snapshot"),
+              "record one: torch.cuda.memory._record_memory_history(), run some steps, torch.cuda.memory._dump_snapshot(\"snapshot.pickle\")", path);
 }
+
+// What a file turns out to be, and its reader.
+class Intake {
+ public:
+  // false: no use in reading on.
+  bool feed(std::string_view chunk) {
+    if (!decided_) {
+      head_ += chunk.substr(0, kKindHead);
+      if (head_.size() < 8) {
+        small_ += chunk;
+        return true;
+      }
+      decided_ = true;
+      kind_ = file_kind(head_);
+      if (!small_.empty()) {
+        const std::string all = std::exchange(small_, {}) + std::string(chunk);
+        return take(all);
+      }
+    }
+    return take(chunk);
+  }
+  FileKind kind() const { return kind_; }
+  LogFacts log() {
+    if (!small_.empty()) scanner_.feed(small_);
+    return scanner_.finish();
+  }
+  Result<Snapshot> snapshot() {
+    if (!problem_) problem_ = kind_ == FileKind::snapshot_json ? json_.finish() : pickle_.finish();
+    if (!*problem_) return std::unexpected(problem_->error());
+    auto out = store_.finish();
+    if (!out) return out;
+    out->json = kind_ == FileKind::snapshot_json;
+    out->bytes = out->json ? json_.bytes() : pickle_.bytes();
+    return out;
+  }
+
+ private:
+  bool take(std::string_view bytes) {
+    switch (kind_) {
+      case FileKind::text: scanner_.feed(bytes); return !scanner_.binary();
+      case FileKind::snapshot_json: json_.feed(bytes); return true;
+      case FileKind::snapshot_pickle: {
+        if (auto read = pickle_.feed(bytes); !read) problem_ = std::move(read);
+        return !problem_ && !pickle_.complete();
+      }
+      default: return false;
+    }
+  }
+
+  LogScanner scanner_;
+  SnapshotStore store_;
+  PickleReader pickle_{store_};
+  SnapshotJson json_{store_};
+  std::string head_, small_;
+  FileKind kind_ = FileKind::text;
+  std::optional<Result<void>> problem_;  // of the snapshot
+  bool decided_ = false;
+};
 
 // Where the run comes from that the answer is about, and what was not given.
 std::string sources_text(const KnownRun& known) {
@@ -63,6 +135,19 @@ std::string sources_text(const KnownRun& known) {
   return out;
 }
 
+Result<int> doctor_snapshot(const Snapshot& snapshot, const DoctorRequest& request, const Env& env, const Style& style) {
+  const auto report = report_snapshot(snapshot, request.given);
+  if (!report) return std::unexpected(report.error());
+  const std::string& path = request.paths[0];
+  if (request.svg) {
+    if (const auto written = env.write_file(*request.svg, snapshot_svg(*report, path)); !written) return std::unexpected(written.error());
+    if (!style.quiet) env.err("wrote " + *request.svg + "\n");
+  }
+  if (!request.json && !style.quiet) env.err(sources_text(report->known));
+  env.out(request.json ? snapshot_json(*report, path) : snapshot_text(*report, path, style));
+  return report->devices.empty() ? kDoesNotFit : kOk;
+}
+
 }  // namespace
 
 Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& style) {
@@ -72,31 +157,27 @@ Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& st
   if (request.given.machine.gpu || request.given.machine.memory) {
     if (const auto machine = machine_from_flags(request.given.machine); !machine) return std::unexpected(machine.error());
   }
-  LogScanner scanner;
-  std::string head;
-  FileKind kind = FileKind::text;
-  bool decided = false;
+  std::optional<Intake> intake(std::in_place);
   {
     Bar bar(env, style);
     const auto read = env.stream_file(path, [&](std::string_view chunk, const ReadProgress& progress) {
-      if (!decided) {
-        head += chunk.substr(0, kKindHead);
-        if (head.size() >= 8) {
-          decided = true;
-          kind = file_kind(head);
-          head.clear();
-          if (kind != FileKind::text) return false;
-        }
-      }
-      scanner.feed(chunk);
       bar.show(progress);
-      return !scanner.binary();
+      return intake->feed(chunk);
     });
     if (!read) return std::unexpected(read.error());
   }
-  // a memory snapshot: its reader belongs here, return doctor_snapshot(path, ...)
-  if (kind != FileKind::text) return not_a_log(kind, path);
-  LogFacts facts = scanner.finish();
+  const FileKind kind = intake->kind();
+  if (kind == FileKind::snapshot_pickle || kind == FileKind::snapshot_json) {
+    const auto snapshot = intake->snapshot();
+    intake.reset();  // half of the memory in use
+    if (snapshot) return doctor_snapshot(*snapshot, request, env, style);
+    Error error = snapshot.error();
+    error.where = error.where.empty() ? path : path + ", " + error.where;
+    return std::unexpected(error);
+  }
+  if (kind != FileKind::text) return not_readable(kind, path);
+  if (request.svg) return fail("no_timeline", "--svg draws the timeline of a memory snapshot; '" + path + "' is a log", "give a snapshot, or: dryfit explain ... --svg FILE", "--svg");
+  LogFacts facts = intake->log();
   if (facts.bytes == 0) return fail("empty_file", path == "-" ? "standard input is empty" : "'" + path + "' is empty", "give a training log, or paste a traceback: dryfit doctor -", path);
   auto diagnosis = diagnose(std::move(facts), request.given);
   if (!diagnosis) {

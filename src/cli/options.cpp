@@ -27,6 +27,7 @@ std::vector<FlagSpec> flags_of(const CommandSpec& command) {
   std::vector<FlagSpec> all(std::begin(kOutput), std::end(kOutput));
   for (const auto& group : command.flags) all.insert(all.end(), group.begin(), group.end());
   if (command.name == "explain") all.insert(all.end(), std::begin(kExplain), std::end(kExplain));
+  if (command.name == "doctor") all.push_back(kExplain[1]);
   return all;
 }
 

@@ -12,4 +12,8 @@ namespace dryfit {
 std::string doctor_text(const Diagnosis& diagnosis, const std::string& name, const Style& style);
 std::string doctor_json(const Diagnosis& diagnosis, const std::string& name);
 
+// Pieces that a snapshot's screen has too: a cause in words, and a numbered fix with its effect.
+const char* words_of(Cause cause);
+std::string fix_text(const Fix& fix, std::size_t number, const Style& style);
+
 }  // namespace dryfit

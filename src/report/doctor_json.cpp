@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "report/doctor.hpp"
+#include "report/doctor_json.hpp"
 
 #ifndef DRYFIT_VERSION
 #define DRYFIT_VERSION "0"
@@ -11,20 +12,40 @@
 
 namespace dryfit {
 
-namespace {
+namespace doctor_json_parts {
 
 using Json = nlohmann::ordered_json;
 
 Json bytes(const std::optional<Bytes>& b) { return b ? Json(b->count) : Json(); }
-Json amount(const std::optional<Amount>& a) { return a ? Json(a->bytes.count) : Json(); }
 Json number(const std::optional<double>& x) { return x ? Json(*x) : Json(); }
-Json whole(const std::optional<std::int64_t>& n) { return n ? Json(*n) : Json(); }
 Json text(const std::string& s) { return s.empty() ? Json() : Json(s); }
 Json strings(const std::vector<std::string>& list) {
   Json out = Json::array();
   for (const std::string& s : list) out.push_back(s);
   return out;
 }
+Json cause_json(const CauseFinding& cause) {
+  return {{"name", name_of(cause.cause)}, {"confidence", name_of(cause.confidence)}, {"summary", cause.summary}, {"evidence", strings(cause.evidence)}, {"also", strings(cause.also)}, {"not", strings(cause.not_this)}};
+}
+Json fix_json(const Fix& f) {
+  return {{"change", f.change}, {"saving_bytes", bytes(f.saving)}, {"process_bytes", bytes(f.process)}, {"verdict", f.verdict ? Json(name_of(*f.verdict)) : Json()}, {"step_time_ratio", number(f.step_time_ratio)}, {"speed", text(f.speed)},
+          {"identical_training", f.identical_training ? Json(*f.identical_training) : Json()}, {"needs_code_change", f.needs_code_change}, {"command", text(f.command)}, {"note", text(f.note)}};
+}
+
+}  // namespace doctor_json_parts
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+using doctor_json_parts::cause_json;
+using doctor_json_parts::fix_json;
+using doctor_json_parts::bytes;
+using doctor_json_parts::number;
+using doctor_json_parts::text;
+using doctor_json_parts::strings;
+
+Json amount(const std::optional<Amount>& a) { return a ? Json(a->bytes.count) : Json(); }
+Json whole(const std::optional<std::int64_t>& n) { return n ? Json(*n) : Json(); }
 Json shape_json(const Shape& s) {
   Json out = Json::array();
   for (std::uint8_t i = 0; i < s.rank; ++i) out.push_back(s.dim[i]);
@@ -44,11 +65,6 @@ Json match_json(const TensorMatch& m) {
           {"event", m.op}, {"allocated_before_bytes", m.before.count}, {"reachable", m.reachable}};
 }
 
-Json fix_json(const Fix& f) {
-  return {{"change", f.change}, {"saving_bytes", bytes(f.saving)}, {"process_bytes", bytes(f.process)}, {"verdict", f.verdict ? Json(name_of(*f.verdict)) : Json()}, {"step_time_ratio", number(f.step_time_ratio)}, {"speed", text(f.speed)},
-          {"identical_training", f.identical_training ? Json(*f.identical_training) : Json()}, {"needs_code_change", f.needs_code_change}, {"command", text(f.command)}, {"note", text(f.note)}};
-}
-
 Json failure_json(const Failure& f) {
   Json holders = Json::array(), matches = Json::array(), fixes = Json::array(), ladder = Json::array(), others = Json::array(), frames = Json::array();
   for (const Holder& h : f.holders) holders.push_back({{"name", h.name}, {"bytes", bytes(h.bytes)}, {"note", text(h.note)}});
@@ -60,7 +76,7 @@ Json failure_json(const Failure& f) {
   return {{"line", f.event.line}, {"quote", f.event.quote}, {"rank", whole(f.event.rank)}, {"message", message_json(f.event.oom)},
           {"moment", {{"phase", name_of(f.phase)}, {"part", name_of(f.part)}, {"source", text(f.phase_source)}, {"steps_done", f.event.steps_done}}},
           {"asked", f.asked ? Json{{"shape", f.asked->shape}, {"dtype", f.asked->dtype}} : Json()}, {"holders", holders}, {"matches", matches},
-          {"cause", {{"name", name_of(f.cause.cause)}, {"confidence", name_of(f.cause.confidence)}, {"summary", f.cause.summary}, {"evidence", strings(f.cause.evidence)}, {"also", strings(f.cause.also)}, {"not", strings(f.cause.not_this)}}},
+          {"cause", cause_json(f.cause)},
           {"fixes", fixes}, {"ladder", ladder}, {"others", others}, {"frames", frames}};
 }
 

@@ -5,55 +5,11 @@
 
 #include "doctor/words.hpp"
 #include "report/doctor.hpp"
+#include "report/screen.hpp"
 
 namespace dryfit {
 
 namespace {
-
-std::string paint(std::string_view text, std::string_view code, const Style& style) { return style.colour ? fmt::format("\x1b[{}m{}\x1b[0m", code, text) : std::string(text); }
-
-// Words on lines of the screen's width, each line after the first indented.
-std::string wrapped(std::string_view text, std::size_t indent, const Style& style) {
-  const std::size_t room = static_cast<std::size_t>(std::clamp(style.width, 40, 120)) - indent;
-  std::string out;
-  std::size_t line = 0;
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find(' '), text.size());
-    const std::string_view word = text.substr(0, end);
-    if (line > 0 && line + 1 + word.size() > room) {
-      out += "\n" + std::string(indent, ' ');
-      line = 0;
-    } else if (line > 0) {
-      out += ' ';
-      ++line;
-    }
-    out += word;
-    line += word.size();
-    text.remove_prefix(std::min(text.size(), end + 1));
-  }
-  return out;
-}
-
-std::string paragraph(std::string_view head, std::string_view text, const Style& style) { return fmt::format("{:<8}", head) + wrapped(text, 8, style) + "\n"; }
-
-const char* words_of(Cause cause) {
-  switch (cause) {
-    case Cause::none: return "no failure";
-    case Cause::too_big: return "too big for the card";
-    case Cause::fragmentation: return "fragmentation";
-    case Cause::other_process: return "another process";
-    case Cause::leak: return "memory that grows";
-    case Cause::optimizer_state: return "the optimizer's state";
-    case Cause::evaluation: return "evaluation";
-    case Cause::host_memory: return "host memory";
-    case Cause::limit: return "a limit";
-    case Cause::windows_spill: return "spill into system memory";
-    case Cause::outside_pool: return "a library outside PyTorch's pool";
-    case Cause::kernel_limit: return "a kernel's shared memory";
-    case Cause::size_bug: return "an impossible size";
-  }
-  return "";
-}
 
 std::string what_failed(const Oom& oom) {
   switch (oom.wording) {
@@ -147,21 +103,6 @@ std::string effect_of(const Fix& fix) {
   return out;
 }
 
-std::string fix_text(const Fix& fix, std::size_t number, const Style& style) {
-  std::string facts = effect_of(fix);
-  const auto add = [&](const std::string& text) {
-    if (!text.empty()) facts += (facts.empty() ? "" : "; ") + text;
-  };
-  if (fix.identical_training) add(*fix.identical_training ? "same training" : "other training");
-  add(fix.step_time_ratio ? fmt::format("step x{:.2f}", *fix.step_time_ratio) : fix.speed);
-  if (fix.needs_code_change) add("code change");
-  std::string out = fmt::format("  {}  {}\n", number, wrapped(fix.change, 5, style));
-  if (!facts.empty()) out += "     " + wrapped(facts, 5, style) + "\n";
-  if (!fix.note.empty()) out += "     " + wrapped(fix.note, 5, style) + "\n";
-  if (!fix.command.empty()) out += "     " + paint(fix.command, "36", style) + "\n";
-  return out;
-}
-
 std::string ladder_text(const Failure& f, bool numbers, const Style& style) {
   if (!numbers) return "\n" + paragraph("then", "a smaller device batch still: 4, 2, 1; shorter sequences: 1024, 512; a smaller model; check for leaks: " + f.ladder.back().command, style);
   std::string out = "\nthe ladder\n";
@@ -241,6 +182,40 @@ std::string healthy_text(const Diagnosis& d, const std::string& name, const Styl
 }
 
 }  // namespace
+
+const char* words_of(Cause cause) {
+  switch (cause) {
+    case Cause::none: return "no failure";
+    case Cause::too_big: return "too big for the card";
+    case Cause::fragmentation: return "fragmentation";
+    case Cause::other_process: return "another process";
+    case Cause::leak: return "memory that grows";
+    case Cause::optimizer_state: return "the optimizer's state";
+    case Cause::evaluation: return "evaluation";
+    case Cause::host_memory: return "host memory";
+    case Cause::limit: return "a limit";
+    case Cause::windows_spill: return "spill into system memory";
+    case Cause::outside_pool: return "a library outside PyTorch's pool";
+    case Cause::kernel_limit: return "a kernel's shared memory";
+    case Cause::size_bug: return "an impossible size";
+  }
+  return "";
+}
+
+std::string fix_text(const Fix& fix, std::size_t number, const Style& style) {
+  std::string facts = effect_of(fix);
+  const auto add = [&](const std::string& text) {
+    if (!text.empty()) facts += (facts.empty() ? "" : "; ") + text;
+  };
+  if (fix.identical_training) add(*fix.identical_training ? "same training" : "other training");
+  add(fix.step_time_ratio ? fmt::format("step x{:.2f}", *fix.step_time_ratio) : fix.speed);
+  if (fix.needs_code_change) add("code change");
+  std::string out = fmt::format("  {}  {}\n", number, wrapped(fix.change, 5, style));
+  if (!facts.empty()) out += "     " + wrapped(facts, 5, style) + "\n";
+  if (!fix.note.empty()) out += "     " + wrapped(fix.note, 5, style) + "\n";
+  if (!fix.command.empty()) out += "     " + paint(fix.command, "36", style) + "\n";
+  return out;
+}
 
 std::string doctor_text(const Diagnosis& d, const std::string& name, const Style& style) {
   const std::string shown = name == "-" ? "(stdin)" : printable(name, 200);

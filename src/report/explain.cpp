@@ -5,16 +5,13 @@
 #include <cmath>
 #include <map>
 
+#include "report/chart.hpp"
 #include "report/text.hpp"
 
 namespace dryfit {
 
 namespace {
 
-struct Look { char letter; const char* colour; const char* hex; };
-// in Category's order
-constexpr Look kLooks[] = {{'P', "34", "#4c78a8"}, {'G', "36", "#72b7b2"}, {'O', "35", "#b279a2"}, {'A', "32", "#54a24b"}, {'L', "33", "#eeca3b"},
-                           {'T', "31", "#e45756"}, {'N', "95", "#ff9da6"}, {'C', "90", "#9d755d"}, {'F', "37", "#bab0ac"}};
 constexpr const char* kMeaning[] = {"", "", "", "", "", "cuBLAS workspaces, data, scratch", "held by un-waited NCCL works", "CUDA context, kernels, NCCL (outside PyTorch's count)", "cached and not in use: splitting, rounding, what evaluations leave"};
 
 std::string bar(const Report& r, const Style& style) {
@@ -24,7 +21,7 @@ std::string bar(const Report& r, const Style& style) {
   double position = 0;
   int drawn = 0;
   for (const CategoryBytes& c : r.categories) {
-    const Look& look = kLooks[static_cast<std::size_t>(c.category)];
+    const Look look = look_of(c.category);
     position += static_cast<double>(c.at_peak.count) / usable * room;
     const int upto = std::min(room, static_cast<int>(std::lround(position)));
     if (upto <= drawn) continue;
@@ -91,7 +88,7 @@ std::string explain_text(const Report& r, const Style& style) {
   for (const CategoryBytes& c : r.categories) {
     const auto i = static_cast<std::size_t>(c.category);
     if (c.at_peak == Bytes(0)) continue;
-    out += fmt::format("  {} {:<14} {:>10}  {:>3.0f} %  {}\n", kLooks[i].letter, name_of(c.category), gib_text(c.at_peak), static_cast<double>(c.at_peak.count) / peak * 100, kMeaning[i]);
+    out += fmt::format("  {} {:<14} {:>10}  {:>3.0f} %  {}\n", look_of(c.category).letter, name_of(c.category), gib_text(c.at_peak), static_cast<double>(c.at_peak.count) / peak * 100, kMeaning[i]);
   }
   out += fmt::format("\n  at: {} of {}, micro-step {}\n\n", r.peak_event, r.peak_phase, r.peak_micro_step);
   out += "  the ladder\n";
@@ -132,37 +129,18 @@ std::string timeline_text(const Report& r, const Style& style) {
 }
 
 std::string timeline_svg(const Report& r) {
-  constexpr double kWidth = 900, kHeight = 420, kLeft = 60, kTop = 30, kBottom = 40;
-  const double plot_w = kWidth - kLeft - 160, plot_h = kHeight - kTop - kBottom;
-  const double most = std::max(static_cast<double>(r.machine.usable().count), static_cast<double>(r.allocated.bytes.count)) * 1.05;
-  const double last = r.timeline.empty() ? 1 : std::max<double>(1, static_cast<double>(r.timeline.back().event));
-  const auto x = [&](const TimelinePoint& p) { return kLeft + static_cast<double>(p.event) / last * plot_w; };
-  const auto y = [&](double bytes) { return kTop + plot_h * (1 - bytes / most); };
-  std::string out = fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-                                "<text x=\"{}\" y=\"18\" font-size=\"14\">d{}, device batch {}: allocated memory over the run, peak {:.2f} MiB</text>\n",
-                                kWidth, kHeight, kLeft, r.workload.model.depth, r.workload.run.device_batch_size, r.allocated.bytes.mib());
-  std::vector<double> base(r.timeline.size(), 0);
-  for (int c = 0; c < kCategories; ++c) {
-    std::string forward, back;
-    bool any = false;
-    for (std::size_t i = 0; i < r.timeline.size(); ++i) {
-      const double bytes = static_cast<double>(r.timeline[i].by_category[static_cast<std::size_t>(c)].count);
-      any = any || bytes > 0;
-      back = fmt::format("{:.1f},{:.1f} ", x(r.timeline[i]), y(base[i])) + back;
-      base[i] += bytes;
-      forward += fmt::format("{:.1f},{:.1f} ", x(r.timeline[i]), y(base[i]));
-    }
-    if (!any) continue;
-    out += fmt::format("<polygon points=\"{}{}\" fill=\"{}\"><title>{}</title></polygon>\n", forward, back, kLooks[c].hex, name_of(static_cast<Category>(c)));
-    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n", kWidth - 150, kTop + 18 * c, kLooks[c].hex, kWidth - 132, kTop + 18 * c + 10, name_of(static_cast<Category>(c)));
+  Chart chart;
+  chart.title = fmt::format("d{}, device batch {}: allocated memory over the run, peak {:.2f} MiB", r.workload.model.depth, r.workload.run.device_batch_size, r.allocated.bytes.mib());
+  chart.most = std::max(static_cast<double>(r.machine.usable().count), static_cast<double>(r.allocated.bytes.count)) * 1.05;
+  chart.last_x = r.timeline.empty() ? 1 : std::max<double>(1, static_cast<double>(r.timeline.back().event));
+  for (const TimelinePoint& p : r.timeline) chart.x.push_back(static_cast<double>(p.event));
+  for (std::size_t c = 0; c < kCategories; ++c) {
+    Chart::Area area{std::string(name_of(static_cast<Category>(c))), look_of(static_cast<Category>(c)).hex, {}};
+    for (const TimelinePoint& p : r.timeline) area.bytes.push_back(static_cast<double>(p.by_category[c].count));
+    chart.areas.push_back(std::move(area));
   }
-  const double line = y(static_cast<double>(r.machine.usable().count));
-  out += fmt::format("<line x1=\"{}\" y1=\"{:.1f}\" x2=\"{}\" y2=\"{:.1f}\" stroke=\"black\" stroke-dasharray=\"5 4\"/><text x=\"{}\" y=\"{:.1f}\">{} usable</text>\n", kLeft, line, kLeft + plot_w, line, kLeft + 4, line - 4, gib_text(r.machine.usable()));
-  for (int tick = 0; tick <= 4; ++tick) {
-    const double bytes = most * tick / 4;
-    out += fmt::format("<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{:.0f} GiB</text>\n", kLeft - 6, y(bytes) + 4, bytes / (1 << 30));
-  }
-  return out + "</svg>\n";
+  chart.lines.push_back({static_cast<double>(r.machine.usable().count), gib_text(r.machine.usable()) + " usable"});
+  return chart_svg(chart);
 }
 
 }  // namespace dryfit

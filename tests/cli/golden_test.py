@@ -28,6 +28,8 @@ SCREENS = {
     "doctor_first_step": ["doctor", "tests/doctor/logs/first_step.log"], "doctor_first_step_json": ["doctor", "tests/doctor/logs/first_step.log", "--json"], "doctor_fragmentation": ["doctor", "tests/doctor/logs/fragmentation.txt"],
     "doctor_with_flags": ["doctor", "tests/doctor/logs/neighbour.txt", "--depth", "20", "--device-batch-size", "16", "--gpus", "1", "--gpu", "h100"], "doctor_leak": ["doctor", "tests/doctor/logs/leak.log", "--quiet"],
     "doctor_idle": ["doctor", "tests/doctor/logs/idle.log"], "doctor_idle_json": ["doctor", "tests/doctor/logs/idle.log", "--json"], "doctor_nothing": ["doctor", "LICENSE"], "doctor_missing": ["doctor", "no_such.log"],
+    "doctor_snapshot_leak": ["doctor", "tests/doctor/snapshots/leak.pickle"], "doctor_snapshot_fragmented": ["doctor", "tests/doctor/snapshots/fragmented.pickle"], "doctor_snapshot_fragmented_json": ["doctor", "tests/doctor/snapshots/fragmented.pickle", "--json"],
+    "doctor_snapshot_beside": ["doctor", "tests/doctor/snapshots/train.json", "--depth", "4", "--device-batch-size", "1", "--gpu", "4090"], "doctor_snapshot_late_verbose": ["doctor", "tests/doctor/snapshots/late_expandable.pickle", "-v", "--ascii"],
     "error_json": ["check", "--gpu", "h10O", "--json"],
 }
 environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "NANOCHAT_DTYPE", "DRYFIT_PROBE")}
