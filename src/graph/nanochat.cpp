@@ -27,8 +27,8 @@ class Writer {
     for (std::int64_t layer = 0; layer < m_.depth; ++layer) {
       b_.at(static_cast<int>(layer));
       if (m_.version.lambdas) {
-        const NodeId a = scalar_times(resid_lambdas_, x, "resid");
-        x = b_.binary(Fn::add, a, scalar_times(x0_lambdas_, x0, "x0"), run_.compute, "x_in");
+        const NodeId a = scalar_times(resid_lambdas_, x, "resid", layer);
+        x = b_.binary(Fn::add, a, scalar_times(x0_lambdas_, x0, "x0", layer), run_.compute, "x_in");
       }
       x = block(x, layer);
       if (m_.version.smear_backout && layer == m_.depth / 2) kept = x;
@@ -104,9 +104,9 @@ class Writer {
     return out;
   }
 
-  // A 0-dimensional fp32 parameter element times a tensor, in the tensor's dtype.
-  NodeId scalar_times(NodeId vector, NodeId x, const char* role) {
-    const NodeId s = b_.slice(vector, shape({1}, false), 0, role);
+  // Element `which` of an fp32 parameter times a tensor, in the tensor's dtype.
+  NodeId scalar_times(NodeId vector, NodeId x, const char* role, std::int64_t which = 0) {
+    const NodeId s = b_.slice(vector, shape({1}, false), static_cast<int>(which % 128), role);
     return b_.binary(Fn::mul, s, x, b_[x].dtype, role);
   }
 
@@ -153,15 +153,16 @@ class Writer {
 
   NodeId block(NodeId x, std::int64_t layer) {
     const Layer& l = layers_[static_cast<std::size_t>(layer)];
+    const NodeId ve = l.table == kNone ? kNone : embed(l.table, "attn.ve");  // looked up before the block runs
     const NodeId a = norm(x, "attn.norm");
-    x = b_.binary(Fn::add, x, attend(a, l, layer), run_.compute, "x_mid");
+    x = b_.binary(Fn::add, x, attend(a, ve, l, layer), run_.compute, "x_mid");
     const NodeId c = linear(norm(x, "mlp.norm"), l.fc, "mlp.c_fc");
     const NodeId r = b_.unary(Fn::relu, c, run_.compute, "mlp.relu");
     const NodeId y = linear(b_.unary(Fn::square, r, run_.compute, "mlp.square"), l.down, "mlp.c_proj");
     return b_.binary(Fn::add, x, y, run_.compute, "x_out");
   }
 
-  NodeId attend(NodeId x, const Layer& l, std::int64_t layer);
+  NodeId attend(NodeId x, NodeId ve, const Layer& l, std::int64_t layer);
   NodeId rotate(NodeId x, const char* role);
   NodeId attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window);
   void loss(NodeId x);
@@ -180,18 +181,19 @@ class Writer {
   std::map<NodeId, Float8> cast_;
 };
 
-NodeId Writer::attend(NodeId x, const Layer& l, std::int64_t layer) {
+NodeId Writer::attend(NodeId x, NodeId ve, const Layer& l, std::int64_t layer) {
   NodeId q = linear(x, l.q, "attn.q");
   NodeId k = linear(x, l.k, "attn.k");
   NodeId v = linear(x, l.v, "attn.v");
-  if (l.table != kNone) {
-    const NodeId ve = embed(l.table, "attn.ve");
+  if (ve != kNone) {
     const NodeId head = b_.slice(x, tokens(m_.version.ve_gate_channels), 0, "attn.ve_gate");
     const NodeId gate = b_.unary(Fn::scale, b_.unary(Fn::sigmoid, linear(head, l.gate, "attn.ve_gate"), run_.compute, "attn.ve_gate"), run_.compute, "attn.ve_gate");
     v = b_.binary(Fn::add, v, b_.binary(Fn::mul, gate, ve, run_.compute, "attn.v"), run_.compute, "attn.v");
   }
-  q = norm(rotate(q, "attn.q_rot"), "attn.q_norm");
-  k = norm(rotate(k, "attn.k_rot"), "attn.k_norm");
+  q = rotate(q, "attn.q_rot");
+  k = rotate(k, "attn.k_rot");
+  q = norm(q, "attn.q_norm");
+  k = norm(k, "attn.k_norm");
   if (m_.version.smear_backout || m_.version.ve_gate_channels == 12) {  // E5b on: sharper attention, a constant factor
     q = b_.unary(Fn::scale, q, run_.compute, "attn.q_norm");
     k = b_.unary(Fn::scale, k, run_.compute, "attn.k_norm");
@@ -206,7 +208,7 @@ NodeId Writer::rotate(NodeId x, const char* role) {
   const NodeId x1 = b_.slice(x, half, 0, role), x2 = b_.slice(x, half, 1, role);
   const NodeId c = b_.slice(cos_, shape({1, T, 1, h / 2}, false), 0, role), s = b_.slice(sin_, shape({1, T, 1, h / 2}, false), 0, role);
   const NodeId y1 = b_.binary(Fn::add, b_.binary(Fn::mul, x1, c, d, role), b_.binary(Fn::mul, x2, s, d, role), d, role);
-  const NodeId y2 = b_.binary(Fn::sub, b_.binary(Fn::mul, x2, c, d, role), b_.binary(Fn::mul, x1, s, d, role), d, role);
+  const NodeId y2 = b_.binary(Fn::add, b_.binary(Fn::mul, x1, b_.unary(Fn::scale, s, d, role), d, role), b_.binary(Fn::mul, x2, c, d, role), d, role);
   return b_.cat(y1, y2, shape({B, T, H, h}, true), role);
 }
 

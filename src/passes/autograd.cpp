@@ -6,6 +6,8 @@
 #include <map>
 #include <utility>
 
+#include "workload/workload.hpp"
+
 namespace dryfit {
 
 namespace {
@@ -67,11 +69,19 @@ class Engine {
     slot = slot == kNone ? g : b_.binary(Fn::add, slot, g, node(id).dtype, node(id).role);
   }
 
+  // Inductor sums a whole tensor in two kernels: rows first, in fp32, where what it is made of was reduced by rows too (ir.py, num_splits).
+  NodeId row_sums(NodeId g, const char* role) {
+    Shape rows = node(g).shape;
+    if (rows.rank < 2 || rows.dim[rows.rank - 1] == 1) return g;
+    rows.dim[rows.rank - 1] = 1;
+    return b_.reduce(Fn::sum_rows, g, rows, Dtype::fp32, role);
+  }
+
   // The gradient of a broadcast operand: summed back to its shape.
   NodeId reduced(NodeId g, NodeId like, const char* role) {
     const Shape s = node(like).shape;
     if (s.numel() == node(g).shape.numel()) return b_.convert(g, node(like).dtype, role);
-    if (s.numel() == 1) return b_.reduce(Fn::sum_all, g, s, node(like).dtype, role);
+    if (s.numel() == 1) return b_.reduce(Fn::sum_all, row_sums(g, role), s, node(like).dtype, role);
     return b_.reduce(Fn::sum_rows, g, s, node(like).dtype, role);
   }
 
@@ -95,7 +105,7 @@ class Engine {
         break;
       case Fn::scale: accumulate(a, b_.unary(Fn::scale, g, n.dtype, n.role)); break;
       case Fn::square: accumulate(a, b_.binary(Fn::mul, g, a, n.dtype, n.role)); break;
-      case Fn::relu: accumulate(a, b_.binary(Fn::relu_grad, g, id, n.dtype, n.role)); break;
+      case Fn::relu: accumulate(a, b_.binary(Fn::relu_grad, id, g, n.dtype, n.role)); break;  // where(relu <= 0, 0, g)
       case Fn::sigmoid: accumulate(a, b_.binary(Fn::sigmoid_grad, g, id, n.dtype, n.role)); break;
       case Fn::tanh: accumulate(a, b_.binary(Fn::tanh_grad, g, id, n.dtype, n.role)); break;
       case Fn::transpose: accumulate(a, b_.pointwise(Fn::transpose, std::array{g}, n.shape, n.dtype, n.role)); break;
@@ -164,6 +174,11 @@ class Engine {
     const NodeId from[3] = {c.q, c.k, c.v};
     const char* roles[3] = {"attn.dq", "attn.dk", "attn.dv"};
     for (int i = 0; i < 3; ++i) accumulate(from[i], b_.result(call, i, node(from[i]).shape, node(from[i]).dtype, roles[i]));
+    if (static_cast<Attention>(node(c.kernel).variant) != Attention::fa3) return;
+    Shape sums = node(c.lse).shape;  // of dout * out, in tiles of rows: its backward op returns them (flash_attn_interface.py)
+    const std::int64_t tile = node(c.q).shape.dim[3] > 64 ? 64 : 128;
+    sums.dim[2] = (sums.dim[2] + tile - 1) / tile * tile;
+    b_.result(call, 3, sums, Dtype::fp32, "attn.dsoftmax_sum");
   }
 
   // nanochat/fp8.py backward: the gradient in e5m2; the weight and the input again in the layouts the two products need (copies).

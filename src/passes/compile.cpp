@@ -21,6 +21,9 @@ std::vector<NodeId> backward_order(const JointGraph& joint, const std::vector<bo
     if (!needed[i] || available[i]) continue;
     for (std::uint8_t k = 0; k < nodes[i].inputs; ++k) needed[static_cast<std::size_t>(nodes[i].in[k])] = true;
   }
+  for (std::size_t i = static_cast<std::size_t>(joint.forward_count); i < nodes.size(); ++i) {  // an opaque kernel brings all of its results
+    if (nodes[i].kind == Kind::result) needed[i] = needed[static_cast<std::size_t>(nodes[i].in[0])];
+  }
   std::vector<NodeId> order, stack;
   for (std::size_t i = static_cast<std::size_t>(joint.forward_count); i < nodes.size(); ++i) {
     if (!needed[i]) continue;

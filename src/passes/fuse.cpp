@@ -3,9 +3,14 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
+#include <functional>
+#include <iterator>
 #include <span>
+#include <tuple>
 #include <unordered_map>
+
+#include "passes/loops.hpp"
+#include "workload/workload.hpp"
 
 namespace dryfit {
 
@@ -14,38 +19,20 @@ namespace {
 constexpr std::size_t kReadsThreshold = 4;    // inductor.config.realize_reads_threshold: with several users
 constexpr std::size_t kMostReads = 8;         // inductor.config.realize_acc_reads_threshold: with any number
 constexpr std::int32_t kMostOperations = 30;  // inductor.config.realize_opcount_threshold
+constexpr std::int32_t kTooDeep = 100;        // graph.py, run_node: whatever it reads
 
 struct Read {
   NodeId node;
-  bool aligned;  // element i of the result reads element i: the condition for writing in place
+  bool natural;              // element by element in its own order, not shifted or gathered: a condition for writing in place
+  std::uint32_t shift = 0;   // which slice of it: each is loaded for itself
 };
 
 struct Kernel {
-  std::vector<NodeId> writes;
+  std::vector<NodeId> members;   // the stored values it computes, in the order of the generated code
+  std::vector<NodeId> writes;    // those of them that get memory
   std::vector<Read> reads;       // storages that exist before the kernel runs
-  std::int32_t order = 0;        // smallest position of its nodes
+  std::int32_t step = 0;         // its index among Inductor's scheduler nodes, where every result of a kernel counts as one more
   bool external = false;
-};
-
-// (stage, node) -> the first kernel that asked. Open addressing: filled once, never erased from, thrown away.
-class FirstReader {
- public:
-  explicit FirstReader(std::size_t most) : slots_(std::bit_ceil(2 * most + 1), Slot{-1, 0}) {}
-  // The value already there, or `mine` after putting it there.
-  std::int32_t try_emplace(std::int32_t stage, NodeId node, std::int32_t mine) {
-    const std::int64_t key = (static_cast<std::int64_t>(stage) << 32) | node;
-    for (std::size_t i = static_cast<std::size_t>(static_cast<std::uint64_t>(key) * 0x9e3779b97f4a7c15ULL >> 20);; ++i) {
-      Slot& slot = slots_[i & (slots_.size() - 1)];
-      if (slot.key == key) return slot.value;
-      if (slot.key >= 0) continue;
-      slot = {key, mine};
-      return mine;
-    }
-  }
-
- private:
-  struct Slot { std::int64_t key; std::int32_t value; };
-  std::vector<Slot> slots_;
 };
 
 class Fuser {
@@ -56,6 +43,9 @@ class Fuser {
     output_.assign(nodes_.size(), false);
     users_.assign(nodes_.size(), 0);
     feeds_external_.assign(nodes_.size(), false);
+    first_external_.assign(nodes_.size(), -1);
+    stored_at_.assign(nodes_.size(), 0);
+    read_by_attention_.assign(nodes_.size(), false);
     for (std::size_t i = 0; i < in_.compute.size(); ++i) position_[at(in_.compute[i])] = static_cast<std::int32_t>(i);
     for (NodeId v : in_.borrowed) available_[at(v)] = true;
     for (NodeId v : in_.given) available_[at(v)] = true;
@@ -64,7 +54,14 @@ class Fuser {
       const Node& n = node(v);
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
         ++users_[at(n.in[k])];
-        if (external(v)) feeds_external_[at(owner(n.in[k]))] = true;
+        if (n.fn == Fn::attention_backward) {
+          read_by_attention_[at(n.in[k])] = true;
+          attention_ = v;
+        }
+        if (!external(v)) continue;
+        feeds_external_[at(owner(n.in[k]))] = true;
+        std::int32_t& first = first_external_[at(owner(n.in[k]))];
+        if (first < 0) first = position_[at(v)];
       }
     }
   }
@@ -83,40 +80,101 @@ class Fuser {
   static std::size_t at(NodeId v) { return static_cast<std::size_t>(v); }
   const Node& node(NodeId v) const { return nodes_[at(v)]; }
   bool external(NodeId v) const { return node(v).kind == Kind::matmul || node(v).kind == Kind::kernel || node(v).kind == Kind::result; }
+  // FlashAttention 3 writes its gradients into buffers that are made for it before; other kernels bring their results along.
+  bool made_before(NodeId v) const {
+    if (node(v).kind != Kind::result) return false;
+    const Node& kernel = node(node(v).in[0]);
+    return kernel.fn == Fn::attention_backward && static_cast<Attention>(kernel.variant) == Attention::fa3;
+  }
   // A view that is computed here shares its source's storage.
   NodeId owner(NodeId v) const {
     while (node(v).kind == Kind::view && !available_[at(v)]) v = node(v).in[0];
     return v;
   }
   bool moves_elements(NodeId v) const {
-    return node(v).kind == Kind::cat || node(v).kind == Kind::view || node(v).fn == Fn::pad || node(v).fn == Fn::transpose || node(v).fn == Fn::scatter_rows;
+    return node(v).kind == Kind::cat || node(v).kind == Kind::view || node(v).fn == Fn::pad || node(v).fn == Fn::embedding;
   }
   // What a consumer cannot share a kernel with: it needs the finished value.
   bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::sum_all || node(v).fn == Fn::amax_all; }
 
-  // Operations of a node's own in the expression Inductor inlines: constants and index tests count.
-  static std::int32_t operations(const Node& n) {
+  // Operations of a node's own in the expression that Inductor inlines (lowering.py), without the loads of what it reads.
+  struct Operations { std::int32_t own, constants; };
+  Operations operations(const Node& n) const {
     switch (n.fn) {
-      case Fn::scale: return 2;
-      case Fn::nll_grad: return 14;
-      case Fn::slice: return 0;
-      default: return 1;
+      case Fn::scale: return {1, 1};
+      case Fn::rsqrt: return {2, 1};         // of x + epsilon
+      case Fn::nll_grad: return {14, 0};
+      case Fn::relu_grad: return {2, 2};     // where(x <= 0, 0, g)
+      case Fn::sigmoid_grad: case Fn::tanh_grad: return {3, 1};
+      case Fn::pad:                          // index, bound, comparison, masked load, choice; and the zero. One element: no load, one index for all
+        return node(n.in[0]).shape.numel() == 1 ? Operations{4, 0} : Operations{5, 1};
+      case Fn::fill: return {0, 1};
+      case Fn::slice: return {0, 0};
+      default: return {1, 0};
     }
   }
 
-  bool must_realize(NodeId v, std::size_t reads) const {
-    const Node& n = node(v);
-    if (n.kind == Kind::view) return false;
-    if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill) return n.fn != Fn::fill || n.shape.numel() > 1;
-    if (output_[at(v)] || feeds_external_[at(v)]) return true;
-    return reads > kMostReads || operations_[at(v)] > kMostOperations || (users_[at(v)] > 1 && reads > kReadsThreshold);
+  // How a reader of `reader` that stands at `shift` indexes `source`: slices and pads move along; what is broadcast does not.
+  std::uint32_t shifted(NodeId reader, NodeId source, std::uint32_t shift) const {
+    const Node& n = node(reader);
+    if (n.fn == Fn::slice) return shift * 31 + static_cast<std::uint32_t>(n.variant) + 1;
+    if (n.fn == Fn::pad) return shift * 31 + 17;
+    return node(source).shape.numel() < n.shape.numel() ? 0 : shift;
   }
 
-  // Adds to the list that begins at `from`, once per node.
+  // Operations of the whole expression, equal ones once (ops_handler.py, OpCounterCSE). Only asked where a count without merging is too high.
+  std::int32_t count_operations(NodeId v, std::int32_t limit) const {
+    std::vector<std::pair<NodeId, std::uint32_t>> seen{{v, 0}};
+    std::vector<NodeId> constants;
+    std::vector<std::pair<NodeId, std::uint32_t>> loads;
+    std::int32_t count = 0;
+    for (std::size_t i = 0; i < seen.size() && count <= limit; ++i) {
+      const auto [u, shift] = seen[i];
+      const Operations mine = operations(node(u));
+      count += mine.own;
+      if (mine.constants > 0 && std::ranges::find(constants, u) == constants.end()) {
+        count += mine.constants;
+        constants.push_back(u);
+      }
+      for (std::uint8_t k = 0; k < node(u).inputs; ++k) {
+        const std::pair<NodeId, std::uint32_t> next{node(u).in[k], shifted(u, node(u).in[k], shift)};
+        auto& list = stored_for(next.first, u) ? loads : seen;
+        if (std::ranges::find(list, next) == list.end()) list.push_back(next);
+      }
+    }
+    return count + static_cast<std::int32_t>(loads.size());
+  }
+
+  // Whether v gets memory, or may only be inlined; and whether that is decided as soon as it is written down.
+  enum class Store : std::uint8_t { never, at_once, for_external };
+  Store store(NodeId v, std::span<const Read> reads) const {
+    const Node& n = node(v);
+    if (n.kind == Kind::view) return Store::never;
+    if (n.fn == Fn::fill && n.shape.numel() <= 1) return Store::never;
+    if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill) return Store::at_once;
+    const bool used_again = users_[at(v)] > 1;
+    if (used_again && reads.size() > kReadsThreshold) return Store::at_once;
+    // what reads nothing but single elements is inlined for longer
+    const bool tensors = std::ranges::count_if(reads, [&](const Read& r) { return node(r.node).shape.numel() > 1; }) > 1;
+    if (tensors && reads.size() > kMostReads) return Store::at_once;
+    const std::int32_t limit = tensors || used_again ? kMostOperations : kTooDeep;
+    if (operations_[at(v)] > limit && count_operations(v, limit) > limit) return Store::at_once;
+    const bool cast_weight = !n.shape.batched && node(n.in[0]).kind == Kind::input;  // saved in another layout: stored with its own view
+    if (output_[at(v)] && (!feeds_external_[at(v)] || cast_weight)) return Store::at_once;
+    return feeds_external_[at(v)] ? Store::for_external : Store::never;
+  }
+
+  // Whether `reader` finds `source` in memory. What only an opaque kernel needs is stored when that kernel is written down: who was written
+  // down before has it inlined.
+  bool stored_for(NodeId source, NodeId reader) const {
+    return available_[at(source)] || (realized_[at(source)] && stored_at_[at(source)] <= 2 * position_[at(reader)]);
+  }
+
+  // Adds to the list that begins at `from`, once per node and slice.
   static void add_read(std::vector<Read>& reads, Read r, std::size_t from = 0) {
     for (std::size_t i = from; i < reads.size(); ++i) {
-      if (reads[i].node != r.node) continue;
-      reads[i].aligned = reads[i].aligned && r.aligned;
+      if (reads[i].node != r.node || reads[i].shift != r.shift) continue;
+      reads[i].natural = reads[i].natural && r.natural;
       return;
     }
     reads.push_back(r);
@@ -134,131 +192,101 @@ class Fuser {
       const Node& n = node(v);
       const std::size_t from = reads_.size();
       const bool straight = !moves_elements(v);
-      operations_[at(v)] = operations(n);
+      operations_[at(v)] = operations(n).own + operations(n).constants;
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
         const NodeId source = n.in[k];
-        const bool stored = available_[at(source)] || realized_[at(source)];
+        const bool stored = stored_for(source, v);
         operations_[at(v)] += stored ? 1 : operations_[at(source)];
         if (stored) {
-          add_read(reads_, {source, straight && node(source).shape.numel() == n.shape.numel()}, from);
+          add_read(reads_, {source, straight, shifted(v, source, 0)}, from);
           continue;
         }
         for (std::size_t i = reads_begin_[at(source)]; i < reads_end_[at(source)]; ++i) {
           const Read r = reads_[i];
-          add_read(reads_, {r.node, r.aligned && straight && node(r.node).shape.numel() == n.shape.numel()}, from);
+          const bool along = (n.fn == Fn::slice || n.fn == Fn::pad) && node(r.node).shape.numel() >= node(source).shape.numel();
+          const bool kept = straight || ((n.fn == Fn::slice || n.fn == Fn::pad) && !along);  // a row's value is the same for every slice of the row
+          add_read(reads_, {r.node, r.natural && kept, along ? shifted(v, source, r.shift) : r.shift}, from);
         }
       }
       reads_begin_[at(v)] = from;
       reads_end_[at(v)] = reads_.size();
-      realized_[at(v)] = must_realize(v, reads_.size() - from);
+      const Store how = store(v, std::span(reads_).subspan(from));
+      realized_[at(v)] = how != Store::never;
+      stored_at_[at(v)] = how == Store::for_external ? 2 * first_external_[at(v)] - 1 : 2 * position_[at(v)];
     }
   }
 
-  std::int32_t find(std::int32_t i) {
-    while (parent_[at(i)] != i) i = parent_[at(i)] = parent_[at(parent_[at(i)])];
-    return i;
-  }
-  void unite(std::int32_t a, std::int32_t b) { parent_[at(std::max(find(a), find(b)))] = std::min(find(a), find(b)); }
-
-  std::int64_t extent(NodeId v) const {
-    std::int64_t most = node(v).shape.numel();
+  // The loops of a value: what it runs over, what it reads and how.
+  Loop loop_of(NodeId v) const {
+    const Node& n = node(v);
+    Loop l;
+    l.writes = v;
+    l.external = external(v) || eager_;
+    l.closed = closes(v);
+    l.reduction = n.kind == Kind::reduction || n.fn == Fn::amax_all;
+    l.rows = n.fn == Fn::scatter_rows ? node(n.in[1]).shape.numel() : n.shape.numel();
+    if (l.reduction) l.columns = node(n.fn == Fn::nll_loss ? n.in[1] : n.in[0]).shape.numel() / l.rows;
+    l.write_bytes = l.elements = n.shape.numel();
+    l.write_bytes *= size_of(n.dtype);
+    l.reuse_key = key(v);
+    l.readers = readers_[at(v)] + (output_[at(v)] ? 1 : 0);
     for (const Read& r : reads_of(v)) {
-      if (node(r.node).fn != Fn::input) most = std::max(most, node(r.node).shape.numel());
+      const NodeId from = owner(r.node);
+      const std::int64_t most = std::max(l.rows * l.columns, n.shape.numel());
+      const std::int64_t elements = r.natural ? node(from).shape.numel() : std::min(most, node(from).shape.numel());
+      const std::uint32_t slice = r.natural && r.shift == 0 ? 0 : r.shift + 1;
+      l.reads.push_back({from, slice, elements * size_of(node(from).dtype)});
     }
-    return most;
+    return l;
   }
 
-  // Stage: how many kernels that cannot be fused lie above. Fusible values of one stage that feed each other, or read the same
-  // memory over the same range, become one kernel.
+  // Everything stored, in the order in which Inductor writes it down, and the kernels that its fusion makes of it.
   void make_kernels() {
-    std::vector<std::int32_t> stage(nodes_.size(), 0);
     std::vector<NodeId> stored;
+    readers_.assign(nodes_.size(), 0);
     for (NodeId v : in_.compute) {
-      if (!realized_[at(v)]) continue;
-      for (const Read& r : reads_of(v)) {
-        if (position_[at(r.node)] >= 0) stage[at(v)] = std::max(stage[at(v)], stage[at(r.node)] + (closes(r.node) ? 1 : 0));
-      }
-      if (external(v) && node(v).kind != Kind::result) ++stage[at(v)];
+      if (!realized_[at(v)] || outlives(v)) continue;
       stored.push_back(v);
+      for (const Read& r : reads_of(v)) ++readers_[at(owner(r.node))];
     }
-    sink_to_readers(stored, stage);
-    parent_.resize(stored.size());
+    std::ranges::stable_sort(stored, {}, [&](NodeId v) { return stored_at_[at(v)]; });
+    std::vector<Loop> loops;
+    loops.reserve(stored.size());
+    for (NodeId v : stored) loops.push_back(loop_of(v));
     kernel_of_.assign(nodes_.size(), -1);
-    for (std::size_t i = 0; i < stored.size(); ++i) {
-      parent_[i] = static_cast<std::int32_t>(i);
-      kernel_of_[at(stored[i])] = static_cast<std::int32_t>(i);
+    number_.assign(nodes_.size(), 0);
+    for (std::size_t i = 0; i < stored.size(); ++i) number_[at(stored[i])] = static_cast<std::int32_t>(i);
+    for (const std::vector<std::int32_t>& fused : fuse_loops(loops, static_cast<std::int32_t>(nodes_.size()))) {
+      const NodeId first = stored[at(fused.front())];
+      if (node(first).kind == Kind::result) {  // belongs to the kernel that brings it along
+        kernel_of_[at(first)] = kernel_of_[at(node(first).in[0])];
+      } else {
+        for (std::int32_t i : fused) kernel_of_[at(stored[at(i)])] = static_cast<std::int32_t>(kernels_.size());
+        kernels_.push_back({{}, {}, {}, 0, external(first)});
+      }
+      for (std::int32_t i : fused) kernels_[at(kernel_of_[at(first)])].members.push_back(stored[at(i)]);
     }
-    FirstReader reader(reads_.size());
-    for (std::size_t i = 0; i < stored.size(); ++i) {
-      const NodeId v = stored[i];
-      const auto me = static_cast<std::int32_t>(i);
-      if (node(v).kind == Kind::result) {
-        unite(kernel_of_[at(node(v).in[0])], me);
-        continue;
-      }
-      if (external(v) || eager_) continue;
-      const std::int64_t mine = extent(v);
-      for (const Read& r : reads_of(v)) {
-        const bool computed_here = position_[at(r.node)] >= 0;
-        if (computed_here && !external(r.node) && !closes(r.node) && stage[at(r.node)] == stage[at(v)]) unite(kernel_of_[at(r.node)], me);
-        if (node(r.node).fn == Fn::input && node(r.node).shape.batched) continue;  // token ids are read everywhere
-        const std::int32_t first = reader.try_emplace(stage[at(v)], r.node, me);
-        if (first != me && extent(stored[at(first)]) == mine) unite(first, me);
-      }
-    }
-    std::vector<std::int32_t> kernel_of_root(stored.size(), -1);
-    kernels_.reserve(stored.size());
-    for (std::size_t i = 0; i < stored.size(); ++i) {
-      const NodeId v = stored[i];
-      std::int32_t& kernel = kernel_of_root[at(find(static_cast<std::int32_t>(i)))];
-      if (kernel < 0) {
-        kernel = static_cast<std::int32_t>(kernels_.size());
-        kernels_.push_back({{}, {}, position_[at(v)], external(v)});
-      }
-      kernel_of_[at(v)] = kernel;
-      kernels_[at(kernel)].writes.push_back(v);
+    for (NodeId v : in_.compute) {
+      if (!outlives(v)) continue;
+      kernel_of_[at(v)] = kernel_of_[at(node(v).in[0])];
+      kernels_[at(kernel_of_[at(v)])].members.push_back(v);
     }
     for (std::size_t k = 0; k < kernels_.size(); ++k) {
-      for (NodeId v : kernels_[k].writes) {
+      for (NodeId v : kernels_[k].members) {
         for (const Read& r : reads_of(v)) {
-          if (position_[at(r.node)] < 0 || kernel_of_[at(r.node)] != static_cast<std::int32_t>(k)) add_read(kernels_[k].reads, {owner(r.node), r.aligned});
+          if (!inside(r.node, v)) add_read(kernels_[k].reads, {owner(r.node), r.natural});
         }
       }
     }
-    remove_inner_buffers();
   }
 
-  // A value that only fusible kernels of later stages read is computed there: a producer may always move into its first reader.
-  void sink_to_readers(const std::vector<NodeId>& stored, std::vector<std::int32_t>& stage) const {
-    constexpr std::int32_t kNoReader = 1 << 30;
-    std::vector<std::int32_t> first_reader(nodes_.size(), kNoReader);
-    for (auto it = stored.rbegin(); it != stored.rend(); ++it) {
-      const NodeId v = *it;
-      if (!external(v) && !output_[at(v)] && !closes(v) && !feeds_external_[at(v)] && first_reader[at(v)] != kNoReader) stage[at(v)] = std::max(stage[at(v)], first_reader[at(v)]);
-      for (const Read& r : reads_of(v)) first_reader[at(r.node)] = std::min(first_reader[at(r.node)], external(v) ? 0 : stage[at(v)]);
-    }
-  }
+  // Whether `read` is computed by the kernel that computes v.
+  bool inside(NodeId read, NodeId v) const { return position_[at(read)] >= 0 && kernel_of_[at(read)] == kernel_of_[at(v)]; }
 
-  // A value read only inside its own kernel never gets memory.
-  void remove_inner_buffers() {
-    std::vector<bool> leaves(nodes_.size(), false);
-    for (const Kernel& kernel : kernels_) {
-      for (const Read& r : kernel.reads) leaves[at(r.node)] = true;
-    }
-    for (Kernel& kernel : kernels_) {
-      if (eager_) continue;
-      std::erase_if(kernel.writes, [&](NodeId v) { return !leaves[at(v)] && !output_[at(v)] && !kernel.external; });
-      std::erase_if(kernel.writes, [&](NodeId v) { return node(v).kind == Kind::kernel; });
-    }
-  }
-
-  // By first node, dependencies first.
+  // By first loop, dependencies first.
   void sort_kernels() {
-    std::vector<std::int32_t> by_order(kernels_.size());
-    for (std::size_t i = 0; i < by_order.size(); ++i) by_order[i] = static_cast<std::int32_t>(i);
-    std::ranges::sort(by_order, {}, [&](std::int32_t k) { return kernels_[at(k)].order; });
     std::vector<std::uint8_t> state(kernels_.size(), 0);
-    for (std::int32_t k : by_order) visit(k, state);
+    for (std::size_t k = 0; k < kernels_.size(); ++k) visit(static_cast<std::int32_t>(k), state);
   }
 
   void visit(std::int32_t start, std::vector<std::uint8_t>& state) {
@@ -276,11 +304,12 @@ class Fuser {
         continue;
       }
       state[at(k)] = 1;
-      const auto& reads = kernels_[at(k)].reads;
-      for (auto r = reads.rbegin(); r != reads.rend(); ++r) {
-        const std::int32_t dependency = position_[at(r->node)] >= 0 ? kernel_of_[at(r->node)] : -1;
-        if (dependency >= 0 && state[at(dependency)] == 0) stack.push_back(dependency);
+      std::vector<NodeId> needed;
+      for (const Read& r : kernels_[at(k)].reads) {
+        if (position_[at(r.node)] >= 0 && state[at(kernel_of_[at(r.node)])] == 0) needed.push_back(r.node);
       }
+      std::ranges::sort(needed, std::greater(), [&](NodeId v) { return number_[at(v)]; });  // the last put on the stack is visited first
+      for (NodeId v : needed) stack.push_back(kernel_of_[at(v)]);
     }
   }
 
@@ -292,31 +321,111 @@ class Fuser {
     for (NodeId v : in_.given) given_[at(v)] = true;
     for (std::size_t s = 0; s < schedule_.size(); ++s) {
       for (const Read& r : kernels_[at(schedule_[s])].reads) last_use_[at(r.node)] = static_cast<std::int32_t>(s);
-      for (NodeId v : kernels_[at(schedule_[s])].writes) last_use_[at(v)] = std::max(last_use_[at(v)], static_cast<std::int32_t>(s));
+      for (NodeId v : kernels_[at(schedule_[s])].members) last_use_[at(v)] = std::max(last_use_[at(v)], static_cast<std::int32_t>(s));
     }
-    estimate_peaks();
     taken_over_.assign(nodes_.size(), kNone);
-    for (std::size_t s = 0; s < schedule_.size(); ++s) plan_kernel(static_cast<std::int32_t>(s));
+    std::ranges::copy_if(in_.compute, std::back_inserter(scattered_), [&](NodeId v) { return node(v).fn == Fn::scatter_rows; });
+    for (std::size_t s = 0; s < schedule_.size(); ++s) {
+      if (!eager_) overwrite_inputs(static_cast<std::int32_t>(s));
+      choose_writes(kernels_[at(schedule_[s])], static_cast<std::int32_t>(s));
+    }
+    if (!eager_) {
+      estimate_peaks();
+      for (std::size_t s = 0; s < schedule_.size(); ++s) plan_kernel(static_cast<std::int32_t>(s));
+    }
     emit();
   }
 
   bool owned(NodeId v) const { return given_[at(v)] || position_[at(v)] >= 0; }
   bool dies_at(NodeId v, std::int32_t s) const { return owned(v) && !output_[at(v)] && last_use_[at(v)] == s; }
 
-  // Inductor's own estimate of memory at each kernel (no reuse, nothing in place): reuse must not raise its maximum.
-  void estimate_peaks() {
-    peak_.assign(schedule_.size(), 0);
-    std::int64_t live = 0;
-    for (NodeId v : in_.given) live += node(v).bytes();
-    for (std::size_t s = 0; s < schedule_.size(); ++s) {
-      const Kernel& kernel = kernels_[at(schedule_[s])];
-      for (NodeId v : kernel.writes) live += node(v).bytes();
-      peak_[s] = live;
-      overall_peak_ = std::max(overall_peak_, live);
-      for (const Read& r : kernel.reads) live -= dies_at(r.node, static_cast<std::int32_t>(s)) ? node(r.node).bytes() : 0;
-      for (NodeId v : kernel.writes) live -= dies_at(v, static_cast<std::int32_t>(s)) ? node(v).bytes() : 0;
+  // Which values of a kernel are written onto an input (scheduler.py, decide_inplace_update): the first read whose last use this is.
+  void overwrite_inputs(std::int32_t s) {
+    const Kernel& kernel = kernels_[at(schedule_[at(s)])];
+    if (kernel.external) return;
+    std::vector<NodeId> used;
+    for (NodeId v : kernel.members) {
+      for (const Read& r : reads_of(v)) {
+        const NodeId x = owner(r.node);
+        const bool forced = node(v).fn == Fn::scatter_rows && node(x).fn == Fn::fill;
+        if (!dies_at(x, s) || node(x).bytes() != node(v).bytes() || node(x).dtype != node(v).dtype) continue;
+        if (std::ranges::find(used, x) != used.end() || (!forced && (scatters(v) || !read_last_by(kernel, x, v)))) continue;
+        used.push_back(x);
+        taken_over_[at(v)] = x;
+        break;
+      }
     }
   }
+
+  // Reads in order but writes elsewhere.
+  bool scatters(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::transpose; }
+
+  // In this kernel only v and what v itself needs read x, all of them in x's own order.
+  bool read_last_by(const Kernel& kernel, NodeId x, NodeId v) const {
+    for (NodeId u : kernel.members) {
+      for (const Read& r : reads_of(u)) {
+        if (owner(r.node) == x && (!r.natural || (u != v && !needs(v, u)))) return false;
+      }
+    }
+    return true;
+  }
+
+  // Whether v is computed from u, inside one kernel.
+  bool needs(NodeId v, NodeId u) const {
+    if (v == u) return true;
+    if (position_[at(v)] < position_[at(u)]) return false;
+    return std::ranges::any_of(reads_of(v), [&](const Read& r) { return inside(r.node, v) && needs(r.node, u); });
+  }
+
+  // A value read only inside its own kernel gets no memory, unless one that does is written onto it.
+  void choose_writes(Kernel& kernel, std::int32_t s) {
+    std::vector<bool> kept(kernel.members.size());
+    for (std::size_t i = kernel.members.size(); i-- > 0;) {
+      const NodeId v = kernel.members[i];
+      kept[i] = eager_ || kernel.external || output_[at(v)] || last_use_[at(v)] != s;
+      for (std::size_t j = 0; !kept[i] && j < kernel.members.size(); ++j) kept[i] = kept[j] && taken_over_[at(kernel.members[j])] == v;
+      kept[i] = kept[i] && node(v).kind != Kind::kernel;
+      if (!kept[i]) taken_over_[at(v)] = kNone;
+    }
+    for (std::size_t i = 0; i < kernel.members.size(); ++i) {
+      if (kept[i]) kernel.writes.push_back(kernel.members[i]);
+    }
+  }
+
+  // Inductor's own estimate of memory at each of its steps (memory.py, estimate_peak_memory): every stored value counts, even one that
+  // lives inside a kernel; nothing is in place or reused; and what the graph returns is taken off from the start, so it may be negative.
+  void estimate_peaks() {
+    std::int32_t steps = 0;
+    for (std::int32_t k : schedule_) {
+      const auto results = static_cast<std::int32_t>(std::ranges::count_if(kernels_[at(k)].members, [&](NodeId v) { return node(v).kind == Kind::result && !outlives(v); }));
+      kernels_[at(k)].step = steps + (results > 0 && made_before(kernels_[at(k)].members.back()) ? results : 0);
+      steps += 1 + results;
+    }
+    peak_.assign(at(steps) + 1, 0);
+    const auto step_of_last_use = [&](NodeId v) { return at(kernels_[at(schedule_[at(last_use_[at(v)])])].step); };
+    for (NodeId v : in_.given) {
+      if (last_use_[at(v)] < 0) continue;
+      peak_[0] += node(v).bytes();
+      peak_[output_[at(v)] ? 0 : step_of_last_use(v) + 1] -= node(v).bytes();
+    }
+    for (std::int32_t k : schedule_) {
+      for (NodeId v : kernels_[at(k)].members) {
+        if (node(v).fn == Fn::scatter_rows || node(v).kind == Kind::kernel) continue;  // onto the zeros; results count for themselves
+        NodeId last = v;
+        for (NodeId onto : scattered_) last = taken_over_[at(onto)] == v ? onto : last;
+        peak_[at(made_at(v, kernels_[at(k)]))] += node(v).bytes();
+        peak_[output_[at(last)] ? 0 : step_of_last_use(last) + 1] -= node(v).bytes();
+      }
+    }
+    overall_peak_ = 0;
+    for (std::size_t i = 0; i < peak_.size(); ++i) {
+      peak_[i] += i > 0 ? peak_[i - 1] : 0;
+      overall_peak_ = std::max(overall_peak_, peak_[i]);
+    }
+  }
+
+  // The step at which v is allocated.
+  std::int32_t made_at(NodeId v, const Kernel& kernel) const { return made_before(v) && !outlives(v) ? kernel.step - 3 + node(v).variant : kernel.step; }
 
   std::int64_t key(NodeId v) const { return node(v).bytes() * 16 + static_cast<std::int64_t>(node(v).dtype); }
 
@@ -324,51 +433,60 @@ class Fuser {
     const Kernel& kernel = kernels_[at(schedule_[at(s)])];
     std::vector<NodeId> used;
     for (NodeId v : kernel.writes) {
-      if (node(v).kind == Kind::result || eager_) continue;
-      if (!kernel.external && take_over(kernel, v, s, used)) continue;
-      reuse(v, s);
+      if (taken_over_[at(v)] == kNone && (node(v).kind != Kind::result || (made_before(v) && !outlives(v)))) reuse(v, made_at(v, kernel));
+      if (taken_over_[at(v)] != kNone) used.push_back(taken_over_[at(v)]);
     }
     std::vector<NodeId> freed;
-    for (const Read& r : kernel.reads) {
-      if (dies_at(r.node, s) && std::ranges::find(used, r.node) == used.end()) freed.push_back(r.node);
-    }
-    for (NodeId v : kernel.writes) {
-      if (dies_at(v, s)) freed.push_back(v);
-    }
-    std::ranges::sort(freed);
-    if (eager_) return;
-    for (NodeId v : freed) {
-      if (!given_[at(v)]) pool_[key(v)].push_back({v, s});
-    }
+    const auto consider = [&](NodeId v) {
+      if (dies_at(v, s) && !given_[at(v)] && !outlives(v) && std::ranges::find(used, v) == used.end()) freed.push_back(v);
+    };
+    for (const Read& r : kernel.reads) consider(r.node);
+    for (NodeId v : kernel.writes) consider(v);
+    std::ranges::sort(freed, {}, [&](NodeId v) { return number_[at(v)]; });
+    for (NodeId v : freed) pool_[key(v)].push_back({v, kernel.step});
   }
 
-  // Write onto an input that dies here.
-  bool take_over(const Kernel& kernel, NodeId v, std::int32_t s, std::vector<NodeId>& used) {
-    for (const Read& r : kernel.reads) {
-      const bool forced = node(v).fn == Fn::scatter_rows && node(r.node).fn == Fn::fill;
-      if ((!r.aligned && !forced) || !dies_at(r.node, s) || node(r.node).bytes() != node(v).bytes() || node(r.node).dtype != node(v).dtype) continue;
-      if (std::ranges::find(used, r.node) != used.end()) continue;
-      used.push_back(r.node);
-      taken_over_[at(v)] = r.node;
-      return true;
-    }
-    return false;
-  }
-
-  // Take a freed buffer of the same size and type, the latest first, unless keeping it until now would raise the peak.
-  void reuse(NodeId v, std::int32_t s) {
+  // Take a freed buffer of the same size and type, the latest first (wrapper.py, AllocateLine): always one that the step before freed, an older one
+  // only where the estimate, counted as at least nothing, does not rise above its peak by keeping it.
+  void reuse(NodeId v, std::int32_t step) {
     auto& shelf = pool_[key(v)];
     if (shelf.empty()) return;
     const Freed candidate = shelf.back();
-    if (candidate.step + 1 != s) {
+    if (candidate.step + 1 != step) {
       std::int64_t between = 0;
-      for (std::int32_t i = candidate.step + 1; i < s; ++i) between = std::max(between, peak_[at(i)]);
+      for (std::int32_t i = candidate.step + 1; i < step; ++i) between = std::max(between, peak_[at(i)]);
       if (node(v).bytes() + between > overall_peak_) return;
-      for (std::int32_t i = candidate.step + 1; i < s; ++i) peak_[at(i)] += node(v).bytes();
+      for (std::int32_t i = candidate.step + 1; i < step; ++i) peak_[at(i)] += node(v).bytes();
     }
     shelf.pop_back();
     taken_over_[at(v)] = candidate.node;
   }
+
+  // Buffers are freed by name (scheduler.py, free_buffers): "buf7" of this graph before the names that values of the other graph have there.
+  int name_rank(NodeId v) const {
+    if (!given_[at(v)]) return 0;
+    enum Name { add = 1, amax, cat, convert, embedding, getitem, log, mm, mul, permute, rsqrt, sub, view };
+    const Node& n = node(v);
+    const bool attention = read_by_attention_[at(v)], fa3 = attention && static_cast<Attention>(node(attention_).variant) == Attention::fa3;
+    if (attention && n.kind != Kind::result && !fa3) return permute;
+    switch (n.fn) {
+      case Fn::add: return add;
+      case Fn::amax_rows: return amax;
+      case Fn::cat: return cat;
+      case Fn::convert: return fa3 ? convert : n.shape.batched ? view : permute;  // named after its view, a weight after its permutation
+      case Fn::embedding: return embedding;
+      case Fn::result: return getitem;
+      case Fn::log: return log;
+      case Fn::matmul: return fa3 ? view : mm;
+      case Fn::scale: return mul;
+      case Fn::rsqrt: return rsqrt;
+      case Fn::sub: return sub;
+      default: return view;
+    }
+  }
+
+  // FlashAttention 3 hands back row sums that nobody reads: no line of the wrapper drops them, its end does.
+  bool outlives(NodeId v) const { return !eager_ && made_before(v) && node(v).variant > 2; }
 
   void emit() {
     std::vector<bool> handed(nodes_.size(), false);
@@ -378,6 +496,7 @@ class Fuser {
     for (NodeId v : in_.given) {
       if (last_use_[at(v)] < 0 && !output_[at(v)]) steps_.push_back({false, v, v});
     }
+    std::vector<NodeId> late;
     for (std::size_t s = 0; s < schedule_.size(); ++s) {
       const Kernel& kernel = kernels_[at(schedule_[s])];
       const NodeId op = kernel.writes.empty() ? kernel.reads.front().node : kernel.writes.back();
@@ -385,26 +504,31 @@ class Fuser {
         if (taken_over_[at(v)] != kNone) steps_.push_back({false, taken_over_[at(v)], op});
         steps_.push_back({true, v, op});
       }
+      std::vector<NodeId> freed;
       for (const Read& r : kernel.reads) {
-        if (dies_at(r.node, static_cast<std::int32_t>(s)) && !handed[at(r.node)]) steps_.push_back({false, r.node, op});
+        if (dies_at(r.node, static_cast<std::int32_t>(s)) && !handed[at(r.node)]) freed.push_back(r.node);
       }
       for (NodeId v : kernel.writes) {
-        if (dies_at(v, static_cast<std::int32_t>(s)) && !handed[at(v)]) steps_.push_back({false, v, op});
+        if (dies_at(v, static_cast<std::int32_t>(s)) && !handed[at(v)]) (outlives(v) ? late : freed).push_back(v);
       }
+      std::ranges::sort(freed, {}, [&](NodeId v) { return std::tuple(name_rank(v), number_[at(v)], v); });
+      for (NodeId v : freed) steps_.push_back({false, v, op});
     }
+    for (NodeId v : late) steps_.push_back({false, v, v});
   }
 
   const FuseInput& in_;
   const std::vector<Node>& nodes_;
   bool eager_;
-  std::vector<std::int32_t> position_, operations_, users_, parent_, kernel_of_, schedule_, last_use_;
-  std::vector<bool> available_, output_, feeds_external_, realized_, given_;
+  std::vector<std::int32_t> position_, operations_, users_, readers_, kernel_of_, schedule_, last_use_, number_, first_external_, stored_at_;
+  std::vector<bool> available_, output_, feeds_external_, read_by_attention_, realized_, given_;
   std::vector<Read> reads_;                       // every node's list after the other
   std::vector<std::size_t> reads_begin_, reads_end_;
   std::vector<Kernel> kernels_;
   std::vector<std::int64_t> peak_;
   std::int64_t overall_peak_ = 0;
-  std::vector<NodeId> taken_over_;
+  NodeId attention_ = kNone;                      // some attention's backward kernel
+  std::vector<NodeId> taken_over_, scattered_;
   std::unordered_map<std::int64_t, std::vector<Freed>> pool_;
   std::vector<BufferStep> steps_;
 };

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "graph/nanochat.hpp"
 #include "passes/compile.hpp"
@@ -151,7 +152,7 @@ class Layout {
     optimizer_step();
   }
 
-  // Attention's backward kernel needs scratch that no graph shows: row sums, and dq in fp32.
+  // Attention's backward kernel needs scratch that no graph shows: row sums (FlashAttention 3 returns those), and dq in fp32.
   void play_backward() {
     for (const BufferStep& s : step_.backward) {
       const Node& n = node(s.node);
@@ -169,8 +170,9 @@ class Layout {
       scratch_[0] = tensor("attn.softmax_d", Category::workspace, Dtype::fp32, shape({B, m_.heads, rows}, true));
       scratch_[1] = tensor("attn.dq_accum", Category::workspace, Dtype::fp32, shape({B, rows, m_.heads, round_up(m_.head_dim, 32)}, true));
     }
-    for (std::int32_t t : scratch_) alloc(t);
-    for (std::int32_t t : scratch_) free(t);
+    const std::size_t first = kind == Attention::fa3 ? 1 : 0;
+    for (std::size_t i = first; i < std::size(scratch_); ++i) alloc(scratch_[i]);
+    for (std::size_t i = first; i < std::size(scratch_); ++i) free(scratch_[i]);
   }
 
   // First micro-step: autograd keeps the new gradients. Later ones: added to what is there, then let go; compiled backward hands
