@@ -74,7 +74,8 @@ struct GraphInput {
 // Composites that autograd differentiates as one, as torch does: their inner nodes get no gradients of their own.
 struct RmsNorm { NodeId x, upcast, rstd, xhat, out; };
 struct CrossEntropy { NodeId logits, log_probs, targets, loss; };  // logits: fp32, after the soft-cap
-struct AttentionCall { NodeId kernel, q, k, v, out, lse, bias, seed, offset; };  // bias: additive mask, or kNone; seed, offset: flash only
+// bias: additive mask, or kNone; seed, offset: flash only; window: keys to the left that a query sees, the sequence length: all
+struct AttentionCall { NodeId kernel, q, k, v, out, lse, bias, seed, offset; std::int64_t window = 0; };
 struct Float8 { NodeId value, inverse; };                           // a tensor in fp8, and 1 / its scale
 struct Float8Linear { NodeId x; Float8 x8; NodeId w; Float8 w8; NodeId out; };  // both fp8 tensors are used again in backward
 

@@ -232,7 +232,7 @@ NodeId Writer::attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window)
     seed = b_.result(call, 2, shape({2}, false), Dtype::int64, "attn.seed");
     offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
   }
-  g_.attentions.push_back({call, q, k, v, out, lse, bias, seed, offset});
+  g_.attentions.push_back({call, q, k, v, out, lse, bias, seed, offset, window});
   return out;
 }
 

@@ -78,8 +78,9 @@ CompiledStep compile_step(Graph forward, bool compile) {
     step.saved.push_back(owner);
     fw.outputs.push_back(owner);
   }
-  const FuseResult done = compile ? fuse(fw) : run_eagerly(fw);
-  step.forward = done.steps;
+  FuseResult done = compile ? fuse(fw) : run_eagerly(fw);
+  step.forward = std::move(done.steps);
+  step.forward_launches = std::move(done.launches);
   step.loss = done.outputs.front();
 
   FuseInput bw{&joint.graph, {}, fw.borrowed, step.saved, {}};
@@ -91,8 +92,9 @@ CompiledStep compile_step(Graph forward, bool compile) {
   for (NodeId g : joint.gradients) {
     if (g != kNone) bw.outputs.push_back(g);
   }
-  const FuseResult back = compile ? fuse(bw) : run_eagerly(bw);
-  step.backward = back.steps;
+  FuseResult back = compile ? fuse(bw) : run_eagerly(bw);
+  step.backward = std::move(back.steps);
+  step.backward_launches = std::move(back.launches);
   std::size_t next = 0;
   for (NodeId g : joint.gradients) step.gradients.push_back(g == kNone ? kNone : back.outputs[next++]);
   return step;

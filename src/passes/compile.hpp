@@ -11,6 +11,7 @@ struct CompiledStep {
   std::vector<NodeId> saved;          // forward to backward, graph inputs left out
   std::vector<BufferStep> forward;    // ends with the loss and the saved values alive
   std::vector<BufferStep> backward;   // ends with the gradients alive
+  std::vector<Launch> forward_launches, backward_launches;
   NodeId loss = kNone;
   std::vector<NodeId> gradients;      // per graph input: the node that owns its storage, or kNone
 };

@@ -33,6 +33,7 @@ struct Kernel {
   std::vector<Read> reads;       // storages that exist before the kernel runs
   std::int32_t step = 0;         // its index among Inductor's scheduler nodes, where every result of a kernel counts as one more
   bool external = false;
+  bool reduces = false;
 };
 
 class Fuser {
@@ -71,7 +72,7 @@ class Fuser {
     make_kernels();
     sort_kernels();
     plan();
-    FuseResult result{std::move(steps_), {}};
+    FuseResult result{std::move(steps_), {}, std::move(launches_)};
     for (NodeId v : in_.outputs) result.outputs.push_back(owner(v));
     return result;
   }
@@ -273,6 +274,7 @@ class Fuser {
     }
     for (std::size_t k = 0; k < kernels_.size(); ++k) {
       for (NodeId v : kernels_[k].members) {
+        kernels_[k].reduces = kernels_[k].reduces || node(v).kind == Kind::reduction;
         for (const Read& r : reads_of(v)) {
           if (!inside(r.node, v)) add_read(kernels_[k].reads, {owner(r.node), r.natural});
         }
@@ -500,6 +502,7 @@ class Fuser {
     for (std::size_t s = 0; s < schedule_.size(); ++s) {
       const Kernel& kernel = kernels_[at(schedule_[s])];
       const NodeId op = kernel.writes.empty() ? kernel.reads.front().node : kernel.writes.back();
+      launch(kernel, op);
       for (NodeId v : kernel.writes) {
         if (taken_over_[at(v)] != kNone) steps_.push_back({false, taken_over_[at(v)], op});
         steps_.push_back({true, v, op});
@@ -517,6 +520,28 @@ class Fuser {
     for (NodeId v : late) steps_.push_back({false, v, v});
   }
 
+  // What the loop that stores a value runs over: its own elements, or those it reduces.
+  std::int64_t extent(NodeId v) const {
+    std::int64_t most = node(v).shape.numel();
+    for (const Read& r : reads_of(v)) {
+      if (node(r.node).fn != Fn::input) most = std::max(most, node(r.node).shape.numel());
+    }
+    return most;
+  }
+
+  void launch(const Kernel& kernel, NodeId op) {
+    Launch l{op, 0, 0, kernel.reduces};
+    const auto add = [&](NodeId v, std::int64_t most) {
+      const Node& n = node(v);
+      (n.shape.batched ? l.batched_bytes : l.fixed_bytes) += static_cast<double>(std::min(n.shape.numel(), most) * size_of(n.dtype));
+    };
+    std::int64_t elements = 0;  // what the kernel's loops run over
+    for (NodeId v : kernel.writes) elements = std::max(elements, external(v) ? std::int64_t{1} << 62 : extent(v));
+    for (const Read& r : kernel.reads) add(r.node, elements);
+    for (NodeId v : kernel.writes) add(v, elements);
+    launches_.push_back(l);
+  }
+
   const FuseInput& in_;
   const std::vector<Node>& nodes_;
   bool eager_;
@@ -531,6 +556,7 @@ class Fuser {
   std::vector<NodeId> taken_over_, scattered_;
   std::unordered_map<std::int64_t, std::vector<Freed>> pool_;
   std::vector<BufferStep> steps_;
+  std::vector<Launch> launches_;
 };
 
 }  // namespace

@@ -15,6 +15,14 @@ struct BufferStep {
   NodeId op;
 };
 
+// One kernel as launched: what it writes last names it. Bytes it must move, those proportional to the device batch apart: every
+// stored value it reads once (of a table or a longer buffer no more than the kernel has elements), every value it writes once.
+struct Launch {
+  NodeId op;
+  double fixed_bytes = 0, batched_bytes = 0;
+  bool reduces = false;            // sums or maxima over rows, or over everything, are part of it
+};
+
 struct FuseInput {
   const Graph* graph;
   std::vector<NodeId> compute;   // nodes to run, in graph order (recomputed ones where they are first needed)
@@ -26,6 +34,7 @@ struct FuseInput {
 struct FuseResult {
   std::vector<BufferStep> steps;
   std::vector<NodeId> outputs;   // per FuseInput::outputs: the node that owns the storage
+  std::vector<Launch> launches;  // in order
 };
 
 FuseResult fuse(const FuseInput& input);

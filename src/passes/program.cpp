@@ -24,6 +24,7 @@ class Layout {
       : w_(workload), m_(workload.model), run_(workload.run), target_(target), accumulate_(accumulate),
         step_(compile_step(nanochat_forward(workload, resolve_attention(workload, target)), workload.run.compile)) {
     p_.device_batch = run_.device_batch_size;
+    p_.work = step_work(workload, step_);
   }
 
   Program build() {

@@ -10,6 +10,7 @@
 #include "base/bytes.hpp"
 #include "base/dtype.hpp"
 #include "graph/graph.hpp"
+#include "passes/work.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
@@ -51,6 +52,7 @@ struct Program {
   std::vector<Event> events;
   std::vector<Segment> segments;    // ascending by first_event; the first at 0
   std::int64_t device_batch = 1;
+  StepWork work;                    // the same step as arithmetic and traffic
   const Segment& segment_of(std::int32_t event) const;
 };
 
