@@ -57,6 +57,7 @@ std::vector<GpuKind> read_catalogue(std::string_view csv) {
     g.bandwidth_gb_s = rate(f[10]);
     g.fp32_tflops = rate(f[11]);
     g.bf16_tflops = rate(f[12]);
+    g.fp16_tflops = rate(f[13]);
     g.fp8_tflops = rate(f[14]);
     g.source = f[17];
     gpus.push_back(std::move(g));

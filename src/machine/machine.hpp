@@ -24,6 +24,7 @@ struct GpuKind {
   Bytes driver_reserve;               // total - what CUDA shows as capacity on Linux
   bool unified = false;               // shares the host's memory
   std::optional<double> bf16_tflops;  // dense tensor-core rate, fp32 accumulate
+  std::optional<double> fp16_tflops;  // the same for fp16, where bf16 is absent too
   std::optional<double> fp32_tflops;
   std::optional<double> fp8_tflops;
   std::optional<double> bandwidth_gb_s;

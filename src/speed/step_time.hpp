@@ -1,0 +1,26 @@
+// Seconds of one optimizer step: each kernel takes the longer of its arithmetic and its traffic, the GPU's units come in whole waves,
+// launches cost the host time, the optimizer's collectives overlap with its arithmetic as nanochat orders them.
+// Never below the roofline. Formulas and sources: docs/speed.md.
+#pragma once
+
+#include <array>
+
+#include "passes/work.hpp"
+#include "speed/rates.hpp"
+
+namespace dryfit {
+
+struct StepTime {
+  double seconds = 0;
+  std::array<double, kWorkKinds> by_kind{};  // seconds; communication: what arithmetic does not hide; sums to seconds with `waiting`
+  double waiting = 0;                        // the GPU waits for the host to launch
+  double roofline = 0;                       // no implementation is faster: FLOP at the peak rate or bytes at full bandwidth, kernel by kernel
+  double flops = 0;                          // of matrix products and attention, one GPU
+};
+
+double kernel_seconds(const Work& work, const GpuRates& rates);
+
+// world: GPUs; accumulation: micro-steps a step. compute: of activations, for attention.
+StepTime time_step(const StepWork& work, const GpuRates& rates, std::int64_t world, std::int64_t accumulation, Dtype compute, bool compiled);
+
+}  // namespace dryfit
