@@ -56,6 +56,15 @@ void stage_program(benchmark::State& state) {
 }
 BENCHMARK(stage_program)->Unit(benchmark::kMicrosecond);
 
+// The same step as seconds, d20: once a report.
+void stage_speed(benchmark::State& state) {
+  const Workload w = workload(20);
+  const StepWork work = build_program(w, {8, 9, 165}, true).work;
+  const GpuRates rates = *rates_of(*find_gpu("rtx 4090"));
+  for (auto _ : state) benchmark::DoNotOptimize(time_step(work, rates, 1, w.run.grad_accum_steps, w.run.compute, true));
+}
+BENCHMARK(stage_speed)->Unit(benchmark::kMicrosecond);
+
 void stage_envelope(benchmark::State& state) {
   const Program p = build_program(workload(20), {8, 9, 165}, true);
   for (auto _ : state) benchmark::DoNotOptimize(make_envelope(p));

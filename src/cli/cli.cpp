@@ -18,6 +18,7 @@
 #include "plan/plan.hpp"
 #include "plan/rule_of_thumb.hpp"
 #include "report/json.hpp"
+#include "report/speed.hpp"
 #include "report/text.hpp"
 
 #ifndef DRYFIT_VERSION
@@ -89,6 +90,15 @@ class Command {
                                       std::pair{"attention", &WorkloadFlags::attention}, std::pair{"torch", &WorkloadFlags::torch}}) {
       if (o_.has(flag)) f.*field = *o_.get(flag);
     }
+    // what tells how long to train goes into the command as it is; the horizon is read from there
+    for (const char* flag : {"num-iterations", "target-flops", "target-param-data-ratio"}) {
+      const auto text = o_.get(flag);
+      if (!text) continue;
+      if (const auto x = parse_real(*text, "--" + std::string(flag)); !x) return std::unexpected(x.error());
+      const std::string start = "--" + std::string(flag) + "=";
+      std::erase_if(f.passthrough, [&](const std::string& kept) { return kept.starts_with(start); });
+      f.passthrough.push_back(start + std::string(trim(*text)));
+    }
     if (!f.dtype) {
       if (const auto dtype = env_.variable("NANOCHAT_DTYPE"); dtype && !dtype->empty()) f.dtype = *dtype;
     }
@@ -147,8 +157,28 @@ class Command {
     return &*calibration_;
   }
 
+  // --prices: a price list is short, it is read whole.
+  Result<void> read_own_prices() {
+    const auto path = o_.get("prices");
+    if (!path || prices_) return {};
+    constexpr std::size_t kMost = 1 << 20;
+    std::string text;
+    const auto ok = env_.stream_file(*path, [&](std::string_view chunk, const ReadProgress&) {
+      text += chunk;
+      return text.size() <= kMost;
+    });
+    if (!ok) return ok;
+    if (text.size() > kMost) return fail("bad_prices", "'" + path->substr(0, 200) + "' is larger than 1 MiB", "a price list has one line a GPU", "--prices");
+    auto prices = read_prices(text, *path);
+    if (!prices) return std::unexpected(prices.error());
+    prices_ = std::move(*prices);
+    return {};
+  }
+
   Result<EstimateOptions> estimate_options() {
     EstimateOptions options;
+    if (const auto ok = read_own_prices(); !ok) return std::unexpected(ok.error());
+    if (prices_) options.prices = &*prices_;
     options.loop = [](std::size_t count, const std::function<bool(std::size_t)>& call) {
       for_each_until(count, std::clamp(std::thread::hardware_concurrency(), 1U, 8U), call);
     };
@@ -281,6 +311,7 @@ class Command {
     if (!o_.positional.empty()) return stray();
     auto flags = workload_flags();
     if (!flags) return std::unexpected(flags.error());
+    if (o_.has("offers")) return offers_command(*flags);
     const auto m = machine(*flags);
     if (!m) return std::unexpected(m.error());
     const auto options = estimate_options();
@@ -294,6 +325,18 @@ class Command {
       print(plan_text(*result, *m, style_));
     }
     return result->plans.empty() ? kDoesNotFit : kOk;
+  }
+
+  Result<int> offers_command(const WorkloadFlags& flags) {
+    for (const char* flag : {"gpu", "gpus", "memory", "reserve"}) {
+      if (o_.has(flag)) return fail("bad_value", "--" + std::string(flag) + " and --offers do not go together", "the offers name the GPUs; --prices FILE narrows them", "--" + std::string(flag));
+    }
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    const auto found = offers(flags, options->prices != nullptr ? std::span<const Price>(*options->prices) : known_prices(), *options);
+    if (!found) return std::unexpected(found.error());
+    print(json() ? offers_json(*found) : offers_text(*found, style_));
+    return found->empty() ? kDoesNotFit : kOk;
   }
 
   Result<int> table_command() {
@@ -429,6 +472,7 @@ class Command {
   Style style_;
   std::optional<std::string> pasted_conf_;
   std::optional<Calibration> calibration_;
+  std::optional<std::vector<Price>> prices_;
 };
 
 // An explicit flag, then FORCE_COLOR, then NO_COLOR, then CLICOLOR_FORCE, then a capable terminal.

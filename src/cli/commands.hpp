@@ -15,7 +15,7 @@ struct FlagSpec {
 
 struct CommandSpec {
   std::string_view name, summary, examples;
-  std::span<const FlagSpec> flags[3];
+  std::span<const FlagSpec> flags[4];
 };
 
 std::span<const CommandSpec> commands();

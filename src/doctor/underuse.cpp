@@ -1,5 +1,5 @@
-// See underuse.hpp. Thresholds are where a person would start to ask, and are told in docs/doctor.md; gains are given only where the
-// observation itself holds them.
+// See underuse.hpp. Thresholds are where a person would start to ask, and are told in docs/doctor.md; gains are given where the
+// observation itself holds them, or as what the model of speed says.
 #include "doctor/underuse.hpp"
 
 #include <algorithm>
@@ -108,7 +108,10 @@ class Judge {
     }
     const auto larger = with_device_batch(*workload_, **best);
     if (!larger) return;
-    std::string expected = said("unknown: ", workload_->run.grad_accum_steps, " -> ", larger->run.grad_accum_steps, " micro-steps a step, training identical");
+    const StepWork work = build_program(*workload_, target_of(*machine_), workload_->run.grad_accum_steps > 1).work;
+    const auto slow = estimate_speed(*workload_, *machine_, work), fast = estimate_speed(*larger, *machine_, at_batch(work, **best));
+    std::string expected = slow && fast ? "+" + percent_text(std::max(0.0, slow->parts.seconds / fast->parts.seconds - 1)) + " tokens/s as modelled: " : std::string("unknown: ");
+    expected += said(workload_->run.grad_accum_steps, " -> ", larger->run.grad_accum_steps, " micro-steps a step, training identical");
     if (s_.mfu) expected += "; the card's peak bounds it at +" + percent_text(1 / *s_.mfu - 1);
     out_.next.push_back({said("--device-batch-size ", **best), expected, shell_join(launch_command(*larger))});
   }

@@ -37,7 +37,7 @@ class Levers {
     if (r_.peak_phase == "core_evaluation") {
       change({{"--core-metric-every", "-1"}}, true, "no CORE evaluation, whose prompts make this peak; scripts.base_eval can do it later", [](WorkloadFlags& f) { f.core_metric_every = -1; });
     }
-    modelled("recompute", "per block", "activation checkpointing in nanochat/gpt.py: an extra forward pass", 4.0 / 3, [&](const TensorInfo& t) {
+    modelled("recompute", "per block", "activation checkpointing in nanochat/gpt.py: an extra forward pass", 1 + forward_share(), [&](const TensorInfo& t) {
       const bool saved_inside = t.category == Category::activations && t.layer >= 0 && t.batched && std::strcmp(t.role, "x_out") != 0;
       return saved_inside ? 1.0 / static_cast<double>(m.depth) : 1.0;
     });
@@ -48,6 +48,18 @@ class Levers {
  private:
   bool fp8_capable() const { return r_.machine.gpu.compute_major > 8 || (r_.machine.gpu.compute_major == 8 && r_.machine.gpu.compute_minor == 9); }
 
+  // Of the step's time, what the blocks' forward pass takes; a third of the arithmetic where the speed is not known.
+  double forward_share() const {
+    const auto rates = rates_of(r_.machine.gpu);
+    if (!r_.speed || !rates) return 1.0 / 3;
+    double forward = 0;
+    for (const Work& w : program_.work.micro_step) {
+      const std::string_view role = w.role;  // the head and the loss are no block
+      forward += w.backward || role == "logits" || role.starts_with("loss") ? 0 : kernel_seconds(w, *rates);
+    }
+    return forward * static_cast<double>(r_.workload.run.grad_accum_steps) / r_.speed->parts.seconds;
+  }
+
   void add(std::vector<std::pair<std::string, std::string>> change, const Result<Workload>& workload, bool identical, std::string note) {
     if (!workload) return;
     const auto result = estimate(*workload, r_.machine, options_);
@@ -57,6 +69,7 @@ class Levers {
     a.allocated = result->allocated.bytes;
     a.process = result->process.bytes;
     a.verdict = result->verdict;
+    if (result->speed && r_.speed) a.step_time_ratio = result->speed->parts.seconds / r_.speed->parts.seconds;
     a.identical_training = identical;
     a.note = std::move(note);
     out_.push_back(std::move(a));

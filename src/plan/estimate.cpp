@@ -179,6 +179,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     const PhasePeak& p = timeline.phases[i];
     report.phases.push_back({p.phase, reserved.by_phase[i].allocated, reserved.by_phase[i].reserved, event_text(program, p.event), p.provenance});
   }
+  report.speed = estimate_speed(workload, machine, program.work, {options.calibration, options.prices});
   report.command = shell_join(launch_command(workload));
   return report;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 
 #include "plan/calibration.hpp"
 #include "plan/report.hpp"
@@ -17,6 +18,7 @@ struct EstimateOptions {
   bool timeline = false;            // fill Report::timeline
   Loop loop = {};                   // how plan and table go over their searches; empty: one after the other
   const Calibration* calibration = nullptr;  // constants learned on this machine; not owned
+  const std::vector<Price>* prices = nullptr;  // the user's own; none: the embedded ones; not owned
 };
 
 // 95 % interval of the allocated peak around the derived one, from data/intervals.csv (written by dryfit-accuracy).
@@ -44,6 +46,11 @@ Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workloa
 
 // What should I run? With a depth: the best batches for it. Without: every depth of the ladder that fits, best batch each.
 Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, const EstimateOptions& options = {});
+
+// One way to rent the same training: the best device batch on that many of that GPU. best: no other is both cheaper and faster.
+struct Offer { Price price; Report report; bool best = false; };
+// Every price whose GPU is known, has a speed and fits the depth (20 when not given) on its instance's GPUs, fastest first.
+Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Price> prices, const EstimateOptions& options = {});
 
 Result<std::vector<TableRow>> table(const std::vector<Machine>& machines, const std::vector<std::int64_t>& depths, const WorkloadFlags& flags,
                                     const EstimateOptions& options = {});

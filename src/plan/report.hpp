@@ -9,6 +9,7 @@
 #include "machine/machine.hpp"
 #include "memory/allocator.hpp"
 #include "passes/program.hpp"
+#include "plan/speed_estimate.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
@@ -59,6 +60,7 @@ struct Report {
   std::vector<TensorInfo> live;     // at the allocated peak, largest first
   std::vector<PhaseResult> phases;
   std::vector<CategoryBytes> categories;  // every category, in declaration order
+  std::optional<SpeedEstimate> speed;
   std::vector<Alternative> alternatives;
   std::vector<TimelinePoint> timeline;    // only when asked for
   std::string command;              // complete training command, one line per argument group joined by spaces

@@ -1,6 +1,7 @@
 // The search: loops over device batches, depths and machines around estimate(). One built program answers every batch;
 // the answer itself is always a full estimate.
 #include <algorithm>
+#include <cmath>
 
 #include "base/text.hpp"
 #include "memory/timeline.hpp"
@@ -13,7 +14,9 @@ namespace {
 constexpr std::int64_t kLadder[] = {4, 8, 12, 16, 20, 24, 26, 28, 32};
 constexpr std::int64_t kWorthwhileBatch = 4;  // below this a GPU mostly waits
 
-struct Found { std::int64_t batch; Report report; };
+constexpr double kFaster = 0.995;  // of the step time: below, a smaller batch is said to be faster
+
+struct Found { std::int64_t batch; Report report; StepWork work; };  // work: at that batch
 
 // A batch near the answer, only to begin with: 36 D bytes saved per token and layer, 2 V per token of logits, on top of what is static.
 std::int64_t first_guess(const Workload& workload, Bytes room, const std::vector<std::int64_t>& legal) {
@@ -44,11 +47,33 @@ Result<std::optional<Found>> search_batch(const Workload& workload, const Machin
     if (envelope.at(batch) - (accumulates(guess) && !accumulates(batch) ? gradients : Bytes(0)) > room) continue;
     const auto w = with_device_batch(workload, batch);
     if (!w) return std::unexpected(w.error());
-    auto report = batch == guess ? estimate_if_it_fits(*w, machine, options, program) : estimate_if_it_fits(*w, machine, options, build_program(*w, target, accumulates(batch)));
+    const Program other = batch == guess ? Program() : build_program(*w, target, accumulates(batch));
+    const Program& its = batch == guess ? program : other;
+    auto report = estimate_if_it_fits(*w, machine, options, its);
     if (!report) return std::unexpected(report.error());
-    if (report->verdict == Verdict::fits) return std::optional<Found>({batch, std::move(*report)});
+    if (report->verdict == Verdict::fits) return std::optional<Found>({batch, std::move(*report), its.work});
   }
   return std::optional<Found>();
+}
+
+// The fastest of the batches that fit: the largest, unless the model says that a smaller one fills the GPU's units better.
+Result<Found> prefer_faster(Found found, const Machine& machine, const EstimateOptions& options) {
+  if (!found.report.speed) return found;
+  double best = found.report.speed->parts.seconds * kFaster;
+  std::optional<Workload> faster;
+  for (std::int64_t batch : legal_device_batches(found.report.workload)) {
+    if (batch >= found.batch || 4 * batch < found.batch) continue;
+    const auto w = with_device_batch(found.report.workload, batch);
+    const auto speed = w ? estimate_speed(*w, machine, at_batch(found.work, batch)) : std::nullopt;
+    if (!speed || speed->parts.seconds >= best) continue;
+    best = speed->parts.seconds;
+    faster = *w;
+  }
+  if (!faster) return found;
+  auto report = estimate_if_it_fits(*faster, machine, options, build_program(*faster, target_of(machine), faster->run.grad_accum_steps > 1));
+  if (!report) return std::unexpected(report.error());
+  if (report->verdict != Verdict::fits) return found;
+  return Found{faster->run.device_batch_size, std::move(*report), {}};
 }
 
 Result<Workload> at_depth(WorkloadFlags flags, const Machine& machine, std::int64_t depth) {
@@ -101,7 +126,9 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
     }
     if (!answer.found) return std::unexpected(answer.found.error());
     if (!*answer.found) break;
-    result.plans.push_back(std::move((*answer.found)->report));
+    auto best = prefer_faster(std::move(**answer.found), machine, options);
+    if (!best) return std::unexpected(best.error());
+    result.plans.push_back(std::move(best->report));
   }
   if (result.plans.empty()) {
     if (last && flags.depth) return std::unexpected(*last);
@@ -112,9 +139,44 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
     if (result.plans[i].workload.run.device_batch_size >= kWorthwhileBatch) result.chosen = i;
   }
   const Run& run = result.plans[result.chosen].workload.run;
-  result.why = flags.depth ? "the largest device batch that fits" : "the deepest model that fits with a device batch of at least " + std::to_string(kWorthwhileBatch);
+  const bool largest = !result.plans[result.chosen].speed;
+  result.why = flags.depth ? (largest ? "the largest device batch that fits" : "the fastest device batch that fits") : "the deepest model that fits with a device batch of at least " + std::to_string(kWorthwhileBatch);
   if (run.device_batch_size < kWorthwhileBatch && !flags.depth) result.why = "the deepest model that fits at all";
   return result;
+}
+
+Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Price> prices, const EstimateOptions& options) {
+  struct Answer { std::optional<Error> error; std::optional<Report> report; };
+  std::vector<Answer> answers(prices.size());
+  go_over(options, prices.size(), [&](std::size_t i) {
+    const auto machine = machine_from_flags({prices[i].gpu, prices[i].gpus, std::nullopt, std::nullopt});
+    if (!machine || !rates_of(machine->gpu)) return true;
+    const auto workload = at_depth(flags, *machine, flags.depth.value_or(20));
+    if (!workload) {
+      if (workload.error().code != "illegal_batch" && workload.error().code != "illegal_gpus") answers[i].error = workload.error();
+      return !answers[i].error;
+    }
+    auto found = search_batch(*workload, *machine, options);
+    if (!found) answers[i].error = found.error();
+    else if (*found && (*found)->report.speed) answers[i].report = std::move((*found)->report);
+    return true;
+  });
+  std::vector<Offer> out;
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    if (answers[i].error) return std::unexpected(*answers[i].error);
+    if (!answers[i].report) continue;
+    answers[i].report->speed->price = prices[i];
+    if (answers[i].report->speed->horizon_usd(prices[i].gpus)) out.push_back({prices[i], std::move(*answers[i].report), false});
+  }
+  const auto seconds = [](const Offer& o) { return *o.report.speed->horizon_seconds(); };
+  const auto usd = [](const Offer& o) { return *o.report.speed->horizon_usd(o.price.gpus); };
+  std::ranges::stable_sort(out, [&](const Offer& a, const Offer& b) { return seconds(a) != seconds(b) ? seconds(a) < seconds(b) : usd(a) < usd(b); });
+  double cheapest = INFINITY;
+  for (Offer& o : out) {
+    o.best = usd(o) < cheapest;
+    cheapest = std::min(cheapest, usd(o));
+  }
+  return out;
 }
 
 Result<std::vector<TableRow>> table(const std::vector<Machine>& machines, const std::vector<std::int64_t>& depths, const WorkloadFlags& flags, const EstimateOptions& options) {

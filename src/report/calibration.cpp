@@ -1,5 +1,6 @@
 // See calibration.hpp.
 #include "report/calibration.hpp"
+#include "report/speed.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -15,7 +16,6 @@ using Json = nlohmann::ordered_json;
 
 std::string range_text(Bytes middle, Bytes low, Bytes high) { return fmt::format("{:>8} ({} to {})", gib_text(middle), gib_text(low), gib_text(high)); }
 std::string runs_text(std::int64_t n) { return fmt::format("{} run{}", n, n == 1 ? "" : "s"); }
-std::string rate_text(double r) { return r >= 1e6 ? fmt::format("{:.2f} M tok/s", r / 1e6) : fmt::format("{:.0f} tok/s", r); }
 
 GpuKind kind_of(const std::string& gpu) {
   auto kind = find_gpu(gpu).value_or(GpuKind{});

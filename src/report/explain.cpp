@@ -6,6 +6,7 @@
 #include <map>
 
 #include "report/chart.hpp"
+#include "report/speed.hpp"
 #include "report/text.hpp"
 
 namespace dryfit {
@@ -47,7 +48,7 @@ std::string levers(const Report& r) {
     const std::string difference = a.process ? fmt::format("{}{}", *a.process >= r.process.bytes ? "+" : "-", gib_text(*a.process >= r.process.bytes ? *a.process - r.process.bytes : r.process.bytes - *a.process)) : "?";
     const char* verdict = !a.verdict ? "" : *a.verdict == Verdict::fits ? "fits" : *a.verdict == Verdict::tight ? "tight" : "won't fit";
     out += fmt::format("    {:<32} {:>10}  {:<9}  {}{}{}\n", change, difference, verdict, a.identical_training ? "same training" : "other training",
-                       a.step_time_ratio && *a.step_time_ratio > 1.01 ? fmt::format(", step x{:.2f}", *a.step_time_ratio) : "", a.needs_code_change ? ", code change" : "");
+                       a.step_time_ratio && std::fabs(*a.step_time_ratio - 1) > 0.005 ? fmt::format(", step x{:.2f}", *a.step_time_ratio) : "", a.needs_code_change ? ", code change" : "");
     out += fmt::format("        {}\n", a.note);
   }
   return out;
@@ -104,6 +105,7 @@ std::string explain_text(const Report& r, const Style& style) {
   out += fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} GPU{} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n",
                      run.device_batch_size, run.max_seq_len, run.world_size, run.world_size == 1 ? "" : "s", run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size,
                      run.device_batch_size * run.max_seq_len * run.world_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
+  out += speed_section(r, style);
   if (!r.alternatives.empty()) out += levers(r);
   out += "\n  command\n    " + r.command + "\n";
   return out;

@@ -48,6 +48,21 @@ Json alternative_json(const Alternative& a) {
           {"identical_training", a.identical_training}, {"needs_code_change", a.needs_code_change}, {"note", a.note}};
 }
 
+Json speed_json(const Report& r) {
+  if (!r.speed) return {};
+  const SpeedEstimate& s = *r.speed;
+  Json kinds;
+  for (int k = 0; k < kWorkKinds; ++k) kinds[std::string(name_of(static_cast<WorkKind>(k)))] = s.parts.by_kind[static_cast<std::size_t>(k)];
+  kinds["waiting"] = s.parts.waiting;
+  Json horizon, cost;
+  if (s.horizon) horizon = {{"rule", s.horizon->rule}, {"iterations", s.horizon->iterations}, {"tokens", s.horizon->tokens}, {"seconds", *s.horizon_seconds()}};
+  if (const auto usd = s.horizon_usd(r.machine.gpus)) {
+    cost = {{"usd", *usd}, {"usd_per_gpu_hour", s.price->usd_per_gpu_hour}, {"provider", s.price->provider}, {"kind", s.price->kind}, {"seen", s.price->seen.empty() ? Json() : Json(s.price->seen)}};
+  }
+  return {{"tokens_per_second", s.tokens_per_second}, {"step_seconds", s.step_seconds}, {"mfu", s.mfu ? Json(*s.mfu) : Json()}, {"low", s.low}, {"high", s.high}, {"provenance", name_of(s.provenance)},
+          {"modelled_step_seconds", s.parts.seconds}, {"modelled_seconds_by_kind", kinds}, {"horizon", horizon}, {"cost", cost}};
+}
+
 Json to_json(const Report& r) {
   Json phases = Json::array(), categories = Json::array(), alternatives = Json::array(), assumptions = Json::array(), notes = Json::array();
   for (const PhaseResult& p : r.phases) phases.push_back({{"name", p.name}, {"allocated_bytes", p.allocated.count}, {"reserved_bytes", p.reserved.count}, {"event", p.event}, {"provenance", name_of(p.provenance)}});
@@ -61,7 +76,7 @@ Json to_json(const Report& r) {
           {"machine", {{"gpu", r.machine.gpu.name}, {"gpus", r.machine.gpus}, {"total_bytes", r.machine.total.count}, {"usable_bytes", r.machine.usable().count}, {"source", name_of(r.machine.source)}, {"notes", notes}}},
           {"memory", {{"allocated", estimate_json(r.allocated)}, {"reserved", estimate_json(r.reserved)}, {"process", estimate_json(r.process)},
                       {"static", {{"weights", r.weights.count}, {"gradients", r.gradients.count}, {"optimizer", r.optimizer.count}}}, {"headroom_bytes", r.headroom.count}, {"allocator", r.alloc_conf_note}}},
-          {"peak", peak_json(r)}, {"phases", phases}, {"categories", categories}, {"speed", nullptr}, {"alternatives", alternatives}, {"command", r.command}, {"assumptions", assumptions}, {"warnings", warnings}};
+          {"peak", peak_json(r)}, {"phases", phases}, {"categories", categories}, {"speed", speed_json(r)}, {"alternatives", alternatives}, {"command", r.command}, {"assumptions", assumptions}, {"warnings", warnings}};
 }
 
 std::string dump(const Json& json) { return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"; }
@@ -74,6 +89,16 @@ std::string plan_json(const PlanResult& plan) {
   Json plans = Json::array();
   for (const Report& r : plan.plans) plans.push_back(to_json(r));
   return dump({{"schema_version", 1}, {"plans", plans}, {"chosen", plan.plans.empty() ? Json() : Json(plan.chosen)}, {"why", plan.why}});
+}
+
+std::string offers_json(std::span<const Offer> offers) {
+  Json out = Json::array();
+  for (const Offer& o : offers) {
+    const Run& run = o.report.workload.run;
+    out.push_back({{"gpu", o.price.gpu}, {"gpus", o.price.gpus}, {"provider", o.price.provider}, {"kind", o.price.kind}, {"usd_per_gpu_hour", o.price.usd_per_gpu_hour}, {"seen", o.price.seen.empty() ? Json() : Json(o.price.seen)}, {"source", o.price.source},
+                   {"depth", o.report.workload.model.depth}, {"device_batch_size", run.device_batch_size}, {"speed", speed_json(o.report)}, {"best", o.best}, {"command", o.report.command}});
+  }
+  return dump({{"schema_version", 1}, {"offers", out}});
 }
 
 std::string table_json(std::span<const TableRow> rows) {

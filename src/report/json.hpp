@@ -12,6 +12,7 @@ namespace dryfit {
 
 std::string report_json(const Report& report);
 std::string plan_json(const PlanResult& plan);
+std::string offers_json(std::span<const Offer> offers);
 std::string table_json(std::span<const TableRow> rows);
 std::string rule_json(const RuleOfThumb& rule, std::optional<std::int64_t> engine);
 std::string error_json(const Error& error);

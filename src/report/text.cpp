@@ -7,6 +7,8 @@
 #include <cmath>
 
 #include "base/text.hpp"
+#include "report/speed.hpp"
+#include "report/watch.hpp"
 
 namespace dryfit {
 
@@ -61,6 +63,7 @@ std::string check_text(const Report& r, const Style& style) {
                                 r.headroom >= Bytes(0) ? "to spare" : "over by", gib_text(r.headroom >= Bytes(0) ? r.headroom : -r.headroom), gib_text(band));
   if (style.quiet) return out;
   out += fmt::format("  torch.cuda.max_memory_allocated: {:.2f} MiB, at {} of {}\n", r.allocated.bytes.mib(), r.peak_event, r.peak_phase);
+  if (r.speed && r.verdict != Verdict::wont_fit) out += "  speed: " + speed_line(r) + "\n";
   if (r.verdict != Verdict::fits) {
     if (const Alternative* a = smallest_change(r)) out += fmt::format("  smallest change: {}  -> {} ({})\n", change_text(*a), gib_text(*a->process), a->note);
     else out += "  no single change of a flag makes it fit: use a smaller depth or a larger GPU (dryfit plan)\n";
@@ -83,17 +86,27 @@ std::string assumptions_text(const Report& r) {
 std::string plan_text(const PlanResult& plan, const Machine& m, const Style& style) {
   std::string out = fmt::format("{} x {}   usable {} of {} each\n\n", m.gpus, short_gpu(m.gpu.name), gib_text(m.usable()), gib_text(m.total));
   if (plan.plans.empty()) return out + "nothing fits: not even depth 4 with a device batch of 1\n";
-  out += "  depth   params  device batch  accum       peak             headroom\n";
+  const bool speeds = std::ranges::any_of(plan.plans, [](const Report& r) { return r.speed.has_value(); });
+  const bool money = std::ranges::any_of(plan.plans, [](const Report& r) { return r.speed && r.speed->horizon_usd(r.machine.gpus); });
+  out += fmt::format("  depth   params  device batch  accum       peak             headroom{}{}\n", speeds ? "         tok/s        time" : "", money ? "    cost" : "");
   for (std::size_t i = 0; i < plan.plans.size(); ++i) {
     const Report& r = plan.plans[i];
     const Run& run = r.workload.run;
     const double share = r.headroom.gib() / m.usable().gib() * 100;
-    const std::string line = fmt::format("{} {:>5} {:>8}  {:>12}  {:>5}  {:>9}  {:>9} {:>3.0f} %{}", i == plan.chosen ? (style.ascii ? ">" : "▸") : " ", r.workload.model.depth, count_text(r.workload.model.param_count()),
+    std::string line = fmt::format("{} {:>5} {:>8}  {:>12}  {:>5}  {:>9}  {:>9} {:>3.0f} %{}", i == plan.chosen ? (style.ascii ? ">" : "▸") : " ", r.workload.model.depth, count_text(r.workload.model.param_count()),
                                          run.device_batch_size, run.grad_accum_steps, gib_text(r.process.bytes), gib_text(r.headroom), share, r.verdict == Verdict::tight ? "  tight" : "");
+    if (r.speed) line += fmt::format(" {:>13} {:>11}", rate_text(r.speed->tokens_per_second), r.speed->horizon ? duration_text(*r.speed->horizon_seconds()) : "");
+    if (const auto usd = r.speed ? r.speed->horizon_usd(m.gpus) : std::nullopt) line += fmt::format(" {:>7}", usd_text(*usd));
     out += (i == plan.chosen ? paint(line, "1", style) : line) + "\n";
   }
   const Report& best = plan.plans[plan.chosen];
-  out += fmt::format("\nchosen: {}\n\n", plan.why);
+  out += fmt::format("\nchosen: {}\n", plan.why);
+  if (best.speed && best.speed->horizon) {
+    out += fmt::format("time: to {}, training steps alone; 95 % of runs between {:+.0f} and {:+.0f} % of the speed", best.speed->horizon->rule, (best.speed->low / best.speed->tokens_per_second - 1) * 100, (best.speed->high / best.speed->tokens_per_second - 1) * 100);
+    if (best.speed->price) out += fmt::format("; ${:.2f} a GPU-hour{}", best.speed->price->usd_per_gpu_hour, best.speed->price->provider.empty() ? "" : " (" + best.speed->price->provider + ")");
+    out += "\n";
+  }
+  out += "\n";
   out += best.command + "\n\n";
   const Run& run = best.workload.run;
   out += fmt::format("{} x {} x {} = {} tokens a micro-step; total {} -> {} accumulation step{}\n", run.device_batch_size, run.max_seq_len, run.world_size, run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");

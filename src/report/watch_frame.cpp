@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "report/speed.hpp"
 #include "report/watch.hpp"
 
 namespace dryfit {
@@ -355,10 +356,7 @@ class Drawing {
     const auto more = [&](const std::string& text, const char* colour = "") { line.add(separator(s_), kDim).add(text, colour); };
     if (log.phase() == LogPhase::ended) more(fmt::format("ended, peak allocated {:.2f} MiB", log.peak_allocated->mib()), kGreen);
     if (s.tokens_per_second) {
-      std::string rate = fmt::format("{:.3g} tok/s", *s.tokens_per_second);
-      if (*s.tokens_per_second >= 1e6) rate = fmt::format("{:.2f} M tok/s", *s.tokens_per_second / 1e6);
-      else if (*s.tokens_per_second >= 1e3) rate = fmt::format("{:.1f} k tok/s", *s.tokens_per_second / 1e3);
-      more(rate);
+      more(rate_text(*s.tokens_per_second));
       if (v_.prediction != nullptr && v_.prediction->speed) line.add(fmt::format(" ({:+.0f} % of earlier runs)", (*s.tokens_per_second / v_.prediction->speed->tokens_per_second - 1) * 100), kDim);
     }
     if (s.mfu) more(fmt::format("mfu {:.0f} %", *s.mfu * 100));
@@ -366,6 +364,7 @@ class Drawing {
     std::optional<double> eta = s.eta_seconds;
     if (!eta && s.of && s.seconds) eta = static_cast<double>(*s.of - s.step) * *s.seconds;
     if (eta && log.phase() == LogPhase::training) more("eta " + duration_text(*eta));
+    if (v_.prediction != nullptr && !v_.prediction->speed && v_.prediction->tokens_per_second && s.tokens_per_second) more("modelled " + rate_text(*v_.prediction->tokens_per_second), kDim);
     return line;
   }
 

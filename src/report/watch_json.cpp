@@ -43,7 +43,7 @@ Json prediction_json(const WatchView& v) {
   const Prediction& p = *v.prediction;
   return {{"run", p.run}, {"verdict", name_of(p.verdict)}, {"allocated", estimate_json(p.allocated)}, {"reserved", estimate_json(p.reserved)}, {"process", estimate_json(p.process)},
           {"context_bytes", p.context.count}, {"usable_bytes", p.usable.count}, {"by_now_bytes", predicted_by_now(p, v.log).count},
-          {"earlier_tokens_per_second", p.speed ? Json(p.speed->tokens_per_second) : Json()}};
+          {"earlier_tokens_per_second", p.speed ? Json(p.speed->tokens_per_second) : Json()}, {"tokens_per_second", or_null(p.tokens_per_second)}};
 }
 
 Json log_json(const LogRun* log) {

@@ -227,6 +227,7 @@ Prediction prediction_of(const Report& report, const Calibration* calibration) {
   p.configuration = configuration_of(report.workload);
   for (const Assumption& a : report.assumptions) p.assumptions.push_back(a.key + " " + a.value + " (" + a.source + ")");
   p.warnings = report.warnings;
+  if (report.speed) p.tokens_per_second = report.speed->tokens_per_second;
   if (calibration != nullptr) p.speed = learned_speed(*calibration, p.gpu, p.configuration);
   return p;
 }

@@ -71,6 +71,7 @@ struct Prediction {
   std::string gpu, configuration;    // the driver's name of it; configuration_of
   std::int64_t world_size = 1;
   std::optional<LearnedSpeed> speed; // of earlier runs of the same configuration here
+  std::optional<double> tokens_per_second;  // as the report has it: learned, else modelled
   std::vector<std::string> assumptions, warnings;
 };
 Prediction prediction_of(const Report& report, const Calibration* calibration);

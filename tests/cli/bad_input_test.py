@@ -18,6 +18,8 @@ CASES = [
     ["check", *GPU, "--compile", "2"], ["check", *GPU, "--alloc-conf", "nonsense:1"], ["check", *GPU, "--color", "purple"], ["check", *GPU, "stray"], ["check", *GPU, "--depth", "4", "--depth", "8"],
     ["check", *GPU, "--"], ["check", *GPU, "--", "ls"], ["check", *GPU, "--", "python -m scripts.base_train --dept=3"], ["check", *GPU, "--", "python", "-m", "scripts.chat_rl"],
     ["explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", "/nonexistent/x.svg"], ["explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", "/tmp"],
+    ["plan", "--offers", *GPU], ["plan", "--offers", "--prices", "/nonexistent"], ["plan", *GPU, "--prices", "LICENSE"], ["plan", *GPU, "--prices", "/tmp"], ["check", *GPU, "--prices", "/dev/zero"], ["plan", *GPU, "--num-iterations", "x"], ["check", *GPU, "--target-flops", "nan"],
+    ["plan", "--offers", "--depth", "0"], ["table", "--offers"], ["doctor", LOG, "--prices", "x"],
     ["table", "--gpu", "nope"], ["table", "--depths", "a,b"], ["rule-of-thumb", "--gpu-memory-gb", "nan"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--depth", "0"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--seq-len", "0"],
     ["doctor"], ["doctor", "/nonexistent/train.log"], ["doctor", "/tmp"], ["doctor", "/dev/null"], ["doctor", "/dev/zero"], ["doctor", "/bin/ls"], ["doctor", "a", "b"], ["doctor", LOG, "--gpu", "h10O"], ["doctor", LOG, "--depth", "x"],
     ["doctor", LOG, "--depth", "26", "--device-batch-size", "3", *GPU], ["doctor", LOG, "--alloc-conf", "nonsense:1"], ["doctor", LOG, "--dept", "3"], ["doctor", LOG, "--", "ls"], ["doctor", "-", "--memory", "12parsecs"],

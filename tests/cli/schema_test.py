@@ -17,7 +17,7 @@ SCHEMAS = {p.name.removesuffix(".schema.json"): json.loads(p.read_text()) for p 
 LIVE = [
     ("report", ["check", "--depth", "20", "--device-batch-size", "8", "--gpu", "h100"]), ("report", ["check", "--depth", "32", "--device-batch-size", "32", "--gpu", "rtx 3060 12gb"]),
     ("report", ["explain", "--depth", "4", "--device-batch-size", "8", "--gpu", "b200", "--gpus", "8", "--fp8"]), ("report", ["explain", "--nanochat", "E1", "--depth", "8", "--gpu", "a100 80gb", "--gpus", "8"]),
-    ("plan", ["plan", "--gpu", "4090"]), ("plan", ["plan", "--memory", "1GiB"]), ("table", ["table", "--gpu", "t4,h200", "--depths", "4,32"]),
+    ("plan", ["plan", "--gpu", "4090"]), ("plan", ["plan", "--memory", "1GiB"]), ("plan", ["plan", "--gpu", "mi300x", "--depth", "12"]), ("offers", ["plan", "--offers", "--depth", "8"]), ("table", ["table", "--gpu", "t4,h200", "--depths", "4,32"]),
     ("rule-of-thumb", ["rule-of-thumb", "--gpu-memory-gb", "24"]), ("rule-of-thumb", ["rule-of-thumb", "--gpu-memory-gb", "0.5"]), ("error", ["check", "--gpu", "nope"]),
     *(("doctor", ["doctor", str(path)]) for path in sorted((ROOT / "tests" / "doctor" / "logs").glob("*.*")) if path.suffix in (".log", ".txt")), ("doctor", ["doctor", str(ROOT / "LICENSE")]), ("error", ["doctor", "/nonexistent"]),
     *(("snapshot", ["doctor", str(path)]) for path in sorted((ROOT / "tests" / "doctor" / "snapshots").glob("*.*"))), ("snapshot", ["doctor", str(ROOT / "tests" / "doctor" / "snapshots" / "leak.pickle"), "--depth", "4", "--device-batch-size", "1", "--gpu", "h100"]),
@@ -44,7 +44,7 @@ for kind, words in LIVE:
 for path in (ROOT / "tests" / "golden" / "cli").glob("*json*.txt"):
     body = path.read_text().split("--- stdout\n", 1)[1].split("--- stderr\n", 1)[0]
     document = json.loads(body)
-    kind = next(k for k, field in {"error": "error", "snapshot": "devices", "doctor": "finding", "plan": "plans", "calibration": "constants", "watch": "findings", "table": "rows", "rule-of-thumb": "seed", "report": "verdict"}.items() if field in document)
+    kind = next(k for k, field in {"error": "error", "snapshot": "devices", "doctor": "finding", "plan": "plans", "offers": "offers", "calibration": "constants", "watch": "findings", "table": "rows", "rule-of-thumb": "seed", "report": "verdict"}.items() if field in document)
     validate(kind, document, path.name)
 # every line of a stream is an object of its own
 done = subprocess.run([DRYFIT, "watch", "--json", "--replay", str(ROOT / "tests" / "watch" / "recordings" / "lost_gpu.jsonl")], capture_output=True, text=True, timeout=60)

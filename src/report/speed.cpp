@@ -1,0 +1,67 @@
+// See speed.hpp.
+#include "report/speed.hpp"
+
+#include <fmt/format.h>
+
+#include "report/watch.hpp"
+
+namespace dryfit {
+
+namespace {
+
+std::string seconds_text(double s) { return s < 1 ? fmt::format("{:.1f} ms", s * 1e3) : fmt::format("{:.2f} s", s); }
+
+std::string price_text(const Price& p) {
+  return fmt::format("${:.2f} a GPU-hour{}{}{}", p.usd_per_gpu_hour, p.provider.empty() ? "" : " at " + p.provider, p.kind == "on-demand" ? "" : ", " + p.kind, p.seen.empty() ? "" : ", seen " + p.seen);
+}
+
+}  // namespace
+
+std::string rate_text(double r) { return r >= 1e6 ? fmt::format("{:.2f} M tok/s", r / 1e6) : r >= 1e3 ? fmt::format("{:.1f} k tok/s", r / 1e3) : fmt::format("{:.0f} tok/s", r); }
+
+std::string usd_text(double usd) { return usd >= 10 ? fmt::format("${:.0f}", usd) : fmt::format("${:.2f}", usd); }
+
+std::string speed_line(const Report& r) {
+  if (!r.speed) return "";
+  const SpeedEstimate& s = *r.speed;
+  std::string out = fmt::format("{} ({} to {}), step {}", rate_text(s.tokens_per_second), rate_text(s.low), rate_text(s.high), seconds_text(s.step_seconds));
+  if (s.mfu) out += fmt::format(", mfu {:.0f} %", *s.mfu * 100);
+  if (const auto seconds = s.horizon_seconds()) out += fmt::format("; {}: {}", s.horizon->rule, duration_text(*seconds));
+  if (const auto usd = s.horizon_usd(r.machine.gpus)) out += ", " + usd_text(*usd);
+  return out;
+}
+
+std::string speed_section(const Report& r, const Style& style) {
+  if (!r.speed) return "\n  speed\n    not known for this GPU, or for more GPUs than one node joins\n";
+  const SpeedEstimate& s = *r.speed;
+  std::string out = "\n  speed\n    " + speed_line(r) + "\n";
+  if (s.provenance == Provenance::calibrated) out += fmt::format("    learned from runs here; the model says {}\n", seconds_text(s.parts.seconds));
+  if (s.horizon) out += fmt::format("    {} steps of {} tokens; training steps alone, without evaluations and compilation{}\n", s.horizon->iterations, r.workload.run.total_batch_size, s.price ? "; " + price_text(*s.price) : "");
+  if (!style.verbose) return out;
+  const auto line = [&](std::string_view name, double seconds) {
+    if (seconds > 0) out += fmt::format("      {:<14} {:>10}  {:>3.0f} %\n", name, seconds_text(seconds), seconds / s.parts.seconds * 100);
+  };
+  for (int k = 0; k < kWorkKinds; ++k) line(name_of(static_cast<WorkKind>(k)), s.parts.by_kind[static_cast<std::size_t>(k)]);
+  line("host launches", s.parts.waiting);
+  out += fmt::format("      {:<14} {:>10}  no implementation is faster\n", "roofline", seconds_text(s.parts.roofline));
+  return out;
+}
+
+std::string offers_text(std::span<const Offer> offers, const Style& style) {
+  if (offers.empty()) return "no priced GPU is known to fit this and to have a speed; give prices with --prices FILE\n";
+  const Report& first = offers.front().report;
+  std::string out = fmt::format("d{}, {}: {:.2f} B tokens\n\n  GPUs                               provider           $/GPU-hour  batch        tok/s        time     cost\n", first.workload.model.depth, first.speed->horizon->rule, first.speed->horizon->tokens / 1e9);
+  for (const Offer& o : offers) {
+    std::string gpu = o.price.gpu;
+    for (std::string_view drop : {"NVIDIA GeForce ", "NVIDIA "}) {
+      if (gpu.starts_with(drop)) gpu = gpu.substr(drop.size());
+    }
+    const SpeedEstimate& s = *o.report.speed;
+    out += fmt::format("{} {:<34} {:<20} {:>8.2f} {:>6} {:>12} {:>11} {:>8}\n", o.best ? (style.ascii ? ">" : "▸") : " ", fmt::format("{} x {}", o.price.gpus, gpu).substr(0, 34), (o.price.provider + (o.price.kind == "on-demand" ? "" : " " + o.price.kind)).substr(0, 20),
+                       o.price.usd_per_gpu_hour, o.report.workload.run.device_batch_size, rate_text(s.tokens_per_second), duration_text(*s.horizon_seconds()), usd_text(*s.horizon_usd(o.price.gpus)));
+  }
+  out += fmt::format("\n{} no other offer is both faster and cheaper. Training steps alone. Prices are examples with their sources in data/prices.csv; --prices FILE takes yours\n", style.ascii ? ">" : "▸");
+  return out;
+}
+
+}  // namespace dryfit

@@ -1,0 +1,18 @@
+// Speed, time and money as text: the line of check, the section of explain, the offers of plan.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "plan/plan.hpp"
+#include "report/text.hpp"
+
+namespace dryfit {
+
+std::string rate_text(double tokens_per_second);  // "1.07 M tok/s", "38.1 k tok/s"
+std::string usd_text(double usd);                 // "$48", "$0.35"
+std::string speed_line(const Report& report);     // one line without its end; empty: no speed is known
+std::string speed_section(const Report& report, const Style& style);  // of explain
+std::string offers_text(std::span<const Offer> offers, const Style& style);
+
+}  // namespace dryfit
