@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 
 namespace dryfit {
 
@@ -62,11 +64,30 @@ Result<std::int64_t> parse_int(std::string_view text, std::string_view where) {
   return value;
 }
 
+namespace {
+
+#ifdef _LIBCPP_VERSION  // WebAssembly: libc++ 19 has no from_chars for floating point, and its C library knows one locale alone
+bool read_double(std::string_view text, double& value) {
+  const std::string copy(text);
+  if (copy.empty() || copy[0] == '+' || copy.find_first_not_of("0123456789.eE+-") != std::string::npos) return false;
+  char* end = nullptr;
+  errno = 0;
+  value = std::strtod(copy.c_str(), &end);
+  return errno == 0 && end == copy.c_str() + copy.size();
+}
+#else
+bool read_double(std::string_view text, double& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+#endif
+
+}  // namespace
+
 Result<double> parse_real(std::string_view text, std::string_view where) {
   double value = 0;
   const std::string_view body = !text.empty() && text[0] == '+' ? text.substr(1) : text;
-  const auto [end, error] = std::from_chars(body.data(), body.data() + body.size(), value);
-  if (error != std::errc() || end != body.data() + body.size() || !std::isfinite(value)) {
+  if (!read_double(body, value) || !std::isfinite(value)) {
     return std::unexpected(bad_number(text, where, "a finite number"));
   }
   return value;

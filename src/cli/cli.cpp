@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "base/text.hpp"
 #include "cli/calibrate.hpp"
@@ -12,7 +11,6 @@
 #include "cli/commands.hpp"
 #include "cli/doctor.hpp"
 #include "cli/options.hpp"
-#include "cli/parallel.hpp"
 #include "cli/watch.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
@@ -35,6 +33,7 @@ class Command {
 
   Result<int> run() {
     if (o_.help) return help(o_.command);
+    if (const auto service = env_.services.find(o_.command); service != env_.services.end()) return service->second(o_, env_);
     if (o_.command == "check") return check();
     if (o_.command == "explain") return explain();
     if (o_.command == "plan") return plan_command();
@@ -45,7 +44,8 @@ class Command {
     if (o_.command == "rule-of-thumb") return rule();
     if (o_.command == "list") return list();
     if (o_.command == "completions") return completion();
-    if (o_.command == "version") return print("dryfit " DRYFIT_VERSION "\n");
+    if (o_.command == "version") return print(json() ? version_json() : "dryfit " DRYFIT_VERSION "\n");
+    if (const CommandSpec* c = find_command(o_.command); c != nullptr && c->local) return fail("not_here", o_.command + " is not part of this build", "use the dryfit program", o_.command);
     return help(o_.positional.empty() ? "" : o_.positional[0]);
   }
 
@@ -179,9 +179,7 @@ class Command {
     EstimateOptions options;
     if (const auto ok = read_own_prices(); !ok) return std::unexpected(ok.error());
     if (prices_) options.prices = &*prices_;
-    options.loop = [](std::size_t count, const std::function<bool(std::size_t)>& call) {
-      for_each_until(count, std::clamp(std::thread::hardware_concurrency(), 1U, 8U), call);
-    };
+    options.loop = env_.loop;
     options.calibration = calibration();
     const auto conf = o_.has("alloc-conf") ? o_.get("alloc-conf") : pasted_conf_;
     if (conf) {
@@ -237,6 +235,7 @@ class Command {
     const bool timeline = o_.has("timeline") || o_.has("svg");
     const auto r = report(timeline, true);
     if (!r) return std::unexpected(r.error());
+    if (o_.get("svg") == "-") return print(timeline_svg(*r));
     if (const auto path = o_.get("svg")) {
       if (const auto ok = env_.write_file(*path, timeline_svg(*r)); !ok) return std::unexpected(ok.error());
       talk("wrote " + *path + "\n");
@@ -405,8 +404,11 @@ class Command {
 
   Result<int> list() {
     const std::string what = o_.positional.empty() ? "" : o_.positional[0];
-    if (what == "gpus") return print(gpus_text(o_.positional.size() > 1 ? o_.positional[1] : ""));
-    if (what == "versions") return print(versions_text());
+    if (what == "gpus") {
+      const std::string_view filter = o_.positional.size() > 1 ? o_.positional[1] : std::string_view();
+      return print(json() ? gpus_json(filter) : gpus_text(filter));
+    }
+    if (what == "versions") return print(json() ? versions_json() : versions_text());
     if (what == "models") {
       std::vector<Workload> models;
       for (std::int64_t depth : {4, 8, 12, 16, 18, 20, 24, 26, 28, 32}) {
@@ -415,7 +417,7 @@ class Command {
         f.device_batch_size = 1;
         if (auto w = make_nanochat_workload(f)) models.push_back(std::move(*w));
       }
-      return print(models_text(models));
+      return print(json() ? models_json(models) : models_text(models));
     }
     static constexpr std::string_view kWhat[] = {"gpus", "models", "versions"};
     return fail("bad_value", what.empty() ? "list what?" : "cannot list '" + what.substr(0, 40) + "'", did_you_mean(what, kWhat, "dryfit list gpus, dryfit list models or dryfit list versions"), "list");
@@ -428,6 +430,7 @@ class Command {
   }
 
   Result<int> help(const std::string& name) {
+    if (json() && (name.empty() || name == "help")) return print(commands_json(commands()));
     if (name.empty() || name == "help") {
       std::string out = "dryfit: will it fit, and what should I run? Answered before a GPU is touched.\n\nExamples\n"
                         "  dryfit plan --gpu \"RTX 4090\"                        what should I run?\n"
@@ -435,11 +438,11 @@ class Command {
                         "  dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n"
                         "  dryfit explain --depth 20 --gpu h100 --gpus 8       where every GiB goes\n"
                         "  dryfit doctor train.log                             why it died, and what to change\n\nCommands\n";
-      static constexpr std::string_view kOthers[] = {"completions", "help", "version"};  // one line for all three: the screen has 24
+      static constexpr std::string_view kOthers[] = {"mcp", "web", "completions", "help", "version"};  // one line for all of them: the screen has 24
       for (const CommandSpec& c : commands()) {
         if (std::ranges::find(kOthers, c.name) == std::end(kOthers)) out += fmt::format("  {:<14} {}\n", c.name, c.summary);
       }
-      out += "  also           completions bash|zsh|fish|powershell, help COMMAND, version\n";
+      out += "  also           mcp (for agents), web (a page), completions SHELL, help COMMAND, version\n";
       return print(out + "\nEverywhere: --json, --color auto|always|never, --ascii, -q, -v\nExit status: 0 fits, 1 does not, 2 bad input, 70 internal error\n");
     }
     const CommandSpec* c = find_command(name);
@@ -448,6 +451,7 @@ class Command {
       for (const CommandSpec& known : commands()) names.push_back(known.name);
       return fail("unknown_command", "no help for '" + name.substr(0, 40) + "'", did_you_mean(name, names, "see: dryfit help"), "help");
     }
+    if (json()) return print(commands_json({c, 1}));
     std::string out = fmt::format("dryfit {}: {}\n\n{}", c->name, c->summary, c->examples);
     for (const auto& group : c->flags) {
       std::string line = "\n ";
@@ -458,8 +462,6 @@ class Command {
       }
       if (!group.empty()) out += line + "\n";
     }
-    if (c->name == "explain") out += "\n  --timeline --svg FILE\n";
-    if (c->name == "doctor") out += "\n  --svg FILE (of a memory snapshot)\n";
     return print(out);
   }
 

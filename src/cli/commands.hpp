@@ -4,6 +4,7 @@
 #include <array>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace dryfit::cli {
 
@@ -15,10 +16,13 @@ struct FlagSpec {
 
 struct CommandSpec {
   std::string_view name, summary, examples;
-  std::span<const FlagSpec> flags[4];
+  std::span<const FlagSpec> flags[5];
+  bool local = false;         // works on this machine's processes and files; not an answer that a program could ask for by its words
 };
 
 std::span<const CommandSpec> commands();
 const CommandSpec* find_command(std::string_view name);
+// Every flag of a command: those that all commands take, then its own.
+std::vector<FlagSpec> flags_of(const CommandSpec& command);
 
 }  // namespace dryfit::cli

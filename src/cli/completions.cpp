@@ -15,13 +15,9 @@ std::string names() {
   return out;
 }
 
-std::string flags_of(const CommandSpec& c) {
-  std::string out = "--json --color --ascii --help";
-  for (const auto& group : c.flags) {
-    for (const FlagSpec& f : group) out += " --" + std::string(f.name);
-  }
-  if (c.name == "explain") out += " --timeline --svg";
-  if (c.name == "doctor") out += " --svg";
+std::string dashed_flags(const CommandSpec& c) {
+  std::string out;
+  for (const FlagSpec& f : flags_of(c)) out += (out.empty() ? "--" : " --") + std::string(f.name);
   return out;
 }
 
@@ -33,19 +29,19 @@ Result<std::string> completions(std::string_view shell) {
     if (shell == "zsh") out += "autoload -U +X bashcompinit && bashcompinit\n";
     out += "_dryfit() {\n  local current=\"${COMP_WORDS[COMP_CWORD]}\"\n  if [ \"$COMP_CWORD\" -eq 1 ]; then\n";
     out += fmt::format("    COMPREPLY=($(compgen -W \"{}\" -- \"$current\"))\n    return\n  fi\n  case \"${{COMP_WORDS[1]}}\" in\n", names());
-    for (const CommandSpec& c : commands()) out += fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$current\")) ;;\n", c.name, flags_of(c));
+    for (const CommandSpec& c : commands()) out += fmt::format("    {}) COMPREPLY=($(compgen -W \"{}\" -- \"$current\")) ;;\n", c.name, dashed_flags(c));
     return out + "  esac\n}\ncomplete -F _dryfit dryfit\n";
   }
   if (shell == "fish") {
     for (const CommandSpec& c : commands()) {
       out += fmt::format("complete -c dryfit -f -n __fish_use_subcommand -a {} -d '{}'\n", c.name, c.summary);
-      for (std::string_view f : split(flags_of(c), ' ')) out += fmt::format("complete -c dryfit -f -n '__fish_seen_subcommand_from {}' -l {}\n", c.name, f.substr(2));
+      for (std::string_view f : split(dashed_flags(c), ' ')) out += fmt::format("complete -c dryfit -f -n '__fish_seen_subcommand_from {}' -l {}\n", c.name, f.substr(2));
     }
     return out;
   }
   if (shell == "powershell") {
     out = "Register-ArgumentCompleter -Native -CommandName dryfit -ScriptBlock {\n  param($word, $line, $position)\n  $flags = @{\n";
-    for (const CommandSpec& c : commands()) out += fmt::format("    '{}' = '{}'\n", c.name, flags_of(c));
+    for (const CommandSpec& c : commands()) out += fmt::format("    '{}' = '{}'\n", c.name, dashed_flags(c));
     out += fmt::format("  }}\n  $command = ($line.ToString() -split ' ')[1]\n  $words = if ($flags.ContainsKey($command)) {{ $flags[$command] }} else {{ '{}' }}\n", names());
     return out + "  $words -split ' ' | Where-Object { $_ -like \"$word*\" } | ForEach-Object { [System.Management.Automation.CompletionResult]::new($_) }\n}\n";
   }

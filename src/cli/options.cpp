@@ -1,7 +1,7 @@
-// Parsing by CLI11, told about the one command asked for; its errors become ours. See options.hpp.
+// Words to flags and values by the command table. Written here because a library that throws cannot come along into WebAssembly or behind the
+// C ABI, which run this same code (docs/dependencies.md). See options.hpp.
 #include "cli/options.hpp"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 
 #include "base/text.hpp"
@@ -9,9 +9,6 @@
 namespace dryfit::cli {
 
 namespace {
-
-constexpr FlagSpec kOutput[] = {{"json", "", ""}, {"color", "WHEN", ""}, {"ascii", "", ""}, {"quiet", "", ""}, {"verbose", "", ""}, {"help", "", ""}};
-constexpr FlagSpec kExplain[] = {{"timeline", "", ""}, {"svg", "FILE", ""}};
 
 // Other spellings: underscores for dashes, and two names people know from elsewhere.
 std::string normalized(std::string_view word) {
@@ -23,14 +20,6 @@ std::string normalized(std::string_view word) {
   return name + std::string(word.substr(eq));
 }
 
-std::vector<FlagSpec> flags_of(const CommandSpec& command) {
-  std::vector<FlagSpec> all(std::begin(kOutput), std::end(kOutput));
-  for (const auto& group : command.flags) all.insert(all.end(), group.begin(), group.end());
-  if (command.name == "explain") all.insert(all.end(), std::begin(kExplain), std::end(kExplain));
-  if (command.name == "doctor") all.push_back(kExplain[1]);
-  return all;
-}
-
 std::unexpected<Error> unknown_flag(std::string_view word, const std::vector<FlagSpec>& known, std::string_view command) {
   const std::string name(word.substr(0, std::min<std::size_t>(word.find('='), 60)));
   std::vector<std::string> dashed;
@@ -39,42 +28,51 @@ std::unexpected<Error> unknown_flag(std::string_view word, const std::vector<Fla
   return fail("unknown_flag", "unknown flag " + name, did_you_mean(name, names, "see: dryfit help " + std::string(command)), name);
 }
 
-Result<Options> parse_command(const CommandSpec& command, std::vector<std::string> words, Options options) {
+// "-qv" to "--quiet", "--verbose"; anything else stays as it is.
+std::vector<std::string> spelled_out(std::string_view word) {
+  std::vector<std::string> out;
+  if (word.size() < 2 || word[0] != '-' || word[1] == '-') return {std::string(word)};
+  for (char c : word.substr(1)) {
+    const char* name = c == 'q' ? "--quiet" : c == 'v' ? "--verbose" : c == 'h' ? "--help" : nullptr;
+    if (name == nullptr) return {std::string(word)};
+    out.emplace_back(name);
+  }
+  return out;
+}
+
+// A value may begin with a dash only where it is a number ("-1") or standard input ("-").
+bool can_be_a_value(std::string_view word) {
+  return word.size() < 2 || word[0] != '-' || std::isdigit(static_cast<unsigned char>(word[1])) != 0 || word[1] == '.';
+}
+
+Result<Options> parse_command(const CommandSpec& command, std::span<const std::string> given, Options options) {
   const std::vector<FlagSpec> known = flags_of(command);
-  CLI::App app;
-  app.set_help_flag();
-  app.allow_extras();
-  std::map<std::string, std::vector<std::string>> values;
-  std::map<std::string, bool> switches;
-  const bool has_seq_len = std::ranges::find(known, "seq-len", &FlagSpec::name) != known.end();
-  for (const FlagSpec& f : known) {
-    std::string name(f.name), spelled = "--" + name;
-    if (name == "quiet") spelled = "-q,--quiet";
-    if (name == "verbose") spelled = "-v,--verbose";
-    if (name == "help") spelled = "-h,--help";
-    if (name == "max-seq-len" && !has_seq_len) spelled = "--max-seq-len,--seq-len";
-    if (f.argument.empty()) app.add_flag(spelled, switches[name]);
-    else app.add_option(spelled, values[name])->expected(1)->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  const auto find = [&](std::string_view name) { return std::ranges::find(known, name, &FlagSpec::name); };
+  std::vector<std::string> words;
+  for (const std::string& word : given) {
+    for (std::string& part : spelled_out(word)) words.push_back(std::move(part));
   }
-  std::ranges::reverse(words);
-  try {
-    app.parse(words);
-  } catch (const CLI::ParseError& e) {
-    std::string what = e.what();
-    const std::size_t at = what.find("--");
-    const std::string flag = at == std::string::npos ? std::string() : what.substr(at, what.find_first_of(" :", at) - at);
-    return fail("missing_value", flag.empty() ? what : flag + " has no value, or one it cannot take", "write " + (flag.empty() ? std::string("--flag VALUE") : flag + " VALUE"), flag);
-  }
-  for (const std::string& extra : app.remaining()) {
-    if (extra.size() > 1 && extra[0] == '-') return unknown_flag(extra, known, command.name);
-    options.positional.push_back(extra);
-  }
-  for (const auto& [name, on] : switches) {
-    if (on) options.flags[name] = "";
-  }
-  for (const auto& [name, given] : values) {
-    if (given.size() > 1) return fail("repeated_flag", "--" + name + " is given " + std::to_string(given.size()) + " times", "give it once", "--" + name);
-    if (given.size() == 1) options.flags[name] = given[0];
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string_view word = words[i];
+    if (word.size() < 2 || word[0] != '-') {
+      options.positional.emplace_back(word);
+      continue;
+    }
+    const std::size_t eq = std::min(word.find('='), word.size());
+    std::string name = word.starts_with("--") ? std::string(word.substr(2, eq - 2)) : "";
+    if (name == "seq-len" && find(name) == known.end()) name = "max-seq-len";
+    const auto flag = find(name);
+    if (flag == known.end()) return unknown_flag(word, known, command.name);
+    const std::string dashed = "--" + name;
+    if (flag->argument.empty()) {
+      if (eq < word.size()) return fail("bad_value", dashed + " takes no value", "write " + dashed + " alone", dashed);
+      options.flags[name] = "";
+      continue;
+    }
+    if (options.flags.contains(name)) return fail("repeated_flag", dashed + " is given more than once", "give it once", dashed);
+    if (eq < word.size()) options.flags[name] = word.substr(eq + 1);
+    else if (i + 1 < words.size() && can_be_a_value(words[i + 1])) options.flags[name] = words[++i];
+    else return fail("missing_value", dashed + " has no value", "write " + dashed + " " + std::string(flag->argument), dashed);
   }
   options.help = options.has("help");
   return options;
@@ -104,16 +102,7 @@ Result<Options> parse_options(std::span<const std::string_view> words) {
     for (const CommandSpec& c : commands()) names.push_back(c.name);
     return fail("unknown_command", "unknown command '" + options.command.substr(0, 60) + "'", did_you_mean(options.command, names, "see: dryfit help"), "command line");
   }
-  own.erase(own.begin());
-  // a value that begins with a dash, such as -1, belongs to the flag before it
-  for (std::size_t i = 0; i + 1 < own.size(); ++i) {
-    const bool negative = own[i + 1].size() > 1 && own[i + 1][0] == '-' && (std::isdigit(static_cast<unsigned char>(own[i + 1][1])) != 0 || own[i + 1][1] == '.');
-    if (own[i].starts_with("--") && own[i].find('=') == std::string::npos && negative) {
-      own[i] += "=" + own[i + 1];
-      own.erase(own.begin() + static_cast<std::ptrdiff_t>(i) + 1);
-    }
-  }
-  return parse_command(*command, std::move(own), std::move(options));
+  return parse_command(*command, std::span(own).subspan(1), std::move(options));
 }
 
 }  // namespace dryfit::cli

@@ -6,15 +6,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "base/text.hpp"
+#include "cli/parallel.hpp"
 
 namespace dryfit::cli {
 
@@ -88,11 +91,9 @@ Result<void> stream_file(const std::string& path, const ReadSink& sink) {
 
 }  // namespace
 
-Env real_env() {
-  std::signal(SIGPIPE, SIG_IGN);
+Env machine_env() {
   Env env;
-  env.out = [](std::string_view text) { write_all(STDOUT_FILENO, text); };
-  env.err = [](std::string_view text) { write_all(STDERR_FILENO, text); };
+  env.out = env.err = [](std::string_view) {};
   env.variable = [](const char* name) -> std::optional<std::string> {
     const char* value = std::getenv(name);
     return value == nullptr ? std::nullopt : std::optional<std::string>(value);
@@ -100,6 +101,17 @@ Env real_env() {
   env.probe = make_probe;
   env.write_file = write_file;
   env.stream_file = stream_file;
+  env.loop = [](std::size_t count, const std::function<bool(std::size_t)>& call) {
+    for_each_until(count, std::clamp(std::thread::hardware_concurrency(), 1U, 8U), call);
+  };
+  return env;
+}
+
+Env real_env() {
+  std::signal(SIGPIPE, SIG_IGN);
+  Env env = machine_env();
+  env.out = [](std::string_view text) { write_all(STDOUT_FILENO, text); };
+  env.err = [](std::string_view text) { write_all(STDERR_FILENO, text); };
   env.out_is_terminal = isatty(STDOUT_FILENO) != 0;
   env.err_is_terminal = isatty(STDERR_FILENO) != 0;
   env.width = terminal_width();

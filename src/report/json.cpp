@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/text.hpp"
+
 #ifndef DRYFIT_VERSION
 #define DRYFIT_VERSION "0"
 #endif
@@ -63,6 +65,19 @@ Json speed_json(const Report& r) {
           {"modelled_step_seconds", s.parts.seconds}, {"modelled_seconds_by_kind", kinds}, {"horizon", horizon}, {"cost", cost}};
 }
 
+// A column per category, a row per moment; only where a timeline was asked for.
+Json timeline_json(const Report& r) {
+  Json points = Json::array();
+  for (const TimelinePoint& p : r.timeline) {
+    Json by_category = Json::array();
+    for (Bytes b : p.by_category) by_category.push_back(b.count);
+    points.push_back({{"event", p.event}, {"phase", p.phase}, {"part", p.part}, {"micro_step", p.micro_step}, {"op", p.op}, {"allocated_bytes", p.allocated.count}, {"by_category", by_category}});
+  }
+  Json names = Json::array();
+  for (int c = 0; c < kCategories; ++c) names.push_back(name_of(static_cast<Category>(c)));
+  return {{"categories", names}, {"points", points}};
+}
+
 Json to_json(const Report& r) {
   Json phases = Json::array(), categories = Json::array(), alternatives = Json::array(), assumptions = Json::array(), notes = Json::array();
   for (const PhaseResult& p : r.phases) phases.push_back({{"name", p.name}, {"allocated_bytes", p.allocated.count}, {"reserved_bytes", p.reserved.count}, {"event", p.event}, {"provenance", name_of(p.provenance)}});
@@ -72,11 +87,13 @@ Json to_json(const Report& r) {
   Json warnings = Json::array();
   for (const std::string& w : r.warnings) warnings.push_back(w);
   for (const std::string& n : r.machine.notes) notes.push_back(n);
-  return {{"schema_version", 1}, {"dryfit", DRYFIT_VERSION}, {"verdict", name_of(r.verdict)}, {"workload", workload_json(r)},
+  Json out = {{"schema_version", 1}, {"dryfit", DRYFIT_VERSION}, {"verdict", name_of(r.verdict)}, {"workload", workload_json(r)},
           {"machine", {{"gpu", r.machine.gpu.name}, {"gpus", r.machine.gpus}, {"total_bytes", r.machine.total.count}, {"usable_bytes", r.machine.usable().count}, {"source", name_of(r.machine.source)}, {"notes", notes}}},
           {"memory", {{"allocated", estimate_json(r.allocated)}, {"reserved", estimate_json(r.reserved)}, {"process", estimate_json(r.process)},
                       {"static", {{"weights", r.weights.count}, {"gradients", r.gradients.count}, {"optimizer", r.optimizer.count}}}, {"headroom_bytes", r.headroom.count}, {"allocator", r.alloc_conf_note}}},
           {"peak", peak_json(r)}, {"phases", phases}, {"categories", categories}, {"speed", speed_json(r)}, {"alternatives", alternatives}, {"command", r.command}, {"assumptions", assumptions}, {"warnings", warnings}};
+  if (!r.timeline.empty()) out["timeline"] = timeline_json(r);
+  return out;
 }
 
 std::string dump(const Json& json) { return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"; }
@@ -119,5 +136,36 @@ std::string rule_json(const RuleOfThumb& r, std::optional<std::int64_t> engine) 
 std::string error_json(const Error& e) {
   return dump({{"schema_version", 1}, {"error", {{"code", e.code}, {"message", e.message}, {"hint", e.hint}, {"where", e.where}}}});
 }
+
+std::string gpus_json(std::string_view filter) {
+  Json out = Json::array();
+  for (const GpuKind& g : gpu_catalogue()) {
+    if (to_lower(g.name).find(to_lower(filter)) == std::string::npos) continue;
+    Json aliases = Json::array();
+    for (const std::string& alias : g.aliases) aliases.push_back(alias);
+    out.push_back({{"name", g.name}, {"aliases", aliases}, {"vendor", g.vendor}, {"architecture", g.architecture}, {"total_bytes", g.total.count}, {"usable_bytes", (g.total - g.driver_reserve).count},
+                   {"compute_capability", g.compute_major > 0 ? Json(std::to_string(g.compute_major) + "." + std::to_string(g.compute_minor)) : Json()}});
+  }
+  return dump({{"schema_version", 1}, {"gpus", out}});
+}
+
+std::string models_json(std::span<const Workload> models) {
+  Json out = Json::array();
+  for (const Workload& w : models) {
+    const Model& m = w.model;
+    Bytes weights;
+    for (const Parameter& p : m.parameters) weights += p.bytes();
+    out.push_back({{"depth", m.depth}, {"width", m.width}, {"heads", m.heads}, {"params", m.param_count()}, {"weights_bytes", weights.count}, {"total_batch_size", w.run.total_batch_size}});
+  }
+  return dump({{"schema_version", 1}, {"models", out}});
+}
+
+std::string versions_json() {
+  Json out = Json::array();
+  for (const NanochatVersion& v : nanochat_versions()) out.push_back({{"epoch", v.epoch}, {"date", v.date}, {"commit", v.commit}, {"default_vocab_size", v.default_vocab}});
+  return dump({{"schema_version", 1}, {"versions", out}});
+}
+
+std::string version_json() { return dump({{"schema_version", 1}, {"dryfit", DRYFIT_VERSION}}); }
 
 }  // namespace dryfit

@@ -16,5 +16,9 @@ std::string offers_json(std::span<const Offer> offers);
 std::string table_json(std::span<const TableRow> rows);
 std::string rule_json(const RuleOfThumb& rule, std::optional<std::int64_t> engine);
 std::string error_json(const Error& error);
+std::string gpus_json(std::string_view filter);  // of the catalogue: names that hold the filter, in any case
+std::string models_json(std::span<const Workload> models);
+std::string versions_json();
+std::string version_json();
 
 }  // namespace dryfit

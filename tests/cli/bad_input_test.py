@@ -26,6 +26,7 @@ CASES = [
     ["watch", "--replay", "/nonexistent"], ["watch", "--replay", "/tmp"], ["watch", "--replay", "/dev/null"], ["watch", "--replay", "LICENSE"], ["watch", "--replay", ""], ["watch", "--interval", "0"], ["watch", "--interval", "nan"],
     ["watch", "--interval", "4000"], ["watch", "--pid", "x"], ["watch", "--pid", "0"], ["watch", "--pid", "99999999999999"], ["watch", "stray"], ["watch", "--replay", "a", "--pid", "3"], ["watch", "--replay", "a", "--record", "b"], ["watch", "--replay", "a", "--log", "b"],
     ["watch", "--once", "--", "ls"], ["calibrate"], ["calibrate", "/nonexistent"], ["calibrate", "/tmp"], ["calibrate", "/dev/null"], ["calibrate", "--reset", "file"], ["calibrate", "LICENSE", "--gpu", "h10O"],
+    ["check", *GPU, "--fp8=1"], ["check", *GPU, "-x"], ["check", *GPU, "-qz"], ["check", *GPU, "--=3"], ["check", *GPU, "--depth", "--fp8"], ["check", *GPU, "--depth"], ["mcp", "stray"], ["mcp", "--depth", "3"], ["web", "stray"], ["web", "--port", "70000"], ["web", "--port", "x"],
     ["list"], ["list", "gpu"], ["completions", "tcsh"], ["help", "chekc"],
 ]
 failures = []

@@ -26,6 +26,7 @@ SCREENS = {
     "help_watch": ["help", "watch"], "help_calibrate": ["help", "calibrate"],
     "watch_once": ["watch", "--once", "--replay", "tests/watch/recordings/eight_h100.jsonl"], "watch_once_leak_ascii": ["watch", "--once", "--ascii", "--replay", "tests/watch/recordings/leak_4090.jsonl"],
     "watch_once_json": ["watch", "--once", "--json", "--replay", "tests/watch/recordings/lost_gpu.jsonl"], "watch_lines": ["watch", "--replay", "tests/watch/recordings/container_4090.jsonl"],
+    "help_mcp": ["help", "mcp"], "help_web": ["help", "web"], "list_gpu_json": ["list", "gpus", "RTX 4090", "--json"], "list_models_json": ["list", "models", "--json"], "list_versions_json": ["list", "versions", "--json"], "web_help_json": ["help", "web", "--json"],
     "list_models": ["list", "models"], "list_versions": ["list", "versions"], "error_gpu": ["check", "--gpu", "h10O"], "help_doctor": ["help", "doctor"],
     "doctor_first_step": ["doctor", "tests/doctor/logs/first_step.log"], "doctor_first_step_json": ["doctor", "tests/doctor/logs/first_step.log", "--json"], "doctor_fragmentation": ["doctor", "tests/doctor/logs/fragmentation.txt"],
     "doctor_with_flags": ["doctor", "tests/doctor/logs/neighbour.txt", "--depth", "20", "--device-batch-size", "16", "--gpus", "1", "--gpu", "h100"], "doctor_leak": ["doctor", "tests/doctor/logs/leak.log", "--quiet"],

@@ -21,6 +21,8 @@ LIVE = [
     ("rule-of-thumb", ["rule-of-thumb", "--gpu-memory-gb", "24"]), ("rule-of-thumb", ["rule-of-thumb", "--gpu-memory-gb", "0.5"]), ("error", ["check", "--gpu", "nope"]),
     *(("doctor", ["doctor", str(path)]) for path in sorted((ROOT / "tests" / "doctor" / "logs").glob("*.*")) if path.suffix in (".log", ".txt")), ("doctor", ["doctor", str(ROOT / "LICENSE")]), ("error", ["doctor", "/nonexistent"]),
     *(("snapshot", ["doctor", str(path)]) for path in sorted((ROOT / "tests" / "doctor" / "snapshots").glob("*.*"))), ("snapshot", ["doctor", str(ROOT / "tests" / "doctor" / "snapshots" / "leak.pickle"), "--depth", "4", "--device-batch-size", "1", "--gpu", "h100"]),
+    ("report", ["explain", "--depth", "6", "--device-batch-size", "4", "--gpu", "h100", "--timeline"]), ("list", ["list", "gpus"]), ("list", ["list", "gpus", "4090"]), ("list", ["list", "models"]), ("list", ["list", "versions"]), ("list", ["version"]),
+    ("commands", ["help"]), ("commands", ["help", "check"]), ("commands", ["plan", "--help"]), ("error", ["help", "chekc"]), ("error", ["list", "gpu"]), ("error", ["mcp", "stray"]), ("error", ["web", "--port", "x"]),
     ("error", ["watch", "--replay", "/nonexistent"]), ("calibration", ["calibrate", "--show"]),
     *(("watch", ["watch", "--once", "--replay", str(path)]) for path in sorted((ROOT / "tests" / "watch" / "recordings").glob("*.jsonl"))),
 ]
@@ -44,7 +46,7 @@ for kind, words in LIVE:
 for path in (ROOT / "tests" / "golden" / "cli").glob("*json*.txt"):
     body = path.read_text().split("--- stdout\n", 1)[1].split("--- stderr\n", 1)[0]
     document = json.loads(body)
-    kind = next(k for k, field in {"error": "error", "snapshot": "devices", "doctor": "finding", "plan": "plans", "offers": "offers", "calibration": "constants", "watch": "findings", "table": "rows", "rule-of-thumb": "seed", "report": "verdict"}.items() if field in document)
+    kind = next((k for k, field in {"error": "error", "snapshot": "devices", "doctor": "finding", "plan": "plans", "offers": "offers", "calibration": "constants", "watch": "findings", "table": "rows", "rule-of-thumb": "seed", "report": "verdict", "commands": "commands"}.items() if field in document), "list")
     validate(kind, document, path.name)
 # every line of a stream is an object of its own
 done = subprocess.run([DRYFIT, "watch", "--json", "--replay", str(ROOT / "tests" / "watch" / "recordings" / "lost_gpu.jsonl")], capture_output=True, text=True, timeout=60)
