@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, runs every test. Ends with ctest's own closing lines; fails when one test fails.
+# --integration: also the page in a browser, WebAssembly, and the official MCP clients, which otherwise are skipped where they are not installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-./tools/install.sh test
+level="test"
+if [ "${1:-}" = --integration ]; then level="integration"; fi
+./tools/install.sh "$level"
 jobs=$(nproc)
+site=()
+if [ "$level" = integration ]; then
+  ./tools/build_page.sh
+  site=(-DDRYFIT_SITE="$PWD/build/web/site")
+fi
 # tests run under sanitizers, the binary that the command-line tests drive is the release one, fuzz targets are clang's
-cmake -S . -B build/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DDRYFIT_STATIC=ON > /dev/null
+cmake -S . -B build/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DDRYFIT_STATIC=ON "${site[@]}" > /dev/null
 ninja -C build/release -j "$jobs" dryfit dryfit-accuracy
 cmake -S . -B build/test -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDRYFIT_SANITIZE=ON -DDRYFIT_TESTS=ON -DDRYFIT_RELEASE_BINARY="$PWD/build/release/dryfit" > /dev/null
 ninja -C build/test -j "$jobs"

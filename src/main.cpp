@@ -3,8 +3,12 @@
 #include <vector>
 
 #include "cli/terminal.hpp"
+#include "mcp/server.hpp"
+#include "web/server.hpp"
 
 int main(int argc, char** argv) {
   const std::vector<std::string_view> words(argv + 1, argv + argc);
-  return dryfit::cli::run(words, dryfit::cli::real_env());
+  dryfit::cli::Env env = dryfit::cli::real_env();
+  env.services = {{"mcp", dryfit::mcp::serve}, {"web", dryfit::web::serve}};
+  return dryfit::cli::run(words, env);
 }

@@ -1,25 +1,49 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing. install.sh build: what the binary needs; install.sh test: what the tests need too.
+# Installs what is missing. install.sh build: what the binary needs; test: what the tests need too; web: what the page needs;
+# integration: test, web, a browser, and the official MCP clients (pinned: tests/integration) into build/integration.
 set -euo pipefail
-packages=(g++ cmake ninja-build libcli11-dev libfmt-dev nlohmann-json3-dev)
-if [ "${1:-build}" = test ]; then
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+what=${1:-build}
+packages=(g++ cmake ninja-build libfmt-dev nlohmann-json3-dev)
+if [ "$what" = test ] || [ "$what" = integration ]; then
   packages+=(libgtest-dev librapidcheck-dev libbenchmark-dev clang-19 libclang-rt-19-dev python3 python3-jsonschema shellcheck)
+fi
+if [ "$what" = web ] || [ "$what" = integration ]; then
+  packages+=(clang-19 lld-19 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32 wasi-libc)
+fi
+if [ "$what" = integration ]; then
+  packages+=(chromium python3-venv)
+  command -v node > /dev/null || packages+=(nodejs)
+  command -v npm > /dev/null || packages+=(npm)
 fi
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
-echo "installing: ${missing[*]}"
-run=()
-if [ "$(id -u)" -ne 0 ]; then
-  if ! command -v sudo > /dev/null; then
-    echo "error: these Debian packages are missing and only root can install them: ${missing[*]}" >&2
-    echo "hint:  apt-get install ${missing[*]}" >&2
-    exit 2
+if [ ${#missing[@]} -ne 0 ]; then
+  echo "installing: ${missing[*]}"
+  run=()
+  if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo > /dev/null; then
+      echo "error: these Debian packages are missing and only root can install them: ${missing[*]}" >&2
+      echo "hint:  apt-get install ${missing[*]}" >&2
+      exit 2
+    fi
+    run=(sudo)
   fi
-  run=(sudo)
+  export DEBIAN_FRONTEND=noninteractive
+  "${run[@]}" apt-get update -qq
+  "${run[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
 fi
-export DEBIAN_FRONTEND=noninteractive
-"${run[@]}" apt-get update -qq
-"${run[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
+[ "$what" = integration ] || exit 0
+place=$top/build/integration
+# again only where the pins have changed
+stamp=$(cat "$top"/tests/integration/{requirements.txt,package.json} | sha256sum)
+if [ "$(cat "$place/installed" 2> /dev/null)" != "$stamp" ]; then
+  mkdir -p "$place/node"
+  python3 -m venv "$place/venv"
+  "$place/venv/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements.txt"
+  cp "$top/tests/integration/package.json" "$place/node/"
+  (cd "$place/node" && npm install --silent --no-audit --no-fund)
+  printf '%s\n' "$stamp" > "$place/installed"
+fi

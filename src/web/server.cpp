@@ -1,0 +1,140 @@
+// See server.hpp.
+#include "web/server.hpp"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "base/text.hpp"
+
+namespace dryfit::web {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kLongestHead = 16 << 10, kMostConnections = 64;
+constexpr auto kPatience = std::chrono::seconds(20);
+constexpr std::int64_t kPort = 8765;
+
+struct Connection {
+  int socket = -1;
+  std::string in, out;
+  std::size_t sent = 0;
+  Clock::time_point since = Clock::now();
+};
+
+std::string answer(std::string_view status, std::string_view type, std::string_view body, bool with_body) {
+  std::string out = "HTTP/1.1 " + std::string(status) + "\r\nContent-Type: " + std::string(type) + "\r\nContent-Length: " + std::to_string(body.size()) +
+                    "\r\nCache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: frame-ancestors 'none'\r\nConnection: close\r\n\r\n";
+  if (with_body) out += body;
+  return out;
+}
+
+// Reads what there is, writes what is due; false: done with.
+bool advance(Connection& c, short ready, std::span<const File> files) {
+  if (c.out.empty() && (ready & (POLLIN | POLLHUP)) != 0) {
+    char piece[4096];
+    const ssize_t n = ::recv(c.socket, piece, sizeof piece, 0);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return false;
+    if (n > 0) c.in.append(piece, static_cast<std::size_t>(n));
+    if (c.in.find("\r\n\r\n") != std::string::npos || c.in.size() > kLongestHead) c.out = respond(c.in, files);
+  }
+  while (!c.out.empty() && c.sent < c.out.size()) {
+    const ssize_t n = ::send(c.socket, c.out.data() + c.sent, c.out.size() - c.sent, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno == EAGAIN;
+    c.sent += static_cast<std::size_t>(n);
+  }
+  return c.out.empty();
+}
+
+Result<int> listen_on(std::int64_t port) {
+  const auto bad = [&] { return fail("no_port", "cannot listen on 127.0.0.1:" + std::to_string(port) + ": " + std::strerror(errno), "choose another: --port 0 takes any that is free", "--port"); };
+  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (socket < 0) return bad();
+  const int on = 1;
+  setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || listen(socket, 16) != 0) {
+    const auto error = bad();
+    ::close(socket);
+    return error;
+  }
+  return socket;
+}
+
+int port_of(int socket) {
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
+}
+
+void loop(int listener, std::span<const File> files) {
+  std::vector<Connection> connections;
+  while (true) {
+    std::vector<pollfd> waits{{listener, static_cast<short>(connections.size() < kMostConnections ? POLLIN : 0), 0}};
+    for (const Connection& c : connections) waits.push_back({c.socket, static_cast<short>(c.out.empty() ? POLLIN : POLLOUT), 0});
+    poll(waits.data(), waits.size(), connections.empty() ? -1 : 1000);
+    const auto now = Clock::now();
+    for (std::size_t i = connections.size(); i-- > 0;) {
+      const short ready = waits[i + 1].revents;
+      const bool goes_on = ready != 0 ? advance(connections[i], ready, files) : now - connections[i].since < kPatience;
+      if (goes_on) continue;
+      ::close(connections[i].socket);
+      connections.erase(connections.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+    if ((waits[0].revents & POLLIN) == 0) continue;
+    const int socket = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (socket >= 0) connections.push_back({socket, {}, {}, 0, now});
+  }
+}
+
+}  // namespace
+
+std::string respond(std::string_view head, std::span<const File> files) {
+  const std::string_view line = head.substr(0, head.find("\r\n"));
+  const std::size_t first = line.find(' '), last = line.rfind(' ');
+  const bool whole = head.find("\r\n\r\n") != std::string_view::npos && first != std::string_view::npos && last > first && line.substr(last + 1).starts_with("HTTP/1.");
+  if (!whole) return answer("400 Bad Request", "text/plain", "not a request of HTTP/1.1\n", true);
+  const std::string_view method = line.substr(0, first);
+  if (method != "GET" && method != "HEAD") return answer("405 Method Not Allowed\r\nAllow: GET, HEAD", "text/plain", "GET and HEAD alone\n", true);
+  std::string_view path = line.substr(first + 1, last - first - 1);
+  path = path.substr(0, path.find('?'));
+  if (path == "/") path = "/index.html";
+  const auto file = std::ranges::find(files, path, &File::path);
+  if (file == files.end()) return answer("404 Not Found", "text/plain", "there is no such file; the page is /\n", method == "GET");
+  return answer("200 OK", file->type, file->bytes, method == "GET");
+}
+
+Result<int> serve(const cli::Options& options, const cli::Env& env) {
+  if (!options.positional.empty()) return fail("stray_word", "'" + options.positional[0].substr(0, 60) + "' is not a flag", "dryfit web --port " + std::to_string(kPort), "web");
+  std::int64_t port = kPort;
+  if (const auto text = options.get("port")) {
+    const auto n = parse_int(*text, "--port");
+    if (!n) return std::unexpected(n.error());
+    if (*n < 0 || *n > 65535) return fail("bad_value", "--port " + text->substr(0, 30) + " is out of range", "use 1 to 65535, or 0 for any that is free", "--port");
+    port = *n;
+  }
+  if (site().empty()) return fail("no_page", "this dryfit was built without the page", "./dryfit.sh web builds and serves it; a release has it inside", "web");
+  const auto listener = listen_on(port);
+  if (!listener) return std::unexpected(listener.error());
+  env.out("http://127.0.0.1:" + std::to_string(port_of(*listener)) + "/\n");
+  if (!options.has("quiet")) env.err("serving on this computer alone; Ctrl-C ends it\n");
+  loop(*listener, site());
+  return cli::kOk;
+}
+
+}  // namespace dryfit::web

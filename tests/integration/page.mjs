@@ -1,0 +1,152 @@
+// The page in Chromium: a first answer equal to the command line's, controls, keyboard, share link, pasted texts, dark mode, offline, phone width.
+// Arguments: the folder of node_modules, the address, the browser, a folder for screenshots, the command line's own answer (JSON). Prints findings and measures as JSON.
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { readFileSync } from 'node:fs';
+
+const [folder, address, browser_path, shots, expected_path] = process.argv.slice(2);
+const require = createRequire(join(folder, 'package.json'));
+const { chromium } = (await import(pathToFileURL(require.resolve('playwright-core')))).default;
+const expected = JSON.parse(readFileSync(expected_path, 'utf8'));
+const gib = (n) => `${(n / 1024 ** 3).toFixed(1)} GiB`;
+
+const failures = [], measures = {};
+const expect = (condition, what) => { if (!condition) failures.push(what); };
+const browser = await chromium.launch({ executablePath: browser_path, args: ['--no-sandbox'] });
+
+async function open(context, hash = '') {
+  const page = await context.newPage();
+  page.on('console', (message) => message.type() === 'error' && !message.text().includes('ERR_INTERNET_DISCONNECTED') && failures.push(`console: ${message.text()}`));
+  page.on('pageerror', (error) => failures.push(`error in the page: ${error}`));
+  page.on('request', (request) => !request.url().startsWith(address) && !request.url().startsWith('data:') && failures.push(`asks ${request.url()}`));
+  await page.goto(address + hash);
+  await settled(page);
+  return page;
+}
+// Until the newest question is answered.
+const settled = (page) => page.waitForFunction(() => !document.querySelector('#report').classList.contains('stale') && document.querySelector('#verdict').dataset.verdict, null, { timeout: 60000 });
+const text = (page, selector) => page.locator(selector).innerText();
+const hash = (page) => page.evaluate(() => location.hash);
+
+const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: 'light', permissions: ['clipboard-read', 'clipboard-write'] });
+{
+  let carried = 0;
+  desktop.on('response', async (response) => { carried += (await response.body().catch(() => '')).length; });
+  const page = await open(desktop);
+  expect((await text(page, '#word')) === { fits: 'It fits', tight: 'It is tight', wont_fit: "It won't fit" }[expected.verdict], `verdict ${await text(page, '#word')}`);
+  const line = await text(page, '#line');
+  expect(line.includes(gib(expected.memory.process.bytes)) && line.includes(gib(expected.machine.usable_bytes)), `line ${line}, not ${gib(expected.memory.process.bytes)}`);
+  expect((await text(page, '#command')) === expected.command, `command ${await text(page, '#command')}`);
+  expect((await page.locator('#chart polygon').count()) >= 5, 'the chart has its areas');
+  expect((await text(page, '#moment')).startsWith(`Peak: ${gib(expected.memory.allocated.bytes)}`), `moment ${await text(page, '#moment')}`);
+  await page.waitForFunction(() => document.querySelectorAll('#plan tbody tr').length > 2 && document.querySelectorAll('#gpu-names option').length > 200, null, { timeout: 60000 });
+  measures.first_answer_ms_after_load = await page.evaluate(() => performance.getEntriesByName('dryfit-first-answer')[0].startTime - performance.getEntriesByType('navigation')[0].loadEventEnd);
+  measures.bytes = carried;
+  expect(carried > 100000 && carried < 1.5e6, `${carried} bytes for the page`);
+  await page.screenshot({ path: join(shots, 'desktop-light.png'), fullPage: true });
+
+  // keyboard: a step of depth, then the moment of the run
+  await page.locator('#depth').focus();
+  await page.keyboard.press('ArrowRight');
+  await settled(page);
+  expect((await hash(page)).includes('depth=21'), `address ${await hash(page)}`);
+  expect((await text(page, '#command')).includes('--depth=21'), 'the command follows the slider');
+  expect((await page.locator('#depth').getAttribute('aria-valuetext')).startsWith('21 layers'), 'the slider says what it stands for');
+  await page.locator('#scrub').focus();
+  const before = await text(page, '#moment');
+  for (let i = 0; i < 5; ++i) await page.keyboard.press('ArrowLeft');
+  expect((await text(page, '#moment')) !== before, 'the moment moves by keys');
+  // a device batch of one's own, and back
+  await page.locator('#largest').uncheck();
+  await page.locator('#batch').focus();
+  await page.keyboard.press('End');
+  await settled(page);
+  expect((await page.locator('#verdict').getAttribute('data-verdict')) === 'wont_fit', 'a batch of 256 does not fit a 4090');
+  expect((await page.locator('#levers li').count()) > 0, 'what would change it is listed');
+  await page.screenshot({ path: join(shots, 'desktop-wont-fit.png') });
+  await page.getByText('8', { exact: true }).first().click();
+  await settled(page);
+  expect((await hash(page)).includes('gpus=8'), 'eight GPUs');
+
+  // share link: another page shows the same
+  await page.locator('#share').click();
+  const link = await page.evaluate(() => navigator.clipboard.readText());
+  const shared = await desktop.newPage();
+  await shared.goto(link);
+  await settled(shared);
+  expect((await text(shared, '#command')) === (await text(page, '#command')) && (await text(shared, '#line')) === (await text(page, '#line')), 'the link shows the same');
+  await shared.close();
+  await page.locator('#copy').click();
+  expect((await page.evaluate(() => navigator.clipboard.readText())) === (await text(page, '#command')), 'the command is copied');
+
+  // wrong input: said, with a way out; the page goes on
+  await page.locator('#gpu').fill('h10O');
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(() => !document.querySelector('#error').hidden);
+  expect((await text(page, '#error')).includes('did you mean'), await text(page, '#error'));
+  await page.screenshot({ path: join(shots, 'desktop-error.png') });
+  await page.locator('#gpu').fill('H100');
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(() => document.querySelector('#error').hidden);
+  await settled(page);
+  expect((await text(page, '#line')).includes('H100'), 'goes on with an H100');
+
+  // pasted texts
+  await page.locator('#paste').fill('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 8.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 3.42 GiB is free. Including non-PyTorch memory, this process has 75.68 GiB memory in use. Of the allocated memory 73.90 GiB is allocated by PyTorch, and 613.00 MiB is reserved by PyTorch but unallocated.');
+  await page.waitForFunction(() => document.querySelector('#diagnosis').textContent.includes('8.00 GiB'), null, { timeout: 20000 });
+  await page.locator('#paste').scrollIntoViewIfNeeded();
+  await page.screenshot({ path: join(shots, 'desktop-pasted.png') });
+  await page.locator('#paste').fill('torchrun --nproc_per_node=4 -m scripts.base_train --depth=12 --device-batch-size=16');
+  await page.waitForFunction(() => location.hash.includes('depth=12') && location.hash.includes('gpus=4'), null, { timeout: 20000 });
+  await settled(page);
+  expect((await text(page, '#command')).includes('--device-batch-size=16'), 'the pasted command is shown');
+
+  // the table, and a pick from it
+  await page.locator('#table-section summary').click();
+  await page.waitForFunction(() => document.querySelectorAll('#table tbody tr').length >= 5, null, { timeout: 120000 });
+  await page.locator('#table tbody button').last().click();
+  await settled(page);
+
+  // dark mode stays
+  await page.locator('#theme').click();
+  await page.reload();
+  await settled(page);
+  expect((await page.evaluate(() => document.documentElement.dataset.theme)) === 'dark', 'dark mode stays');
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.screenshot({ path: join(shots, 'desktop-dark.png') });
+
+  // names for those who do not see it
+  const nameless = await page.evaluate(() => [...document.querySelectorAll('input, textarea, button, [role=img], table, summary')].filter((node) => {
+    const named = node.getAttribute('aria-label') || node.getAttribute('aria-labelledby') || node.textContent.trim() || [...(node.labels ?? [])].some((l) => l.textContent.trim());
+    return !named && node.offsetParent !== null;
+  }).map((node) => node.outerHTML.slice(0, 80)));
+  expect(nameless.length === 0, `without a name: ${nameless}`);
+  expect((await page.locator('#meter').getAttribute('aria-label')).includes('weights'), 'the bar is told in words');
+
+  // offline, once it was here
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  await page.waitForFunction(async () => (await (await caches.open('dryfit')).keys()).length >= 9, null, { timeout: 30000 });
+  await desktop.setOffline(true);
+  await page.reload();
+  await settled(page);
+  expect((await text(page, '#command')).length > 20, 'answers offline');
+  await desktop.setOffline(false);
+  await page.close();
+}
+
+const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true, colorScheme: 'dark' });
+{
+  const page = await open(phone, '#gpu=NVIDIA+H100+80GB+HBM3&gpus=8&depth=26&device-batch-size=32');
+  expect((await page.evaluate(() => document.documentElement.dataset.theme)) === 'dark', 'the system asks for dark');
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  expect(wide <= 0, `${wide} pixels too wide for a phone`);
+  const small = await page.evaluate(() => [...document.querySelectorAll('button, summary, input[type=range], input[list]')].filter((n) => n.offsetParent && n.getBoundingClientRect().height < 20).map((n) => n.outerHTML.slice(0, 60)));
+  expect(small.length === 0, `too small to touch: ${small}`);
+  await page.screenshot({ path: join(shots, 'phone-dark.png') });
+  await page.waitForFunction(() => document.querySelectorAll('#plan tbody tr').length > 0, null, { timeout: 60000 });
+  await page.screenshot({ path: join(shots, 'phone-dark-whole.png'), fullPage: true });
+  await page.close();
+}
+await browser.close();
+console.log(JSON.stringify({ failures, measures }));

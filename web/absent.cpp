@@ -1,0 +1,18 @@
+// Commands of a machine that a web page is not on: their entry points, so that the command line's own code links. None is ever reached: api/call.cpp
+// refuses them by the command table.
+#include "cli/calibrate.hpp"
+#include "cli/calibration_file.hpp"
+#include "cli/watch.hpp"
+
+namespace dryfit::cli {
+
+namespace {
+std::unexpected<Error> not_here(const char* command) { return fail("not_here", std::string(command) + " is not part of this page", "use the dryfit program", command); }
+}  // namespace
+
+Result<int> watch(WatchRequest, const Env&, const Style&) { return not_here("watch"); }
+Result<int> calibrate(const CalibrateRequest&, const Env&, const Style&) { return not_here("calibrate"); }
+Result<std::string> calibration_path(const Env&) { return not_here("calibrate"); }
+Result<Calibration> read_calibration(const std::string&) { return not_here("calibrate"); }
+
+}  // namespace dryfit::cli
