@@ -4,14 +4,13 @@ import { bytes, count, words } from './format.js';
 import { draw } from './chart.js';
 
 const $ = (id) => document.getElementById(id);
-const GIB = 1024 ** 3;
 const START = { gpu: 'RTX 4090', gpus: '1', depth: '20', 'device-batch-size': '-1', 'max-seq-len': '2048' };
 const CONTROLLED = ['gpu', 'gpus', 'depth', 'device-batch-size', 'max-seq-len'];  // by a control of their own; other flags are generated
 const NOT_HERE = ['json', 'color', 'ascii', 'quiet', 'verbose', 'help', 'timeline', 'svg'];
 const VERDICTS = { fits: 'It fits', tight: 'It is tight', wont_fit: "It won't fit" };
 
 let state = { ...START };
-let report = null, picture = null, moment = 0, started = false;
+let report = null, picture = null, peak = 0, started = false;
 const explain = latest(), planning = latest(), tabulating = latest();
 
 // ---- state and address
@@ -40,7 +39,7 @@ function show_controls() {
   const batch = Number(state['device-batch-size']), largest = batch === -1;
   if (document.activeElement !== $('gpu')) $('gpu').value = state.gpu;
   $('depth').value = state.depth;
-  $('depth-out').value = state.depth;
+  if (String(report?.workload.depth) !== state.depth) $('depth-out').value = state.depth;
   $('length').value = Math.log2(state['max-seq-len']);
   $('length-out').value = state['max-seq-len'];
   $('largest').checked = largest;
@@ -101,10 +100,14 @@ async function fill_from_engine() {
 // ---- the answer
 async function answer() {
   $('report').classList.add('stale');
+  $('answer').setAttribute('aria-busy', 'true');
   const reply = await explain({ command: 'explain', args: arguments_of({ timeline: true }) });
   if (reply === null) return;  // a newer question is on its way
   const body = JSON.parse(reply.body);
-  if (reply.newest) $('report').classList.remove('stale');
+  if (reply.newest) {
+    $('report').classList.remove('stale');
+    $('answer').setAttribute('aria-busy', 'false');
+  }
   if (body.error) {
     show_error(body.error);
   } else {
@@ -207,18 +210,16 @@ function show_chart() {
   const width = Math.max(280, $('chart').clientWidth);
   picture = draw(report, width);
   $('chart').replaceChildren(picture.svg);
-  moment = points.reduce((best, p, i) => (p.allocated_bytes > points[best].allocated_bytes ? i : best), 0);
+  peak = points.reduce((best, p, i) => (p.allocated_bytes > points[best].allocated_bytes ? i : best), 0);
   $('scrub').max = String(points.length - 1);
-  show_moment(moment);
+  show_moment(peak);
 }
 function show_moment(i) {
   const { points, categories } = report.timeline, point = points[i];
-  moment = i;
   picture.point(i);
   $('scrub').value = String(i);
   const step = point.micro_step > 0 ? `, micro-step ${point.micro_step}` : '';
-  const at_peak = point.allocated_bytes === report.memory.allocated.bytes;
-  const text = `${at_peak ? 'Peak: ' : ''}${bytes(point.allocated_bytes)} allocated in ${words(point.phase)}${step}, ${point.op}`;
+  const text = `${i === peak ? 'Peak: ' : ''}${bytes(point.allocated_bytes)} allocated in ${words(point.phase)}${step}, ${point.op}`;
   $('moment').textContent = text;
   $('scrub').setAttribute('aria-valuetext', text);
   $('legend').replaceChildren(...categories.map((name, c) => [name, point.by_category[c]]).filter(([name]) => points.some((p) => p.by_category[categories.indexOf(name)] > 0)).map(([name, value]) => {
@@ -256,7 +257,10 @@ async function show_plan() {
     planned = key;
     $('plan').replaceChildren();
     $('plan-why').textContent = body.error ? `${body.error.message}; ${body.error.hint}` : body.why;
-    if (body.error) return;
+    if (body.error) {
+      $('plan-machine').textContent = state.gpu;
+      return;
+    }
     if (body.plans.length > 0) $('plan-machine').textContent = `${body.plans[0].machine.gpus} × ${body.plans[0].machine.gpu}`;
     const head = $('plan').createTHead().insertRow();
     for (const text of ['depth', 'parameters', 'device batch', 'accumulation', 'peak', 'headroom']) head.append(Object.assign(document.createElement('th'), { textContent: text, scope: 'col' }));

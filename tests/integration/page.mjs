@@ -25,7 +25,7 @@ async function open(context, hash = '') {
   return page;
 }
 // Until the newest question is answered.
-const settled = (page) => page.waitForFunction(() => !document.querySelector('#report').classList.contains('stale') && document.querySelector('#verdict').dataset.verdict, null, { timeout: 60000 });
+const settled = (page) => page.waitForFunction(() => document.querySelector('#answer').getAttribute('aria-busy') === 'false', null, { timeout: 60000 });
 const text = (page, selector) => page.locator(selector).innerText();
 const hash = (page) => page.evaluate(() => location.hash);
 
@@ -39,7 +39,8 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   expect(line.includes(gib(expected.memory.process.bytes)) && line.includes(gib(expected.machine.usable_bytes)), `line ${line}, not ${gib(expected.memory.process.bytes)}`);
   expect((await text(page, '#command')) === expected.command, `command ${await text(page, '#command')}`);
   expect((await page.locator('#chart polygon').count()) >= 5, 'the chart has its areas');
-  expect((await text(page, '#moment')).startsWith(`Peak: ${gib(expected.memory.allocated.bytes)}`), `moment ${await text(page, '#moment')}`);
+  const close = (await text(page, '#moment')).match(/^Peak: ([\d.]+) GiB/);  // thinned points: the remainders of segments are not among them
+  expect(close && Math.abs(close[1] - expected.memory.allocated.bytes / 1024 ** 3) < 0.2, `moment ${await text(page, '#moment')}`);
   await page.waitForFunction(() => document.querySelectorAll('#plan tbody tr').length > 2 && document.querySelectorAll('#gpu-names option').length > 200, null, { timeout: 60000 });
   measures.first_answer_ms_after_load = await page.evaluate(() => performance.getEntriesByName('dryfit-first-answer')[0].startTime - performance.getEntriesByType('navigation')[0].loadEventEnd);
   measures.bytes = carried;
@@ -60,12 +61,13 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   // a device batch of one's own, and back
   await page.locator('#largest').uncheck();
   await page.locator('#batch').focus();
-  await page.keyboard.press('End');
+  for (let i = 0; i < 3; ++i) await page.keyboard.press('ArrowRight');
   await settled(page);
-  expect((await page.locator('#verdict').getAttribute('data-verdict')) === 'wont_fit', 'a batch of 256 does not fit a 4090');
+  expect((await page.locator('#verdict').getAttribute('data-verdict')) === 'wont_fit', 'such a batch does not fit a 4090');
   expect((await page.locator('#levers li').count()) > 0, 'what would change it is listed');
   await page.screenshot({ path: join(shots, 'desktop-wont-fit.png') });
-  await page.getByText('8', { exact: true }).first().click();
+  await page.locator('#largest').check();
+  await page.locator('#gpus input[value="8"]').check();
   await settled(page);
   expect((await hash(page)).includes('gpus=8'), 'eight GPUs');
 
@@ -139,8 +141,12 @@ const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, 
 {
   const page = await open(phone, '#gpu=NVIDIA+H100+80GB+HBM3&gpus=8&depth=26&device-batch-size=32');
   expect((await page.evaluate(() => document.documentElement.dataset.theme)) === 'dark', 'the system asks for dark');
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - screen.width);
   expect(wide <= 0, `${wide} pixels too wide for a phone`);
+  await page.locator('#more summary').click();
+  const open_wide = await page.evaluate(() => document.documentElement.scrollWidth - screen.width);
+  expect(open_wide <= 0, `${open_wide} pixels too wide with every flag open`);
+  await page.locator('#more summary').click();
   const small = await page.evaluate(() => [...document.querySelectorAll('button, summary, input[type=range], input[list]')].filter((n) => n.offsetParent && n.getBoundingClientRect().height < 20).map((n) => n.outerHTML.slice(0, 60)));
   expect(small.length === 0, `too small to touch: ${small}`);
   await page.screenshot({ path: join(shots, 'phone-dark.png') });
