@@ -1,0 +1,87 @@
+// How build_program writes a run down: the state that the phases share while they append their events one after another.
+// Private to this room; each phase's order is in the file of its name.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "passes/compile.hpp"
+#include "passes/optimizer.hpp"
+#include "passes/program.hpp"
+
+namespace dryfit {
+
+class ProgramLayout {
+ public:
+  ProgramLayout(const Workload& workload, const Target& target, bool accumulate);
+  Program build();
+
+ private:
+  const Graph& graph() const { return step_.joint.graph; }
+  const Node& node(NodeId v) const { return graph().nodes[static_cast<std::size_t>(v)]; }
+
+  std::int32_t tensor(const char* role, Category category, Dtype dtype, Shape s, int layer = -1) {
+    TensorInfo t;
+    t.role = role;
+    t.layer = static_cast<std::int16_t>(layer);
+    t.dtype = dtype;
+    t.category = category;
+    t.batched = s.batched;
+    t.shape = s;
+    t.bytes = s.numel() * size_of(dtype);
+    p_.tensors.push_back(t);
+    return static_cast<std::int32_t>(p_.tensors.size()) - 1;
+  }
+  void alloc(std::int32_t t, std::int32_t op = -1) { p_.events.push_back({Event::Kind::alloc, t, op < 0 ? t : op}); }
+  void free(std::int32_t t, std::int32_t op = -1) { p_.events.push_back({Event::Kind::free, t, op < 0 ? t : op}); }
+  void segment(const char* phase, const char* part, int micro = 0, Provenance provenance = Provenance::modelled) {
+    p_.segments.push_back({static_cast<std::int32_t>(p_.events.size()), phase, part, micro, provenance});
+  }
+
+  // load.cpp
+  void add_graph_tensors();
+  void mark_gradient_logits();
+  void load();
+  NodeId input_named(const char* role) const;
+
+  // training_step.cpp
+  void play(const std::vector<BufferStep>& steps);
+  void workspace_once(int which);
+  void training_step(const char* phase);
+  void play_backward();
+  void scratch(const Node& dq);
+  void keep_gradients(int micro);
+  void free_gradients();
+  void validation();
+
+  // optimizer_step.cpp
+  std::int32_t temporary(const char* role, Dtype d, std::int64_t elements, Category category = Category::optimizer);
+  void orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n);
+  void make_state();
+  void optimizer_step();
+  void single_gpu_step();
+  void distributed_lists();
+  void distributed_stacks();
+  void stash(std::vector<std::int32_t> kept, bool matrices_too);
+  void release_stash();
+  std::size_t sets() const;
+
+  // program.cpp
+  void core_evaluation();
+
+  const Workload& w_;
+  const Model& m_;
+  const Run& run_;
+  Target target_;
+  bool accumulate_;
+  CompiledStep step_;
+  Program p_;
+  std::vector<std::int32_t> state_, sums_;
+  std::int32_t workspaces_[2] = {-1, -1}, scratch_[2] = {-1, -1}, loss_ = -1;
+  bool have_workspace_[2] = {false, false}, have_state_ = false, released_ = false;
+  std::vector<std::vector<std::int32_t>> stashes_;
+  std::vector<std::pair<std::int32_t, MuonGroup>> later_;
+};
+
+}  // namespace dryfit

@@ -1,0 +1,95 @@
+// A training step: its micro-steps forward and backward, what happens to the gradients; and the validation, which runs the forward pass alone.
+// Order and lifetimes: scripts/base_train.py of the version.
+#include <iterator>
+
+#include "passes/program_layout.hpp"
+
+namespace dryfit {
+
+void ProgramLayout::play(const std::vector<BufferStep>& steps) {
+  for (const BufferStep& s : steps) p_.events.push_back({s.alloc ? Event::Kind::alloc : Event::Kind::free, s.node, s.op});
+}
+
+void ProgramLayout::workspace_once(int which) {
+  if (have_workspace_[which]) return;
+  have_workspace_[which] = true;
+  alloc(workspaces_[which]);
+}
+
+void ProgramLayout::training_step(const char* phase) {
+  const int micro_steps = accumulate_ ? 2 : 1;
+  for (int micro = 1; micro <= micro_steps; ++micro) {
+    segment(phase, "forward", micro, Provenance::exact);
+    workspace_once(0);
+    play(step_.forward);
+    alloc(loss_);
+    segment(phase, "backward", micro, Provenance::exact);
+    workspace_once(1);
+    play_backward();
+    keep_gradients(micro);
+    free(loss_);
+    free(step_.loss);
+  }
+  segment(phase, "optimizer");
+  optimizer_step();
+}
+
+// Attention's backward kernel needs scratch that no graph shows: row sums (FlashAttention 3 returns those), and dq in fp32.
+void ProgramLayout::play_backward() {
+  for (const BufferStep& s : step_.backward) {
+    const Node& n = node(s.node);
+    if (s.alloc && n.kind == Kind::result && n.fn == Fn::result && node(n.in[0]).fn == Fn::attention_backward && n.variant == 0) scratch(n);
+    p_.events.push_back({s.alloc ? Event::Kind::alloc : Event::Kind::free, s.node, s.op});
+  }
+}
+
+void ProgramLayout::scratch(const Node& dq) {
+  const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
+  const auto kind = static_cast<Attention>(node(dq.in[0]).variant);
+  if (kind == Attention::math) return;
+  if (scratch_[0] < 0) {
+    const std::int64_t rows = round_up(T, kind == Attention::fa3 ? 64 : 128);
+    scratch_[0] = tensor("attn.softmax_d", Category::workspace, Dtype::fp32, shape({B, m_.heads, rows}, true));
+    scratch_[1] = tensor("attn.dq_accum", Category::workspace, Dtype::fp32, shape({B, rows, m_.heads, round_up(m_.head_dim, 32)}, true));
+  }
+  const std::size_t first = kind == Attention::fa3 ? 1 : 0;
+  for (std::size_t i = first; i < std::size(scratch_); ++i) alloc(scratch_[i]);
+  for (std::size_t i = first; i < std::size(scratch_); ++i) free(scratch_[i]);
+}
+
+// First micro-step: autograd keeps the new gradients. Later ones: added to what is there, then let go; compiled backward hands
+// all of them over at its end, so old and new live together there.
+void ProgramLayout::keep_gradients(int micro) {
+  for (std::size_t i = 0; i < step_.gradients.size(); ++i) {
+    const NodeId g = step_.gradients[i];
+    if (g == kNone) continue;
+    free(g);
+    if (micro == 1) alloc(sums_[i], g);
+  }
+}
+
+void ProgramLayout::free_gradients() {
+  for (std::int32_t t : sums_) {
+    if (t >= 0) free(t);
+  }
+}
+
+// Validation: the compiled forward pass without gradients; only the loss of each token comes out.
+void ProgramLayout::validation() {
+  segment("validation", "forward");
+  FuseInput fw{&graph(), {}, {}, {}, {graph().loss}};
+  for (NodeId v = 0; v < step_.joint.forward_count; ++v) (node(v).kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
+  const FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
+  const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
+  // base_train keeps the name of the validation loader until the next one: its batch stays
+  if (m_.version.loader_gpu_buffer) {
+    alloc(tensor("val_loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
+  } else {
+    alloc(tensor("val_idx", Category::workspace, Dtype::int32, shape({B, T}, true)));
+    alloc(tensor("val_targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
+  }
+  play(done.steps);
+  free(done.outputs.front());
+}
+
+}  // namespace dryfit
