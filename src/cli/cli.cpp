@@ -81,13 +81,16 @@ class Command {
     for (const Number& n : {Number{"depth", &WorkloadFlags::depth}, Number{"aspect-ratio", &WorkloadFlags::aspect_ratio}, Number{"head-dim", &WorkloadFlags::head_dim},
                             Number{"vocab-size", &WorkloadFlags::vocab_size}, Number{"device-batch-size", &WorkloadFlags::device_batch_size}, Number{"total-batch-size", &WorkloadFlags::total_batch_size},
                             Number{"max-seq-len", &WorkloadFlags::max_seq_len}, Number{"gpus", &WorkloadFlags::gpus},
-                            Number{"core-metric-every", &WorkloadFlags::core_metric_every}, Number{"core-metric-max-per-task", &WorkloadFlags::core_metric_max_per_task}}) {
+                            Number{"core-metric-every", &WorkloadFlags::core_metric_every}, Number{"core-metric-max-per-task", &WorkloadFlags::core_metric_max_per_task},
+                            Number{"eval-every", &WorkloadFlags::eval_every}, Number{"sample-every", &WorkloadFlags::sample_every}, Number{"save-every", &WorkloadFlags::save_every},
+                            Number{"chatcore-every", &WorkloadFlags::chatcore_every}, Number{"resume-from-step", &WorkloadFlags::resume_from_step},
+                            Number{"num-samples", &WorkloadFlags::num_samples}, Number{"max-new-tokens", &WorkloadFlags::max_new_tokens}, Number{"examples-per-step", &WorkloadFlags::examples_per_step}}) {
       const auto value = number(n.flag);
       if (!value) return std::unexpected(value.error());
       if (*value) f.*n.field = *value;
     }
     for (const auto& [flag, field] : {std::pair{"window-pattern", &WorkloadFlags::window_pattern}, std::pair{"nanochat", &WorkloadFlags::nanochat}, std::pair{"dtype", &WorkloadFlags::dtype},
-                                      std::pair{"attention", &WorkloadFlags::attention}, std::pair{"torch", &WorkloadFlags::torch}}) {
+                                      std::pair{"attention", &WorkloadFlags::attention}, std::pair{"torch", &WorkloadFlags::torch}, std::pair{"script", &WorkloadFlags::script}, std::pair{"phases", &WorkloadFlags::phases}}) {
       if (o_.has(flag)) f.*field = *o_.get(flag);
     }
     // what tells how long to train goes into the command as it is; the horizon is read from there
@@ -103,9 +106,12 @@ class Command {
       if (const auto dtype = env_.variable("NANOCHAT_DTYPE"); dtype && !dtype->empty()) f.dtype = *dtype;
     }
     if (o_.has("fp8")) f.fp8 = true;
-    if (const auto compile = o_.get("compile")) {
-      if (*compile != "0" && *compile != "1") return fail("bad_value", "--compile " + compile->substr(0, 30) + " is neither 0 nor 1", "write --compile 1", "--compile");
-      f.compile = *compile == "1";
+    for (const auto& [flag, field] : {std::pair{"compile", &WorkloadFlags::compile}, std::pair{"load-optimizer", &WorkloadFlags::load_optimizer}}) {
+      const auto value = o_.get(flag);
+      if (!value) continue;
+      const std::string name = "--" + std::string(flag);
+      if (*value != "0" && *value != "1") return fail("bad_value", name + " " + value->substr(0, 30) + " is neither 0 nor 1", "write " + name + " 1", name);
+      f.*field = *value == "1";
     }
     return f;
   }
@@ -211,6 +217,7 @@ class Command {
     EstimateOptions full = *options;
     full.alternatives = always_alternatives;
     full.timeline = timeline;
+    full.fine_tuning = true;
     auto result = estimate(*workload, *m, full);
     if (!result || result->verdict == Verdict::fits || always_alternatives) return result;
     full.alternatives = true;  // it does not fit: what would

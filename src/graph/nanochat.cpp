@@ -55,8 +55,8 @@ class Writer {
   void declare_inputs() {
     const Dtype table = run_.compute;
     idx_ = b_.input(shape({B, T}, true), Dtype::int32, "idx", -1);
-    cos_ = b_.input(shape({1, 10 * T, 1, h / 2}, false), table, "cos", -1);
-    sin_ = b_.input(shape({1, 10 * T, 1, h / 2}, false), table, "sin", -1);
+    cos_ = b_.input(shape({1, 10 * m_.sequence_len, 1, h / 2}, false), table, "cos", -1);
+    sin_ = b_.input(shape({1, 10 * m_.sequence_len, 1, h / 2}, false), table, "sin", -1);
     targets_ = b_.input(shape({B, T}, true), Dtype::int64, "targets", -1);
     layers_.resize(static_cast<std::size_t>(m_.depth));
     for (std::size_t i = 0; i < m_.parameters.size(); ++i) {

@@ -2,9 +2,21 @@
 #include "memory/timeline.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <string_view>
 
 namespace dryfit {
+
+namespace {
+
+// A phase may be met again: it keeps the place it got first.
+std::size_t place_of(std::vector<std::string_view>& met, std::string_view phase) {
+  const auto found = std::ranges::find(met, phase);
+  if (found != met.end()) return static_cast<std::size_t>(found - met.begin());
+  met.push_back(phase);
+  return met.size() - 1;
+}
+
+}  // namespace
 
 std::int64_t block_bytes(std::int64_t bytes) { return bytes <= 0 ? 0 : round_up(bytes, 512); }
 
@@ -12,17 +24,21 @@ Timeline run_timeline(const Program& program) {
   Timeline t;
   t.live.reserve(program.events.size());
   std::int64_t live = 0;
-  std::size_t segment = 0;
+  std::size_t segment = 0, here = 0;
+  std::vector<std::string_view> met;
   for (std::size_t i = 0; i < program.events.size(); ++i) {
     bool entered = i == 0;
     while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment, entered = true;
     const Segment& s = program.segments[segment];
-    if (entered && (t.phases.empty() || t.phases.back().phase != s.phase)) t.phases.push_back({s.phase, static_cast<std::int32_t>(i), Bytes(0), s.provenance});
+    if (entered) {
+      here = place_of(met, s.phase);
+      if (here == t.phases.size()) t.phases.push_back({s.phase, static_cast<std::int32_t>(i), Bytes(0), s.provenance});
+    }
     const Event& e = program.events[i];
     const std::int64_t bytes = block_bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes);
     live += e.kind == Event::Kind::alloc ? bytes : -bytes;
     t.live.push_back(live);
-    PhasePeak& phase = t.phases.back();
+    PhasePeak& phase = t.phases[here];
     if (Bytes(live) > phase.allocated) {
       phase.allocated = Bytes(live);
       phase.event = static_cast<std::int32_t>(i);
@@ -32,6 +48,10 @@ Timeline run_timeline(const Program& program) {
       t.peak = Bytes(live);
       t.peak_event = static_cast<std::int32_t>(i);
     }
+  }
+  for (++segment; segment < program.segments.size(); ++segment) {  // stretches at the end in which nothing happens
+    const Segment& s = program.segments[segment];
+    if (place_of(met, s.phase) == t.phases.size()) t.phases.push_back({s.phase, kNothing, Bytes(live), s.provenance});
   }
   return t;
 }
@@ -105,14 +125,14 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
   ReservedResult result;
   CachingAllocator allocator(config, capacity);
   std::vector<BlockId> blocks(program.tensors.size(), 0);
-  const char* phase = nullptr;
-  std::size_t segment = 0;
+  std::vector<std::string_view> met;
+  std::size_t segment = 0, here = 0;
   for (std::size_t i = 0; i < program.events.size(); ++i) {
     bool entered = i == 0;
     while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment, entered = true;
-    if (entered && (phase == nullptr || std::strcmp(phase, program.segments[segment].phase) != 0)) {
-      phase = program.segments[segment].phase;
-      result.by_phase.emplace_back();
+    if (entered) {
+      here = place_of(met, program.segments[segment].phase);
+      result.by_phase.resize(met.size());
     }
     const Event& e = program.events[i];
     BlockId& block = blocks[static_cast<std::size_t>(e.tensor)];
@@ -126,12 +146,15 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
       break;
     }
     block = *got;
-    ReservedResult::Peak& now = result.by_phase.back();
+    ReservedResult::Peak& now = result.by_phase[here];
     now.allocated = std::max(now.allocated, allocator.stats().allocated);
     now.reserved = std::max(now.reserved, allocator.stats().reserved);
     now.retries += allocator.stats().retries - result.peak.retries;
     result.peak.retries = allocator.stats().retries;
-    if (now.retries > 0 && undisturbed == phase) break;
+    if (now.retries > 0 && undisturbed == met[here]) break;
+  }
+  for (++segment; segment < program.segments.size(); ++segment) {
+    if (place_of(met, program.segments[segment].phase) == result.by_phase.size()) result.by_phase.push_back({allocator.stats().allocated, allocator.stats().reserved});
   }
   result.peak = {allocator.stats().allocated_peak, allocator.stats().reserved_peak, allocator.stats().retries};
   return result;

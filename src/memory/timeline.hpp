@@ -14,9 +14,11 @@ namespace dryfit {
 // Bytes a tensor occupies in PyTorch's count: whole 512-byte blocks.
 std::int64_t block_bytes(std::int64_t bytes);
 
+constexpr std::int32_t kNothing = -1;  // in place of an event: nothing is allocated there
+
 struct PhasePeak {
   std::string phase;
-  std::int32_t event = 0;           // the earliest event at the phase's peak
+  std::int32_t event = 0;           // the earliest event at the phase's peak, or kNothing
   Bytes allocated;
   Provenance provenance = Provenance::modelled;
 };
@@ -25,7 +27,7 @@ struct Timeline {
   std::vector<std::int64_t> live;   // after each event
   std::int32_t peak_event = 0;
   Bytes peak;
-  std::vector<PhasePeak> phases;    // in the program's order
+  std::vector<PhasePeak> phases;    // in the order they are first met
 };
 Timeline run_timeline(const Program& program);
 

@@ -1,11 +1,11 @@
-// CORE evaluation: nanochat runs the model that was not compiled, without gradients, on prompts whose length has nothing to do
+// CORE and ChatCORE: nanochat runs the model that was not compiled, without gradients, on prompts whose length has nothing to do
 // with --max-seq-len or --device-batch-size. Its peak is the soft-cap and the loss over all logits of the largest prompt.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "passes/program.hpp"
+#include "passes/inference.hpp"
 
 namespace dryfit {
 
@@ -14,15 +14,16 @@ namespace dryfit {
 struct CorePrompts { std::int64_t choices, low, middle, high; };
 CorePrompts core_prompts(const Run& run);
 
-// Whether this run evaluates CORE at all: --core-metric-every, and what -1 means to this nanochat.
-bool evaluates_core(const Workload& workload);
-
 // The evaluation of one batch of prompts from input to loss, as events on its own tensors; everything is let go at the end.
 // rows: sequences; length: tokens each; attention: resolved.
-struct EagerForward { std::vector<TensorInfo> tensors; std::vector<Event> events; };
 EagerForward core_forward(const Workload& workload, Attention attention, std::int64_t rows, std::int64_t length);
 
-// Most bytes (of whole 512-byte blocks) alive at once.
-Bytes peak_of(const EagerForward& forward);
+// ChatCORE's multiple-choice questions (MMLU, ARC): `rows` of them at once, padded to the longest. How long MMLU's longest are was not
+// counted: middle is a guess between what ARC's take and the 2,048 tokens at which nanochat cuts a conversation.
+struct ChatPrompts { std::int64_t rows, low, middle, high; };
+ChatPrompts chat_prompts(const Workload& workload);
+
+// One such batch: the logits of all positions are made, no loss.
+EagerForward chat_forward(const Workload& workload, Attention attention, std::int64_t rows, std::int64_t length);
 
 }  // namespace dryfit

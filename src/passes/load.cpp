@@ -1,4 +1,5 @@
-// What is on the GPU before the first step: weights, buffers of the loader; and the tensors that later steps will make.
+// What is on the GPU before the first step: weights, made and filled or read from a checkpoint, buffers of the loader; and the tensors that
+// later steps will make. Recorded: tests/golden/oracle (segment `load`, kind `resume`).
 #include "passes/program_layout.hpp"
 
 #include <cstring>
@@ -33,17 +34,93 @@ void ProgramLayout::mark_gradient_logits() {
 
 void ProgramLayout::load() {
   segment("load", "weights", 0, Provenance::exact);
+  const bool base = run_.script == Script::base_train, resumes = meets(w_, Phase::resume);
+  const auto token_bytes = [&] { alloc(tensor("token_bytes", Category::workspace, Dtype::int32, shape({m_.vocab}, false))); };
+  if (base) token_bytes();
+  // a checkpoint is read onto the GPU while a model of the same size stands there, filled at random (checkpoint_manager.build_model)
+  if (!base) read_weights();
+  const std::vector<std::int32_t> first = init_model(!base || resumes);
+  if (!base) let_go(first);
+  if (resumes) {
+    segment("resume", "weights", 0, Provenance::exact);
+    read_weights();
+  }
+  make_later_tensors();
+  if (resumes) {
+    read_optimizer();
+    let_go(first);
+  }
+  if (!base) {
+    token_bytes();
+    if (run_.script == Script::chat_sft && m_.version.sft == NanochatVersion::Sft::inherits && run_.load_optimizer) read_optimizer();
+  }
+  loader();
+}
+
+// The model from GPTConfig: parameters in the order of its modules, then those of the model itself, rotary tables, and embeddings cast from
+// fp32 once they are filled. Returns the parameters where they are not to stay.
+std::vector<std::int32_t> ProgramLayout::init_model(bool replaced) {
+  const auto& inputs = graph().inputs;
+  std::vector<std::int32_t> made;  // per input: the tensor, or -1 while it is in fp32
+  std::vector<std::pair<std::size_t, std::int32_t>> uncast;
+  made.resize(inputs.size(), -1);
+  const auto parameter = [&](std::size_t i) { return inputs[i].parameter < 0 ? nullptr : &m_.parameters[static_cast<std::size_t>(inputs[i].parameter)]; };
+  const auto make = [&](std::size_t i, Dtype d) {
+    const bool stays = !replaced && d == parameter(i)->dtype;
+    const std::int32_t t = stays ? inputs[i].node : tensor(node(inputs[i].node).role, Category::weights, d, node(inputs[i].node).shape, node(inputs[i].node).layer);
+    alloc(t);
+    return t;
+  };
+  for (const bool of_modules : {true, false}) {
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const Parameter* p = parameter(i);
+      if (p == nullptr || (p->name.find('.') != std::string::npos) != of_modules) continue;
+      const bool cast = m_.version.tables_cast_at_init && p->dtype != Dtype::fp32;
+      const std::int32_t t = make(i, cast ? Dtype::fp32 : p->dtype);
+      if (cast) uncast.emplace_back(i, t);
+      else made[i] = t;
+    }
+  }
+  rotary_tables();
+  for (const auto& [i, table] : uncast) {
+    made[i] = make(i, parameter(i)->dtype);
+    free(table);
+  }
+  if (!replaced) return {};
+  std::erase(made, -1);
+  return made;
+}
+
+// cos and sin are computed in fp32 and replace what to_empty made.
+void ProgramLayout::rotary_tables() {
+  const NodeId kept[] = {input_named("cos"), input_named("sin")};
+  std::int32_t empty[2], angles[3];
+  for (int i : {0, 1}) {
+    const TensorInfo& t = p_.tensors[static_cast<std::size_t>(kept[i])];
+    empty[i] = tensor(t.role, Category::weights, t.dtype, t.shape);
+    alloc(empty[i]);
+  }
+  const Shape s = node(kept[0]).shape;
+  for (std::int32_t& t : angles) alloc(t = tensor("rotary.angles", Category::workspace, Dtype::fp32, s));
+  for (NodeId n : kept) alloc(n);
+  for (std::int32_t t : {angles[1], angles[2], empty[0], empty[1], angles[0]}) free(t);
+}
+
+// torch.load with map_location: every stored tensor, on the GPU at once.
+void ProgramLayout::read_weights() {
   for (const GraphInput& input : graph().inputs) {
-    if (input.parameter >= 0 || input.node == input_named("cos") || input.node == input_named("sin")) alloc(input.node);
+    if (input.parameter >= 0) alloc(input.node);
   }
-  alloc(tensor("token_bytes", Category::workspace, Dtype::int32, shape({m_.vocab}, false)));
-  const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
-  if (m_.version.loader_gpu_buffer) {
-    alloc(tensor("loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
-  } else {
-    alloc(tensor("idx", Category::workspace, Dtype::int32, shape({B, T}, true)));
-    alloc(tensor("targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
-  }
+}
+
+void ProgramLayout::read_optimizer() { make_state(); }
+
+void ProgramLayout::let_go(const std::vector<std::int32_t>& tensors) {
+  for (std::int32_t t : tensors) free(t);
+}
+
+// Made later or with the optimizer: its state, the libraries' workspaces, gradients that are kept.
+void ProgramLayout::make_later_tensors() {
   for (const StateTensor& s : optimizer_state(m_, run_.world_size)) {
     const std::int32_t t = tensor(s.role, Category::optimizer, s.dtype, shape({s.elements}, false));
     if (std::strcmp(s.role, "muon.zero_buffer") == 0) alloc(t);  // made with the optimizer, not with its first step
@@ -61,6 +138,23 @@ void ProgramLayout::load() {
     sums_.push_back(static_cast<std::int32_t>(p_.tensors.size()));
     p_.tensors.push_back(p_.tensors[static_cast<std::size_t>(g)]);
   }
+}
+
+// The first batch. base_train keeps one buffer since E4d; chat_rl has rows for all samples of a question.
+void ProgramLayout::loader() {
+  const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
+  const auto batch = [&](const char* role, Dtype d, std::int64_t rows, std::int64_t tokens) { alloc(tensor(role, Category::workspace, d, shape({rows, tokens}, rows == B))); };
+  if (run_.script == Script::base_train && m_.version.loader_gpu_buffer) {
+    alloc(tensor("loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
+    return;
+  }
+  if (run_.script == Script::chat_rl) {
+    for (const char* role : {"rl.ids", "rl.mask"}) batch(role, Dtype::int64, run_.num_samples, T + 1);
+    batch("rl.targets", Dtype::int64, run_.num_samples, T);
+    return;
+  }
+  batch("idx", trains_eagerly(w_) ? Dtype::int64 : Dtype::int32, B, T);
+  batch("targets", Dtype::int64, B, T);
 }
 
 NodeId ProgramLayout::input_named(const char* role) const {

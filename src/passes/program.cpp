@@ -1,6 +1,5 @@
-// Lays the compiled micro-step, the optimizer and what surrounds them end to end: load, validation, first step, two steady steps,
-// CORE evaluation.
-// Order and lifetimes: scripts/base_train.py of the version. See program.hpp.
+// Lays the training step, the optimizer and what surrounds them end to end: load, resume, validation, first step, two steady steps,
+// evaluations, sampling, checkpoint. Which of them a run meets: workload/scripts.cpp. Order and lifetimes: nanochat's scripts of the version.
 #include "passes/program.hpp"
 
 #include <algorithm>
@@ -21,22 +20,63 @@ ProgramLayout::ProgramLayout(const Workload& workload, const Target& target, boo
 Program ProgramLayout::build() {
   add_graph_tensors();
   load();
-  validation();  // base_train evaluates before its first step
-  training_step("first_step");
-  for (int step = 0; step < 2; ++step) training_step("train_step");  // the second meets the cache the first left
-  if (evaluates_core(w_)) core_evaluation();
+  train();
+  evaluate();
+  // the state dict names what is there; torch.save copies one storage after another to the host
+  if (meets(w_, Phase::checkpoint)) segment("checkpoint", "nothing is allocated: storages are copied to the host one by one", 0, Provenance::exact);
   return std::move(p_);
 }
 
-// CORE: the largest prompts that rank 0 meets. The collectives of the evaluations before it have emptied the stash.
-void ProgramLayout::core_evaluation() {
-  segment("core_evaluation", "forward");
+// Scripts evaluate before their first step and again later, when the optimizer has its state.
+void ProgramLayout::train() {
+  if (meets(w_, Phase::validation)) validation();
+  if (meets(w_, Phase::rollout)) sampling("rollout", rollout_of(run_));
+  if (meets(w_, Phase::first_step)) training_step("first_step");
+  if (!meets(w_, Phase::train_step)) return;
+  training_step("train_step");
+  training_step("train_step", meets(w_, Phase::rollout) && run_.examples_per_step > run_.world_size);  // the second meets the cache the first left
+  if (meets(w_, Phase::validation)) validation();
+}
+
+void ProgramLayout::evaluate() {
+  if (meets(w_, Phase::core_evaluation)) core_evaluation();
+  if (meets(w_, Phase::chat_evaluation)) chat_evaluation();
+  if (meets(w_, Phase::sampling)) {
+    release_stashes();
+    sampling("sampling", kBaseTrainSample);
+  }
+}
+
+// The collectives of an evaluation empty the shelf.
+void ProgramLayout::release_stashes() {
   for (const auto& set : stashes_) {
     for (std::int32_t t : set) free(t);
   }
   stashes_.clear();
+}
+
+// CORE: the largest prompts that rank 0 meets. The collectives of the evaluations before it have emptied the stash.
+void ProgramLayout::core_evaluation() {
+  release_stashes();
+  segment("core_evaluation", "forward");
   const CorePrompts prompts = core_prompts(run_);
-  const EagerForward forward = core_forward(w_, resolve_attention(w_, target_), prompts.choices, std::min(prompts.middle, 10 * run_.max_seq_len));
+  append(core_forward(w_, resolve_attention(w_, target_), prompts.choices, std::min(prompts.middle, 10 * run_.max_seq_len)));
+}
+
+// ChatCORE: a batch of multiple-choice questions, padded to the longest, and only the logits of one position looked at.
+void ProgramLayout::chat_evaluation() {
+  release_stashes();
+  segment("chat_evaluation", "forward", 0, Provenance::unknown);
+  const ChatPrompts prompts = chat_prompts(w_);
+  append(chat_forward(w_, resolve_attention(w_, target_), prompts.rows, prompts.middle));
+}
+
+void ProgramLayout::sampling(const char* phase, const Generation& generation) {
+  segment(phase, "generate");
+  append(generate(w_, resolve_attention(w_, target_), generation));
+}
+
+void ProgramLayout::append(const EagerForward& forward) {
   const auto first = static_cast<std::int32_t>(p_.tensors.size());
   p_.tensors.insert(p_.tensors.end(), forward.tensors.begin(), forward.tensors.end());
   for (Event e : forward.events) p_.events.push_back({e.kind, e.tensor + first, e.op + first});

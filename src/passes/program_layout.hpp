@@ -9,6 +9,8 @@
 #include "passes/compile.hpp"
 #include "passes/optimizer.hpp"
 #include "passes/program.hpp"
+#include "passes/sampling.hpp"
+#include "workload/scripts.hpp"
 
 namespace dryfit {
 
@@ -43,12 +45,19 @@ class ProgramLayout {
   void add_graph_tensors();
   void mark_gradient_logits();
   void load();
+  std::vector<std::int32_t> init_model(bool replaced);
+  void rotary_tables();
+  void read_weights();
+  void read_optimizer();
+  void let_go(const std::vector<std::int32_t>& tensors);
+  void make_later_tensors();
+  void loader();
   NodeId input_named(const char* role) const;
 
   // training_step.cpp
   void play(const std::vector<BufferStep>& steps);
   void workspace_once(int which);
-  void training_step(const char* phase);
+  void training_step(const char* phase, bool rolls_out = false);
   void play_backward();
   void scratch(const Node& dq);
   void keep_gradients(int micro);
@@ -68,7 +77,13 @@ class ProgramLayout {
   std::size_t sets() const;
 
   // program.cpp
+  void train();
+  void evaluate();
+  void release_stashes();
   void core_evaluation();
+  void chat_evaluation();
+  void sampling(const char* phase, const Generation& generation);
+  void append(const EagerForward& forward);
 
   const Workload& w_;
   const Model& m_;
@@ -76,6 +91,8 @@ class ProgramLayout {
   Target target_;
   bool accumulate_;
   CompiledStep step_;
+  std::vector<BufferStep> validation_;  // laid out once, played before and after training
+  NodeId losses_ = kNone;
   Program p_;
   std::vector<std::int32_t> state_, sums_;
   std::int32_t workspaces_[2] = {-1, -1}, scratch_[2] = {-1, -1}, loss_ = -1;

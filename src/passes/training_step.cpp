@@ -16,14 +16,17 @@ void ProgramLayout::workspace_once(int which) {
   alloc(workspaces_[which]);
 }
 
-void ProgramLayout::training_step(const char* phase) {
+// rolls_out: chat_rl samples for the next question while it keeps the gradients of the last.
+void ProgramLayout::training_step(const char* phase, bool rolls_out) {
   const int micro_steps = accumulate_ ? 2 : 1;
   for (int micro = 1; micro <= micro_steps; ++micro) {
-    segment(phase, "forward", micro, Provenance::exact);
+    if (rolls_out && micro == 2) sampling("rollout", rollout_of(run_));
+    const Provenance provenance = run_.compile ? Provenance::exact : Provenance::modelled;
+    segment(phase, "forward", micro, provenance);
     workspace_once(0);
     play(step_.forward);
     alloc(loss_);
-    segment(phase, "backward", micro, Provenance::exact);
+    segment(phase, "backward", micro, provenance);
     workspace_once(1);
     play_backward();
     keep_gradients(micro);
@@ -77,19 +80,23 @@ void ProgramLayout::free_gradients() {
 // Validation: the compiled forward pass without gradients; only the loss of each token comes out.
 void ProgramLayout::validation() {
   segment("validation", "forward");
-  FuseInput fw{&graph(), {}, {}, {}, {graph().loss}};
-  for (NodeId v = 0; v < step_.joint.forward_count; ++v) (node(v).kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
-  const FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
-  const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
-  // base_train keeps the name of the validation loader until the next one: its batch stays
-  if (m_.version.loader_gpu_buffer) {
-    alloc(tensor("val_loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
-  } else {
-    alloc(tensor("val_idx", Category::workspace, Dtype::int32, shape({B, T}, true)));
-    alloc(tensor("val_targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
+  if (losses_ == kNone) {
+    FuseInput fw{&graph(), {}, {}, {}, {graph().loss}};
+    for (NodeId v = 0; v < step_.joint.forward_count; ++v) (node(v).kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
+    FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
+    validation_ = std::move(done.steps);
+    losses_ = done.outputs.front();
+    const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
+    // the name of the validation loader stays until the next one: so does its batch
+    if (run_.script == Script::base_train && m_.version.loader_gpu_buffer) {
+      alloc(tensor("val_loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
+    } else {
+      alloc(tensor("val_idx", Category::workspace, trains_eagerly(w_) ? Dtype::int64 : Dtype::int32, shape({B, T}, true)));
+      alloc(tensor("val_targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
+    }
   }
-  play(done.steps);
-  free(done.outputs.front());
+  play(validation_);
+  free(losses_);
 }
 
 }  // namespace dryfit

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "memory/timeline.hpp"
+#include "workload/scripts.hpp"
 
 namespace dryfit {
 
@@ -13,30 +14,29 @@ namespace {
 
 class Levers {
  public:
-  Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), options_(options) { options_.alternatives = options_.timeline = false; }
+  Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), options_(options) { options_.alternatives = options_.timeline = options_.fine_tuning = false; }
 
   std::vector<Alternative> all() {
     const Run& run = r_.workload.run;
     const Model& m = r_.workload.model;
+    const bool base = run.script == Script::base_train;
     const auto legal = legal_device_batches(r_.workload);
     const auto smaller = std::ranges::find_if(legal, [&](std::int64_t b) { return b < run.device_batch_size; });
     if (smaller != legal.end()) batch(*smaller);
     const auto larger = std::ranges::find_if(legal.rbegin(), legal.rend(), [&](std::int64_t b) { return b > run.device_batch_size; });
     if (larger != legal.rend()) batch(*larger);
-    if (run.max_seq_len % 2 == 0 && run.max_seq_len >= 512) {
+    if (!trains_on_rows(r_.workload) && run.max_seq_len % 2 == 0 && run.max_seq_len >= 512) {
       flag("--max-seq-len", run.max_seq_len / 2, false, "shorter context: another training", [](WorkloadFlags& f, std::int64_t v) { f.max_seq_len = v; });
     }
-    if (m.depth > 4) flag("--depth", m.depth - (m.depth > 8 ? 4 : 2), false, "a smaller model", [](WorkloadFlags& f, std::int64_t v) { f.depth = v; });
-    if (m.version.window && m.window_pattern != "L") {
+    if (base && m.depth > 4) flag("--depth", m.depth - (m.depth > 8 ? 4 : 2), false, "a smaller model", [](WorkloadFlags& f, std::int64_t v) { f.depth = v; });
+    if (base && m.version.window && m.window_pattern != "L") {
       change({{"--window-pattern", "L"}}, false, "full attention everywhere; faster where FlashAttention 3 is absent", [](WorkloadFlags& f) { f.window_pattern = "L"; });
     }
-    if (!run.fp8 && m.version.fp8_available && run.compute == Dtype::bf16 && fp8_capable()) {
+    if (base && !run.fp8 && m.version.fp8_available && run.compute == Dtype::bf16 && fp8_capable()) {
       change({{"--fp8", ""}}, false, "fp8 matrix products: slightly other numbers", [](WorkloadFlags& f) { f.fp8 = true; });
     }
     flag("--gpus", run.world_size * 2, true, "optimizer state is sharded over more GPUs", [](WorkloadFlags& f, std::int64_t v) { f.gpus = v; });
-    if (r_.peak_phase == "core_evaluation") {
-      change({{"--core-metric-every", "-1"}}, true, "no CORE evaluation, whose prompts make this peak; scripts.base_eval can do it later", [](WorkloadFlags& f) { f.core_metric_every = -1; });
-    }
+    avoidable();
     modelled("recompute", "per block", "activation checkpointing in nanochat/gpt.py: an extra forward pass", 1 + forward_share(), [&](const TensorInfo& t) {
       const bool saved_inside = t.category == Category::activations && t.layer >= 0 && t.batched && std::strcmp(t.role, "x_out") != 0;
       return saved_inside ? 1.0 / static_cast<double>(m.depth) : 1.0;
@@ -58,6 +58,26 @@ class Levers {
       forward += w.backward || role == "logits" || role.starts_with("loss") ? 0 : kernel_seconds(w, *rates);
     }
     return forward * static_cast<double>(r_.workload.run.grad_accum_steps) / r_.speed->parts.seconds;
+  }
+
+  // A peak in a phase that a flag switches off.
+  void avoidable() {
+    const bool off = r_.workload.model.version.minus_one_switches_off;
+    if (r_.peak_phase == "core_evaluation") {
+      change({{"--core-metric-every", "-1"}}, true, "no CORE evaluation, whose prompts make this peak; scripts.base_eval can do it later", [](WorkloadFlags& f) { f.core_metric_every = -1; });
+    }
+    if (r_.peak_phase == "sampling" && off) {
+      change({{"--sample-every", "-1"}}, true, "no sampling, whose caches and prompts make this peak", [](WorkloadFlags& f) { f.sample_every = -1; });
+    }
+    if (r_.peak_phase == "validation" && off && r_.workload.run.script != Script::chat_sft) {
+      change({{"--eval-every", "-1"}}, true, "no validation, which makes this peak", [](WorkloadFlags& f) { f.eval_every = -1; });
+    }
+    if (r_.peak_phase == "chat_evaluation" && r_.workload.model.version.sft == NanochatVersion::Sft::inherits) {
+      change({{"--chatcore-every", "-1"}}, true, "no ChatCORE, whose questions make this peak; scripts.chat_eval can do it later with a smaller batch", [](WorkloadFlags& f) { f.chatcore_every = -1; });
+    }
+    if (r_.peak_phase == "resume") {
+      change({{"--resume-from-step", "-1"}}, false, "from the beginning: a resumed run holds the weights twice for a moment", [](WorkloadFlags& f) { f.resume_from_step = -1; });
+    }
   }
 
   void add(std::vector<std::pair<std::string, std::string>> change, const Result<Workload>& workload, bool identical, std::string note) {
@@ -93,8 +113,10 @@ class Levers {
     f.head_dim = m.head_dim;
     f.vocab_size = m.vocab;
     f.device_batch_size = run.device_batch_size;
-    f.total_batch_size = run.total_batch_size;
-    f.max_seq_len = run.max_seq_len;
+    f.script = std::string(name_of(run.script));
+    const bool rows = trains_on_rows(r_.workload);  // as long as they come, not as the flags say
+    if (!rows) f.total_batch_size = run.total_batch_size;
+    f.max_seq_len = m.sequence_len;
     f.gpus = run.world_size;
     if (m.version.window) f.window_pattern = m.window_pattern;
     if (!m.version.autocast) f.dtype = std::string(name_of(run.compute));
@@ -104,6 +126,15 @@ class Levers {
     f.compile = run.compile;
     f.core_metric_every = run.core_metric_every;
     f.core_metric_max_per_task = run.core_metric_max_per_task;
+    f.eval_every = run.eval_every;
+    f.sample_every = run.sample_every;
+    f.save_every = run.save_every;
+    f.chatcore_every = run.chatcore_every;
+    f.resume_from_step = run.resume_from_step;
+    f.load_optimizer = run.load_optimizer;
+    if (rows) f.examples_per_step = run.examples_per_step;
+    if (run.script == Script::chat_rl) f.num_samples = run.num_samples, f.max_new_tokens = run.max_new_tokens;
+    if (run.only) f.phases = phases_text(run);
     return f;
   }
 

@@ -26,6 +26,7 @@ AllocatorConfig nanochat_allocator(const Workload& workload, std::string& note) 
 Bytes scaled(Bytes b, double factor) { return Bytes(static_cast<std::int64_t>(static_cast<double>(b.count) * factor)); }
 
 std::string event_text(const Program& program, std::int32_t event) {
+  if (event == kNothing) return program.segments.back().part;
   const Segment& s = program.segment_of(event);
   return std::string(s.part) + ": " + program.tensors[static_cast<std::size_t>(program.events[static_cast<std::size_t>(event)].op)].name();
 }
@@ -66,29 +67,53 @@ void fill_timeline(Report& report, const Program& program) {
 }
 
 constexpr std::string_view kTraining = "train_step";
-bool is_core(const PhasePeak& phase) { return phase.phase == "core_evaluation"; }
 
-// The allocated peak with its interval, from peaks of the phases of the step and of CORE evaluation. The step errs by a share of
-// itself; CORE by the length of its longest prompt, which depends on the user's tokenizer.
-Estimate with_interval(const Workload& workload, Attention attention, Bytes step, Bytes core, const ErrorBand& band) {
-  Estimate out{std::max(step, core), scaled(step, 1 - band.below), scaled(step, 1 + band.above), Provenance::modelled};
-  if (core == Bytes(0)) return out;
-  const CorePrompts prompts = core_prompts(workload.run);
-  const auto peak = [&](std::int64_t length) { return peak_of(core_forward(workload, attention, prompts.choices, std::min(length, 10 * workload.run.max_seq_len))); };
-  const Bytes middle = peak(prompts.middle);
-  out.low = std::max(out.low, core - middle + peak(prompts.low));
-  out.high = std::max(out.high, core - middle + peak(prompts.high));
-  return out;
-}
+// Peaks of phases that err in different ways: by a share of themselves, or by the length of a prompt that is not known.
+struct PhasePeaks { Bytes step, core, chat; };
+Bytes& peak_of_kind(PhasePeaks& peaks, std::string_view phase) { return phase == "core_evaluation" ? peaks.core : phase == "chat_evaluation" ? peaks.chat : peaks.step; }
 
-struct PhasePeaks { Bytes step, core; };
 PhasePeaks worst_of(const Timeline& timeline, const ReservedResult* simulated) {
   PhasePeaks worst;
   for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
-    Bytes& most = is_core(timeline.phases[i]) ? worst.core : worst.step;
+    Bytes& most = peak_of_kind(worst, timeline.phases[i].phase);
     most = std::max(most, simulated != nullptr ? simulated->by_phase[i].allocated : timeline.phases[i].allocated);
   }
   return worst;
+}
+
+// How the allocated peak is bracketed besides the error of the passes.
+struct Bracket {
+  ErrorBand band;
+  Bytes rows;  // chat_rl: what at the peak grows with the length of a row
+};
+
+// The allocated peak with its interval. The step errs by a share of itself; CORE by the length of its longest prompt, which depends on the
+// user's tokenizer; ChatCORE by that of MMLU's longest questions; a step of chat_rl by what was generated.
+Estimate with_interval(const Workload& workload, Attention attention, const PhasePeaks& peaks, const Bracket& bracket) {
+  const Run& run = workload.run;
+  Bytes low = peaks.step, high = peaks.step;
+  if (run.script == Script::chat_rl) {
+    const RolloutTokens tokens = rollout_tokens(run);
+    const auto moved = [&](std::int64_t to) { return scaled(bracket.rows, static_cast<double>(to - tokens.middle) / static_cast<double>(tokens.middle)); };
+    low += moved(tokens.low);
+    high += moved(tokens.high);
+  }
+  Estimate out{std::max({peaks.step, peaks.core, peaks.chat}), scaled(low, 1 - bracket.band.below), scaled(high, 1 + bracket.band.above), Provenance::modelled};
+  const auto widen = [&](Bytes at_middle, Bytes short_one, Bytes middle, Bytes long_one) {
+    out.low = std::max(out.low, at_middle - middle + short_one);
+    out.high = std::max(out.high, at_middle - middle + long_one);
+  };
+  if (peaks.core != Bytes(0)) {
+    const CorePrompts prompts = core_prompts(run);
+    const auto peak = [&](std::int64_t length) { return peak_of(core_forward(workload, attention, prompts.choices, std::min(length, 10 * run.max_seq_len))); };
+    widen(peaks.core, peak(prompts.low), peak(prompts.middle), peak(prompts.high));
+  }
+  if (peaks.chat != Bytes(0)) {
+    const ChatPrompts prompts = chat_prompts(workload);
+    const auto peak = [&](std::int64_t length) { return peak_of(chat_forward(workload, attention, prompts.rows, length)); };
+    widen(peaks.chat, peak(prompts.low), peak(prompts.middle), peak(prompts.high));
+  }
+  return out;
 }
 
 // Whether a limited simulation went through with the training steps undisturbed: evaluations may flush the cache, they are rare.
@@ -101,10 +126,10 @@ bool trains_undisturbed(const ReservedResult& limited, const Timeline& timeline)
 }
 
 // What splitting leaves in the cache may grow with the peak: the interval of reserved is that of allocated, with the cache on top.
-void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult& simulated, const ErrorBand& band, const OutsideEstimate& learned) {
+void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult& simulated, const Bracket& bracket, const OutsideEstimate& learned) {
   const OutsideMemory& outside = learned.memory;
   const PhasePeaks worst = worst_of(timeline, &simulated);
-  report.allocated = with_interval(report.workload, report.attention, worst.step, worst.core, band);
+  report.allocated = with_interval(report.workload, report.attention, worst, bracket);
   const Bytes cached = simulated.peak.reserved - simulated.peak.allocated;
   report.reserved = {simulated.peak.reserved, std::max(report.allocated.low, simulated.peak.reserved - cached), report.allocated.high + cached + cached, Provenance::modelled};
   report.context = outside.middle;
@@ -113,17 +138,17 @@ void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult&
 
 // The verdict, and the simulation whose figures the report shows. `fits`: the events run through with the whole interval taken off
 // the card, and training never has to give cached segments back. `tight`: they run through with the middle of it.
-ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const ErrorBand& band, const OutsideEstimate& outside, bool only_fits) {
+ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const Bracket& bracket, const OutsideEstimate& outside, bool only_fits) {
   const Bytes usable = report.machine.usable(), room = usable - outside.memory.middle;
   const PhasePeaks tensors = worst_of(timeline, nullptr);
-  const Estimate sum = with_interval(report.workload, report.attention, tensors.step, tensors.core, band);
+  const Estimate sum = with_interval(report.workload, report.attention, tensors, bracket);
   const Bytes brink = most_that_may_fit(report.machine, outside.memory) - (sum.high - sum.bytes);
   ReservedResult simulated;
   if (sum.bytes <= brink) simulated = simulate_reserved(program, report.allocator, brink, kTraining);
   if (sum.bytes <= brink && trains_undisturbed(simulated, timeline)) {
     report.verdict = Verdict::fits;
     if (simulated.peak.retries > 0) simulated = simulate_reserved(program, report.allocator, room);  // what it will show: the cache ends where the card does
-    fill_ladder(report, timeline, simulated, band, outside);
+    fill_ladder(report, timeline, simulated, bracket, outside);
     report.reserved.high = std::min(report.reserved.high, room);
     report.process.high = std::min(report.process.high, usable);
     return simulated;
@@ -131,7 +156,7 @@ ReservedResult judge(Report& report, const Program& program, const Timeline& tim
   report.verdict = Verdict::wont_fit;
   if (!only_fits) simulated = simulate_reserved(program, report.allocator, std::nullopt);
   else simulated.by_phase.resize(timeline.phases.size());
-  fill_ladder(report, timeline, simulated, band, outside);
+  fill_ladder(report, timeline, simulated, bracket, outside);
   if (only_fits) return simulated;
   if (report.process.bytes <= usable || (report.allocated.bytes < room && !simulate_reserved(program, report.allocator, room).out_of_memory)) report.verdict = Verdict::tight;
   return simulated;
@@ -151,7 +176,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
     report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
   }
-  if (evaluates_core(workload) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
+  if (meets(workload, Phase::core_evaluation) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
     report.warnings.push_back("CORE evaluation has prompts longer than 10 x --max-seq-len, where nanochat stops with an assertion: give --core-metric-every -1");
   }
   const Timeline timeline = run_timeline(program);
@@ -159,13 +184,19 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   if (options.allocator) report.alloc_conf_note = "as given";
   const OutsideEstimate outside = outside_estimate(options.calibration, machine.gpu, workload.run.world_size);
   if (!outside.note.empty()) report.machine.notes.push_back(outside.note);
-  const PhasePeak* step = nullptr;  // the highest phase but CORE
+  const PhasePeak* step = nullptr;  // the highest phase whose prompts are known
   for (const PhasePeak& p : timeline.phases) {
-    if (!is_core(p) && (step == nullptr || p.allocated > step->allocated)) step = &p;
+    if (p.phase != "core_evaluation" && p.phase != "chat_evaluation" && (step == nullptr || p.allocated > step->allocated)) step = &p;
   }
-  const ErrorBand band = error_band(workload, event_text(program, step->event) != "backward: logits");
+  Bracket bracket{error_band(workload, event_text(program, step->event) != "backward: logits"), Bytes(0)};
+  if (workload.run.script == Script::chat_rl && step->event != kNothing) {
+    for (std::int32_t i : live_tensors(program, step->event)) {
+      const TensorInfo& t = program.tensors[static_cast<std::size_t>(i)];
+      if (t.batched) bracket.rows += Bytes(t.bytes);
+    }
+  }
 
-  const ReservedResult reserved = judge(report, program, timeline, band, outside, only_fits);
+  const ReservedResult reserved = judge(report, program, timeline, bracket, outside, only_fits);
   if (only_fits && report.verdict != Verdict::fits) return report;
   report.headroom = machine.usable() - report.process.bytes;
   const StaticBytes fixed = static_bytes(workload);
@@ -182,6 +213,20 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   report.speed = estimate_speed(workload, machine, program.work, {options.calibration, options.prices});
   report.command = shell_join(launch_command(workload));
   return report;
+}
+
+// chat_sft has no --fp8 and inherits the device batch: what fits thanks to fp8 may not fit there.
+void warn_of_fine_tuning(Report& report, const EstimateOptions& options) {
+  const Workload& base = report.workload;
+  if (!base.run.fp8 || base.run.script != Script::base_train || base.model.version.sft != NanochatVersion::Sft::inherits || report.verdict == Verdict::wont_fit) return;
+  Workload sft = base;
+  sft.run.script = Script::chat_sft;
+  sft.run.fp8 = false;
+  sft.run.resume_from_step = -1;
+  const bool accumulates = sft.run.grad_accum_steps > 1;
+  const Report there = fill_report(sft, report.machine, options, build_program(sft, target_of(report.machine), accumulates), true);
+  if (there.verdict == Verdict::fits) return;
+  report.warnings.push_back("chat_sft would not fit as it inherits --device-batch-size " + std::to_string(base.run.device_batch_size) + " and has no --fp8: give it a smaller one; see --script chat_sft");
 }
 
 }  // namespace
@@ -219,6 +264,7 @@ Result<Report> estimate(const Workload& workload, const Machine& machine, const 
 
 Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
   Report report = fill_report(workload, machine, options, program, false);
+  if (options.fine_tuning) warn_of_fine_tuning(report, options);
   if (options.timeline) fill_timeline(report, program);
   if (options.alternatives) report.alternatives = find_alternatives(report, program, options);
   return report;

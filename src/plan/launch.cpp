@@ -5,22 +5,54 @@
 #include <array>
 
 #include "base/text.hpp"
+#include "workload/scripts.hpp"
 
 namespace dryfit {
 
 namespace {
 
-struct Flag { std::string_view name; bool takes_value; bool memory; };
+// memory: its value decides what is allocated, or when. scripts: which of nanochat's scripts know it, in any version.
+constexpr unsigned kBase = 1, kMid = 2, kSft = 4, kRl = 8, kAll = 15;
+struct Flag { std::string_view name; bool takes_value; bool memory; unsigned scripts; };
 constexpr std::array kFlags = {
-    Flag{"depth", true, true}, Flag{"aspect-ratio", true, true}, Flag{"head-dim", true, true}, Flag{"max-seq-len", true, true},
-    Flag{"window-pattern", true, true}, Flag{"device-batch-size", true, true}, Flag{"total-batch-size", true, true}, Flag{"fp8", false, true},
-    Flag{"fp8-recipe", true, false}, Flag{"run", true, false}, Flag{"device-type", true, false}, Flag{"num-iterations", true, false},
-    Flag{"target-flops", true, false}, Flag{"target-param-data-ratio", true, false}, Flag{"embedding-lr", true, false}, Flag{"unembedding-lr", true, false},
-    Flag{"weight-decay", true, false}, Flag{"matrix-lr", true, false}, Flag{"scalar-lr", true, false}, Flag{"adam-beta1", true, false},
-    Flag{"adam-beta2", true, false}, Flag{"warmup-ratio", true, false}, Flag{"warmup-steps", true, false}, Flag{"warmdown-ratio", true, false},
-    Flag{"final-lr-frac", true, false}, Flag{"grad-clip", true, false}, Flag{"resume-from-step", true, false}, Flag{"eval-every", true, false},
-    Flag{"eval-tokens", true, false}, Flag{"core-metric-every", true, true}, Flag{"core-metric-max-per-task", true, true},
-    Flag{"sample-every", true, false}, Flag{"save-every", true, false}, Flag{"model-tag", true, false}};
+    Flag{"depth", true, true, kBase}, Flag{"aspect-ratio", true, true, kBase}, Flag{"head-dim", true, true, kBase},
+    Flag{"max-seq-len", true, true, kBase | kMid | kSft}, Flag{"window-pattern", true, true, kBase}, Flag{"device-batch-size", true, true, kAll},
+    Flag{"total-batch-size", true, true, kBase | kMid | kSft}, Flag{"fp8", false, true, kBase}, Flag{"fp8-recipe", true, false, kBase},
+    Flag{"run", true, false, kAll}, Flag{"device-type", true, false, kAll}, Flag{"dtype", true, false, kMid | kSft | kRl},
+    Flag{"num-iterations", true, false, kBase | kMid | kSft}, Flag{"target-flops", true, false, kBase}, Flag{"target-param-data-ratio", true, false, kBase},
+    Flag{"embedding-lr", true, false, kAll}, Flag{"unembedding-lr", true, false, kAll}, Flag{"weight-decay", true, false, kAll},
+    Flag{"matrix-lr", true, false, kAll}, Flag{"scalar-lr", true, false, kBase}, Flag{"adam-beta1", true, false, kBase}, Flag{"adam-beta2", true, false, kBase},
+    Flag{"warmup-ratio", true, false, kBase | kSft}, Flag{"warmup-steps", true, false, kBase}, Flag{"warmdown-ratio", true, false, kBase | kSft},
+    Flag{"final-lr-frac", true, false, kBase | kMid | kSft}, Flag{"init-lr-frac", true, false, kMid | kSft | kRl}, Flag{"grad-clip", true, false, kBase},
+    Flag{"resume-from-step", true, true, kBase}, Flag{"eval-every", true, true, kAll}, Flag{"eval-tokens", true, false, kBase | kMid | kSft},
+    Flag{"core-metric-every", true, true, kBase}, Flag{"core-metric-max-per-task", true, true, kBase}, Flag{"sample-every", true, true, kBase},
+    Flag{"save-every", true, true, kBase | kRl}, Flag{"model-tag", true, true, kAll}, Flag{"model-step", true, false, kMid | kSft | kRl},
+    Flag{"step", true, false, kMid | kSft | kRl}, Flag{"source", true, false, kSft | kRl}, Flag{"dry-run", false, false, kMid | kSft},
+    Flag{"load-optimizer", true, true, kSft}, Flag{"chatcore-every", true, true, kSft}, Flag{"chatcore-max-cat", true, false, kSft},
+    Flag{"chatcore-max-sample", true, false, kSft}, Flag{"eval-metrics-every", true, true, kSft}, Flag{"eval-metrics-max-problems", true, false, kSft},
+    Flag{"eval-steps", true, false, kSft}, Flag{"mmlu-epochs", true, false, kSft}, Flag{"gsm8k-epochs", true, false, kSft}, Flag{"num-epochs", true, false, kSft | kRl},
+    Flag{"max-iterations", true, false, kSft}, Flag{"target-examples-per-step", true, true, kSft}, Flag{"examples-per-step", true, true, kRl},
+    Flag{"num-samples", true, true, kRl}, Flag{"max-new-tokens", true, true, kRl}, Flag{"temperature", true, false, kRl}, Flag{"top-k", true, false, kRl},
+    Flag{"eval-examples", true, false, kRl}};
+
+// "scripts.chat_sft", "scripts/chat_sft.py", "chat_sft" -> chat_sft
+std::optional<Script> script_of(std::string module) {
+  if (module.ends_with(".py")) module.resize(module.size() - 3);
+  std::ranges::replace(module, '/', '.');
+  const std::string name = module.substr(module.rfind('.') + 1);
+  if (name != module && !module.ends_with("scripts." + name)) return std::nullopt;
+  for (Script s : {Script::base_train, Script::mid_train, Script::chat_sft, Script::chat_rl}) {
+    if (name == name_of(s)) return s;
+  }
+  return std::nullopt;
+}
+
+// The depth in a checkpoint's default name: d24.
+std::optional<std::int64_t> depth_of_tag(std::string_view tag) {
+  if (!tag.starts_with('d')) return std::nullopt;
+  const auto n = parse_int(tag.substr(1), "--model-tag");
+  return n && *n > 0 ? std::optional(*n) : std::nullopt;
+}
 
 std::string dashed(std::string_view name) {
   std::string out(name);
@@ -102,12 +134,12 @@ class Reader {
     while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m")) ++at_;
     if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train");
     out_.script = words_[at_++];
-    std::string module = out_.script;
-    if (module.ends_with(".py")) module.resize(module.size() - 3);
-    std::ranges::replace(module, '/', '.');
-    if (!module.ends_with("scripts.base_train") && module != "base_train") {
-      return fail("unsupported_script", "dryfit reads scripts.base_train, not '" + out_.script.substr(0, 60) + "'", "paste the pretraining command; fine-tuning inherits its batch and length", "pasted command");
+    const auto script = script_of(out_.script);
+    if (!script) {
+      return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + out_.script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");
     }
+    script_ = 1U << static_cast<unsigned>(*script);
+    if (*script != Script::base_train) out_.flags.script = std::string(name_of(*script));
     out_.understood.push_back(out_.script);
     if (at_ < words_.size() && words_[at_] == "--") ++at_;
     return {};
@@ -150,7 +182,7 @@ class Reader {
     const std::size_t eq = word.find('=');
     const std::string name = dashed(word.substr(2, eq == std::string::npos ? eq : eq - 2));
     const auto known = std::ranges::find(kFlags, name, &Flag::name);
-    if (known == kFlags.end()) return unknown(name);
+    if (known == kFlags.end() || (known->scripts & script_) == 0) return unknown(name);
     std::string value = eq == std::string::npos ? "" : word.substr(eq + 1);
     if (known->takes_value && eq == std::string::npos) {
       if (at_ >= words_.size()) return bad("--" + name + " has no value", "write --" + name + "=VALUE");
@@ -162,9 +194,12 @@ class Reader {
 
   std::unexpected<Error> unknown(const std::string& name) const {
     std::vector<std::string_view> names;
-    for (const Flag& f : kFlags) names.push_back(f.name);
+    for (const Flag& f : kFlags) {
+      if ((f.scripts & script_) != 0) names.push_back(f.name);
+    }
     const std::string_view near = name == "seq-len" ? "max-seq-len" : closest(name, names);
-    return fail("unknown_flag", "nanochat has no flag --" + name.substr(0, 60), near.empty() ? "see nanochat's scripts/base_train.py for its flags" : "did you mean '--" + std::string(near) + "'?", "--" + name.substr(0, 60));
+    const std::string script = out_.flags.script.value_or("base_train");
+    return fail("unknown_flag", "nanochat" + (script == "base_train" ? std::string() : "'s " + script) + " has no flag --" + name.substr(0, 60), near.empty() ? "see nanochat's scripts/" + script + ".py for its flags" : "did you mean '--" + std::string(near) + "'?", "--" + name.substr(0, 60));
   }
 
   Result<void> passed(std::string flag) {
@@ -181,9 +216,13 @@ class Reader {
       out_.flags.window_pattern = value;
       return {};
     }
+    WorkloadFlags& f = out_.flags;
+    if (name == "model-tag") {
+      if (f.script && !f.depth) f.depth = depth_of_tag(value);
+      return passed("--model-tag=" + value);
+    }
     const auto n = parse_int(value, "--" + name);
     if (!n) return std::unexpected(n.error());
-    WorkloadFlags& f = out_.flags;
     if (name == "depth") f.depth = *n;
     else if (name == "aspect-ratio") f.aspect_ratio = *n;
     else if (name == "head-dim") f.head_dim = *n;
@@ -191,6 +230,15 @@ class Reader {
     else if (name == "device-batch-size") f.device_batch_size = *n;
     else if (name == "core-metric-every") f.core_metric_every = *n;
     else if (name == "core-metric-max-per-task") f.core_metric_max_per_task = *n;
+    else if (name == "eval-every") f.eval_every = *n;
+    else if (name == "sample-every") f.sample_every = *n;
+    else if (name == "save-every") f.save_every = *n;
+    else if (name == "resume-from-step") f.resume_from_step = *n;
+    else if (name == "chatcore-every" || name == "eval-metrics-every") f.chatcore_every = *n;
+    else if (name == "load-optimizer") f.load_optimizer = *n != 0;
+    else if (name == "num-samples") f.num_samples = *n;
+    else if (name == "max-new-tokens") f.max_new_tokens = *n;
+    else if (name == "examples-per-step" || name == "target-examples-per-step") f.examples_per_step = *n;
     else f.total_batch_size = *n;
     return {};
   }
@@ -198,8 +246,72 @@ class Reader {
   std::vector<std::string> words_;
   std::size_t at_ = 0;
   std::optional<std::int64_t> visible_;
+  unsigned script_ = kBase;
   PastedCommand out_;
 };
+
+}  // namespace
+
+namespace {
+
+// Writes flags in the spelling of a version.
+class Flags {
+ public:
+  Flags(const NanochatVersion& version, std::vector<std::string>& out) : version_(version), out_(out) {}
+  void add(std::string name, std::int64_t value) { add(std::move(name), std::to_string(value)); }
+  void add(std::string name, const std::string& value) {
+    if (!version_.flags_with_dashes) std::ranges::replace(name, '-', '_');
+    out_.push_back("--" + name + "=" + value);
+  }
+  void add_unless(std::int64_t usual, std::string name, std::int64_t value) {
+    if (value != usual) add(std::move(name), value);
+  }
+
+ private:
+  const NanochatVersion& version_;
+  std::vector<std::string>& out_;
+};
+
+void base_flags(const Workload& workload, Flags& flags) {
+  const Model& m = workload.model;
+  const Run& run = workload.run;
+  flags.add("depth", m.depth);
+  const bool shaped = m.version.date >= std::string("2026-01-07");  // E2: --aspect-ratio and --head-dim exist
+  if (shaped && m.aspect_ratio != 64) flags.add("aspect-ratio", m.aspect_ratio);
+  if (shaped && m.head_dim != 128 && m.version.model_dim_rounded_up) flags.add("head-dim", m.head_dim);
+  if (m.version.window && m.window_pattern != m.version.default_window_pattern) flags.add("window-pattern", m.window_pattern);
+  flags.add_unless(2048, "max-seq-len", run.max_seq_len);
+  flags.add("device-batch-size", run.device_batch_size);
+  flags.add("total-batch-size", run.total_batch_size);
+  flags.add_unless(2000, "core-metric-every", run.core_metric_every);
+  flags.add_unless(500, "core-metric-max-per-task", run.core_metric_max_per_task);
+  flags.add_unless(250, "eval-every", run.eval_every);
+  flags.add_unless(2000, "sample-every", run.sample_every);
+  flags.add_unless(-1, "save-every", run.save_every);
+  flags.add_unless(-1, "resume-from-step", run.resume_from_step);
+}
+
+// Scripts that begin with a checkpoint: the model is named by its tag.
+void chat_flags(const Workload& workload, Flags& flags) {
+  using Sft = NanochatVersion::Sft;
+  const Model& m = workload.model;
+  const Run& run = workload.run;
+  const bool tagged = std::ranges::any_of(workload.passthrough, [](const std::string& f) { return f.starts_with("--model-tag="); });
+  if (!tagged) flags.add("model-tag", "d" + std::to_string(m.depth));
+  if (!trains_on_rows(workload)) flags.add_unless(2048, "max-seq-len", run.max_seq_len);
+  flags.add("device-batch-size", run.device_batch_size);
+  if (!trains_on_rows(workload)) flags.add("total-batch-size", run.total_batch_size);
+  const bool sft = run.script == Script::chat_sft, rows = sft && m.version.sft == Sft::rows, inherits = sft && m.version.sft == Sft::inherits;
+  flags.add_unless(run.script == Script::chat_rl ? 60 : inherits ? 200 : rows ? 100 : 150, "eval-every", run.eval_every);
+  if (sft && m.version.sft != Sft::packed) flags.add_unless(200, rows ? "eval-metrics-every" : "chatcore-every", run.chatcore_every);
+  if (inherits && !run.load_optimizer) flags.add("load-optimizer", 0);
+  if (rows) flags.add_unless(32, "target-examples-per-step", run.examples_per_step);
+  if (run.script != Script::chat_rl) return;
+  flags.add_unless(16, "examples-per-step", run.examples_per_step);
+  flags.add_unless(16, "num-samples", run.num_samples);
+  flags.add_unless(256, "max-new-tokens", run.max_new_tokens);
+  flags.add_unless(60, "save-every", run.save_every);
+}
 
 }  // namespace
 
@@ -208,27 +320,17 @@ std::vector<std::string> launch_command(const Workload& workload) {
   const Run& run = workload.run;
   std::vector<std::string> out;
   if (run.compute != Dtype::bf16 && !m.version.autocast) out.push_back(std::string("NANOCHAT_DTYPE=") + (run.compute == Dtype::fp32 ? "float32" : "float16"));
+  const std::string script = "scripts." + std::string(name_of(run.script));
   if (run.world_size > 1) {
     for (const char* w : {"torchrun", "--standalone"}) out.emplace_back(w);
     out.push_back("--nproc_per_node=" + std::to_string(run.world_size));
-    for (const char* w : {"-m", "scripts.base_train", "--"}) out.emplace_back(w);
+    for (const std::string& w : {std::string("-m"), script, std::string("--")}) out.push_back(w);
   } else {
-    for (const char* w : {"python", "-m", "scripts.base_train"}) out.emplace_back(w);
+    for (const std::string& w : {std::string("python"), std::string("-m"), script}) out.push_back(w);
   }
-  const auto add = [&](std::string name, const std::string& value) {
-    if (!m.version.flags_with_dashes) std::ranges::replace(name, '-', '_');
-    out.push_back("--" + name + "=" + value);
-  };
-  add("depth", std::to_string(m.depth));
-  const bool shaped = m.version.date >= std::string("2026-01-07");  // E2: --aspect-ratio and --head-dim exist
-  if (shaped && m.aspect_ratio != 64) add("aspect-ratio", std::to_string(m.aspect_ratio));
-  if (shaped && m.head_dim != 128 && m.version.model_dim_rounded_up) add("head-dim", std::to_string(m.head_dim));
-  if (m.version.window && m.window_pattern != m.version.default_window_pattern) add("window-pattern", m.window_pattern);
-  if (run.max_seq_len != 2048) add("max-seq-len", std::to_string(run.max_seq_len));
-  add("device-batch-size", std::to_string(run.device_batch_size));
-  add("total-batch-size", std::to_string(run.total_batch_size));
-  if (run.core_metric_every != 2000) add("core-metric-every", std::to_string(run.core_metric_every));
-  if (run.core_metric_max_per_task != 500) add("core-metric-max-per-task", std::to_string(run.core_metric_max_per_task));
+  Flags flags(m.version, out);
+  if (run.script == Script::base_train) base_flags(workload, flags);
+  else chat_flags(workload, flags);
   if (run.fp8) out.emplace_back("--fp8");
   for (const std::string& flag : workload.passthrough) out.push_back(m.version.flags_with_dashes ? flag : [&] {
     std::string spelled = flag;

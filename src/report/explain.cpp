@@ -100,7 +100,7 @@ std::string explain_text(const Report& r, const Style& style) {
   out += fmt::format("    headroom   {:>10}   usable = process + headroom\n", gib_text(r.headroom));
   out += fmt::format("\n  kept all the time: weights {}, optimizer {}; gradients {} once the first micro-step is done\n", gib_text(r.weights), gib_text(r.optimizer), gib_text(r.gradients));
   out += "\n  phases\n";
-  for (const PhaseResult& p : r.phases) out += fmt::format("    {:<12} {:>10} allocated, {:>10} reserved   {}\n", p.name, gib_text(p.allocated), gib_text(p.reserved), p.event);
+  for (const PhaseResult& p : r.phases) out += fmt::format("    {:<15} {:>10} allocated, {:>10} reserved   {}\n", p.name, gib_text(p.allocated), gib_text(p.reserved), p.event);
   out += largest(r, style.verbose ? 40 : 8);
   out += fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} GPU{} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n",
                      run.device_batch_size, run.max_seq_len, run.world_size, run.world_size == 1 ? "" : "s", run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size,

@@ -30,7 +30,7 @@ Json workload_json(const Report& r) {
   for (ParamGroup g : {ParamGroup::wte, ParamGroup::value_embeds, ParamGroup::lm_head, ParamGroup::transformer_matrices, ParamGroup::scalars}) groups[std::string(name_of(g))] = m.param_count(g);
   return {{"family", "nanochat"}, {"version", m.version.epoch}, {"depth", m.depth}, {"params", m.param_count()}, {"param_groups", groups},
           {"model", {{"width", m.width}, {"heads", m.heads}, {"kv_heads", m.kv_heads}, {"head_dim", m.head_dim}, {"ffn", m.ffn}, {"vocab_size", m.vocab}, {"padded_vocab_size", m.padded_vocab}, {"aspect_ratio", m.aspect_ratio}, {"window_pattern", m.window_pattern}}},
-          {"run", {{"device_batch_size", run.device_batch_size}, {"total_batch_size", run.total_batch_size}, {"max_seq_len", run.max_seq_len}, {"grad_accum_steps", run.grad_accum_steps}, {"world_size", run.world_size}, {"dtype", name_of(run.compute)}, {"fp8", run.fp8}, {"compile", run.compile}, {"attention", name_of(r.attention)}, {"torch", run.torch}}}};
+          {"run", {{"script", name_of(run.script)}, {"device_batch_size", run.device_batch_size}, {"total_batch_size", run.total_batch_size}, {"max_seq_len", run.max_seq_len}, {"grad_accum_steps", run.grad_accum_steps}, {"world_size", run.world_size}, {"dtype", name_of(run.compute)}, {"fp8", run.fp8}, {"compile", run.compile}, {"attention", name_of(r.attention)}, {"torch", run.torch}}}};
 }
 
 Json peak_json(const Report& r) {

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/text.hpp"
-#include "workload/workload.hpp"
+#include "workload/scripts.hpp"
 
 namespace dryfit {
 
@@ -18,15 +18,18 @@ std::unexpected<Error> out_of_range(std::string_view flag, std::int64_t value, s
               "use a value from " + std::to_string(low) + " to " + std::to_string(high), std::string(flag));
 }
 
+constexpr const char* kInherited = "inherited from the base run, taken at its default";
+bool inherits(const Workload& w) { return w.run.script == Script::chat_sft && w.model.version.sft == NanochatVersion::Sft::inherits; }
+
 // What is being worked out: the workload so far, with helpers that read a flag or say its default.
 struct Draft {
   const WorkloadFlags& flags;
   Workload workload;
 
   Result<std::int64_t> value(const std::optional<std::int64_t>& given, std::string_view flag, std::string_view key, std::int64_t fallback,
-                             std::int64_t low, std::int64_t high) {
+                             std::int64_t low, std::int64_t high, const char* source = "nanochat default") {
     if (!given) {
-      workload.assumptions.push_back({std::string(key), std::to_string(fallback), "nanochat default"});
+      workload.assumptions.push_back({std::string(key), std::to_string(fallback), source});
       return fallback;
     }
     if (*given < low || *given > high) return out_of_range(flag, *given, low, high);
@@ -72,7 +75,7 @@ Result<void> set_shapes(Draft& draft) {
 
 Result<void> set_windows(Draft& draft) {
   Model& m = draft.workload.model;
-  const std::int64_t T = draft.workload.run.max_seq_len;
+  const std::int64_t T = m.sequence_len;
   const std::string pattern = draft.flags.window_pattern.value_or(m.version.default_window_pattern);
   if (!draft.flags.window_pattern) draft.workload.assumptions.push_back({"window_pattern", pattern, "nanochat default"});
   if (draft.flags.window_pattern && !m.version.window) {
@@ -159,7 +162,20 @@ std::string joined(const std::vector<std::int64_t>& values, std::size_t most) {
   return out;
 }
 
+// chat_rl samples a whole device batch at a time.
+bool samples_divide(const Run& run, std::int64_t batch) { return run.script != Script::chat_rl || run.num_samples % batch == 0; }
+
+// Scripts whose rows are as long as they come count rows, not tokens.
+std::unexpected<Error> illegal_rows(const Workload& w, std::int64_t batch) {
+  const auto legal = legal_device_batches(w);
+  const bool samples = !samples_divide(w.run, batch);
+  const std::string what = samples ? "--num-samples " + std::to_string(w.run.num_samples) + " is not a multiple of --device-batch-size " + std::to_string(batch)
+                                   : std::to_string(rows_per_step(w.run)) + " rows a step are not a multiple of --device-batch-size " + std::to_string(batch) + " x " + std::to_string(w.run.world_size) + " GPUs";
+  return fail("illegal_batch", what, legal.empty() ? "use fewer GPUs" : "use --device-batch-size " + joined(legal, 5), "--device-batch-size");
+}
+
 std::unexpected<Error> illegal_batch(const Workload& w, std::int64_t batch) {
+  if (trains_on_rows(w)) return illegal_rows(w, batch);
   const std::int64_t unit = batch * w.run.max_seq_len * w.run.world_size;
   const std::int64_t below = w.run.total_batch_size / unit * unit;
   std::string hint = "use --total-batch-size ";
@@ -178,15 +194,24 @@ Result<void> set_run(Draft& draft) {
   const WorkloadFlags& flags = draft.flags;
   Run& run = draft.workload.run;
   const NanochatVersion& version = draft.workload.model.version;
-  const auto T = draft.value(flags.max_seq_len, "--max-seq-len", "max_seq_len", 2048, 2, kMaxSeqLen);
+  if (const auto ok = set_script(flags, draft.workload); !ok) return ok;
+  const auto T = draft.value(flags.max_seq_len, "--max-seq-len", "max_seq_len", 2048, 2, kMaxSeqLen, inherits(draft.workload) ? kInherited : "nanochat default");
   if (!T) return std::unexpected(T.error());
+  draft.workload.model.sequence_len = *T;
   run.max_seq_len = *T;
+  if (trains_on_rows(draft.workload)) {
+    run.max_seq_len = std::min(row_tokens(draft.workload), 10 * *T);
+    if (run.script == Script::chat_rl && !flags.max_new_tokens) {
+      draft.workload.assumptions.push_back({"max_new_tokens", std::to_string(run.max_new_tokens), "nanochat default; rows of " + std::to_string(run.max_seq_len) + " tokens with GSM8K's longest prompt"});
+    }
+  }
   if (flags.gpus && (*flags.gpus < 1 || *flags.gpus > kMaxGpus)) return out_of_range("--gpus", *flags.gpus, 1, kMaxGpus);
   run.world_size = flags.gpus.value_or(1);
   if (flags.device_batch_size == -1) {
     run.device_batch_size = 1;
   } else {
-    const auto B = draft.value(flags.device_batch_size, "--device-batch-size", "device_batch_size", 32, 1, kMaxBatch);
+    const ScriptDefault fallback = default_device_batch(draft.workload);
+    const auto B = draft.value(flags.device_batch_size, "--device-batch-size", "device_batch_size", fallback.value, 1, kMaxBatch, fallback.source);
     if (!B) return std::unexpected(B.error());
     run.device_batch_size = *B;
   }
@@ -205,7 +230,8 @@ Result<void> set_run(Draft& draft) {
   run.fp8 = flags.fp8.value_or(false);
   if (run.fp8 && !version.fp8_available) return fail("bad_value", "nanochat " + version.epoch + " has no --fp8", "use --nanochat E4f or later", "--fp8");
   if (run.fp8 && run.compute != Dtype::bf16) return fail("bad_value", "--fp8 needs --dtype bf16", "leave one of the two out", "--fp8");
-  run.compile = flags.compile.value_or(true);
+  if (run.fp8 && run.script != Script::base_train) return fail("bad_value", std::string(name_of(run.script)) + " has no --fp8", "leave it out: what was trained in fp8 is fine-tuned in bf16", "--fp8");
+  run.compile = flags.compile.value_or(!trains_eagerly(draft.workload));
   run.core_metric_every = flags.core_metric_every.value_or(run.core_metric_every);
   run.core_metric_max_per_task = flags.core_metric_max_per_task.value_or(run.core_metric_max_per_task);
   run.torch = flags.torch.value_or(version.torch);
@@ -222,17 +248,25 @@ Result<void> set_run(Draft& draft) {
 Result<void> set_total(Draft& draft) {
   Workload& w = draft.workload;
   const NanochatVersion& version = w.model.version;
-  const std::int64_t given = draft.flags.total_batch_size.value_or(version.default_total_batch);
+  if (trains_on_rows(w)) {
+    w.run.total_batch_size = rows_per_step(w.run) * w.run.max_seq_len;
+    if (w.run.script == Script::chat_rl && w.run.examples_per_step % w.run.world_size != 0) {
+      return fail("illegal_gpus", "--examples-per-step " + std::to_string(w.run.examples_per_step) + " cannot be shared by " + std::to_string(w.run.world_size) + " GPUs", "use a multiple of the number of GPUs", "--examples-per-step");
+    }
+    return {};
+  }
+  const bool own_total = w.run.script == Script::mid_train || (w.run.script == Script::chat_sft && !inherits(w));
+  const std::int64_t given = draft.flags.total_batch_size.value_or(own_total ? 524288 : version.default_total_batch);
   if (given == -1) {
     if (draft.flags.total_batch_size && !version.auto_total_batch) {
       return fail("bad_value", "nanochat " + version.epoch + " cannot work out --total-batch-size", "give it in tokens: 524288 is its default", "--total-batch-size");
     }
     w.run.total_batch_size = *automatic_total(w);
-    w.assumptions.push_back({"total_batch_size", std::to_string(w.run.total_batch_size), "nanochat's rule from the parameter count"});
+    w.assumptions.push_back({"total_batch_size", std::to_string(w.run.total_batch_size), inherits(w) ? "inherited from the base run, taken from nanochat's rule" : "nanochat's rule from the parameter count"});
   } else {
     if (given < 1 || given > kMaxTotal) return out_of_range("--total-batch-size", given, 1, kMaxTotal);
     w.run.total_batch_size = given;
-    if (!draft.flags.total_batch_size) w.assumptions.push_back({"total_batch_size", std::to_string(given), "nanochat default"});
+    if (!draft.flags.total_batch_size) w.assumptions.push_back({"total_batch_size", std::to_string(given), inherits(w) ? kInherited : "nanochat default"});
   }
   return {};
 }
@@ -283,7 +317,7 @@ std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
   std::vector<std::int64_t> out;
   const std::int64_t per_sequence = workload.run.max_seq_len * workload.run.world_size;
   for (std::int64_t batch = 512; batch >= 1; batch /= 2) {
-    if (workload.run.total_batch_size % (batch * per_sequence) == 0) out.push_back(batch);
+    if (workload.run.total_batch_size % (batch * per_sequence) == 0 && samples_divide(workload.run, batch)) out.push_back(batch);
   }
   return out;
 }
@@ -292,7 +326,7 @@ Result<Workload> with_device_batch(const Workload& workload, std::int64_t device
   Workload w = workload;
   if (device_batch_size < 1 || device_batch_size > kMaxBatch) return out_of_range("--device-batch-size", device_batch_size, 1, kMaxBatch);
   const std::int64_t tokens = device_batch_size * w.run.max_seq_len * w.run.world_size;
-  if (w.run.total_batch_size % tokens != 0) return illegal_batch(w, device_batch_size);
+  if (w.run.total_batch_size % tokens != 0 || !samples_divide(w.run, device_batch_size)) return illegal_batch(w, device_batch_size);
   w.run.device_batch_size = device_batch_size;
   w.run.grad_accum_steps = w.run.total_batch_size / tokens;
   return w;
@@ -306,7 +340,8 @@ Result<Workload> make_nanochat_workload(const WorkloadFlags& flags) {
   if (!version) return std::unexpected(version.error());
   w.model.version = *version;
   if (!flags.nanochat) w.assumptions.push_back({"nanochat", version->epoch + " (" + version->date + ")", "the newest known"});
-  const auto depth = draft.value(flags.depth, "--depth", "depth", 20, 1, kMaxDepth);
+  const bool of_base = flags.script && to_lower(*flags.script) != "base_train";
+  const auto depth = draft.value(flags.depth, "--depth", "depth", 20, 1, kMaxDepth, of_base ? "not told by this script: give the base run's --depth" : "nanochat default");
   if (!depth) return std::unexpected(depth.error());
   w.model.depth = *depth;
   for (auto step : {set_run, set_shapes, set_windows}) {

@@ -52,6 +52,13 @@ struct NanochatVersion {
   // torch_adamw_muon: E1..E3b (DistAdamW + DistMuon lists on N GPUs, fused torch AdamW + per-parameter Muon on one);
   // muon_stacked_by_group: E3c..E6 (one GPU: a shape group at a time); muon_all_groups: E7 (one GPU: all groups kept to the end)
   bool loader_gpu_buffer = true;      // E4d: persistent 2*B*T int64 on the GPU
+  bool tables_cast_at_init = true;    // from 2025-10-16 on: embedding tables are made in fp32 and cast once filled
+  bool resumes = true;                // E1c: --resume-from-step, --save-every
+  bool minus_one_switches_off = true; // E2: --eval-every -1, --sample-every -1 (2026-01-05)
+  enum class Sft { rows, packed, inherits } sft = Sft::inherits;
+  // rows: eager, a few conversations padded to the longest, after mid_train; packed (E4e): compiled, B x T; inherits (E4h): batch and length
+  // of the base run, its optimizer state, ChatCORE
+  enum class Cache { grown, bf16, compute } kv_cache = Cache::compute;  // sampling's; before E3 made by the first key, E7: in the compute dtype
   bool fp8_available = true;          // E4f
   bool auto_total_batch = true;       // E4g: --total-batch-size default -1
   bool flags_with_dashes = true;      // E3b
@@ -73,6 +80,7 @@ struct Model {
   std::int64_t ffn = 0;               // F = 4 D
   std::int64_t vocab = 0;             // V as the tokenizer has it
   std::int64_t padded_vocab = 0;
+  std::int64_t sequence_len = 0;      // the context it is made for: rotary tables hold 10 times as many
   std::string window_pattern;
   std::vector<std::int64_t> windows;  // one per layer, tokens to the left; == T: full attention
   std::vector<Parameter> parameters;  // in nanochat's model.parameters() order
@@ -80,7 +88,17 @@ struct Model {
   std::int64_t param_count(ParamGroup group) const;
 };
 
+// nanochat's training scripts; mid_train existed until 2026-01-31.
+enum class Script { base_train, mid_train, chat_sft, chat_rl };
+std::string_view name_of(Script script);
+
+// The stretches of a run that use memory in their own way, in the order they are met.
+enum class Phase { load, resume, rollout, validation, first_step, train_step, core_evaluation, chat_evaluation, sampling, checkpoint };
+constexpr int kPhases = 10;
+std::string_view name_of(Phase phase);
+
 struct Run {
+  Script script = Script::base_train;
   std::int64_t device_batch_size = 32;  // B
   std::int64_t max_seq_len = 2048;      // T
   std::int64_t total_batch_size = 0;    // tokens per optimizer step, resolved (never -1)
@@ -93,6 +111,12 @@ struct Run {
   std::string torch;                    // "2.9.1"
   std::int64_t core_metric_every = 2000;         // steps between CORE evaluations; below 1: none
   std::int64_t core_metric_max_per_task = 500;   // examples of each task; below 1: all
+  // what decides which phases the run meets, in steps; below 1: never
+  std::int64_t eval_every = 250, sample_every = 2000, save_every = -1, chatcore_every = 200;
+  std::int64_t resume_from_step = -1;            // -1: from the beginning
+  bool load_optimizer = true;                    // chat_sft: begin with the base run's optimizer state
+  std::int64_t num_samples = 16, max_new_tokens = 256, examples_per_step = 16;  // chat_rl
+  std::optional<std::vector<Phase>> only;        // --phases: the others are left out
 };
 
 // A value that was not given, and where it came from.
@@ -114,9 +138,9 @@ struct Workload {
 // What the user gave, before defaults: nanochat's own flags. Empty optional = not given; -1 = "work it out".
 struct WorkloadFlags {
   std::optional<std::int64_t> depth, aspect_ratio, head_dim, vocab_size, device_batch_size, total_batch_size, max_seq_len, gpus, core_metric_every,
-      core_metric_max_per_task;
-  std::optional<std::string> window_pattern, nanochat, dtype, attention, torch;
-  std::optional<bool> fp8, compile;
+      core_metric_max_per_task, eval_every, sample_every, save_every, chatcore_every, resume_from_step, num_samples, max_new_tokens, examples_per_step;
+  std::optional<std::string> window_pattern, nanochat, dtype, attention, torch, script, phases;
+  std::optional<bool> fp8, compile, load_optimizer;
   std::vector<std::string> passthrough;
 };
 
@@ -127,6 +151,13 @@ Result<Workload> make_nanochat_workload(const WorkloadFlags& flags);
 // The same workload with another device batch: total batch held, accumulation recomputed.
 // Errors: "illegal_batch" when B*T*W does not divide the total.
 Result<Workload> with_device_batch(const Workload& workload, std::int64_t device_batch_size);
+
+// Whether a run of this workload meets a phase, by the rules of its script at its version. The last step always evaluates what is on.
+bool meets(const Workload& workload, Phase phase);
+
+// Tokens of the longest rollout of chat_rl's prompts (GSM8K, with the tokens around them) and what is generated after them.
+struct RolloutTokens { std::int64_t low, middle, high; };
+RolloutTokens rollout_tokens(const Run& run);
 
 // All known versions, oldest first; find by epoch ("E5", "E3b"), commit prefix (>= 4 hex digits known to the table), or ISO date.
 const std::vector<NanochatVersion>& nanochat_versions();

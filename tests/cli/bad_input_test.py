@@ -16,7 +16,7 @@ CASES = [
     ["check", *GPU, "--device-batch-size", "3"], ["check", *GPU, "--device-batch-size", "0"], ["check", *GPU, "--total-batch-size", "500000"], ["check", *GPU, "--max-seq-len", "1"],
     ["check", *GPU, "--window-pattern", "SXL"], ["check", *GPU, "--nanochat", "E99"], ["check", *GPU, "--nanochat", "2020-01-01"], ["check", *GPU, "--dtype", "int4"], ["check", *GPU, "--attention", "fa9"],
     ["check", *GPU, "--compile", "2"], ["check", *GPU, "--alloc-conf", "nonsense:1"], ["check", *GPU, "--color", "purple"], ["check", *GPU, "stray"], ["check", *GPU, "--depth", "4", "--depth", "8"],
-    ["check", *GPU, "--"], ["check", *GPU, "--", "ls"], ["check", *GPU, "--", "python -m scripts.base_train --dept=3"], ["check", *GPU, "--", "python", "-m", "scripts.chat_rl"],
+    ["check", *GPU, "--"], ["check", *GPU, "--", "ls"], ["check", *GPU, "--", "python -m scripts.base_train --dept=3"], ["check", *GPU, "--", "python", "-m", "scripts.chat_web"],
     ["explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", "/nonexistent/x.svg"], ["explain", *GPU, "--depth", "4", "--device-batch-size", "4", "--svg", "/tmp"],
     ["plan", "--offers", *GPU], ["plan", "--offers", "--prices", "/nonexistent"], ["plan", *GPU, "--prices", "LICENSE"], ["plan", *GPU, "--prices", "/tmp"], ["check", *GPU, "--prices", "/dev/zero"], ["plan", *GPU, "--num-iterations", "x"], ["check", *GPU, "--target-flops", "nan"],
     ["plan", "--offers", "--depth", "0"], ["table", "--offers"], ["doctor", LOG, "--prices", "x"],

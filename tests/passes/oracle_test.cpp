@@ -10,6 +10,7 @@
 #include "graph/nanochat.hpp"
 #include "passes/compile.hpp"
 #include "passes/program.hpp"
+#include "passes/sampling.hpp"
 #include "recording.hpp"
 
 namespace dryfit {
@@ -34,6 +35,13 @@ Workload workload_of(const Recording& r) {
   f.fp8 = r.fp8;
   f.total_batch_size = r.batch * r.length * r.gpus * r.accumulation;
   if (r.nanochat == "E1") f.window_pattern.reset();
+  if (r.kind == "resume") f.resume_from_step = 1;
+  if (r.kind == "rl") {
+    f.script = "chat_rl";
+    f.total_batch_size.reset();
+    f.max_new_tokens = r.length + 1 - (rollout_tokens(Run{}).middle - Run{}.max_new_tokens);  // rows as long as recorded
+    f.num_samples = 2 * r.batch;
+  }
   const Result<Workload> w = make_nanochat_workload(f);
   if (!w) throw std::runtime_error(r.name + ": " + w.error().message);
   return *w;
@@ -69,9 +77,9 @@ std::vector<Part> engine_step(const Recording& r) {
 // Every segment of a whole program, without what no recording can see (library workspaces, scratch inside kernels, the tokenizer's table,
 // the batch of a validation that was not recorded)
 // and without the roles named.
-std::vector<Part> engine_program(const Recording& r, std::set<std::string> left_out = {}) {
+std::vector<Part> engine_program(const Recording& r, std::set<std::string> left_out = {}, bool accumulate = false) {
   left_out.insert({"cublas_workspace", "attn.softmax_d", "attn.dq_accum", "token_bytes", "val_loader_buffer", "val_idx", "val_targets"});
-  const Program p = build_program(workload_of(r), {9, 0, 0}, r.accumulation > 1);
+  const Program p = build_program(workload_of(r), {9, 0, 0}, accumulate || r.accumulation > 1);
   std::vector<Part> parts;
   std::int64_t live = 0;
   for (std::size_t i = 0, next = 0; i < p.events.size(); ++i) {
@@ -167,7 +175,53 @@ Comparison compare_validation(const Recording& r) {
   return c;
 }
 
-Comparison compare(const Recording& r) { return r.kind == "compiled" ? compare_compiled(r) : r.kind == "step" ? compare_steps(r) : compare_validation(r); }
+// One part: how far it rises and where it ends, above what is alive before.
+void compare_rise(Comparison& c, const Part& mine, const Part& truth) {
+  c.peak(truth.name + " peak", mine.peak - mine.start, truth.peak - truth.start, truth.start);
+  c.differences[truth.name + " end"] = (mine.end - mine.start) - (truth.end - truth.start);
+}
+
+// One call of the engine: the caches, the prompt, the tokens.
+Comparison compare_generation(const Recording& r, const Part& truth, const Generation& generation) {
+  const EagerForward forward = generate(workload_of(r), attention_of(r), generation);
+  Part mine;
+  std::int64_t live = 0;
+  for (const Event& e : forward.events) {
+    const TensorInfo& t = forward.tensors[static_cast<std::size_t>(e.tensor)];
+    add(mine, live, e.kind == Event::Kind::alloc, std::string(name_of(t.dtype)), t.shape.numel(), t.bytes, t.name());
+  }
+  Comparison c;
+  compare_rise(c, mine, truth);
+  return c;
+}
+
+Comparison compare_resume(const Recording& r) {
+  Comparison c;
+  for (const Part& part : engine_program(r, {"loader_buffer", "idx", "targets"})) {
+    if (part.name == "load weights") compare_rise(c, part, *r.part("load"));
+    if (part.name == "resume weights") compare_rise(c, part, *r.part("resume"));
+  }
+  return c;
+}
+
+// Rollouts and two passes over rows. The engine's third step stands where its optimizer has state, the recording has none.
+Comparison compare_rl(const Recording& r) {
+  Comparison c = compare_generation(r, *r.part("rollout"), {r.length + 1 - r.new_tokens, r.batch, r.new_tokens});
+  std::set<std::string> done;
+  for (const Part& part : engine_program(r, {}, true)) {
+    const Part* truth = r.part(part.name);
+    if (part.name.starts_with("train_step") && truth != nullptr && done.insert(part.name).second) compare_rise(c, part, *truth);
+  }
+  return c;
+}
+
+Comparison compare(const Recording& r) {
+  if (r.kind == "compiled") return compare_compiled(r);
+  if (r.kind == "step") return compare_steps(r);
+  if (r.kind == "sampling") return compare_generation(r, *r.part("sampling"), {r.length, r.batch, r.new_tokens});
+  if (r.kind == "resume") return compare_resume(r);
+  return r.kind == "rl" ? compare_rl(r) : compare_validation(r);
+}
 
 // Evaluation recordings wait until the engine lays an eager evaluation out.
 std::vector<Recording> comparable(const std::string& file) {

@@ -156,7 +156,7 @@ TEST(Paste, readsWhatPeoplePaste) {
 }
 
 TEST(Paste, refusesWithAWayOut) {
-  const std::pair<const char*, const char*> cases[] = {{"", "bad_command"}, {"ls -l", "bad_command"}, {"python", "bad_command"}, {"python -m scripts.chat_sft", "unsupported_script"},
+  const std::pair<const char*, const char*> cases[] = {{"", "bad_command"}, {"ls -l", "bad_command"}, {"python", "bad_command"}, {"python -m scripts.chat_web", "unsupported_script"}, {"python -m scripts.chat_sft --depth=3", "unknown_flag"}, {"python -m scripts.base_train --num-samples=3", "unknown_flag"},
                                                        {"python -m scripts.base_train --dept=4", "unknown_flag"}, {"python -m scripts.base_train --depth=x", "bad_number"},
                                                        {"python -m scripts.base_train --depth", "bad_command"}, {"torchrun --nproc_per_node=0 -m scripts.base_train", "bad_value"}};
   for (const auto& [text, code] : cases) {

@@ -8,7 +8,8 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One recording. `kind`: compiled (one micro-step) · step (load, two optimizer steps) · validation · evaluation (eager, no_grad)."""
+    """One recording. `kind`: compiled (one micro-step) · step (load, two optimizer steps) · validation · evaluation (eager, no_grad) ·
+    sampling (`batch` samples after a prompt of `length`) · resume (from a checkpoint) · rl (rollouts, then an eager pass; rows of `length`)."""
     kind: str
     epoch: str
     commit: str
@@ -21,6 +22,7 @@ class Case:
     attention: str = "fa3"  # or sdpa
     gpus: int = 1
     accumulation: int = 1
+    tokens: int = 0         # new ones: sampling, rl
 
     def name(self):
         parts = [self.kind, self.epoch, f"d{self.depth}", f"B{self.batch}", f"T{self.length}", f"V{self.vocab}"]
@@ -29,6 +31,7 @@ class Case:
         parts += [self.attention] if self.attention != "fa3" else []
         parts += [f"W{self.gpus}"] if self.gpus > 1 else []
         parts += [f"A{self.accumulation}"] if self.accumulation > 1 else []
+        parts += [f"N{self.tokens}"] if self.tokens > 0 else []
         return "-".join(parts)
 
 
@@ -91,8 +94,21 @@ def _rest():
         yield _case("evaluation", "E7", depth, batch, length, attention="sdpa")
 
 
+def _other_phases():
+    for epoch in ("E1", "E3", "E4g", "E5", "E7"):
+        yield _case("sampling", epoch, 4, 1, 16, tokens=16)
+        yield _case("sampling", epoch, 4, 8, 213, tokens=32)
+    yield _case("sampling", "E7", 4, 8, 700, tokens=8, attention="sdpa")
+    for epoch in ("E3c", "E4g", "E7"):
+        for gpus in (1, 8):
+            yield _case("resume", epoch, 4, 8, 2048, gpus=gpus)
+    for epoch in ("E1", "E4g", "E5", "E7"):
+        yield _case("rl", epoch, 4, 8, 468, tokens=32)
+    yield _case("rl", "E7", 12, 2, 300, tokens=8)
+
+
 def seen():
-    return [*_compiled(), *_rest()]
+    return [*_compiled(), *_rest(), *_other_phases()]
 
 
 def unseen():
@@ -106,4 +122,7 @@ def unseen():
         _case("step", "E1", 8, 2, 1024, gpus=4), _case("step", "E4g", 6, 4, 1024, gpus=2, accumulation=2), _case("step", "E7", 8, 2, 1024),
         _case("step", "E7", 10, 1, 1024, gpus=4), _case("validation", "E7", 8, 4, 1024), _case("validation", "E1", 6, 16, 2048),
         _case("evaluation", "E7", 8, 3, 777), _case("evaluation", "E1", 8, 5, 640), _case("evaluation", "E4g", 6, 2, 1500),
+        _case("sampling", "E7", 6, 4, 100, tokens=8), _case("sampling", "E4g", 8, 16, 150, tokens=8), _case("sampling", "E1", 6, 2, 90, tokens=8),
+        _case("resume", "E7", 6, 4, 1024, gpus=4), _case("rl", "E7", 8, 4, 350, tokens=8), _case("rl", "E5", 6, 16, 240, tokens=8),
+        _case("rl", "E1", 6, 4, 256, tokens=8),
     ]

@@ -85,8 +85,12 @@ def _answer_torch_cuda():
     real_tensor = torch.tensor  # with a number and a GPU it would really copy; `full` is faked
 
     def tensor(data, *, device=None, **options):
-        on_gpu = device is not None and torch.device(device).type == "cuda"
-        return torch.full((), data, device=device, **options) if on_gpu else real_tensor(data, device=device, **options)
+        if device is None or torch.device(device).type != "cuda":
+            return real_tensor(data, device=device, **options)
+        if isinstance(data, list):
+            host = real_tensor(data, **options)
+            return torch.empty(host.shape, dtype=host.dtype, device=device)
+        return torch.full((), data, device=device, **options)
 
     torch.tensor = tensor
 

@@ -61,10 +61,11 @@ def pack(case, torch_version, tracker):
         peak = max(range(len(events)), key=lambda i: (events[i].live, -i), default=-1)
         segments.append({"name": name, "end": events[-1].live if events else None, "peak": events[peak].live if events else None,
                          "peak_event": peak, "count": len(events), "events": fold(tokens)})
+    extra = {"new_tokens": case.tokens} if case.tokens else {}
     return {"name": case.name(), "kind": case.kind, "nanochat": case.epoch, "commit": case.commit, "torch": torch_version,
             "depth": case.depth, "device_batch_size": case.batch, "max_seq_len": case.length, "vocab_size": case.vocab,
             "window_pattern": case.window, "fp8": case.fp8, "attention": case.attention, "gpus": case.gpus,
-            "grad_accum_steps": case.accumulation, "tensors": table, "segments": segments}
+            "grad_accum_steps": case.accumulation, **extra, "tensors": table, "segments": segments}
 
 
 def line(packed):

@@ -14,9 +14,11 @@ import hopper  # noqa: F401  (before anything asks torch.cuda)
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
 
 import attention3
 import collectives
+import sampler
 from compiled import Compiled
 from tracker import Tracker
 
@@ -210,5 +212,81 @@ class Run:
                 del losses, predictions
             tracker.mark("end")
 
+    def sampling(self):
+        """Engine.generate_batch as base_train and chat_rl call it: a prompt of `length` tokens, `batch` samples of `tokens` new ones."""
+        with self.watched() as tracker:
+            tracker.mark("load")
+            model = self.build()
+            sampler.engine(model)
+            tracker.mark("sampling")
+            with self.autocast():
+                sampler.generate(model, self.case.length, self.case.batch, self.case.tokens, temperature=1.0, top_k=50)
+            gc.collect()
+            tracker.mark("end")
+
+    def resume(self):
+        """A run that begins with a checkpoint: what base_train does between loading and its first batch."""
+        with self.watched() as tracker:
+            tracker.mark("before")
+            stored = self._checkpoint()
+            gc.collect()
+            tracker.mark("load")
+            model = self.build()
+            tracker.mark("resume")
+            model_data, *optimizer_data = [tree_map(self._read, part) for part in stored]
+            model.load_state_dict(model_data, strict=True, assign=True)
+            del model_data
+            for optimizer, state in zip(self.optimizers(), optimizer_data):
+                optimizer.load_state_dict(state)
+            del optimizer_data, state
+            gc.collect()
+            tracker.mark("end")
+
+    def _checkpoint(self):
+        """State dicts after one step, as shapes on the host: what lies on the disk."""
+        model = self.build()
+        optimizers = self.optimizers()
+        for p in model.parameters():
+            p.grad = torch.empty_like(p)
+        for optimizer in optimizers:
+            optimizer.step()
+        on_disk = [tree_map(lambda t: t.to("meta") if isinstance(t, torch.Tensor) and t.device.type == "cuda" else t, s)
+                   for s in (model.state_dict(), *[o.state_dict() for o in optimizers])]
+        self.model = self.compiled = None
+        return on_disk
+
+    @staticmethod
+    def _read(stored):
+        """torch.load with map_location: each tensor is made on the GPU."""
+        on_gpu = isinstance(stored, torch.Tensor) and stored.device.type == "meta"
+        return torch.empty(stored.shape, dtype=stored.dtype, device="cuda") if on_gpu else stored
+
+    def rl(self):
+        """chat_rl: rollouts for a question, then two passes over rows of `length` tokens, not compiled; a fresh optimizer has nothing yet."""
+        batch, length = self.case.batch, self.case.length
+        with self.watched() as tracker:
+            tracker.mark("load")
+            model = self.build()
+            sampler.engine(model)
+            tracker.mark("rollout")
+            with self.autocast():
+                sampler.generate(model, length + 1 - self.case.tokens, batch, self.case.tokens, temperature=1.0, top_k=50)
+            gc.collect()
+            tracker.mark("rows")
+            inputs = torch.empty(batch, length, dtype=torch.long, device="cuda")
+            targets = torch.empty(batch, length, dtype=torch.long, device="cuda")
+            advantages = torch.empty(batch, dtype=torch.float, device="cuda")
+            for micro in range(2):
+                tracker.mark(f"train_step {micro + 1} forward")
+                with self.autocast():
+                    logp = -model(inputs, targets, loss_reduction="none").view_as(inputs)
+                objective = (logp * advantages.unsqueeze(-1)).sum()
+                valid = (targets >= 0).sum().clamp(min=1)
+                objective = objective / (valid * 4)
+                loss = -objective
+                tracker.mark(f"train_step {micro + 1} backward")
+                loss.backward()
+            tracker.mark("end")
+
     def record(self):
-        {"compiled": self.compiled_step, "step": self.optimizer_steps, "validation": self.validation, "evaluation": self.evaluation}[self.case.kind]()
+        {"sampling": self.sampling, "resume": self.resume, "rl": self.rl, "compiled": self.compiled_step, "step": self.optimizer_steps, "validation": self.validation, "evaluation": self.evaluation}[self.case.kind]()
