@@ -34,7 +34,7 @@ void ProgramLayout::mark_gradient_logits() {
 
 void ProgramLayout::load() {
   segment("load", "weights", 0, Provenance::exact);
-  const bool base = run_.script == Script::base_train, resumes = meets(w_, Phase::resume);
+  const bool base = run_.script == Script::base_train, resumes = meets(w_, RunPhase::resume);
   const auto token_bytes = [&] { alloc(tensor("token_bytes", Category::workspace, Dtype::int32, shape({m_.vocab}, false))); };
   if (base) token_bytes();
   // a checkpoint is read onto the GPU while a model of the same size stands there, filled at random (checkpoint_manager.build_model)
@@ -94,16 +94,26 @@ std::vector<std::int32_t> ProgramLayout::init_model(bool replaced) {
 // cos and sin are computed in fp32 and replace what to_empty made.
 void ProgramLayout::rotary_tables() {
   const NodeId kept[] = {input_named("cos"), input_named("sin")};
-  std::int32_t empty[2], angles[3];
-  for (int i : {0, 1}) {
-    const TensorInfo& t = p_.tensors[static_cast<std::size_t>(kept[i])];
-    empty[i] = tensor(t.role, Category::weights, t.dtype, t.shape);
-    alloc(empty[i]);
-  }
   const Shape s = node(kept[0]).shape;
-  for (std::int32_t& t : angles) alloc(t = tensor("rotary.angles", Category::workspace, Dtype::fp32, s));
+  std::vector<std::int32_t> empty, small, angles;
+  const auto scratch = [&](std::vector<std::int32_t>& group, Shape of) {
+    group.push_back(tensor("rotary.angles", Category::workspace, Dtype::fp32, of));
+    alloc(group.back());
+  };
+  for (NodeId n : kept) {
+    const TensorInfo& t = p_.tensors[static_cast<std::size_t>(n)];
+    empty.push_back(tensor(t.role, Category::weights, t.dtype, t.shape));
+    alloc(empty.back());
+  }
+  for (int i = 0; i < 2; ++i) scratch(small, shape({s.dim[3]}, false));  // frequencies
+  scratch(small, shape({s.dim[1]}, false));                              // positions
+  for (int i = 0; i < 3; ++i) scratch(angles, s);                        // their products, cosines, sines
   for (NodeId n : kept) alloc(n);
-  for (std::int32_t t : {angles[1], angles[2], empty[0], empty[1], angles[0]}) free(t);
+  free(angles[1]);
+  free(angles[2]);
+  let_go(empty);
+  let_go(small);
+  free(angles[0]);
 }
 
 // torch.load with map_location: every stored tensor, on the GPU at once.

@@ -23,25 +23,25 @@ Program ProgramLayout::build() {
   train();
   evaluate();
   // the state dict names what is there; torch.save copies one storage after another to the host
-  if (meets(w_, Phase::checkpoint)) segment("checkpoint", "nothing is allocated: storages are copied to the host one by one", 0, Provenance::exact);
+  if (meets(w_, RunPhase::checkpoint)) segment("checkpoint", "nothing is allocated: storages are copied to the host one by one", 0, Provenance::exact);
   return std::move(p_);
 }
 
 // Scripts evaluate before their first step and again later, when the optimizer has its state.
 void ProgramLayout::train() {
-  if (meets(w_, Phase::validation)) validation();
-  if (meets(w_, Phase::rollout)) sampling("rollout", rollout_of(run_));
-  if (meets(w_, Phase::first_step)) training_step("first_step");
-  if (!meets(w_, Phase::train_step)) return;
+  if (meets(w_, RunPhase::validation)) validation();
+  if (meets(w_, RunPhase::rollout)) sampling("rollout", rollout_of(run_));
+  if (meets(w_, RunPhase::first_step)) training_step("first_step");
+  if (!meets(w_, RunPhase::train_step)) return;
   training_step("train_step");
-  training_step("train_step", meets(w_, Phase::rollout) && run_.examples_per_step > run_.world_size);  // the second meets the cache the first left
-  if (meets(w_, Phase::validation)) validation();
+  training_step("train_step", meets(w_, RunPhase::rollout) && run_.examples_per_step > run_.world_size);  // the second meets the cache the first left
+  if (meets(w_, RunPhase::validation)) validation();
 }
 
 void ProgramLayout::evaluate() {
-  if (meets(w_, Phase::core_evaluation)) core_evaluation();
-  if (meets(w_, Phase::chat_evaluation)) chat_evaluation();
-  if (meets(w_, Phase::sampling)) {
+  if (meets(w_, RunPhase::core_evaluation)) core_evaluation();
+  if (meets(w_, RunPhase::chat_evaluation)) chat_evaluation();
+  if (meets(w_, RunPhase::sampling)) {
     release_stashes();
     sampling("sampling", kBaseTrainSample);
   }

@@ -176,7 +176,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
     report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
   }
-  if (meets(workload, Phase::core_evaluation) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
+  if (meets(workload, RunPhase::core_evaluation) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
     report.warnings.push_back("CORE evaluation has prompts longer than 10 x --max-seq-len, where nanochat stops with an assertion: give --core-metric-every -1");
   }
   const Timeline timeline = run_timeline(program);
@@ -241,7 +241,7 @@ std::string_view name_of(Verdict verdict) {
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {
-  const std::string_view family = workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
+  const std::string_view family = !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
     const auto fields = split(line, ',');
     if (fields.size() < 3 || fields[0] != family) continue;

@@ -218,8 +218,10 @@ class Reader {
     }
     WorkloadFlags& f = out_.flags;
     if (name == "model-tag") {
-      if (f.script && !f.depth) f.depth = depth_of_tag(value);
-      return passed("--model-tag=" + value);
+      const auto depth = depth_of_tag(value);
+      if (!f.script || !depth) return passed("--model-tag=" + value);
+      f.depth = *depth;  // the tag's default name: written again from the depth
+      return {};
     }
     const auto n = parse_int(value, "--" + name);
     if (!n) return std::unexpected(n.error());

@@ -38,7 +38,7 @@ Result<void> read_script(const WorkloadFlags& flags, const NanochatVersion& vers
 }
 
 Result<void> read_phases(const std::string& text, Run& run) {
-  std::vector<Phase> only;
+  std::vector<RunPhase> only;
   for (std::string_view part : split(text, ',')) {
     const std::string wanted = to_lower(trim(part));
     const auto found = std::ranges::find(kPhaseNames, wanted);
@@ -46,7 +46,7 @@ Result<void> read_phases(const std::string& text, Run& run) {
       return fail("bad_value", wanted.empty() ? "--phases has an empty name" : "there is no phase '" + wanted.substr(0, 40) + "'",
                   did_you_mean(wanted, kPhaseNames, "phases: load, resume, validation, first_step, train_step, core_evaluation, chat_evaluation, sampling, rollout, checkpoint"), "--phases");
     }
-    only.push_back(static_cast<Phase>(found - std::begin(kPhaseNames)));
+    only.push_back(static_cast<RunPhase>(found - std::begin(kPhaseNames)));
   }
   run.only = std::move(only);
   return {};
@@ -71,7 +71,7 @@ Result<void> read_rollouts(const WorkloadFlags& flags, const Workload& w, Run& r
 }  // namespace
 
 std::string_view name_of(Script script) { return kScripts[static_cast<std::size_t>(script)]; }
-std::string_view name_of(Phase phase) { return kPhaseNames[static_cast<std::size_t>(phase)]; }
+std::string_view name_of(RunPhase phase) { return kPhaseNames[static_cast<std::size_t>(phase)]; }
 
 Result<void> set_script(const WorkloadFlags& flags, Workload& w) {
   Run& run = w.run;
@@ -100,7 +100,7 @@ Result<void> set_script(const WorkloadFlags& flags, Workload& w) {
 
 std::string phases_text(const Run& run) {
   std::string out;
-  for (Phase p : run.only.value_or(std::vector<Phase>())) out += (out.empty() ? "" : ",") + std::string(name_of(p));
+  for (RunPhase p : run.only.value_or(std::vector<RunPhase>())) out += (out.empty() ? "" : ",") + std::string(name_of(p));
   return out;
 }
 
@@ -130,25 +130,25 @@ RolloutTokens rollout_tokens(const Run& run) {
   return {114 + kAround + run.max_new_tokens, 209 + kAround + run.max_new_tokens, 213 + kAround + run.max_new_tokens};
 }
 
-bool meets(const Workload& w, Phase phase) {
+bool meets(const Workload& w, RunPhase phase) {
   const Run& run = w.run;
   const NanochatVersion& v = w.model.version;
-  if (phase == Phase::load) return true;
+  if (phase == RunPhase::load) return true;
   if (run.only && std::ranges::find(*run.only, phase) == run.only->end()) return false;
   const bool base = run.script == Script::base_train, sft = run.script == Script::chat_sft, rl = run.script == Script::chat_rl;
   const bool has_state = run.resume_from_step >= 0 || (sft && v.sft == Sft::inherits && run.load_optimizer);
   switch (phase) {
-    case Phase::load: return true;
-    case Phase::resume: return base && run.resume_from_step >= 0;
-    case Phase::rollout: return rl;
+    case RunPhase::load: return true;
+    case RunPhase::resume: return base && run.resume_from_step >= 0;
+    case RunPhase::rollout: return rl;
     // chat_sft always evaluates at its last step
-    case Phase::validation: return sft || (!rl && (run.eval_every > 0 || !v.minus_one_switches_off));
-    case Phase::first_step: return !has_state;
-    case Phase::train_step: return true;
-    case Phase::core_evaluation: return base && (run.core_metric_every > 0 || v.epoch == "E1");  // -1 switches it off from 2025-10-20 on
-    case Phase::chat_evaluation: return sft && v.sft != Sft::packed && (run.chatcore_every > 0 || v.sft == Sft::rows);
-    case Phase::sampling: return base && (run.sample_every > 0 || !v.minus_one_switches_off);
-    case Phase::checkpoint: return true;
+    case RunPhase::validation: return sft || (!rl && (run.eval_every > 0 || !v.minus_one_switches_off));
+    case RunPhase::first_step: return !has_state;
+    case RunPhase::train_step: return true;
+    case RunPhase::core_evaluation: return base && (run.core_metric_every > 0 || v.epoch == "E1");  // -1 switches it off from 2025-10-20 on
+    case RunPhase::chat_evaluation: return sft && v.sft != Sft::packed && (run.chatcore_every > 0 || v.sft == Sft::rows);
+    case RunPhase::sampling: return base && (run.sample_every > 0 || !v.minus_one_switches_off);
+    case RunPhase::checkpoint: return true;
   }
   return false;
 }

@@ -93,9 +93,9 @@ enum class Script { base_train, mid_train, chat_sft, chat_rl };
 std::string_view name_of(Script script);
 
 // The stretches of a run that use memory in their own way, in the order they are met.
-enum class Phase { load, resume, rollout, validation, first_step, train_step, core_evaluation, chat_evaluation, sampling, checkpoint };
+enum class RunPhase { load, resume, rollout, validation, first_step, train_step, core_evaluation, chat_evaluation, sampling, checkpoint };
 constexpr int kPhases = 10;
-std::string_view name_of(Phase phase);
+std::string_view name_of(RunPhase phase);
 
 struct Run {
   Script script = Script::base_train;
@@ -116,7 +116,7 @@ struct Run {
   std::int64_t resume_from_step = -1;            // -1: from the beginning
   bool load_optimizer = true;                    // chat_sft: begin with the base run's optimizer state
   std::int64_t num_samples = 16, max_new_tokens = 256, examples_per_step = 16;  // chat_rl
-  std::optional<std::vector<Phase>> only;        // --phases: the others are left out
+  std::optional<std::vector<RunPhase>> only;        // --phases: the others are left out
 };
 
 // A value that was not given, and where it came from.
@@ -153,7 +153,7 @@ Result<Workload> make_nanochat_workload(const WorkloadFlags& flags);
 Result<Workload> with_device_batch(const Workload& workload, std::int64_t device_batch_size);
 
 // Whether a run of this workload meets a phase, by the rules of its script at its version. The last step always evaluates what is on.
-bool meets(const Workload& workload, Phase phase);
+bool meets(const Workload& workload, RunPhase phase);
 
 // Tokens of the longest rollout of chat_rl's prompts (GSM8K, with the tokens around them) and what is generated after them.
 struct RolloutTokens { std::int64_t low, middle, high; };

@@ -60,9 +60,9 @@ TEST(Evaluation, LetsGoOfEverything) {
 }
 
 TEST(Evaluation, FlagSwitchesItOff) {
-  EXPECT_TRUE(meets(make("E7", 6, 32768), Phase::core_evaluation));
-  EXPECT_FALSE(meets(make("E7", 6, 32768, -1), Phase::core_evaluation));
-  EXPECT_TRUE(meets(make("E1", 6, 32768, -1), Phase::core_evaluation));  // its last step evaluates all the same
+  EXPECT_TRUE(meets(make("E7", 6, 32768), RunPhase::core_evaluation));
+  EXPECT_FALSE(meets(make("E7", 6, 32768, -1), RunPhase::core_evaluation));
+  EXPECT_TRUE(meets(make("E1", 6, 32768, -1), RunPhase::core_evaluation));  // its last step evaluates all the same
   const Program with = build_program(make("E7", 6, 32768), {}, false), without = build_program(make("E7", 6, 32768, -1), {}, false);
   const auto has_core = [](const Program& p) { return std::ranges::any_of(p.segments, [](const Segment& s) { return std::strcmp(s.phase, "core_evaluation") == 0; }); };
   EXPECT_TRUE(has_core(with));

@@ -204,14 +204,23 @@ Comparison compare_resume(const Recording& r) {
   return c;
 }
 
-// Rollouts and two passes over rows. The engine's third step stands where its optimizer has state, the recording has none.
+// Rollouts and two passes over rows, measured from where the first begins. The engine's third step stands where its optimizer has state,
+// the recording has none.
 Comparison compare_rl(const Recording& r) {
   Comparison c = compare_generation(r, *r.part("rollout"), {r.length + 1 - r.new_tokens, r.batch, r.new_tokens});
   std::set<std::string> done;
+  std::int64_t start = -1, my_peak = 0, peak = 0;
+  const std::int64_t before = r.part("train_step 1 forward")->start;
   for (const Part& part : engine_program(r, {}, true)) {
     const Part* truth = r.part(part.name);
-    if (part.name.starts_with("train_step") && truth != nullptr && done.insert(part.name).second) compare_rise(c, part, *truth);
+    if (!part.name.starts_with("train_step") || truth == nullptr || !done.insert(part.name).second) continue;
+    if (start < 0) start = part.start;
+    c.differences[part.name + " peak"] = (part.peak - start) - (truth->peak - before);
+    c.differences[part.name + " end"] = (part.end - start) - (truth->end - before);
+    my_peak = std::max(my_peak, part.peak - start);
+    peak = std::max(peak, truth->peak - before);
   }
+  c.peak("peak", my_peak, peak, before);
   return c;
 }
 

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <algorithm>
+
 #include "plan/launch.hpp"
 
 namespace dryfit {
@@ -136,6 +138,66 @@ TEST(Launch, commandsRoundTrip) {
   });
 }
 
+TEST(Launch, commandsOfOtherScriptsRoundTrip) {
+  for (const auto& [version, script] : {std::pair{"E1", "mid_train"}, std::pair{"E1", "chat_sft"}, std::pair{"E4e", "chat_sft"}, std::pair{"E7", "chat_sft"}, std::pair{"E1", "chat_rl"}, std::pair{"E7", "chat_rl"}}) {
+    WorkloadFlags f;
+    f.nanochat = version;
+    f.script = script;
+    f.depth = 12;
+    f.gpus = 2;
+    f.eval_every = 77;
+    f.passthrough = {"--run=x"};
+    if (std::string_view(script) == "chat_rl") f.num_samples = 32, f.max_new_tokens = 100, f.examples_per_step = 8, f.device_batch_size = 16;
+    const auto w = make_nanochat_workload(f);
+    ASSERT_TRUE(w) << w.error().message;
+    auto pasted = parse_pasted_command(launch_command(*w));
+    ASSERT_TRUE(pasted) << pasted.error().message;
+    pasted->flags.nanochat = version;
+    const auto again = make_nanochat_workload(pasted->flags);
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(launch_command(*again), launch_command(*w)) << script;
+    EXPECT_EQ(again->model.depth, 12);  // from the checkpoint's tag
+    EXPECT_EQ(again->run.script, w->run.script);
+    EXPECT_EQ(again->run.total_batch_size, w->run.total_batch_size);
+  }
+}
+
+TEST(Estimate, PeaksThatAFlagAvoidsSaySo) {
+  WorkloadFlags f;
+  f.depth = 4;
+  f.device_batch_size = 1;
+  f.total_batch_size = 2048;
+  EstimateOptions options;
+  options.alternatives = true;
+  const auto offers = [&](const char* flag) {
+    const auto r = estimate(*make_nanochat_workload(f), machine("h100"), options);
+    return r && std::ranges::any_of(r->alternatives, [&](const Alternative& a) { return a.change.front().first == flag; });
+  };
+  EXPECT_TRUE(offers("--core-metric-every"));
+  f.phases = "validation";
+  EXPECT_TRUE(offers("--eval-every"));
+}
+
+TEST(Estimate, WarnsWhenFineTuningInheritsTooLargeABatch) {
+  WorkloadFlags f;
+  f.depth = 24;
+  f.fp8 = true;
+  f.gpus = 8;
+  f.device_batch_size = 16;
+  EstimateOptions options;
+  options.fine_tuning = true;
+  Machine m = machine("h100");
+  m.gpus = 8;
+  const auto warned = [&] {
+    const auto r = estimate(*make_nanochat_workload(f), m, options);
+    EXPECT_NE(r->verdict, Verdict::wont_fit);
+    return std::ranges::any_of(r->warnings, [](const std::string& w) { return w.find("chat_sft") != std::string::npos; });
+  };
+  EXPECT_FALSE(warned());
+  m.total = Bytes(std::int64_t{60} << 30);  // fp8 needs 51.5 GiB, bf16 61
+  EXPECT_TRUE(warned());
+}
+
 Result<PastedCommand> paste(std::string_view text) { return parse_pasted_command(*shell_split(text)); }
 
 TEST(Paste, readsWhatPeoplePaste) {
@@ -152,6 +214,19 @@ TEST(Paste, readsWhatPeoplePaste) {
   EXPECT_EQ(p->flags.gpus, 1);
   EXPECT_EQ(p->alloc_conf, "expandable_segments:True");
   EXPECT_TRUE(paste("uv run python3 scripts/base_train.py --depth=4"));
+  p = paste("torchrun --standalone --nproc_per_node=8 -m scripts.chat_sft -- --device-batch-size=16 --model-tag=d24 --run=x");
+  ASSERT_TRUE(p) << p.error().message;
+  EXPECT_EQ(p->flags.script, "chat_sft");
+  EXPECT_EQ(p->flags.depth, 24);
+  EXPECT_EQ(p->flags.device_batch_size, 16);
+  p = paste("python -m scripts.chat_rl --num_samples 8 --max-new-tokens=64");
+  ASSERT_TRUE(p);
+  EXPECT_EQ(p->flags.num_samples, 8);
+  EXPECT_EQ(p->flags.max_new_tokens, 64);
+  p = paste("python -m scripts.base_train --resume-from-step=500 --sample-every=-1 --eval-every=100 --save-every=1000");
+  ASSERT_TRUE(p);
+  EXPECT_EQ(p->flags.resume_from_step, 500);
+  EXPECT_EQ(p->flags.sample_every, -1);
   EXPECT_TRUE(paste("python -m torch.distributed.run --nproc-per-node 2 -m scripts.base_train"));
 }
 

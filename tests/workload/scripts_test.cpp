@@ -23,7 +23,7 @@ Workload make(const WorkloadFlags& f) {
 std::string met(const Workload& w) {
   std::string out;
   for (int p = 0; p < kPhases; ++p) {
-    if (meets(w, static_cast<Phase>(p))) out += (out.empty() ? "" : " ") + std::string(name_of(static_cast<Phase>(p)));
+    if (meets(w, static_cast<RunPhase>(p))) out += (out.empty() ? "" : " ") + std::string(name_of(static_cast<RunPhase>(p)));
   }
   return out;
 }

@@ -43,7 +43,7 @@ def record_all(arguments):
     """One child per (commit, attention, several GPUs or not, whole steps or not): what can share a process does."""
     groups = {}
     for case in wanted(arguments.only, arguments.raw):
-        alone = case.name() if case.kind == "step" else ""  # optimizers compile at import: a process each
+        alone = case.name() if case.kind in ("step", "resume") else ""  # optimizers compile at import: a process each
         groups.setdefault((case.commit, case.attention, alone), []).append(case.name())
     failed = []
     for (commit, attention, _), names in sorted(groups.items()):

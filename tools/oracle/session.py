@@ -236,7 +236,8 @@ class Run:
             model_data, *optimizer_data = [tree_map(self._read, part) for part in stored]
             model.load_state_dict(model_data, strict=True, assign=True)
             del model_data
-            for optimizer, state in zip(self.optimizers(), optimizer_data):
+            optimizers = self.optimizers()
+            for optimizer, state in zip(optimizers, optimizer_data):
                 optimizer.load_state_dict(state)
             del optimizer_data, state
             gc.collect()

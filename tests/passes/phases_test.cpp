@@ -1,0 +1,101 @@
+// Every script's run as events: nothing dies twice or lives twice, and each phase holds what it must.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "memory/timeline.hpp"
+#include "passes/evaluation.hpp"
+#include "passes/program.hpp"
+#include "passes/sampling.hpp"
+
+namespace dryfit {
+namespace {
+
+Workload make(const char* version, const char* script, std::int64_t gpus = 1) {
+  WorkloadFlags f;
+  f.nanochat = version;
+  f.script = script;
+  f.depth = 4;
+  f.gpus = gpus;
+  f.max_seq_len = 512;
+  if (std::string_view(script) != "chat_rl") f.device_batch_size = 4;
+  const auto w = make_nanochat_workload(f);
+  EXPECT_TRUE(w) << version << " " << script << ": " << w.error().message;
+  return w ? *w : Workload();
+}
+
+Bytes phase(const Timeline& t, std::string_view name) {
+  const auto found = std::ranges::find(t.phases, name, &PhasePeak::phase);
+  return found == t.phases.end() ? Bytes(-1) : found->allocated;
+}
+
+TEST(Phases, AreBalancedForEveryScript) {
+  for (const auto& [version, script] : {std::pair{"E1", "base_train"}, std::pair{"E7", "base_train"}, std::pair{"E1", "mid_train"}, std::pair{"E4d", "mid_train"}, std::pair{"E1", "chat_sft"},
+                                        std::pair{"E4e", "chat_sft"}, std::pair{"E7", "chat_sft"}, std::pair{"E1", "chat_rl"}, std::pair{"E4h", "chat_rl"}, std::pair{"E7", "chat_rl"}}) {
+    for (std::int64_t gpus : {1, 8}) {
+      const Workload w = make(version, script, gpus);
+      const Program p = build_program(w, {9, 0, 989}, w.run.grad_accum_steps > 1);
+      std::vector<int> alive(p.tensors.size(), 0);
+      for (const Event& e : p.events) {
+        int& n = alive[static_cast<std::size_t>(e.tensor)];
+        n += e.kind == Event::Kind::alloc ? 1 : -1;
+        ASSERT_TRUE(n == 0 || n == 1) << version << " " << script << " " << p.tensors[static_cast<std::size_t>(e.tensor)].name();
+      }
+      for (std::size_t s = 1; s < p.segments.size(); ++s) ASSERT_LE(p.segments[s - 1].first_event, p.segments[s].first_event);
+      const Timeline t = run_timeline(p);
+      for (const PhasePeak& one : t.phases) EXPECT_LE(one.allocated, t.peak);
+      EXPECT_EQ(std::ranges::max(t.phases, {}, &PhasePeak::allocated).allocated, t.peak);
+      const auto simulated = simulate_reserved(p, {}, std::nullopt);
+      EXPECT_EQ(simulated.by_phase.size(), t.phases.size());
+      for (int i = 0; i < kPhases; ++i) EXPECT_EQ(phase(t, name_of(static_cast<RunPhase>(i))) >= Bytes(0), meets(w, static_cast<RunPhase>(i))) << version << " " << script << " " << name_of(static_cast<RunPhase>(i));
+    }
+  }
+}
+
+TEST(Phases, CheckpointsStandBesideAModelAtFirst) {
+  const Workload base = make("E7", "base_train"), sft = make("E7", "chat_sft");
+  const Bytes weights = static_bytes(base).weights;
+  const Timeline alone = run_timeline(build_program(base, {9, 0, 0}, true));
+  EXPECT_LT(phase(alone, "load"), weights + weights);
+  EXPECT_GE(phase(run_timeline(build_program(sft, {9, 0, 0}, true)), "load"), weights + weights);
+  Workload resumed = base;
+  resumed.run.resume_from_step = 100;
+  const Timeline t = run_timeline(build_program(resumed, {9, 0, 0}, true));
+  EXPECT_GE(phase(t, "resume"), weights + weights + static_bytes(base).optimizer);
+  EXPECT_EQ(phase(t, "first_step"), Bytes(-1));
+  EXPECT_EQ(phase(t, "train_step"), phase(alone, "train_step"));
+  EXPECT_GT(phase(t, "validation"), Bytes(0));
+}
+
+TEST(Phases, NothingIsMadeForACheckpoint) {
+  const Workload w = make("E7", "base_train");
+  const Program p = build_program(w, {9, 0, 0}, true);
+  const Timeline t = run_timeline(p);
+  EXPECT_EQ(t.phases.back().phase, "checkpoint");
+  EXPECT_EQ(t.phases.back().event, kNothing);
+  EXPECT_EQ(t.phases.back().allocated, Bytes(t.live.back()));
+}
+
+TEST(Phases, SamplingGrowsWithTheCacheAndLetsGo) {
+  const Workload w = make("E7", "chat_rl");
+  const auto peak = [&](Generation g) { return peak_of(generate(w, Attention::fa3, g)); };
+  const Bytes few = peak({200, 32, 1000}), many = peak({200, 64, 1000});  // with fewer samples the prompt is the peak
+  const std::int64_t per_row = 2 * w.model.depth * 1200 * w.model.width * 2;  // keys and values of all layers in bf16
+  EXPECT_GE((many - few).count, 32 * per_row);
+  for (const char* version : {"E1", "E3", "E4g", "E5", "E6", "E7"}) {
+    const EagerForward f = generate(make(version, "base_train"), Attention::efficient, kBaseTrainSample);
+    std::int64_t live = 0;
+    for (const Event& e : f.events) live += (e.kind == Event::Kind::alloc ? 1 : -1) * f.tensors[static_cast<std::size_t>(e.tensor)].bytes;
+    EXPECT_EQ(live, 0) << version;
+  }
+}
+
+TEST(Phases, ChatQuestionsGrowWithTheDeviceBatch) {
+  const Workload w = make("E7", "chat_sft");
+  const EagerForward two = chat_forward(w, Attention::fa3, 2, 500), four = chat_forward(w, Attention::fa3, 4, 500);
+  EXPECT_GE(peak_of(four).count - peak_of(two).count, 2 * 500 * w.model.vocab * 12);
+  EXPECT_TRUE(std::ranges::any_of(four.tensors, &TensorInfo::batched));
+}
+
+}  // namespace
+}  // namespace dryfit
