@@ -1,4 +1,5 @@
 """The skill: front matter within its limits, references that exist, commands in it that run."""
+import json
 import os
 import pathlib
 import re
@@ -33,6 +34,11 @@ expect(os.access(SKILL / "scripts" / "ensure_dryfit.sh", os.X_OK), "ensure_dryfi
 commands = re.findall(r"^\s*(dryfit .+)$", "\n".join(re.findall(r"```bash\n(.*?)```", text, re.S)), re.M)
 expect(len(commands) >= 5, f"only {len(commands)} commands")
 expect(any(c.startswith("dryfit doctor") for c in commands), "no word on what to do after a failure")
+for words, what in (("dryfit doctor --live", "what to do when the GPU idles"), ("dryfit watch --once --json", "how to monitor"), ("dryfit doctor snapshot.pickle", "memory snapshots")):
+    expect(words in text, f"no word on {what}")
+verdicts = json.loads((SKILL.parent.parent / "docs" / "schema" / "doctor.schema.json").read_text())["$defs"]["verdict"]["enum"]
+for verdict in verdicts:
+    expect(verdict == "unknown" or f"`{verdict}`" in text, f"the verdict {verdict} is not told")
 folder = tempfile.TemporaryDirectory()  # where the user's train.log lies
 shutil.copy(SKILL.parent.parent / "tests" / "doctor" / "logs" / "first_step.log", os.path.join(folder.name, "train.log"))
 for command in commands + ["dryfit list gpus 4090", "dryfit plan --gpu h100 --gpus 8 --depth 24"]:

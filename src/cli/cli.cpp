@@ -10,6 +10,7 @@
 #include "cli/calibration_file.hpp"
 #include "cli/commands.hpp"
 #include "cli/doctor.hpp"
+#include "cli/doctor_live.hpp"
 #include "cli/options.hpp"
 #include "cli/watch.hpp"
 #include "plan/launch.hpp"
@@ -254,13 +255,72 @@ class Command {
 
   // Flags and a pasted command tell what the log does not.
   Result<int> doctor_command() {
-    const auto flags = workload_flags();
+    auto flags = workload_flags();
     if (!flags) return std::unexpected(flags.error());
     const auto machine = machine_flags(*flags);
     if (!machine) return std::unexpected(machine.error());
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
-    return doctor({o_.positional, {*flags, *machine, options->allocator}, json(), o_.get("svg")}, env_, style_);
+    if (o_.has("live")) return doctor_live_command(*flags, *machine, options->allocator);
+    for (const char* live : {"pid", "log", "seconds", "replay"}) {
+      if (o_.has(live)) return fail("bad_value", "--" + std::string(live) + " goes with --live only", "dryfit doctor --live --" + std::string(live) + " ..., or a file: dryfit doctor train.log", "--" + std::string(live));
+    }
+    return doctor({o_.positional, {*flags, *machine, options->allocator, {}, {}, {}}, json(), o_.get("svg")}, env_, style_);
+  }
+
+  Result<int> doctor_live_command(WorkloadFlags flags, const MachineFlags& machine, const std::optional<AllocatorConfig>& allocator) {
+    if (!o_.positional.empty()) return fail("stray_word", "'" + o_.positional[0].substr(0, 60) + "' does not go with --live", "a running job's log: --log FILE; a recording: --replay FILE; a file alone: dryfit doctor FILE", "doctor");
+    if (o_.has("svg")) return fail("bad_value", "--svg does not go with --live", "it draws memory snapshots: dryfit doctor snapshot.pickle --svg FILE", "--svg");
+    if (!o_.has("dtype")) flags.dtype.reset();  // the job's own environment decides it, not this shell's
+    if (machine.gpu || machine.memory) {
+      if (const auto named = machine_from_flags(machine); !named) return std::unexpected(named.error());
+    }
+    DoctorLiveRequest request;
+    request.given = {std::move(flags), machine, allocator, {}, {}, {}};
+    request.json = json();
+    for (const auto& [flag, field] : {std::pair{"log", &DoctorLiveRequest::log}, std::pair{"replay", &DoctorLiveRequest::replay}}) {
+      if (const auto ok = file_flag(flag, request.*field); !ok) return std::unexpected(ok.error());
+    }
+    const auto pid = pid_flag();
+    if (!pid) return std::unexpected(pid.error());
+    request.pid = *pid;
+    const auto seconds = seconds_flag("seconds", 0);
+    if (!seconds) return std::unexpected(seconds.error());
+    request.seconds = *seconds;
+    if (const auto ok = no_live_flags_with_replay({"pid", "log"}); !ok) return std::unexpected(ok.error());
+    return doctor_live(request, env_, style_);
+  }
+
+  // A file named by a flag; left alone when it is not given.
+  Result<void> file_flag(const std::string& flag, std::string& name) const {
+    const auto given = o_.get(flag);
+    if (!given) return {};
+    if (given->empty()) return fail("missing_value", "--" + flag + " has an empty name", "write --" + flag + " FILE", "--" + flag);
+    name = *given;
+    return {};
+  }
+
+  Result<std::optional<std::int64_t>> pid_flag() const {
+    const auto pid = number("pid");
+    if (pid && *pid && (**pid < 1 || **pid > (std::int64_t{1} << 31))) return fail("bad_value", "--pid " + std::to_string(**pid) + " is no process number", "see: nvidia-smi, or leave it out", "--pid");
+    return pid;
+  }
+
+  Result<std::optional<double>> seconds_flag(const std::string& flag, double least) const {
+    const auto text = o_.get(flag);
+    if (!text) return std::optional<double>();
+    const auto seconds = parse_real(*text, "--" + flag);
+    if (!seconds) return std::unexpected(seconds.error());
+    if (*seconds < least || *seconds > 3600) return fail("bad_value", "--" + flag + " " + text->substr(0, 30) + " is out of range", fmt::format("use seconds from {:g} to 3600", least), "--" + flag);
+    return std::optional(*seconds);
+  }
+
+  Result<void> no_live_flags_with_replay(std::initializer_list<const char*> live) const {
+    if (!o_.has("replay")) return {};
+    for (const char* flag : live) {
+      if (o_.has(flag)) return fail("bad_value", "--" + std::string(flag) + " and --replay do not go together", "a recording holds its own job and log", "--" + std::string(flag));
+    }
+    return {};
   }
 
   // The job's own environment decides its dtype, not this shell's: only flags and a pasted command are handed on.
@@ -278,25 +338,15 @@ class Command {
     request.once = o_.has("once");
     request.json = json();
     for (const auto& [flag, field] : {std::pair{"log", &WatchRequest::log}, std::pair{"record", &WatchRequest::record}, std::pair{"replay", &WatchRequest::replay}, std::pair{"prometheus", &WatchRequest::prometheus}}) {
-      if (!o_.has(flag)) continue;
-      request.*field = *o_.get(flag);
-      if ((request.*field).empty()) return fail("missing_value", "--" + std::string(flag) + " has an empty name", "write --" + std::string(flag) + " FILE", "--" + std::string(flag));
+      if (const auto ok = file_flag(flag, request.*field); !ok) return std::unexpected(ok.error());
     }
-    const auto pid = number("pid");
+    const auto pid = pid_flag();
     if (!pid) return std::unexpected(pid.error());
-    if (*pid && (**pid < 1 || **pid > (std::int64_t{1} << 31))) return fail("bad_value", "--pid " + std::to_string(**pid) + " is no process number", "see: nvidia-smi, or leave it out", "--pid");
     request.pid = *pid;
-    if (const auto text = o_.get("interval")) {
-      const auto seconds = parse_real(*text, "--interval");
-      if (!seconds) return std::unexpected(seconds.error());
-      if (*seconds < (request.replay.empty() ? 0.1 : 0) || *seconds > 3600) return fail("bad_value", "--interval " + text->substr(0, 30) + " is out of range", "use seconds from 0.1 to 3600", "--interval");
-      request.interval = *seconds;
-    }
-    if (!request.replay.empty()) {
-      for (const char* live : {"pid", "log", "record"}) {
-        if (o_.has(live)) return fail("bad_value", "--" + std::string(live) + " and --replay do not go together", "a recording holds its own job and log", "--" + std::string(live));
-      }
-    }
+    const auto interval = seconds_flag("interval", request.replay.empty() ? 0.1 : 0);
+    if (!interval) return std::unexpected(interval.error());
+    request.interval = *interval;
+    if (const auto ok = no_live_flags_with_replay({"pid", "log", "record"}); !ok) return std::unexpected(ok.error());
     return watch(std::move(request), env_, style_);
   }
 

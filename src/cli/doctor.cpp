@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -121,20 +120,6 @@ class Intake {
   bool decided_ = false;
 };
 
-// Where the run comes from that the answer is about, and what was not given.
-std::string sources_text(const KnownRun& known) {
-  if (!known.workload) return "";
-  std::string out;
-  for (const std::string& s : known.sources) out += (out.empty() ? "the run: from " : ", ") + s;
-  if (!out.empty()) out += "\n";
-  for (const Assumption& a : known.workload->assumptions) {
-    std::string key = a.key;
-    std::ranges::replace(key, '_', '-');
-    out += fmt::format("using --{} {} ({})\n", key, a.value, a.source);
-  }
-  return out;
-}
-
 Result<int> doctor_snapshot(const Snapshot& snapshot, const DoctorRequest& request, const Env& env, const Style& style) {
   const auto report = report_snapshot(snapshot, request.given);
   if (!report) return std::unexpected(report.error());
@@ -143,7 +128,7 @@ Result<int> doctor_snapshot(const Snapshot& snapshot, const DoctorRequest& reque
     if (const auto written = env.write_file(*request.svg, snapshot_svg(*report, path)); !written) return std::unexpected(written.error());
     if (!style.quiet) env.err("wrote " + *request.svg + "\n");
   }
-  if (!request.json && !style.quiet) env.err(sources_text(report->known));
+  if (!request.json && !style.quiet) env.err(doctor_sources_text(report->known));
   env.out(request.json ? snapshot_json(*report, path) : snapshot_text(*report, path, style));
   return report->devices.empty() ? kDoesNotFit : kOk;
 }
@@ -151,7 +136,7 @@ Result<int> doctor_snapshot(const Snapshot& snapshot, const DoctorRequest& reque
 }  // namespace
 
 Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& style) {
-  if (request.paths.empty()) return fail("missing_file", "doctor needs a log or a traceback", "dryfit doctor train.log, or - to read standard input", "doctor");
+  if (request.paths.empty()) return fail("missing_file", "doctor needs a log or a traceback", "dryfit doctor train.log, - to read standard input, or --live for a job that runs here", "doctor");
   if (request.paths.size() > 1) return fail("stray_word", "'" + request.paths[1].substr(0, 60) + "' is one file too many", "one at a time, or together: cat rank*.log | dryfit doctor -", "doctor");
   const std::string& path = request.paths[0];
   if (request.given.machine.gpu || request.given.machine.memory) {
@@ -185,7 +170,7 @@ Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& st
     if (error.where.empty()) error.where = path;
     return std::unexpected(error);
   }
-  if (!request.json && !style.quiet) env.err(sources_text(diagnosis->known));
+  if (!request.json && !style.quiet) env.err(doctor_sources_text(diagnosis->known));
   env.out(request.json ? doctor_json(*diagnosis, path) : doctor_text(*diagnosis, path, style));
   return diagnosis->finding == Diagnosis::Finding::nothing ? kDoesNotFit : kOk;
 }

@@ -203,6 +203,12 @@ void explain(Diagnosis& d, LogFacts& facts, const OomEvent& event, const Given& 
 
 }  // namespace
 
+void predict_run(Diagnosis& d) {
+  std::optional<Report> report;
+  std::optional<Program> program;
+  predict(d, report, program);
+}
+
 Result<Diagnosis> diagnose(LogFacts facts, const Given& given) {
   Diagnosis d;
   d.encoding = facts.encoding;
@@ -214,17 +220,14 @@ Result<Diagnosis> diagnose(LogFacts facts, const Given& given) {
     d.run = facts.run(chosen.run);
     explain(d, facts, chosen, given);
   } else {
-    // the last run that says anything
-    const auto telling = std::ranges::find_if(facts.runs.rbegin(), facts.runs.rend(), [](const RunLog& r) { return r.steps.seen > 0 || r.peak || r.nanochat; });
-    d.run = telling == facts.runs.rend() ? facts.runs.back() : *telling;
+    const RunLog* telling = facts.last_run();
+    d.run = telling == nullptr ? facts.runs.back() : *telling;
     const bool odd = facts.odd_bytes * 10 > std::min<std::int64_t>(facts.bytes, 1 << 20);
-    if (telling == facts.runs.rend() && odd) return fail("not_text", "this is not text", "give a training log, a pasted traceback, or a memory snapshot (.pickle); unpack archives first");
+    if (telling == nullptr && odd) return fail("not_text", "this is not text", "give a training log, a pasted traceback, or a memory snapshot (.pickle); unpack archives first");
     d.known = known_run(d.run, nullptr, given);
     if (d.run.steps.seen > 0 || d.run.peak || !d.run.memory.empty()) {
       d.finding = Diagnosis::Finding::healthy;
-      std::optional<Report> report;
-      std::optional<Program> program;
-      predict(d, report, program);
+      predict_run(d);
       if (d.prediction && d.run.peak) d.prediction->unaccounted = *d.run.peak - d.prediction->allocated;
       d.underuse = diagnose_underuse(observation_of(d.run, d.known.machine), d.known.workload, d.known.machine);
     }

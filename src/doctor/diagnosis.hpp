@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "doctor/known_run.hpp"
 #include "doctor/log.hpp"
 #include "doctor/match.hpp"
+#include "doctor/readings.hpp"
 #include "doctor/underuse.hpp"
 #include "plan/report.hpp"
 
@@ -87,6 +89,21 @@ struct Failure {
   std::vector<FailureGroup> others;    // the rest of the file's failures
 };
 
+// A job that was read while it ran (doctor --live).
+struct Live {
+  struct Gpu { Readings::Gpu reading; Underuse::Verdict verdict = Underuse::Verdict::unknown; };
+  std::string source;                  // "nvml"; of a recording: the one it was made with
+  bool replay = false;
+  double seconds = 0;                  // between the first and the last sample
+  std::int64_t samples = 0;
+  std::optional<std::int64_t> pid;     // of the job; none: no training process was found
+  std::string command;                 // its command line; may be empty
+  std::vector<Gpu> gpus;               // those the job uses
+  std::size_t judged = 0;              // the one that Diagnosis::underuse is about
+  std::optional<Bytes> measured;       // the job's process at its highest, on the GPU where that was most; none: the driver does not tell
+  std::optional<Bytes> unaccounted;    // measured - predicted process; may be negative
+};
+
 struct Diagnosis {
   enum class Finding { failure, healthy, nothing };
   Finding finding = Finding::nothing;
@@ -96,12 +113,17 @@ struct Diagnosis {
   KnownRun known;
   std::optional<Prediction> prediction;
   std::optional<Failure> failure;
-  std::optional<Underuse> underuse;    // where steps are seen and nothing failed
+  std::optional<Underuse> underuse;    // where steps are seen and nothing failed; or of a running job
+  std::optional<Live> live;            // doctor --live
   std::vector<std::string> notes;
 };
 
 // Errors: "not_text" for what is no text at all. Everything else is a diagnosis, if only "nothing found".
 Result<Diagnosis> diagnose(LogFacts facts, const Given& given);
+
+// The same of a running job. live: its source, pid and command; used: the GPUs it uses, as indices into readings.gpus(), none when nothing
+// trains; log: what its log holds, if one is followed. Errors: of the run, where the user's flags do not make one.
+Result<Diagnosis> diagnose_live(Live live, const Readings& readings, std::span<const std::size_t> used, LogFacts log, const Given& given);
 
 // The pieces, for tests.
 std::vector<Holder> holders_of(const Oom& oom);
@@ -115,6 +137,9 @@ struct CauseQuery {
   std::int64_t world_size = 1;
 };
 CauseFinding find_cause(const CauseQuery& query);
+
+// Fills d.prediction from d.known; a note where the engine cannot lay it out.
+void predict_run(Diagnosis& d);
 
 // Growth over a run: a series that keeps rising to its end. Bytes from its first to its last third; empty: it does not.
 std::optional<Bytes> growth_of(const MemorySeries& series);

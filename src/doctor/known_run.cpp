@@ -121,6 +121,10 @@ const GpuKind* nearest_card(Bytes capacity, Backend backend, bool hopper) {
 
 void find_machine(const RunLog& run, const OomEvent* event, const Given& given, KnownRun& out) {
   MachineFlags flags = given.machine;
+  if (given.here && !flags.gpu && !flags.memory) {
+    out.machine = given.here;
+    return;
+  }
   const Bytes capacity = event == nullptr || !event->oom.total ? Bytes(0) : event->oom.total->bytes;  // 0: not told
   if (!flags.gpu && !run.gpu.empty() && find_gpu(run.gpu)) {
     flags.gpu = run.gpu;
@@ -156,6 +160,10 @@ KnownRun known_run(const RunLog& run, const OomEvent* event, const Given& given)
   std::optional<std::string> conf;
   from_command(run, flags, conf, out);
   from_print(run, flags, out);
+  if (given.running) {
+    from_user(*given.running, flags);
+    if (given.running->depth) out.sources.push_back(given.running_source);
+  }
   from_user(given.flags, flags);
   if (given.flags.depth) out.sources.insert(out.sources.begin(), "the flags given");
   out.allocator = given.allocator;
@@ -164,6 +172,7 @@ KnownRun known_run(const RunLog& run, const OomEvent* event, const Given& given)
     if (const auto parsed = parse_alloc_conf(*conf)) out.allocator = *parsed;
     else out.notes.push_back("allocator settings not used: " + parsed.error().message);
   }
+  if (!flags.gpus && given.here) flags.gpus = given.here->gpus;
   if (flags.depth) {
     if (!flags.nanochat) flags.nanochat = version_of(run, flags);
     if (const auto version = find_nanochat_version(flags.nanochat.value_or("newest"))) {

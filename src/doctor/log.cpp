@@ -91,6 +91,11 @@ const RunLog& LogFacts::run(std::int64_t id) const {
   return found == runs.end() ? runs.back() : *found;
 }
 
+const RunLog* LogFacts::last_run() const {
+  const auto found = std::ranges::find_if(runs.rbegin(), runs.rend(), [](const RunLog& r) { return r.steps.seen > 0 || r.peak || r.nanochat; });
+  return found == runs.rend() ? nullptr : &*found;
+}
+
 LogScanner::LogScanner() : reader_([this](const Line& l) { line(l); }) {
   facts_.runs.push_back({});
   facts_.runs.back().line = 1;

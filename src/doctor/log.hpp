@@ -81,6 +81,7 @@ struct LogFacts {
   std::vector<OomEvent> events;
   std::int64_t events_beyond = 0;                  // not kept
   const RunLog& run(std::int64_t id) const;
+  const RunLog* last_run() const;                  // that says anything; null: none does
 };
 
 class LogScanner {

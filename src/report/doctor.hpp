@@ -10,6 +10,8 @@ namespace dryfit {
 
 // name: of the file as the user gave it, "-" for standard input.
 std::string doctor_text(const Diagnosis& diagnosis, const std::string& name, const Style& style);
+// Where the run comes from that the answer is about, and what was not given: talk, for stderr.
+std::string doctor_sources_text(const KnownRun& known);
 std::string doctor_json(const Diagnosis& diagnosis, const std::string& name);
 
 // Pieces that a snapshot's screen has too: a cause in words, and a numbered fix with its effect.

@@ -97,14 +97,31 @@ Json workload_json(const KnownRun& known) {
           {"sources", strings(known.sources)}};
 }
 
+Json seen_json(const Observation& s) {
+  Json reasons;
+  if (s.throttle) {
+    reasons = Json::array();
+    for (std::string_view name : throttle_names(*s.throttle)) reasons.push_back(name);
+  }
+  const auto small = [](const std::optional<int>& n) { return n ? Json(*n) : Json(); };
+  return {{"used_bytes", bytes(s.used)}, {"total_bytes", bytes(s.total)}, {"allocated_peak_bytes", bytes(s.allocated_peak)}, {"utilization", number(s.utilization)}, {"power_watts", number(s.power_watts)}, {"power_limit_watts", number(s.power_limit_watts)},
+          {"clock_mhz", number(s.clock_mhz)}, {"max_clock_mhz", number(s.max_clock_mhz)}, {"mfu", number(s.mfu)}, {"tokens_per_second", number(s.tokens_per_second)}, {"step_milliseconds", number(s.step_milliseconds)}, {"stalled_share", number(s.stalled_share)},
+          {"throttle", reasons}, {"pcie_generation", small(s.pcie_generation)}, {"pcie_generation_max", small(s.pcie_generation_max)}, {"pcie_width", small(s.pcie_width)}, {"pcie_width_max", small(s.pcie_width_max)},
+          {"others_bytes", bytes(s.others)}, {"other_processes", s.others ? Json(s.other_processes) : Json()}, {"host_cores", number(s.host_cores)}};
+}
+
 Json underuse_json(const Underuse& u) {
   Json next = Json::array();
   for (const Advice& a : u.next) next.push_back({{"change", a.change}, {"expected", a.expected}, {"command", text(a.command)}});
-  const Observation& s = u.seen;
-  return {{"verdict", name_of(u.verdict)}, {"summary", u.summary}, {"why", strings(u.why)},
-          {"seen", {{"used_bytes", bytes(s.used)}, {"total_bytes", bytes(s.total)}, {"allocated_peak_bytes", bytes(s.allocated_peak)}, {"utilization", number(s.utilization)}, {"power_watts", number(s.power_watts)}, {"power_limit_watts", number(s.power_limit_watts)},
-                    {"clock_mhz", number(s.clock_mhz)}, {"max_clock_mhz", number(s.max_clock_mhz)}, {"mfu", number(s.mfu)}, {"tokens_per_second", number(s.tokens_per_second)}, {"step_milliseconds", number(s.step_milliseconds)}, {"stalled_share", number(s.stalled_share)}}},
-          {"headroom_bytes", bytes(u.headroom)}, {"device_batch_size", whole(u.device_batch)}, {"largest_device_batch_size", whole(u.largest_device_batch)}, {"gain", number(u.gain)}, {"next", next}};
+  return {{"verdict", name_of(u.verdict)}, {"summary", u.summary}, {"why", strings(u.why)}, {"seen", seen_json(u.seen)}, {"headroom_bytes", bytes(u.headroom)}, {"device_batch_size", whole(u.device_batch)},
+          {"largest_device_batch_size", whole(u.largest_device_batch)}, {"gain", number(u.gain)}, {"gain_at_most", number(u.gain_at_most)}, {"next", next}};
+}
+
+Json live_json(const Live& live) {
+  Json gpus = Json::array();
+  for (const Live::Gpu& g : live.gpus) gpus.push_back({{"index", g.reading.index}, {"name", g.reading.name}, {"uuid", text(g.reading.uuid)}, {"by_process", g.reading.in_job}, {"verdict", name_of(g.verdict)}, {"seen", seen_json(g.reading.seen)}});
+  return {{"source", live.source}, {"replay", live.replay}, {"seconds", live.seconds}, {"samples", live.samples}, {"pid", whole(live.pid)}, {"command", text(live.command)},
+          {"measured_bytes", bytes(live.measured)}, {"unaccounted_bytes", bytes(live.unaccounted)}, {"judged_gpu", live.gpus.empty() ? Json() : Json(live.gpus[live.judged].reading.index)}, {"gpus", gpus}};
 }
 
 }  // namespace
@@ -120,7 +137,7 @@ std::string doctor_json(const Diagnosis& d, const std::string& name) {
   }
   if (d.known.machine) machine = {{"gpu", d.known.machine->gpu.name}, {"gpus", d.known.machine->gpus}, {"total_bytes", d.known.machine->total.count}, {"usable_bytes", d.known.machine->usable().count}};
   const Json out = {{"schema_version", 1}, {"dryfit", DRYFIT_VERSION}, {"source", {{"name", printable(name, 4096)}, {"bytes", d.bytes}, {"lines", d.lines}, {"encoding", name_of(d.encoding)}}}, {"finding", finding},
-                    {"failure", d.failure ? failure_json(*d.failure) : Json()}, {"underuse", d.underuse ? underuse_json(*d.underuse) : Json()}, {"run", run_json(d)}, {"workload", workload_json(d.known)}, {"machine", machine}, {"prediction", prediction}, {"notes", strings(d.notes)}};
+                    {"failure", d.failure ? failure_json(*d.failure) : Json()}, {"underuse", d.underuse ? underuse_json(*d.underuse) : Json()}, {"live", d.live ? live_json(*d.live) : Json()}, {"run", run_json(d)}, {"workload", workload_json(d.known)}, {"machine", machine}, {"prediction", prediction}, {"notes", strings(d.notes)}};
   return out.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

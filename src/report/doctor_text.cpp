@@ -151,6 +151,18 @@ std::string failure_text(const Diagnosis& d, const std::string& name, const Styl
   return out;
 }
 
+constexpr std::size_t kLongestCommand = 4096;  // of a recording may hold anything: no escapes reach the terminal
+
+std::string next_text(const Underuse& u, const Style& style) {
+  std::string out;
+  if (!u.next.empty()) out += "\nnext\n";
+  for (std::size_t i = 0; i < u.next.size(); ++i) {
+    out += fmt::format("  {}  {}\n     gain: {}\n", i + 1, wrapped(u.next[i].change, 5, style), wrapped(u.next[i].expected, 5, style));
+    if (!u.next[i].command.empty()) out += "     " + paint(printable(u.next[i].command, kLongestCommand), "36", style) + "\n";
+  }
+  return out;
+}
+
 std::string healthy_text(const Diagnosis& d, const std::string& name, const Style& style) {
   const Underuse& u = *d.underuse;
   std::string title = "no memory failure";
@@ -173,12 +185,74 @@ std::string healthy_text(const Diagnosis& d, const std::string& name, const Styl
   if (!style.quiet) {
     for (const std::string& note : d.notes) out += paragraph("note", note, style);
   }
-  if (!u.next.empty()) out += "\nnext\n";
-  for (std::size_t i = 0; i < u.next.size(); ++i) {
-    out += fmt::format("  {}  {}\n     gain: {}\n", i + 1, wrapped(u.next[i].change, 5, style), wrapped(u.next[i].expected, 5, style));
-    if (!u.next[i].command.empty()) out += "     " + paint(u.next[i].command, "36", style) + "\n";
+  return out + next_text(u, style);
+}
+
+const char* words_of(Underuse::Verdict verdict) {
+  switch (verdict) {
+    case Underuse::Verdict::busy: return "busy";
+    case Underuse::Verdict::room_in_memory: return "room in memory";
+    case Underuse::Verdict::waiting: return "waits";
+    case Underuse::Verdict::throttled: return "throttled";
+    case Underuse::Verdict::slow_kernels: return "slow kernels";
+    case Underuse::Verdict::unknown: return "unknown";
+    case Underuse::Verdict::small_model: return "small model";
+    case Underuse::Verdict::pcie: return "slow PCIe link";
+    case Underuse::Verdict::other_tenants: return "shared card";
+    case Underuse::Verdict::idle: return "idle";
   }
+  return "";
+}
+
+// A row a GPU; on a narrow screen clocks and power are left to `why`.
+std::string gpu_rows(const Live& live, const Style& style) {
+  constexpr std::size_t kMost = 16;
+  const bool power = style.width >= 60, clocks = style.width >= 76;
+  const auto pair = [](const std::optional<double>& now, const std::optional<double>& most, int digits) {
+    return now && most ? fmt::format("{:.{}f} / {:.{}f}", *now, digits, *most, digits) : now ? fmt::format("{:.{}f}", *now, digits) : "?";
+  };
+  const auto row = [&](std::string_view gpu, std::string_view kernels, std::string_view memory, std::string_view watts, std::string_view clock, std::string_view verdict) {
+    return fmt::format("  {:>3} {:>8} {:>14}", gpu, kernels, memory) + (power ? fmt::format(" {:>11}", watts) : "") + (clocks ? fmt::format(" {:>12}", clock) : "") + fmt::format("  {}\n", verdict);
+  };
+  std::string out = row("GPU", "kernels", "memory GiB", "power W", "clock MHz", "verdict");
+  for (std::size_t i = 0; i < live.gpus.size() && i < kMost; ++i) {
+    const Readings::Gpu& g = live.gpus[i].reading;
+    const Observation& s = g.seen;
+    const auto size = [](const std::optional<Bytes>& b) { return b ? std::optional(b->gib()) : std::nullopt; };
+    out += row(std::to_string(g.index), s.utilization ? percent_text(*s.utilization) : "?", pair(size(s.used), size(s.total), 1), pair(s.power_watts, s.power_limit_watts, 0), pair(s.clock_mhz, s.max_clock_mhz, 0), words_of(live.gpus[i].verdict));
+  }
+  if (live.gpus.size() > kMost) out += fmt::format("  and {} more\n", live.gpus.size() - kMost);
   return out;
+}
+
+std::string live_text(const Diagnosis& d, const std::string& name, const Style& style) {
+  const Live& live = *d.live;
+  std::string title = live.samples == 1 ? "one reading" : fmt::format("{:.0f} s of readings", live.seconds);
+  title += fmt::format(" ({})", printable(live.source, 40));
+  if (live.pid) title += fmt::format(", pid {}", *live.pid);
+  if (d.known.workload) title += fmt::format(", d{}, device batch {}", d.known.workload->model.depth, d.known.workload->run.device_batch_size);
+  if (!live.gpus.empty()) title += fmt::format(", {} x {}", live.gpus.size(), printable(live.gpus.front().reading.name, 60));
+  std::string out = paint(name, "1", style) + "  " + wrapped(title, 2, style) + "\n\n";
+  if (d.underuse) {
+    const Underuse& u = *d.underuse;
+    out += gpu_rows(live, style) + "\n";
+    const auto line = [&](const char* what, const std::string& value) { out += fmt::format("  {:<14} {}\n", what, value); };
+    if (live.measured) line("measured", exact_text(*live.measured) + " of the job's process, at its highest");
+    if (d.prediction) line("predicted", exact_text(d.prediction->process) + (live.unaccounted ? fmt::format("; unaccounted {}{}", live.unaccounted->count >= 0 ? "+" : "", exact_text(*live.unaccounted)) : ""));
+    if (u.seen.mfu) line("mfu", percent_text(*u.seen.mfu));
+    if (u.seen.tokens_per_second) line("speed", fmt::format("{:.0f} tokens/s", *u.seen.tokens_per_second));
+    if (u.seen.step_milliseconds) line("step", fmt::format("{:.0f} ms", *u.seen.step_milliseconds));
+    if (live.measured || d.prediction || u.seen.mfu) out += "\n";
+    out += paragraph("verdict", u.summary, style);
+    for (const std::string& text : u.why) out += paragraph("why", text, style);
+  } else {
+    out += paragraph("verdict", "nothing trains here: no training process was found, and no GPU has memory in use", style);
+  }
+  if (!style.quiet) {
+    for (const std::string& note : d.notes) out += paragraph("note", printable(note, 400), style);
+  }
+  if (!d.underuse) return out + (style.quiet ? "" : "hint: start the training first; --pid N names a process that is not found by itself\n");
+  return out + next_text(*d.underuse, style);
 }
 
 }  // namespace
@@ -217,8 +291,22 @@ std::string fix_text(const Fix& fix, std::size_t number, const Style& style) {
   return out;
 }
 
+std::string doctor_sources_text(const KnownRun& known) {
+  if (!known.workload) return "";
+  std::string out;
+  for (const std::string& s : known.sources) out += (out.empty() ? "the run: from " : ", ") + s;
+  if (!out.empty()) out += "\n";
+  for (const Assumption& a : known.workload->assumptions) {
+    std::string key = a.key;
+    std::ranges::replace(key, '_', '-');
+    out += fmt::format("using --{} {} ({})\n", key, printable(a.value, 100), a.source);
+  }
+  return out;
+}
+
 std::string doctor_text(const Diagnosis& d, const std::string& name, const Style& style) {
   const std::string shown = name == "-" ? "(stdin)" : printable(name, 200);
+  if (d.live) return live_text(d, shown, style);
   switch (d.finding) {
     case Diagnosis::Finding::failure: return failure_text(d, shown, style);
     case Diagnosis::Finding::healthy: return healthy_text(d, shown, style);

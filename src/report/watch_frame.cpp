@@ -228,7 +228,7 @@ class Drawing {
   LineText verdict_line() const {
     LineText line;
     if (v_.prediction == nullptr) return line.add(" no prediction: ", kDim).add(plain_text(v_.no_prediction, 200), kDim);
-    const Prediction& p = *v_.prediction;
+    const JobPrediction& p = *v_.prediction;
     const auto [measured, by_process] = measured_peak(h_);
     const Bytes now = predicted_by_now(p, v_.log);
     const bool above = measured > p.process.high, below = measured < p.process.low;

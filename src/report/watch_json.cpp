@@ -40,7 +40,7 @@ Json gpu_json(const GpuHistory& g, bool in_job) {
 
 Json prediction_json(const WatchView& v) {
   if (v.prediction == nullptr) return {};
-  const Prediction& p = *v.prediction;
+  const JobPrediction& p = *v.prediction;
   return {{"run", p.run}, {"verdict", name_of(p.verdict)}, {"allocated", estimate_json(p.allocated)}, {"reserved", estimate_json(p.reserved)}, {"process", estimate_json(p.process)},
           {"context_bytes", p.context.count}, {"usable_bytes", p.usable.count}, {"by_now_bytes", predicted_by_now(p, v.log).count},
           {"earlier_tokens_per_second", p.speed ? Json(p.speed->tokens_per_second) : Json()}, {"tokens_per_second", or_null(p.tokens_per_second)}};
@@ -136,7 +136,7 @@ std::string watch_prometheus(const WatchView& v) {
     busy.add(gpu, g.now.utilization), power.add(gpu, g.now.power_watts);
   }
   if (v.prediction != nullptr) {
-    const Prediction& p = *v.prediction;
+    const JobPrediction& p = *v.prediction;
     for (const auto& [bound, bytes] : {std::pair{"middle", p.process.bytes}, std::pair{"low", p.process.low}, std::pair{"high", p.process.high}}) predicted.add(fmt::format("bound=\"{}\"", bound), std::optional(bytes));
     const Measured measured = measured_peak(h);
     if (measured.bytes > Bytes(0)) unaccounted.add("", static_cast<double>((measured.bytes - p.process.bytes).count));

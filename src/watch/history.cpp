@@ -73,7 +73,7 @@ void judge_gpu(const GpuHistory& g, const History& history, bool job, std::vecto
   }
 }
 
-void judge_prediction(const History& history, const Prediction& prediction, const LogRun* log, std::vector<Finding>& out) {
+void judge_prediction(const History& history, const JobPrediction& prediction, const LogRun* log, std::vector<Finding>& out) {
   if (prediction.verdict == Verdict::wont_fit) out.push_back({FindingKind::wont_fit, Level::warning, -1, prediction.process.bytes - prediction.usable, 0, std::nullopt, 0});
   for (std::size_t i : job_gpus(history)) {
     const GpuHistory& g = history.gpus[i];
@@ -205,6 +205,15 @@ std::vector<std::size_t> job_gpus(const History& history) {
   return !out.empty() ? out : !busy.empty() ? busy : all;
 }
 
+Result<Machine> machine_of(const History& history, MachineSource source) {
+  std::vector<GpuSample> gpus;
+  for (const GpuHistory& g : history.gpus) gpus.push_back(g.now);
+  const auto used = job_gpus(history);
+  std::vector<Bytes> own;
+  for (std::size_t i : used) own.push_back(history.gpus[i].job ? *history.gpus[i].job : history.gpus[i].now.used.value_or(Bytes(0)));
+  return machine_of(gpus, used, own, source);
+}
+
 Measured measured_peak(const History& history) {
   Measured out;
   const auto gpus = job_gpus(history);
@@ -215,8 +224,8 @@ Measured measured_peak(const History& history) {
   return out;
 }
 
-Prediction prediction_of(const Report& report, const Calibration* calibration) {
-  Prediction p;
+JobPrediction prediction_of(const Report& report, const Calibration* calibration) {
+  JobPrediction p;
   p.allocated = report.allocated, p.reserved = report.reserved, p.process = report.process;
   p.context = report.context, p.usable = report.machine.usable(), p.verdict = report.verdict;
   for (const PhaseResult& phase : report.phases) p.phases.push_back({phase.name, phase.reserved + report.context});
@@ -232,10 +241,10 @@ Prediction prediction_of(const Report& report, const Calibration* calibration) {
   return p;
 }
 
-Bytes predicted_by_now(const Prediction& prediction, const LogRun* log) {
+Bytes predicted_by_now(const JobPrediction& prediction, const LogRun* log) {
   if (log == nullptr) return prediction.process.bytes;
   Bytes most;
-  for (const Prediction::Phase& p : prediction.phases) {
+  for (const JobPrediction::Phase& p : prediction.phases) {
     const bool met = p.name == "load" || (p.name == "first_step" && (log->steps >= 1)) || (p.name == "validation" && log->validations > 0) ||
                      (p.name == "train_step" && log->steps >= 2) || (p.name.starts_with("core") && log->core_evaluations > 0);
     if (met) most = std::max(most, p.process);
@@ -243,7 +252,7 @@ Bytes predicted_by_now(const Prediction& prediction, const LogRun* log) {
   return std::min(most, prediction.process.bytes);
 }
 
-std::vector<Finding> judge(const History& history, const Prediction* prediction, const LogRun* log) {
+std::vector<Finding> judge(const History& history, const JobPrediction* prediction, const LogRun* log) {
   std::vector<Finding> out;
   const auto used = job_gpus(history);
   for (std::size_t i = 0; i < history.gpus.size(); ++i) judge_gpu(history.gpus[i], history, std::ranges::find(used, i) != used.end(), out);

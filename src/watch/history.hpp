@@ -10,6 +10,7 @@
 
 #include "machine/sample.hpp"
 #include "plan/plan.hpp"
+#include "watch/job.hpp"
 #include "workload/nanochat_log.hpp"
 
 namespace dryfit {
@@ -56,12 +57,16 @@ void add_sample(History& history, const MachineSample& sample, const std::vector
 // GPUs the job uses, as indices: those where its processes were seen; where that cannot be known, all that hold memory; else all.
 std::vector<std::size_t> job_gpus(const History& history);
 
+// Those GPUs as a machine, with what other processes hold there taken off; where it is not told who holds what, all is taken as the job's.
+// Errors: those of machine_of.
+Result<Machine> machine_of(const History& history, MachineSource source);
+
 // The largest the job has held on any of its GPUs; of the whole card where the driver does not tell processes apart.
 struct Measured { Bytes bytes; bool by_process = false; };
 Measured measured_peak(const History& history);
 
 // The prediction of a job, without what a live view does not show.
-struct Prediction {
+struct JobPrediction {
   Estimate allocated, reserved, process;
   Bytes context, usable;
   Verdict verdict = Verdict::fits;
@@ -74,10 +79,10 @@ struct Prediction {
   std::optional<double> tokens_per_second;  // as the report has it: learned, else modelled
   std::vector<std::string> assumptions, warnings;
 };
-Prediction prediction_of(const Report& report, const Calibration* calibration);
+JobPrediction prediction_of(const Report& report, const Calibration* calibration);
 
 // What the process is predicted to have reached by now: the largest phase it went through, as far as the log tells; the peak without one.
-Bytes predicted_by_now(const Prediction& prediction, const LogRun* log);
+Bytes predicted_by_now(const JobPrediction& prediction, const LogRun* log);
 
 enum class FindingKind { near_full, out_soon, above_prediction, below_prediction, leak, gpu_lost, slowed, wont_fit };
 enum class Level { note, warning, alarm };
@@ -94,7 +99,7 @@ std::string_view name_of(FindingKind kind);
 std::string_view name_of(Level level);
 
 // Worst first. Thresholds: docs/watch.md.
-std::vector<Finding> judge(const History& history, const Prediction* prediction, const LogRun* log);
+std::vector<Finding> judge(const History& history, const JobPrediction* prediction, const LogRun* log);
 
 // Growth in bytes a second of the points by least squares; empty below three points or within one second.
 std::optional<double> slope(const std::deque<std::pair<double, Bytes>>& points);

@@ -142,6 +142,16 @@ Job read_job(std::span<const ProcessSample> tree, std::int64_t pid) {
   return job;
 }
 
+Job job_of(const SeenJob& seen) {
+  ProcessSample p;
+  p.pid = seen.pid;
+  p.environment = seen.environment;
+  if (auto words = shell_split(seen.command)) p.command = std::move(*words);
+  Job job = read_job({&p, 1}, seen.pid);
+  job.command = seen.command;
+  return job;
+}
+
 WorkloadFlags overlaid(WorkloadFlags found, const WorkloadFlags& given) {
   const auto over = [&](auto field) {
     if (given.*field) found.*field = given.*field;

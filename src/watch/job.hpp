@@ -10,6 +10,7 @@
 
 #include "machine/sample.hpp"
 #include "plan/plan.hpp"
+#include "watch/moment.hpp"
 
 namespace dryfit {
 
@@ -39,6 +40,9 @@ struct Job {
 
 // What the tree's command lines and environments tell. tree: as process_tree gives it, with commands and environments read.
 Job read_job(std::span<const ProcessSample> tree, std::int64_t pid);
+
+// The same from what a moment or a recording keeps of a job.
+Job job_of(const SeenJob& seen);
 
 // `given` over `found`: what the user said wins over what was read.
 WorkloadFlags overlaid(WorkloadFlags found, const WorkloadFlags& given);

@@ -16,16 +16,6 @@ std::string short_name(const std::string& gpu) {
   return gpu;
 }
 
-Job job_of(const SeenJob& seen) {
-  ProcessSample p;
-  p.pid = seen.pid;
-  p.environment = seen.environment;
-  if (auto words = shell_split(seen.command)) p.command = std::move(*words);
-  Job job = read_job({&p, 1}, seen.pid);
-  job.command = seen.command;
-  return job;
-}
-
 }  // namespace
 
 void Watcher::take(const Moment& moment) {
@@ -60,16 +50,7 @@ void Watcher::predict(bool from_log) {
     no_prediction_ = job_ ? job_->unread : "no training process is found yet";
     return;
   }
-  std::vector<GpuSample> gpus;
-  std::vector<Bytes> own;
-  for (const GpuHistory& g : history_.gpus) {
-    gpus.push_back(g.now);
-    own.push_back(g.job ? *g.job : g.now.used.value_or(Bytes(0)));  // who holds it is not told: taken as the job's
-  }
-  const auto used = job_gpus(history_);
-  std::vector<Bytes> own_used;
-  for (std::size_t i : used) own_used.push_back(own[i]);
-  auto machine = settings_.machine ? Result<Machine>(*settings_.machine) : machine_of(gpus, used, own_used, settings_.source);
+  auto machine = settings_.machine ? Result<Machine>(*settings_.machine) : machine_of(history_, settings_.source);
   if (!machine) {
     no_prediction_ = machine.error().message;
     return;

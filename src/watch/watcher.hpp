@@ -33,7 +33,7 @@ struct WatchView {
   std::int64_t time_ms = 0;                   // wall clock, ms since 1970; 0: not known
   std::string source;
   const History* history = nullptr;           // never null
-  const Prediction* prediction = nullptr;     // null: none
+  const JobPrediction* prediction = nullptr;     // null: none
   std::string no_prediction;                  // why there is none
   const Job* job = nullptr;                   // null: only GPUs are watched
   const LogRun* log = nullptr;                // null: no log
@@ -57,7 +57,7 @@ class Watcher {
   WatchSettings settings_;
   History history_;
   std::optional<Job> job_;
-  std::optional<Prediction> prediction_;
+  std::optional<JobPrediction> prediction_;
   std::string no_prediction_ = "no training process is found yet";
   LogReader log_;
   bool log_seen_ = false, seen_alive_ = false, tried_log_ = false;

@@ -9,6 +9,7 @@ import tempfile
 DRYFIT = os.environ["DRYFIT"]
 GPU = ["--gpu", "h100"]
 LOG = str(pathlib.Path(__file__).resolve().parent.parent / "doctor" / "logs" / "first_step.log")
+RECORDING = str(pathlib.Path(__file__).resolve().parent.parent / "watch" / "recordings" / "starved_4090.jsonl")
 CASES = [
     ["chekc"], ["check", "--dept", "4", *GPU], ["check", "--depth", *GPU], ["check", "--depth", "", *GPU], ["check", "--depth", "nan", *GPU], ["check", "--depth", "1e30", *GPU],
     ["check", "--depth", "99999999999999999999", *GPU], ["check", "--depth", "-4", *GPU], ["check", "--depth=0", *GPU], ["check", "--depth", "4.5", *GPU], ["check", "--gpu", "h10O"],
@@ -26,6 +27,10 @@ CASES = [
     ["table", "--gpu", "nope"], ["table", "--depths", "a,b"], ["rule-of-thumb", "--gpu-memory-gb", "nan"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--depth", "0"], ["rule-of-thumb", "--gpu-memory-gb", "24", "--seq-len", "0"],
     ["doctor"], ["doctor", "/nonexistent/train.log"], ["doctor", "/tmp"], ["doctor", "/dev/null"], ["doctor", "/dev/zero"], ["doctor", "/bin/ls"], ["doctor", "a", "b"], ["doctor", LOG, "--gpu", "h10O"], ["doctor", LOG, "--depth", "x"],
     ["doctor", LOG, "--depth", "26", "--device-batch-size", "3", *GPU], ["doctor", LOG, "--alloc-conf", "nonsense:1"], ["doctor", LOG, "--dept", "3"], ["doctor", LOG, "--", "ls"], ["doctor", "-", "--memory", "12parsecs"],
+    ["doctor", "--live", "train.log"], ["doctor", LOG, "--pid", "3"], ["doctor", LOG, "--seconds", "3"], ["doctor", LOG, "--replay", "a"], ["doctor", "--live", "--replay", "/nonexistent"], ["doctor", "--live", "--replay", "/tmp"], ["doctor", "--live", "--replay", "LICENSE"],
+    ["doctor", "--live", "--replay", "/dev/null"], ["doctor", "--live", "--replay", ""], ["doctor", "--live", "--log", ""], ["doctor", "--live", "--seconds", "nan"], ["doctor", "--live", "--seconds", "-1"], ["doctor", "--live", "--seconds", "4000"], ["doctor", "--live", "--pid", "x"],
+    ["doctor", "--live", "--pid", "0"], ["doctor", "--live", "--replay", "a", "--pid", "3"], ["doctor", "--live", "--replay", "a", "--log", "b"], ["doctor", "--live", "--gpu", "h10O"], ["doctor", "--live", "--svg", "x.svg"], ["doctor", "--live", "--liv"], ["doctor", "--live", "--", "ls"],
+    ["doctor", "--live", "--replay", RECORDING, "--depth", "12", "--device-batch-size", "3"],
     ["watch", "--replay", "/nonexistent"], ["watch", "--replay", "/tmp"], ["watch", "--replay", "/dev/null"], ["watch", "--replay", "LICENSE"], ["watch", "--replay", ""], ["watch", "--interval", "0"], ["watch", "--interval", "nan"],
     ["watch", "--interval", "4000"], ["watch", "--pid", "x"], ["watch", "--pid", "0"], ["watch", "--pid", "99999999999999"], ["watch", "stray"], ["watch", "--replay", "a", "--pid", "3"], ["watch", "--replay", "a", "--record", "b"], ["watch", "--replay", "a", "--log", "b"],
     ["watch", "--once", "--", "ls"], ["calibrate"], ["calibrate", "/nonexistent"], ["calibrate", "/tmp"], ["calibrate", "/dev/null"], ["calibrate", "--reset", "file"], ["calibrate", "LICENSE", "--gpu", "h10O"],

@@ -24,6 +24,7 @@ LIVE = [
     ("report", ["explain", "--depth", "6", "--device-batch-size", "4", "--gpu", "h100", "--timeline"]), ("list", ["list", "gpus"]), ("list", ["list", "gpus", "4090"]), ("list", ["list", "models"]), ("list", ["list", "versions"]), ("list", ["version"]),
     ("commands", ["help"]), ("commands", ["help", "check"]), ("commands", ["plan", "--help"]), ("error", ["help", "chekc"]), ("error", ["list", "gpu"]), ("error", ["mcp", "stray"]), ("error", ["web", "--port", "x"]),
     ("error", ["watch", "--replay", "/nonexistent"]), ("calibration", ["calibrate", "--show"]),
+    *(("doctor", ["doctor", "--live", "--replay", str(path)]) for path in sorted((ROOT / "tests" / "watch" / "recordings").glob("*.jsonl"))), ("error", ["doctor", "--live", "--replay", "/nonexistent"]),
     *(("watch", ["watch", "--once", "--replay", str(path)]) for path in sorted((ROOT / "tests" / "watch" / "recordings").glob("*.jsonl"))),
 ]
 failures = 0

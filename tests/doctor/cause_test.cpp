@@ -180,7 +180,7 @@ TEST(Cause, OfRealTexts) {
 }
 
 TEST(Cause, HoldersAddUpToTheCard) {
-  rc::check([] {
+  EXPECT_TRUE(rc::check([] {
     const auto part = [] { return *rc::gen::inRange(0, 2000) / 100.0; };
     const double allocated = part(), idle = part(), outside = part(), other = part(), free = part();
     const auto gib_text = [](double x) {
@@ -193,7 +193,7 @@ TEST(Cause, HoldersAddUpToTheCard) {
     double sum = 0;
     for (const Holder& h : holders_of(oom)) sum += h.bytes->gib();
     RC_ASSERT(std::abs(sum - oom.total->bytes.gib()) < 0.06);
-  });
+  }));
 }
 
 TEST(Cause, GrowthIsTold) {

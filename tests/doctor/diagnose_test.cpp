@@ -220,7 +220,7 @@ TEST(Diagnose, TheLastRunThatFailedIsExplained) {
 }
 
 TEST(Diagnose, SameWhereverCutAndHoweverMixed) {
-  rc::check([] {
+  EXPECT_TRUE(rc::check([] {
     std::vector<std::string> blocks;
     for (int r = 0; r < 4; ++r) {
       test::Numbers n;
@@ -245,7 +245,7 @@ TEST(Diagnose, SameWhereverCutAndHoweverMixed) {
     });
     const auto piece = *rc::gen::inRange<std::size_t>(1, 900);
     RC_ASSERT(screen(diagnosed(build(order), {}, piece)) == screen(diagnosed(build({0, 1, 2, 3}))));
-  });
+  }));
 }
 
 TEST(Diagnose, NothingFoundAndNoText) {
@@ -267,13 +267,13 @@ TEST(Diagnose, GenericBatchFlagsAreHalved) {
 }
 
 TEST(Diagnose, AnyTextHasAScreen) {
-  rc::check([](const std::string& text) {
+  EXPECT_TRUE(rc::check([](const std::string& text) {
     const auto d = diagnosed(text + " CUDA out of memory. Tried to allocate 2.00 GiB " + text);
     RC_ASSERT(d.has_value());
     RC_ASSERT(!doctor_text(*d, "x", {}).empty());
     RC_ASSERT(doctor_text(*d, "x", {}).find('\x1b') == std::string::npos);
     doctor_json(*d, "x");
-  });
+  }));
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ TEST(Lines, VeryLongLinesComeInOverlappingPieces) {
 }
 
 TEST(Lines, SameLinesHoweverCut) {
-  rc::check([] {
+  EXPECT_TRUE(rc::check([] {
     const auto parts = *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>("\n", "\r", "\r\n", "step 1", "x", std::string(70000, 'y'), "\xC3\xA9", std::string("\0", 1)));
     std::string text;
     for (const std::string& p : parts) text += p;
@@ -84,7 +84,7 @@ TEST(Lines, SameLinesHoweverCut) {
     RC_ASSERT(read(text, cuts) == read(text, {}));
     std::vector<std::size_t> bytes(std::min<std::size_t>(text.size(), 3000), 1);
     RC_ASSERT(read(text, bytes) == read(text, {}));
-  });
+  }));
 }
 
 TEST(Lines, HoldsLittle) {
@@ -97,7 +97,7 @@ TEST(Lines, HoldsLittle) {
 }
 
 TEST(WordFilter, FindsWhatASearchFinds) {
-  rc::check([] {
+  EXPECT_TRUE(rc::check([] {
     const auto words = *rc::gen::nonEmpty(rc::gen::container<std::vector<std::string>>(rc::gen::nonEmpty(rc::gen::container<std::string>(rc::gen::element('a', 'b', 'C', '\0')))));
     const auto text = *rc::gen::container<std::string>(rc::gen::element('a', 'b', 'c', 'A', 'B', '\0', 'x')) + std::string(*rc::gen::inRange<std::size_t>(0, 60), 'x') + words[0] + std::string(*rc::gen::inRange<std::size_t>(0, 60), 'x');
     std::vector<WordFilter::Word> table;
@@ -107,7 +107,7 @@ TEST(WordFilter, FindsWhatASearchFinds) {
       if (to_lower(text).find(to_lower(words[i])) != std::string::npos) expected |= 1u << (i % 32);
     }
     RC_ASSERT(WordFilter(table).match(text) == expected);
-  });
+  }));
 }
 
 }  // namespace

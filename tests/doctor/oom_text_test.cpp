@@ -139,7 +139,7 @@ TEST(OomText, SeveralInOneLine) {
 }
 
 TEST(OomText, WrappedAnywhere) {
-  rc::check([] {
+  EXPECT_TRUE(rc::check([] {
     Numbers n;
     n.process = "22.04 GiB";
     n.others = {{12, "1.00 GiB"}};
@@ -151,18 +151,18 @@ TEST(OomText, WrappedAnywhere) {
     const Oom wrapped = parse_oom(Wording::allocator, text);
     RC_ASSERT(same_numbers(whole, wrapped));
     RC_ASSERT(wrapped.processes.size() == 1u);
-  });
+  }));
 }
 
 TEST(OomText, AnyTextIsSafe) {
-  rc::check([](const std::string& text) {
+  EXPECT_TRUE(rc::check([](const std::string& text) {
     for (const auto& s : find_oom(text)) parse_oom(s.wording, std::string_view(text).substr(s.at));
     for (int w = 0; w <= static_cast<int>(Wording::host_killed); ++w) {
       parse_oom(static_cast<Wording>(w), text);
       oom_continues(static_cast<Wording>(w), text, text);
     }
     read_amount(text);
-  });
+  }));
 }
 
 }  // namespace

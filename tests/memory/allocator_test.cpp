@@ -111,7 +111,7 @@ void check_invariants(const CachingAllocator& a) {
 }
 
 TEST(Invariants, holdUnderRandomUse) {
-  rc::check("blocks tile segments, sums are the statistics", [] {
+  EXPECT_TRUE(rc::check("blocks tile segments, sums are the statistics", [] {
     AllocatorConfig config;
     config.expandable_segments = *rc::gen::arbitrary<bool>();
     if (*rc::gen::arbitrary<bool>()) config.max_split_size = mib(*rc::gen::inRange(21, 200));
@@ -137,7 +137,7 @@ TEST(Invariants, holdUnderRandomUse) {
     RC_ASSERT(a.stats().reserved == Bytes(0));
     RC_ASSERT(a.stats().active == Bytes(0));
     RC_ASSERT(a.stats().inactive_split == Bytes(0));
-  });
+  }));
 }
 
 }  // namespace

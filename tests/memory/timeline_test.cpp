@@ -27,7 +27,7 @@ TEST(Envelope, answersEveryBatchLikeAFreshProgram) {
 TEST(Envelope, isTheMaximumOfItsPoints) {
   const Program p = build_program(make(4, 4), {9, 0, 989}, true);
   const Envelope envelope = make_envelope(p);
-  rc::check("brute force over events", [&] {
+  EXPECT_TRUE(rc::check("brute force over events", [&] {
     const auto batch = *rc::gen::inRange<std::int64_t>(1, 2000);
     std::int64_t live = 0, peak = 0;
     for (const Event& e : p.events) {
@@ -37,7 +37,7 @@ TEST(Envelope, isTheMaximumOfItsPoints) {
       peak = std::max(peak, live);
     }
     RC_ASSERT(envelope.at(batch) == Bytes(peak));
-  });
+  }));
 }
 
 TEST(Timeline, peakIsTheSumOfWhatIsAlive) {

@@ -110,7 +110,7 @@ TEST(Plan, orderOfSearchesDoesNotMatter) {
 }
 
 TEST(Launch, commandsRoundTrip) {
-  rc::check("parsing what is printed gives the same workload", [] {
+  EXPECT_TRUE(rc::check("parsing what is printed gives the same workload", [] {
     WorkloadFlags f;
     const auto& versions = nanochat_versions();
     f.nanochat = versions[*rc::gen::inRange<std::size_t>(0, versions.size())].epoch;
@@ -135,7 +135,7 @@ TEST(Launch, commandsRoundTrip) {
     RC_ASSERT(again->run.world_size == w->run.world_size);
     RC_ASSERT(again->run.max_seq_len == w->run.max_seq_len);
     RC_ASSERT(again->passthrough == w->passthrough);
-  });
+  }));
 }
 
 TEST(Launch, commandsOfOtherScriptsRoundTrip) {

@@ -102,8 +102,8 @@ TEST(Judge, nearlyFullIsAnAlarmOnlyWhileItGrows) {
   EXPECT_FALSE(has(judged(watched([](double) { return mib(70000); }, 100)), FindingKind::near_full));
 }
 
-Prediction predicted(Bytes low, Bytes middle, Bytes high) {
-  Prediction p;
+JobPrediction predicted(Bytes low, Bytes middle, Bytes high) {
+  JobPrediction p;
   p.process = {middle, low, high, Provenance::modelled};
   p.usable = gib(79);
   p.phases = {{"load", gib(5)}, {"first_step", middle}, {"train_step", middle}};
@@ -111,7 +111,7 @@ Prediction predicted(Bytes low, Bytes middle, Bytes high) {
 }
 
 TEST(Judge, besideThePrediction) {
-  const Prediction p = predicted(gib(28), gib(30), gib(32));
+  const JobPrediction p = predicted(gib(28), gib(30), gib(32));
   const LogRun run = training(100), early = training(0);
   const auto at = [&](Bytes used, const LogRun& log) { return judge(watched([&](double) { return used; }, 10), &p, &log); };
   EXPECT_TRUE(at(gib(30), run).empty());

@@ -77,6 +77,55 @@ def lost():
     write("lost_gpu", [RTX] * 2, moments)
 
 
+def hot():
+    """Eight ranks in steady steps; the cooling of GPU 3 fails halfway, and all others wait for it within their kernels."""
+    ranks = list(range(5101, 5109))
+    tree = [{"pid": 5100, "parent": 1, "name": "torchrun", "cpu": 0.0}] + [{"pid": p, "parent": 5100, "name": "python3", "resident": 5200 * MIB, "cpu": 1.0} for p in ranks]
+    moments = []
+    for i in range(24):
+        slow = i >= 8
+        gpus = [{"used": 61500 * MIB, "util": 0.99, "mem_util": 0.5, "power": 385.0 if slow and g == 3 else 512.0 if slow else 690.0, "temp": 92.0 if slow and g == 3 else 62.0, "sm_clock": 1155 if slow and g == 3 else 1755, "throttle": 0x40 if slow and g == 3 else 4,
+                 "pcie_generation": 5, "pcie_width": 16, "processes": [[p, 61500 * MIB]]} for g, p in enumerate(ranks)]
+        m = {"t": i * 5.0, "gpus": gpus, "processes": tree}
+        if i == 0:
+            m["job"] = {"pid": 5100, "command": "torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --depth=24 --device-batch-size=16 --core-metric-every=-1", "environment": ["WORLD_SIZE=8"]}
+            m["log"] = header(24, 1536, 16, 8, 1048576)
+        m.setdefault("log", []).extend(step(i * 6 + n, 2205, 1062.0 if slow else 745.1, 987358 if slow else 1407234, 33.7 if slow else 48.1) for n in range(6))
+        moments.append(m)
+    write("hot_8xh100", [H100] * 8, moments)
+
+
+def starved():
+    """One card that waits for its data; the host waits too."""
+    moments = []
+    for i in range(14):
+        m = {"t": i * 5.0, "gpus": [{"used": 15800 * MIB, "util": 0.34, "power": 190.0, "temp": 48.0, "sm_clock": 2520, "throttle": 0, "processes": [[81, 15800 * MIB]]}], "processes": [{"pid": 81, "parent": 1, "name": "python", "resident": 4000 * MIB, "cpu": 0.2}]}
+        if i == 0:
+            m["job"] = {"pid": 81, "command": "python -m scripts.base_train --depth=12 --device-batch-size=16 --window-pattern=L --core-metric-every=-1", "environment": []}
+            m["log"] = header(12, 768, 16, 1, 524288)
+        moments.append(m)
+    write("starved_4090", [RTX], moments)
+
+
+def shared():
+    """Two cards in slots of four lanes, and on the first a process of somebody else."""
+    card = {**RTX, "pcie_generation_max": 4, "pcie_width_max": 16}
+    tree = [{"pid": 90, "parent": 1, "name": "torchrun", "cpu": 0.0}] + [{"pid": p, "parent": 90, "name": "python", "resident": 4000 * MIB, "cpu": 1.0} for p in (91, 92)]
+    moments = []
+    for i in range(6):
+        gpus = [{"used": (14900 + (5200 if g == 0 else 0)) * MIB, "util": 0.97, "power": 390.0, "temp": 66.0, "sm_clock": 2600, "throttle": 4, "pcie_generation": 4, "pcie_width": 4, "processes": [[91 + g, 14900 * MIB]] + ([[7, 5200 * MIB]] if g == 0 else [])} for g in range(2)]
+        m = {"t": i * 5.0, "gpus": gpus, "processes": tree}
+        if i == 0:
+            m["job"] = {"pid": 90, "command": "torchrun --standalone --nproc_per_node=2 -m scripts.base_train -- --depth=12 --device-batch-size=16 --window-pattern=L --core-metric-every=-1", "environment": ["WORLD_SIZE=2"]}
+        moments.append(m)
+    write("shared_2x4090", [card] * 2, moments)
+
+
+def nobody():
+    """A machine on which nothing trains."""
+    write("nobody_4090", [RTX], [{"t": float(i), "gpus": [{"used": 300 * MIB, "util": 0.0, "power": 20.0, "temp": 31.0, "sm_clock": 210, "throttle": 1, "processes": []}], "notes": ["no training process here yet; --pid N names one"]} for i in range(3)])
+
+
 FOLDER.mkdir(exist_ok=True)
-for make in (eight, leaking, container, lost):
+for make in (eight, leaking, container, lost, hot, starved, shared, nobody):
     make()

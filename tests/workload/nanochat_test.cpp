@@ -99,14 +99,14 @@ TEST(Rules, badValuesAreRefused) {
 }
 
 TEST(Rules, batchesHoldTheTotal) {
-  rc::check("any legal device batch keeps the tokens of a step", [] {
+  EXPECT_TRUE(rc::check("any legal device batch keeps the tokens of a step", [] {
     const auto w = make(*rc::gen::inRange<std::int64_t>(1, 40));
     for (std::int64_t batch : legal_device_batches(*w)) {
       const auto v = with_device_batch(*w, batch);
       RC_ASSERT(v.has_value());
       RC_ASSERT(v->run.device_batch_size * v->run.max_seq_len * v->run.world_size * v->run.grad_accum_steps == w->run.total_batch_size);
     }
-  });
+  }));
 }
 
 }  // namespace
