@@ -317,7 +317,7 @@ std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
   std::vector<std::int64_t> out;
   const std::int64_t per_sequence = workload.run.max_seq_len * workload.run.world_size;
   for (std::int64_t batch = 512; batch >= 1; batch /= 2) {
-    if (workload.run.total_batch_size % (batch * per_sequence) == 0 && samples_divide(workload.run, batch)) out.push_back(batch);
+    if (workload.transformers || (workload.run.total_batch_size % (batch * per_sequence) == 0 && samples_divide(workload.run, batch))) out.push_back(batch);
   }
   return out;
 }
@@ -326,6 +326,11 @@ Result<Workload> with_device_batch(const Workload& workload, std::int64_t device
   Workload w = workload;
   if (device_batch_size < 1 || device_batch_size > kMaxBatch) return out_of_range("--device-batch-size", device_batch_size, 1, kMaxBatch);
   const std::int64_t tokens = device_batch_size * w.run.max_seq_len * w.run.world_size;
+  if (w.transformers) {
+    w.run.device_batch_size = device_batch_size;
+    w.run.total_batch_size = tokens * w.run.grad_accum_steps;
+    return w;
+  }
   if (w.run.total_batch_size % tokens != 0 || !samples_divide(w.run, device_batch_size)) return illegal_batch(w, device_batch_size);
   w.run.device_batch_size = device_batch_size;
   w.run.grad_accum_steps = w.run.total_batch_size / tokens;

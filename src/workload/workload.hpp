@@ -11,21 +11,11 @@
 #include "base/bytes.hpp"
 #include "base/dtype.hpp"
 #include "base/result.hpp"
+#include "workload/architecture.hpp"
+#include "workload/parameter.hpp"
+#include "workload/training.hpp"
 
 namespace dryfit {
-
-enum class ParamGroup { wte, value_embeds, lm_head, transformer_matrices, scalars };  // nanochat's own names
-std::string_view name_of(ParamGroup group);
-
-struct Parameter {
-  std::string name;                 // as in nanochat's state_dict: "transformer.h.3.attn.c_q.weight"
-  std::vector<std::int64_t> shape;
-  Dtype dtype = Dtype::fp32;
-  ParamGroup group = ParamGroup::scalars;
-  int layer = -1;                   // -1: not in a block
-  std::int64_t count() const;       // elements
-  Bytes bytes() const;              // count * size_of(dtype), not rounded
-};
 
 enum class Attention { automatic, fa3, flash, efficient, math };
 std::string_view name_of(Attention attention);
@@ -126,9 +116,19 @@ struct Assumption {
   std::string source;  // "nanochat default"
 };
 
+// A transformers model and how it is trained. What both kinds of workload have in common stands in Model and Run too (layers as depth, shapes,
+// parameters; batch, length, GPUs, accumulation): Run is what a search changes.
+struct TransformersRun {
+  Architecture architecture;
+  Training training;
+};
+// The training with batch, length, GPUs and accumulation of the Run.
+Training training_of(const TransformersRun& transformers, const Run& run);
+
 struct Workload {
   Model model;
   Run run;
+  std::optional<TransformersRun> transformers;  // none: nanochat
   std::vector<Assumption> assumptions;
   std::vector<std::string> warnings;
   // Flags that do not move memory but belong to the command (--run=..., --num-iterations=...), kept for round trips.
@@ -148,7 +148,8 @@ struct WorkloadFlags {
 // Errors: "missing_depth", "bad_value", "illegal_batch" (with the legal values in the hint), "unknown_version", ...
 Result<Workload> make_nanochat_workload(const WorkloadFlags& flags);
 
-// The same workload with another device batch: total batch held, accumulation recomputed.
+// The same workload with another device batch: total batch held, accumulation recomputed. A transformers run holds its accumulation
+// instead, as its arguments do, and the total follows.
 // Errors: "illegal_batch" when B*T*W does not divide the total.
 Result<Workload> with_device_batch(const Workload& workload, std::int64_t device_batch_size);
 
@@ -163,7 +164,7 @@ RolloutTokens rollout_tokens(const Run& run);
 const std::vector<NanochatVersion>& nanochat_versions();
 Result<NanochatVersion> find_nanochat_version(std::string_view text);
 
-// Device batches (powers of two up to 512, largest first) that divide the total: legal for this workload's T, W and total.
+// Device batches (powers of two up to 512, largest first) that divide the total: legal for this workload's T, W and total; all of them for transformers.
 std::vector<std::int64_t> legal_device_batches(const Workload& workload);
 
 }  // namespace dryfit

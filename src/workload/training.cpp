@@ -1,0 +1,58 @@
+// Words of transformers' arguments to the values of training.hpp, and back.
+#include <algorithm>
+#include <array>
+
+#include "base/text.hpp"
+#include "workload/transformers.hpp"
+
+namespace dryfit {
+
+namespace {
+
+template <class Value>
+struct Word { std::string_view text; Value value; };
+
+// The first word of a value is the one it is printed with.
+constexpr std::array kOptimizers = {
+    Word{"adamw_torch", OptimizerKind::adamw}, Word{"adamw_torch_fused", OptimizerKind::adamw_fused}, Word{"adamw_8bit", OptimizerKind::adamw_8bit}, Word{"adamw_bnb_8bit", OptimizerKind::adamw_8bit},
+    Word{"paged_adamw_8bit", OptimizerKind::paged_adamw_8bit}, Word{"paged_adamw_32bit", OptimizerKind::paged_adamw}, Word{"paged_adamw", OptimizerKind::paged_adamw}, Word{"adafactor", OptimizerKind::adafactor},
+    Word{"sgd", OptimizerKind::sgd}, Word{"sgd_momentum", OptimizerKind::sgd_momentum}, Word{"lion_32bit", OptimizerKind::lion}, Word{"lion_8bit", OptimizerKind::lion_8bit},
+    Word{"adamw_loop", OptimizerKind::adamw_loop}, Word{"adamw", OptimizerKind::adamw}, Word{"adamw_hf", OptimizerKind::adamw}, Word{"lion", OptimizerKind::lion}};
+
+constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sharding::ddp}, Word{"zero1", Sharding::zero1}, Word{"zero2", Sharding::zero2},
+                                   Word{"zero3", Sharding::zero3}, Word{"fsdp", Sharding::fsdp_full}, Word{"fsdp-grad-op", Sharding::fsdp_grad_op}};
+
+constexpr std::array kDtypes = {Word{"float32", Dtype::fp32}, Word{"fp32", Dtype::fp32}, Word{"bfloat16", Dtype::bf16}, Word{"bf16", Dtype::bf16}, Word{"float16", Dtype::fp16}, Word{"fp16", Dtype::fp16}, Word{"half", Dtype::fp16}};
+
+constexpr std::array kAttention = {Word{"eager", AttentionCode::eager}, Word{"sdpa", AttentionCode::sdpa}, Word{"flash_attention_2", AttentionCode::flash_attention_2}};
+
+template <class Words>
+auto value_of(const Words& words, std::string_view text, std::string_view where, std::string_view what) -> Result<decltype(words[0].value)> {
+  for (const auto& w : words) {
+    if (w.text == text) return w.value;
+  }
+  std::vector<std::string_view> known;
+  std::string all;
+  for (const auto& w : words) {
+    known.push_back(w.text);
+    all += (all.empty() ? "" : ", ") + std::string(w.text);
+  }
+  return fail("bad_value", std::string(where) + " " + std::string(text.substr(0, 40)) + " is no " + std::string(what) + " dryfit describes", did_you_mean(text, known, "described are: " + all), std::string(where));
+}
+
+template <class Words, class Value>
+std::string_view text_of(const Words& words, Value value) {
+  return std::ranges::find_if(words, [&](const auto& w) { return w.value == value; })->text;
+}
+
+}  // namespace
+
+std::string_view name_of(OptimizerKind kind) { return text_of(kOptimizers, kind); }
+std::string_view name_of(Sharding sharding) { return text_of(kShardings, sharding); }
+
+Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where) { return value_of(kOptimizers, text, where, "optimizer"); }
+Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where) { return value_of(kAttention, text, where, "attention"); }
+Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "sharding"); }
+Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { return value_of(kDtypes, text.starts_with("torch.") ? text.substr(6) : text, where, "dtype"); }
+
+}  // namespace dryfit

@@ -1,0 +1,63 @@
+// Training: how an Architecture is trained with transformers, as values. Nothing of its shapes (architecture.hpp), none of the machine.
+// Names and defaults are transformers.TrainingArguments' where it has them.
+// Symbols: B device batch, T sequence length, W GPUs.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.hpp"
+
+namespace dryfit {
+
+// TrainingArguments.optim; state a parameter: adamw 2 numbers in the parameter's dtype, 8-bit 2 bytes and scales, adafactor rows + columns.
+enum class OptimizerKind : std::uint8_t { adamw, adamw_fused, adamw_8bit, paged_adamw_8bit, paged_adamw, adafactor, sgd, sgd_momentum, lion, lion_8bit,
+  adamw_loop };  // foreach=False
+std::string_view name_of(OptimizerKind kind);  // as in --optim: "adamw_torch_fused"
+
+enum class MixedPrecision : std::uint8_t { none, bf16, fp16 };  // --bf16, --fp16: autocast around the forward pass
+enum class Recompute : std::uint8_t { none, full };             // --gradient_checkpointing: each block's input is kept, the rest computed again
+enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2 };  // attn_implementation
+enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp_full, fsdp_grad_op };  // over W GPUs
+std::string_view name_of(Sharding sharding);
+
+struct Lora {
+  std::int64_t rank = 8;
+  double dropout = 0;
+  std::vector<std::string> targets;     // names of Linear modules, "q_proj"; empty: peft's default for the family; "all-linear"
+  std::vector<std::string> saved_modules;  // modules_to_save: trained in full beside the adapters
+  bool bias = false;
+  bool quantized = false;               // QLoRA: the base weights of Linear modules in 4 bits (nf4, blocks of 64)
+  bool double_quantized = false;
+  bool upcast_rest = true;              // prepare_model_for_kbit_training: what is not in 4 bits becomes fp32
+  bool dora = false;
+};
+
+struct Training {
+  std::int64_t device_batch_size = 8;   // B, --per_device_train_batch_size
+  std::int64_t seq_len = 0;             // T, resolved
+  std::int64_t grad_accum_steps = 1;
+  std::int64_t world_size = 1;          // W
+  Dtype weights = Dtype::fp32;          // dtype the model is loaded in
+  MixedPrecision mixed = MixedPrecision::none;
+  AttentionCode attention = AttentionCode::sdpa;
+  bool compile = false;                 // --torch_compile
+  OptimizerKind optimizer = OptimizerKind::adamw_fused;
+  std::optional<Dtype> master_weights;  // DeepSpeed, Megatron: a copy of the weights beside 16-bit ones
+  Recompute recompute = Recompute::none;
+  bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
+  bool use_cache = false;               // a key-value cache is filled while training (config.json's use_cache, unless checkpointing)
+  bool padded = false;                  // rows of a batch are filled up, so that SDPA gets a mask [B, 1, T, T] instead of is_causal
+  bool holds_outputs = false;           // a loop of one's own that names the model's outputs: logits live until the next forward pass is done; Trainer drops them
+  Sharding sharding = Sharding::none;
+  bool offload_optimizer = false, offload_parameters = false;  // to the host
+  std::optional<Lora> lora;
+  double max_grad_norm = 1.0;           // 0: no clipping
+  bool dropout = true;                  // the model is in training mode
+  std::string torch = "2.9.1";
+};
+
+}  // namespace dryfit

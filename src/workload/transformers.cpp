@@ -1,0 +1,230 @@
+// See transformers.hpp. Source: transformers 5.24 training_args.py; DeepSpeed 0.18 runtime/config.py and zero/config.py; accelerate 1.12 utils/dataclasses.py.
+#include "workload/transformers.hpp"
+
+#include <algorithm>
+
+#include "base/text.hpp"
+
+namespace dryfit {
+
+namespace {
+
+constexpr std::int64_t kMostBatch = 1 << 20, kMostLength = 1 << 22, kMostGpus = 65536;
+constexpr std::int64_t kUsualLength = 2048;
+constexpr std::string_view kDefault = "transformers' default";
+
+std::unexpected<Error> out_of_range(std::string_view flag, std::int64_t value, std::int64_t high) {
+  return fail("bad_value", std::string(flag) + " " + std::to_string(value) + " is out of range", "use a value from 1 to " + std::to_string(high), std::string(flag));
+}
+
+struct Draft {
+  TrainingPlan plan;
+
+  void assume(std::string key, std::string value, std::string_view source) { plan.assumptions.push_back({std::move(key), std::move(value), std::string(source)}); }
+  Result<std::int64_t> whole(const std::optional<std::int64_t>& given, std::string_view flag, std::string key, std::int64_t fallback, std::int64_t high, std::string_view source) {
+    if (given && (*given < 1 || *given > high)) return out_of_range(flag, *given, high);
+    if (!given) assume(std::move(key), std::to_string(fallback), source);
+    return given.value_or(fallback);
+  }
+};
+
+// DeepSpeed converts the model to its 16-bit type and keeps fp32 masters; autocast keeps the weights as loaded.
+void set_precision(Draft& d, const HfModel& model, const TransformersFlags& f) {
+  Training& t = d.plan.training;
+  t.mixed = f.mixed.value_or(MixedPrecision::none);
+  t.weights = f.weights ? *f.weights : model.architecture.dtype.value_or(Dtype::fp32);
+  if (!f.weights) d.assume("dtype", std::string(name_of(t.weights)), model.architecture.dtype ? "of the model's config.json; transformers 4 loads in fp32 unless told" : kDefault);
+  if (!f.deepspeed || t.mixed == MixedPrecision::none) return;
+  t.weights = t.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
+  t.mixed = MixedPrecision::none;
+  t.master_weights = Dtype::fp32;
+}
+
+// "auto" or nothing leaves a value to the Trainer's arguments.
+bool left_open(Fields& f, std::string_view key) {
+  const Document* v = f.find(key);
+  return v == nullptr || (v->kind == Document::Kind::text && v->text == "auto");
+}
+
+void merge(const Fields& f, std::vector<std::string>& unused) {
+  for (std::string& key : f.unused()) unused.push_back(std::move(key));
+}
+
+bool on_host(Fields& zero, std::string_view key, std::string_view where, const std::string& prefix, std::vector<std::string>& unused) {
+  const Document* offload = zero.map(key);
+  if (offload == nullptr) return false;
+  Fields f(*offload, std::string(where), prefix + std::string(key) + ".");
+  const std::string device = f.text("device").value_or("none");
+  for (const char* tuning : {"pin_memory", "buffer_count", "buffer_size", "max_in_cpu", "fast_init", "ratio", "nvme_path", "pipeline_read", "pipeline_write"}) f.used(tuning);
+  merge(f, unused);
+  return device != "none";
+}
+
+}  // namespace
+
+Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags& f) {
+  Draft d;
+  Training& t = d.plan.training;
+  const Architecture& a = model.architecture;
+  const auto B = d.whole(f.device_batch_size, "--device-batch-size", "device_batch_size", 8, kMostBatch, kDefault);
+  if (!B) return std::unexpected(B.error());
+  const auto T = d.whole(f.max_seq_len, "--max-seq-len", "max_seq_len", std::min(a.max_positions, kUsualLength), kMostLength, a.max_positions < kUsualLength ? "all positions the model has" : "a usual length; the model has " + std::to_string(a.max_positions) + " positions");
+  if (!T) return std::unexpected(T.error());
+  if (a.position == Position::learned && *T > a.max_positions) {
+    return fail("bad_value", "--max-seq-len " + std::to_string(*T) + " is more than the " + std::to_string(a.max_positions) + " positions the model has learned", "use at most " + std::to_string(a.max_positions), "--max-seq-len");
+  }
+  const auto W = d.whole(f.gpus, "--gpus", "gpus", 1, kMostGpus, "one GPU");
+  if (!W) return std::unexpected(W.error());
+  if (f.grad_accum_steps && (*f.grad_accum_steps < 1 || *f.grad_accum_steps > kMostBatch)) return out_of_range("--gradient-accumulation-steps", *f.grad_accum_steps, kMostBatch);
+  t.device_batch_size = *B, t.seq_len = *T, t.world_size = *W, t.grad_accum_steps = f.grad_accum_steps.value_or(1);
+  set_precision(d, model, f);
+  const bool no_sdpa = a.family == Family::gemma2;  // its soft-cap is not in SDPA: transformers refuses it and takes eager attention
+  if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
+  t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
+  t.compile = f.compile.value_or(false);
+  t.optimizer = f.optimizer.value_or(OptimizerKind::adamw_fused);
+  if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), kDefault);
+  t.recompute = f.recompute.value_or(Recompute::none);
+  t.reentrant = f.reentrant.value_or(false);
+  t.sharding = f.sharding.value_or(t.world_size > 1 ? Sharding::ddp : Sharding::none);
+  if (!f.sharding && t.world_size > 1) d.assume("shard", "ddp", "torch.distributed without FSDP or ZeRO");
+  t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
+  t.max_grad_norm = f.max_grad_norm.value_or(1.0);
+  if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
+  t.lora = f.lora;
+  if (t.lora && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
+  return std::move(d.plan);
+}
+
+Training training_of(const TransformersRun& transformers, const Run& run) {
+  Training t = transformers.training;
+  t.device_batch_size = run.device_batch_size, t.seq_len = run.max_seq_len;
+  t.world_size = run.world_size, t.grad_accum_steps = run.grad_accum_steps;
+  return t;
+}
+
+Result<Workload> make_transformers_workload(const HfModel& model, const TransformersFlags& flags) {
+  const auto plan = make_training(model, flags);
+  if (!plan) return std::unexpected(plan.error());
+  const Architecture& a = model.architecture;
+  const Training& t = plan->training;
+  if (t.master_weights || t.offload_optimizer || t.offload_parameters) {
+    return fail("unsupported_training", t.master_weights ? "DeepSpeed's own engine (16-bit weights beside fp32 masters, flattened groups) is not laid out yet" : "keeping states on the host is not laid out yet", "leave it out; the rest of the run is", "");
+  }
+  Workload w;
+  w.transformers = TransformersRun{a, t};
+  Model& m = w.model;
+  m.version = NanochatVersion();
+  m.depth = a.layers, m.width = a.width, m.heads = a.heads, m.kv_heads = a.kv_heads, m.head_dim = a.head_dim, m.ffn = a.ffn;
+  m.vocab = m.padded_vocab = a.vocab;
+  for (std::int64_t window : a.windows) m.windows.push_back(window == 0 ? t.seq_len : std::min(window, t.seq_len));
+  m.parameters = parameters_of(a);
+  for (Parameter& p : m.parameters) p.dtype = t.weights;
+  Run& run = w.run;
+  run.device_batch_size = t.device_batch_size, run.max_seq_len = t.seq_len, run.world_size = t.world_size, run.grad_accum_steps = t.grad_accum_steps;
+  run.total_batch_size = t.device_batch_size * t.seq_len * t.world_size * t.grad_accum_steps;
+  run.compute = t.mixed == MixedPrecision::bf16 ? Dtype::bf16 : t.mixed == MixedPrecision::fp16 ? Dtype::fp16 : t.weights;
+  run.compile = t.compile;
+  run.torch = t.torch;
+  run.core_metric_every = -1;
+  w.assumptions = model.assumptions;
+  w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
+  w.warnings = a.notes;
+  if (!model.unused.empty()) {
+    std::string keys;
+    for (std::size_t i = 0; i < model.unused.size() && i < 10; ++i) keys += (i == 0 ? "" : ", ") + model.unused[i].substr(0, 60);
+    w.warnings.push_back("fields of config.json that are not read: " + keys + (model.unused.size() > 10 ? ", ..." : ""));
+  }
+  return w;
+}
+
+Result<void> apply_deepspeed(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused) {
+  flags.deepspeed = true;
+  Fields f(config, std::string(where));
+  // never moves memory on the GPU while training
+  for (const char* key : {"steps_per_print", "wall_clock_breakdown", "scheduler", "tensorboard", "wandb", "csv_monitor", "dump_state", "zero_allow_untested_optimizer", "train_batch_size"}) f.used(key);
+  if (!left_open(f, "train_micro_batch_size_per_gpu")) flags.device_batch_size = f.whole("train_micro_batch_size_per_gpu", 1, kMostBatch);
+  if (!left_open(f, "gradient_accumulation_steps")) flags.grad_accum_steps = f.whole("gradient_accumulation_steps", 1, kMostBatch);
+  if (!left_open(f, "gradient_clipping")) flags.max_grad_norm = f.real("gradient_clipping", 0, 1e9);
+  for (const auto& [key, kind] : {std::pair{"bf16", MixedPrecision::bf16}, std::pair{"fp16", MixedPrecision::fp16}}) {
+    const Document* section = f.map(key);
+    if (section == nullptr) continue;
+    Fields g(*section, std::string(where), std::string(key) + ".");
+    if (!left_open(g, "enabled") && g.yes("enabled").value_or(false)) flags.mixed = kind;
+    for (const char* k : {"loss_scale", "loss_scale_window", "initial_scale_power", "hysteresis", "min_loss_scale", "consecutive_hysteresis"}) g.used(k);
+    merge(g, unused);
+    if (g.error()) return std::unexpected(*g.error());
+  }
+  if (const Document* optimizer = f.map("optimizer")) {
+    Fields g(*optimizer, std::string(where), "optimizer.");
+    g.used("params");
+    const auto type = g.text("type");
+    if (type && *type != "auto" && !flags.optimizer) {
+      const auto kind = optimizer_of(to_lower(*type) == "adam" ? "adamw" : to_lower(*type), std::string(where) + ": optimizer.type");
+      if (!kind) return std::unexpected(kind.error());
+      flags.optimizer = *kind;
+    }
+    if (g.error()) return std::unexpected(*g.error());
+  }
+  if (const Document* zero = f.map("zero_optimization")) {
+    Fields g(*zero, std::string(where), "zero_optimization.");
+    constexpr Sharding kStages[] = {Sharding::ddp, Sharding::zero1, Sharding::zero2, Sharding::zero3};
+    flags.sharding = kStages[g.whole("stage", 0, 3).value_or(0)];
+    flags.offload_optimizer = on_host(g, "offload_optimizer", where, "zero_optimization.", unused);
+    flags.offload_parameters = on_host(g, "offload_param", where, "zero_optimization.", unused);
+    for (const char* k : {"stage3_gather_16bit_weights_on_model_save", "ignore_unused_parameters", "round_robin_gradients"}) g.used(k);
+    merge(g, unused);
+    if (g.error()) return std::unexpected(*g.error());
+  } else {
+    flags.sharding = Sharding::ddp;
+  }
+  merge(f, unused);
+  if (f.error()) return std::unexpected(*f.error());
+  return {};
+}
+
+Result<void> apply_accelerate(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused) {
+  Fields f(config, std::string(where));
+  for (const char* key : {"compute_environment", "debug", "machine_rank", "main_training_function", "num_machines", "rdzv_backend", "same_network", "tpu_env", "tpu_use_cluster", "tpu_use_sudo", "use_cpu", "main_process_ip", "main_process_port", "main_process_port", "gpu_ids", "enable_cpu_affinity"}) f.used(key);
+  if (const auto n = f.whole("num_processes", 1, kMostGpus)) flags.gpus = n;
+  if (const Document* v = f.find("mixed_precision"); v != nullptr && v->kind == Document::Kind::text && v->text != "no") {
+    if (v->text != "bf16" && v->text != "fp16") return fail("bad_config", "mixed_precision is " + shown(*v) + ", which dryfit does not describe", "no, bf16 and fp16 are described", std::string(where) + ": mixed_precision");
+    flags.mixed = v->text == "bf16" ? MixedPrecision::bf16 : MixedPrecision::fp16;
+  }
+  const std::string kind = f.text("distributed_type").value_or("NO");
+  if (kind != "NO" && kind != "MULTI_GPU" && kind != "FSDP" && kind != "DEEPSPEED") {
+    return fail("bad_config", "distributed_type is \"" + kind.substr(0, 40) + "\", which dryfit does not describe", "NO, MULTI_GPU, FSDP and DEEPSPEED are described", std::string(where) + ": distributed_type");
+  }
+  if (kind == "MULTI_GPU") flags.sharding = Sharding::ddp;
+  if (const Document* fsdp = f.map("fsdp_config"); fsdp != nullptr && kind == "FSDP") {
+    Fields g(*fsdp, std::string(where), "fsdp_config.");
+    const Document* strategy = g.find("fsdp_sharding_strategy");
+    const std::string name = strategy == nullptr ? "FULL_SHARD" : strategy->kind == Document::Kind::whole ? (strategy->whole == 2 ? "SHARD_GRAD_OP" : strategy->whole == 1 ? "FULL_SHARD" : std::to_string(strategy->whole)) : strategy->text;
+    const bool again = g.yes("fsdp_reshard_after_forward").value_or(true);
+    if (name != "FULL_SHARD" && name != "SHARD_GRAD_OP") return fail("bad_config", "fsdp_sharding_strategy is " + name.substr(0, 40) + ", which dryfit does not describe", "FULL_SHARD and SHARD_GRAD_OP are described", std::string(where) + ": fsdp_config.fsdp_sharding_strategy");
+    flags.sharding = name == "FULL_SHARD" && again ? Sharding::fsdp_full : Sharding::fsdp_grad_op;
+    flags.offload_parameters = flags.offload_optimizer = g.yes("fsdp_offload_params").value_or(false);
+    if (g.yes("fsdp_activation_checkpointing").value_or(false)) flags.recompute = Recompute::full;
+    for (const char* k : {"fsdp_version", "fsdp_state_dict_type", "fsdp_cpu_ram_efficient_loading", "fsdp_sync_module_states"}) g.used(k);
+    merge(g, unused);
+    if (g.error()) return std::unexpected(*g.error());
+  }
+  if (const Document* section = f.map("deepspeed_config"); section != nullptr && kind == "DEEPSPEED") {
+    flags.deepspeed = true;
+    Fields g(*section, std::string(where), "deepspeed_config.");
+    constexpr Sharding kStages[] = {Sharding::ddp, Sharding::zero1, Sharding::zero2, Sharding::zero3};
+    flags.sharding = kStages[g.whole("zero_stage", 0, 3).value_or(2)];
+    flags.offload_optimizer = g.text("offload_optimizer_device").value_or("none") != "none";
+    flags.offload_parameters = g.text("offload_param_device").value_or("none") != "none";
+    if (const auto n = g.whole("gradient_accumulation_steps", 1, kMostBatch)) flags.grad_accum_steps = n;
+    if (const auto x = g.real("gradient_clipping", 0, 1e9)) flags.max_grad_norm = x;
+    for (const char* k : {"zero3_init_flag", "zero3_save_16bit_model", "deepspeed_multinode_launcher"}) g.used(k);
+    merge(g, unused);
+    if (g.error()) return std::unexpected(*g.error());
+  }
+  merge(f, unused);
+  if (f.error()) return std::unexpected(*f.error());
+  return {};
+}
+
+}  // namespace dryfit

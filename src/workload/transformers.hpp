@@ -1,0 +1,51 @@
+// A transformers training run from what the user gave: flags of dryfit, or a pasted command of the Trainer, with their configuration files.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/document.hpp"
+#include "workload/hf_config.hpp"
+#include "workload/training.hpp"
+
+namespace dryfit {
+
+// Empty: not given. Values as they were written are resolved by make_training.
+struct TransformersFlags {
+  std::optional<std::string> model;     // name of a shipped model, repository, or a folder or file
+  std::optional<std::int64_t> device_batch_size, grad_accum_steps, max_seq_len, gpus;
+  std::optional<Dtype> weights;         // dtype the model is loaded in
+  std::optional<MixedPrecision> mixed;
+  std::optional<AttentionCode> attention;
+  std::optional<OptimizerKind> optimizer;
+  std::optional<Recompute> recompute;
+  std::optional<bool> reentrant, compile;
+  std::optional<Sharding> sharding;
+  std::optional<bool> offload_optimizer, offload_parameters;
+  bool deepspeed = false;               // the engine of DeepSpeed: 16-bit weights with fp32 masters instead of autocast
+  std::optional<double> max_grad_norm;
+  std::optional<Lora> lora;
+};
+
+Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where);  // --optim's words
+Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where);      // "bfloat16", "bf16", "torch.float32", ...
+Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp"
+Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where);
+
+struct TrainingPlan { Training training; std::vector<Assumption> assumptions; };
+
+// Flags over TrainingArguments' defaults (transformers 5). Errors: "bad_value" with the flag and its range.
+Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags& flags);
+
+// The whole workload: make_training, and what a search and a report need of it.
+Result<Workload> make_transformers_workload(const HfModel& model, const TransformersFlags& flags);
+
+// A DeepSpeed configuration over flags: ZeRO stage, offloading, precision, micro-batch, accumulation, clipping, optimizer. "auto" leaves what the flags
+// say. Fields that move memory and are not modelled, and those that are not read, are named in `unused`. where: names the file.
+Result<void> apply_deepspeed(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused);
+
+// An accelerate configuration (config.yaml): processes, precision, FSDP or DeepSpeed and its fields.
+Result<void> apply_accelerate(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused);
+
+}  // namespace dryfit

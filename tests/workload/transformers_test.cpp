@@ -1,0 +1,115 @@
+// Trainings from flags and configuration files: transformers' defaults, DeepSpeed's and accelerate's words, wrong values.
+#include <gtest/gtest.h>
+
+#include "workload/probe_document.hpp"
+#include "workload/probe_presets.hpp"
+#include "workload/transformers.hpp"
+
+namespace dryfit {
+namespace {
+
+const HfModel& preset(const char* name) { return find_preset(name)->preset->model; }
+
+TEST(Transformers, defaultsAreTheTrainersAndListed) {
+  const auto plan = make_training(preset("llama-3.1-8b"), {});
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->training.device_batch_size, 8);
+  EXPECT_EQ(plan->training.seq_len, 2048);
+  EXPECT_EQ(plan->training.weights, Dtype::bf16);
+  EXPECT_EQ(plan->training.optimizer, OptimizerKind::adamw_fused);
+  EXPECT_EQ(plan->training.sharding, Sharding::none);
+  EXPECT_GE(plan->assumptions.size(), 4U);
+  EXPECT_EQ(make_training(preset("gpt2"), {})->training.seq_len, 1024);
+  EXPECT_EQ(make_training(preset("gpt2"), {})->training.weights, Dtype::fp32);
+  EXPECT_EQ(make_training(preset("gemma-2-9b"), {})->training.attention, AttentionCode::eager);
+}
+
+TEST(Transformers, wrongValuesNameTheFlag) {
+  TransformersFlags f;
+  f.device_batch_size = 0;
+  EXPECT_EQ(make_training(preset("gpt2"), f).error().where, "--device-batch-size");
+  f = {};
+  f.max_seq_len = 2048;
+  EXPECT_NE(make_training(preset("gpt2"), f).error().message.find("1024 positions"), std::string::npos);
+  f = {};
+  f.attention = AttentionCode::sdpa;
+  EXPECT_EQ(make_training(preset("gemma-2-9b"), f).error().where, "--attention");
+  EXPECT_EQ(optimizer_of("adamw_torch_fuse", "--optim").error().hint, "did you mean 'adamw_torch_fused'?");
+  EXPECT_NE(optimizer_of("galore_adamw", "--optim").error().hint.find("adafactor"), std::string::npos);
+}
+
+TEST(Transformers, everyWordIsReadBack) {
+  for (int i = 0; i <= static_cast<int>(OptimizerKind::adamw_loop); ++i) {
+    const auto kind = static_cast<OptimizerKind>(i);
+    EXPECT_EQ(*optimizer_of(name_of(kind), ""), kind);
+  }
+  for (int i = 0; i <= static_cast<int>(Sharding::fsdp_grad_op); ++i) {
+    const auto kind = static_cast<Sharding>(i);
+    EXPECT_EQ(*sharding_of(name_of(kind), ""), kind);
+  }
+}
+
+TransformersFlags deepspeed(std::string_view json, std::vector<std::string>* unused = nullptr) {
+  TransformersFlags f;
+  std::vector<std::string> left;
+  const auto ok = apply_deepspeed(*document_from_json(json, "ds.json"), "ds.json", f, left);
+  EXPECT_TRUE(ok) << ok.error().message;
+  if (unused != nullptr) *unused = left;
+  return f;
+}
+
+TEST(Transformers, deepspeedSetsStagePrecisionAndBatch) {
+  std::vector<std::string> unused;
+  TransformersFlags f = deepspeed(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "pin_memory": true}, "reduce_bucket_size": 5e8},
+                                      "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": "auto", "gradient_clipping": 0.5, "activation_checkpointing": {"partition_activations": true}})", &unused);
+  EXPECT_EQ(f.sharding, Sharding::zero3);
+  EXPECT_EQ(f.device_batch_size, 4);
+  EXPECT_FALSE(f.grad_accum_steps);
+  EXPECT_EQ(f.offload_optimizer, true);
+  EXPECT_EQ(f.offload_parameters, false);
+  EXPECT_EQ(unused, (std::vector<std::string>{"zero_optimization.reduce_bucket_size", "activation_checkpointing"}));
+  const auto plan = make_training(preset("llama-3.1-8b"), f);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->training.weights, Dtype::bf16);
+  EXPECT_EQ(plan->training.master_weights, Dtype::fp32);
+  EXPECT_EQ(plan->training.mixed, MixedPrecision::none);
+}
+
+TEST(Transformers, deepspeedLeavesAutoToTheArguments) {
+  TransformersFlags f = deepspeed(R"({"bf16": {"enabled": "auto"}, "fp16": {"enabled": false}, "optimizer": {"type": "AdamW", "params": {"lr": "auto"}}})");
+  EXPECT_FALSE(f.mixed);
+  EXPECT_EQ(f.optimizer, OptimizerKind::adamw);
+  EXPECT_EQ(f.sharding, Sharding::ddp);
+}
+
+TEST(Transformers, configurationFilesWithFaultsSayWhere) {
+  TransformersFlags f;
+  std::vector<std::string> unused;
+  const auto fault = [&](auto apply, std::string_view json) {
+    const auto ok = apply(*document_from_json(json, "c.json"), "c.json", f, unused);
+    return ok ? std::string("none") : ok.error().where;
+  };
+  EXPECT_EQ(fault(apply_deepspeed, R"({"zero_optimization": {"stage": 7}})"), "c.json: zero_optimization.stage");
+  EXPECT_EQ(fault(apply_deepspeed, R"({"bf16": {"enabled": 1}})"), "c.json: bf16.enabled");
+  EXPECT_EQ(fault(apply_deepspeed, R"({"optimizer": {"type": "OneBitAdam"}})"), "c.json: optimizer.type");
+  EXPECT_EQ(fault(apply_deepspeed, "[]"), "c.json");
+  EXPECT_EQ(fault(apply_accelerate, R"({"distributed_type": "MEGATRON_LM"})"), "c.json: distributed_type");
+  EXPECT_EQ(fault(apply_accelerate, R"({"mixed_precision": "fp8"})"), "c.json: mixed_precision");
+  EXPECT_EQ(fault(apply_accelerate, R"({"distributed_type": "FSDP", "fsdp_config": {"fsdp_sharding_strategy": "HYBRID_SHARD"}})"), "c.json: fsdp_config.fsdp_sharding_strategy");
+}
+
+TEST(Transformers, accelerateSetsProcessesPrecisionAndSharding) {
+  TransformersFlags f;
+  std::vector<std::string> unused;
+  const auto ok = apply_accelerate(*document_from_json(R"({"compute_environment": "LOCAL_MACHINE", "distributed_type": "FSDP", "mixed_precision": "bf16", "num_processes": 8,
+    "fsdp_config": {"fsdp_version": 2, "fsdp_reshard_after_forward": true, "fsdp_offload_params": false, "fsdp_activation_checkpointing": true, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}})", "a.json"), "a.json", f, unused);
+  ASSERT_TRUE(ok);
+  EXPECT_EQ(f.gpus, 8);
+  EXPECT_EQ(f.mixed, MixedPrecision::bf16);
+  EXPECT_EQ(f.sharding, Sharding::fsdp_full);
+  EXPECT_EQ(f.recompute, Recompute::full);
+  EXPECT_EQ(unused, std::vector<std::string>{"fsdp_config.fsdp_auto_wrap_policy"});
+}
+
+}  // namespace
+}  // namespace dryfit
