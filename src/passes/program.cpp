@@ -7,6 +7,7 @@
 #include "graph/nanochat.hpp"
 #include "passes/evaluation.hpp"
 #include "passes/program_layout.hpp"
+#include "passes/training_program.hpp"
 
 namespace dryfit {
 
@@ -101,6 +102,7 @@ const Segment& Program::segment_of(std::int32_t event) const {
 
 Attention resolve_attention(const Workload& workload, const Target& target) {
   const Run& run = workload.run;
+  if (workload.transformers) return resolve_attention(workload.transformers->architecture, training_of(*workload.transformers, run), target);
   if (run.attention != Attention::automatic) return run.attention;
   if (workload.model.version.flash_attention3 && target.compute_major == 9 && run.compute == Dtype::bf16) return Attention::fa3;
   const bool half = run.compute != Dtype::fp32;
@@ -110,7 +112,13 @@ Attention resolve_attention(const Workload& workload, const Target& target) {
 
 Program build_program(const Workload& workload, const Target& target, bool accumulate) { return ProgramLayout(workload, target, accumulate).build(); }
 
+Result<Program> program_for(const Workload& workload, const Target& target, bool accumulate) {
+  if (workload.transformers) return build_program(workload.transformers->architecture, training_of(*workload.transformers, workload.run), target);
+  return build_program(workload, target, accumulate);
+}
+
 StaticBytes static_bytes(const Workload& workload) {
+  if (workload.transformers) return static_bytes(workload.transformers->architecture, training_of(*workload.transformers, workload.run));
   StaticBytes total;
   for (const Parameter& p : workload.model.parameters) total.weights += p.bytes();
   total.gradients = total.weights;

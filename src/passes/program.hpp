@@ -65,8 +65,11 @@ struct Target {
 // automatic -> what nanochat of this version picks on this GPU: FlashAttention 3 on Hopper in bf16, else SDPA's choice.
 Attention resolve_attention(const Workload& workload, const Target& target);
 
-// accumulate: whether to lay out two micro-steps per step (true when the workload accumulates gradients).
+// nanochat's. accumulate: whether to lay out two micro-steps per step (true when the workload accumulates gradients).
 Program build_program(const Workload& workload, const Target& target, bool accumulate);
+
+// Of either kind of workload. Errors: "unsupported_training", for transformers.
+Result<Program> program_for(const Workload& workload, const Target& target, bool accumulate);
 
 // Tensors that live through the run, in bytes as stored: weights; gradients; this GPU's optimizer state.
 struct StaticBytes { Bytes weights, gradients, optimizer; };

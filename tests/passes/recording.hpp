@@ -62,12 +62,8 @@ inline void unfold(const nlohmann::json& folded, std::size_t from, std::vector<s
   }
 }
 
-inline Recording read_recording(const nlohmann::json& j) {
-  Recording r;
-  r.name = j["name"], r.kind = j["kind"], r.nanochat = j["nanochat"], r.attention = j["attention"], r.window_pattern = j["window_pattern"];
-  r.depth = j["depth"], r.batch = j["device_batch_size"], r.length = j["max_seq_len"], r.vocab = j["vocab_size"];
-  r.gpus = j["gpus"], r.accumulation = j["grad_accum_steps"], r.fp8 = j["fp8"];
-  r.new_tokens = j.value("new_tokens", std::int64_t{0});
+inline std::vector<Part> read_parts(const nlohmann::json& j) {
+  std::vector<Part> parts;
   std::int64_t live = 0;
   for (const auto& segment : j["segments"]) {
     Part part{segment["name"], {}, live, live, live};
@@ -83,8 +79,18 @@ inline Recording read_recording(const nlohmann::json& j) {
       part.changes.push_back(std::move(c));
     }
     part.end = live;
-    r.parts.push_back(std::move(part));
+    parts.push_back(std::move(part));
   }
+  return parts;
+}
+
+inline Recording read_recording(const nlohmann::json& j) {
+  Recording r;
+  r.name = j["name"], r.kind = j["kind"], r.nanochat = j["nanochat"], r.attention = j["attention"], r.window_pattern = j["window_pattern"];
+  r.depth = j["depth"], r.batch = j["device_batch_size"], r.length = j["max_seq_len"], r.vocab = j["vocab_size"];
+  r.gpus = j["gpus"], r.accumulation = j["grad_accum_steps"], r.fp8 = j["fp8"];
+  r.new_tokens = j.value("new_tokens", std::int64_t{0});
+  r.parts = read_parts(j);
   return r;
 }
 

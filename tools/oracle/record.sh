@@ -1,23 +1,25 @@
 #!/bin/sh
 # Records PyTorch's own memory behaviour of nanochat, without a GPU, and rewrites tests/golden/oracle/{recordings,unseen}.jsonl.
 #   tools/oracle/record.sh --nanochat PATH_OR_URL [--python PYTHON] [--only TEXT] [--work DIR]
+#   tools/oracle/record.sh --transformers [...]   Hugging Face models instead: tests/golden/oracle/transformers*.jsonl, a quarter of an hour
 # Needs git, a C compiler and Python 3.11 or newer with venv; 8 GB of disk for torch and its CUDA libraries, 4 GB of memory, about an hour
 # on one core for everything. --python takes an interpreter that has requirements.txt already. Work in build/oracle is kept and resumed.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-nanochat='' python='' only='' work="$root/build/oracle"
+nanochat='' transformers='' python='' only='' work="$root/build/oracle"
 while [ $# -gt 0 ]; do
   case "$1" in
     --nanochat) nanochat=$2; shift 2 ;;
+    --transformers) transformers=yes; shift ;;
     --python) python=$2; shift 2 ;;
     --only) only=$2; shift 2 ;;
     --work) work=$2; shift 2 ;;
     *) echo "record.sh: unknown argument '$1'; see the head of this file" >&2; exit 2 ;;
   esac
 done
-if [ -z "$nanochat" ]; then
+if [ -z "$nanochat$transformers" ]; then
   echo "record.sh: --nanochat is missing: a clone of nanochat or its URL, such as https://github.com/karpathy/nanochat" >&2
   exit 2
 fi
@@ -31,6 +33,11 @@ fi
 
 cc -shared -fPIC -O1 -o "$work/lib/cuda_runtime.so" "$here/shim/cuda_runtime.c"
 cc -shared -fPIC -O1 -o "$work/lib/libcuda.so.1" "$here/shim/cuda_driver.c"
+
+if [ -n "$transformers" ]; then
+  HF_HUB_OFFLINE=1 LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \
+    exec "$python" "$here/record_transformers.py" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only"
+fi
 
 # nanochat's trees, by commit; they stay under build/ and are never part of this project
 git_dir="$work/nanochat.git"

@@ -1,0 +1,231 @@
+// Reference counts of the eager engine: values, storages, autograd nodes, and the events that follow from them. See eager.hpp.
+#include "passes/eager.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace dryfit::eager {
+
+Tensor::Tensor(const Tensor& o) : tape_(o.tape_), id_(o.id_) {
+  if (tape_ != nullptr) tape_->keep(id_);
+}
+Tensor::~Tensor() {
+  if (tape_ != nullptr) tape_->drop(id_);
+}
+Dims Tensor::dims() const { return tape_->value(*this).dims; }
+Dtype Tensor::dtype() const { return tape_->value(*this).dtype; }
+bool Tensor::requires_grad() const { return tape_->value(*this).requires_grad; }
+
+Tape::Tape(std::int64_t device_batch, TapeOptions options) : options_(options) { p_.device_batch = device_batch; }
+
+// Handles inside the tape go before what they point to.
+Tape::~Tape() {
+  casts_.clear();
+  hooks_.clear();
+  blocks_.clear();
+  for (Leaf& leaf : leaves_) leaf.grad.reset(), leaf.call = nullptr;
+  for (Node& n : nodes_) n.grad.clear();
+}
+
+Program Tape::take() { return std::move(p_); }
+
+void Tape::segment(const char* phase, const char* part, int micro_step, Provenance provenance) {
+  p_.segments.push_back({static_cast<std::int32_t>(p_.events.size()), phase, part, micro_step, provenance});
+}
+
+void Tape::leave_autocast() {
+  autocast_.reset();
+  std::vector<Cast> gone = std::move(casts_);
+  casts_.clear();
+}
+
+std::int32_t Tape::new_value(Value v) {
+  v.refs = 1;
+  if (v.storage >= 0) keep_storage(v.storage);
+  if (v.node >= 0) ++node(v.node).refs;
+  if (free_values_.empty()) {
+    values_.push_back(v);
+    return static_cast<std::int32_t>(values_.size()) - 1;
+  }
+  const std::int32_t id = free_values_.back();
+  free_values_.pop_back();
+  values_[static_cast<std::size_t>(id)] = v;
+  return id;
+}
+
+void Tape::drop(std::int32_t id) {
+  Value& v = values_[static_cast<std::size_t>(id)];
+  if (--v.refs > 0) return;
+  const std::int32_t storage = v.storage, grad_fn = v.node;
+  free_values_.push_back(id);
+  if (storage >= 0) drop_storage(storage);
+  if (grad_fn >= 0) drop_node(grad_fn);
+}
+
+void Tape::drop_storage(std::int32_t s) {
+  if (--storage_refs_[static_cast<std::size_t>(s)] > 0) return;
+  p_.events.push_back({Event::Kind::free, s, last_op_ < 0 ? s : last_op_});
+}
+
+// A node that nothing reaches any more lets its saved tensors and its edges go, and so on down.
+void Tape::drop_node(std::int32_t first) {
+  std::vector<std::int32_t> stack{first};
+  while (!stack.empty()) {
+    const std::int32_t n = stack.back();
+    stack.pop_back();
+    if (--node(n).refs > 0) continue;
+    release_saved(n);
+    for (const Input& in : node(n).inputs) {
+      if (in.edge.node >= 0) stack.push_back(in.edge.node);
+    }
+    node(n).inputs.clear();
+    node(n).grad.clear();
+    if (node(n).rule == Rule::accumulate) leaves_[static_cast<std::size_t>(node(n).call)].node = -1;
+    free_nodes_.push_back(n);
+  }
+}
+
+void Tape::release_saved(std::int32_t n) {
+  for (const Saved& s : node(n).saved) drop_storage(s.storage);
+  node(n).saved.clear();
+}
+
+Tensor Tape::empty(const char* role, Dims d, Dtype dtype) {
+  TensorInfo t;
+  t.role = role;
+  t.layer = layer_;
+  t.dtype = dtype;
+  t.category = category_;
+  t.batched = d.batched;
+  t.shape = shown(d);
+  t.bytes = d.numel() * size_of(dtype);
+  p_.tensors.push_back(t);
+  storage_refs_.push_back(0);
+  const auto s = static_cast<std::int32_t>(p_.tensors.size()) - 1;
+  p_.events.push_back({Event::Kind::alloc, s, s});
+  last_op_ = s;
+  return wrap({d, s, 0, -1, 0, -1, dtype, false});
+}
+
+Tensor Tape::parameter(const char* role, Dims d, Dtype dtype, bool requires_grad) {
+  Tensor t = empty(role, d, dtype);
+  if (requires_grad) {
+    value(t).requires_grad = true;
+    value(t).leaf = static_cast<std::int32_t>(leaves_.size());
+    leaves_.emplace_back().storage = value(t).storage;
+  }
+  return t;
+}
+
+Tensor Tape::gradient(const Tensor& parameter) const {
+  const std::int32_t leaf = value(parameter).leaf;
+  return leaf < 0 ? Tensor() : leaves_[static_cast<std::size_t>(leaf)].grad;
+}
+
+void Tape::set_gradient(const Tensor& parameter, Tensor g) { leaves_[static_cast<std::size_t>(value(parameter).leaf)].grad = std::move(g); }
+
+void Tape::zero_grad(const Tensor& parameter) {
+  if (value(parameter).leaf >= 0) leaves_[static_cast<std::size_t>(value(parameter).leaf)].grad.reset();
+}
+
+void Tape::on_gradient(const Tensor& parameter, std::function<void()> call) { leaves_[static_cast<std::size_t>(value(parameter).leaf)].call = std::move(call); }
+
+Tensor Tape::alias(const Tensor& x, Dims d) {
+  d.batched = value(x).dims.batched;
+  return wrap({d, value(x).storage, 0, -1, 0, -1, value(x).dtype, false});
+}
+
+Edge Tape::edge_of(const Tensor& t) {
+  const Value& v = value(t);
+  if (!v.requires_grad) return {};
+  if (v.leaf < 0) return {v.node, v.slot};
+  Leaf& leaf = leaves_[static_cast<std::size_t>(v.leaf)];
+  if (leaf.node < 0) {
+    std::int32_t n;
+    if (free_nodes_.empty()) {
+      n = static_cast<std::int32_t>(nodes_.size());
+      nodes_.emplace_back();
+    } else {
+      n = free_nodes_.back();
+      free_nodes_.pop_back();
+    }
+    const TensorInfo& info = p_.tensors[static_cast<std::size_t>(v.storage)];
+    Node& made = node(n);
+    made.rule = Rule::accumulate;
+    made.sequence = std::numeric_limits<std::int64_t>::max();
+    made.call = v.leaf;
+    made.layer = info.layer;
+    made.role = info.role;
+    made.out = v.dims;
+    made.dtype = v.dtype;
+    made.category = Category::gradients;
+    made.refs = 0;
+    made.walk = 0;
+    leaf.node = n;
+  }
+  return {leaf.node, 0};
+}
+
+// A node with edges to the inputs that want gradients, or -1 when none does or gradients are off.
+std::int32_t Tape::record(Rule rule, std::span<const Tensor> inputs, const char* role) {
+  if (!grad_ || std::ranges::none_of(inputs, [](const Tensor& t) { return t.defined() && t.requires_grad(); })) return -1;
+  std::vector<Input> in;
+  for (const Tensor& t : inputs) {
+    if (!t.defined()) {
+      in.emplace_back();
+      continue;
+    }
+    const Edge edge = edge_of(t);
+    if (edge.node >= 0) ++node(edge.node).refs;
+    in.push_back({value(t).dims, edge, value(t).dtype});
+  }
+  std::int32_t n;
+  if (free_nodes_.empty()) {
+    n = static_cast<std::int32_t>(nodes_.size());
+    nodes_.emplace_back();
+  } else {
+    n = free_nodes_.back();
+    free_nodes_.pop_back();
+  }
+  Node& made = node(n);
+  made.rule = rule;
+  made.category = category_;
+  made.layer = layer_;
+  made.role = role;
+  made.refs = 0;
+  made.walk = 0;
+  made.call = -1;
+  made.detail = 0;
+  made.sequence = ++sequence_;
+  made.inputs = std::move(in);
+  return n;
+}
+
+void Tape::save(std::int32_t n, const Tensor& t) {
+  if (n < 0) return;
+  keep_storage(value(t).storage);
+  tensors_at_last_save_ = p_.tensors.size();
+  node(n).saved.push_back({value(t).dims, value(t).storage, value(t).dtype});
+}
+
+Tensor Tape::saved(std::int32_t n, int i) {
+  const Saved& s = node(n).saved[static_cast<std::size_t>(i)];
+  return wrap({s.dims, s.storage, 0, -1, 0, -1, s.dtype, false});
+}
+
+Tensor Tape::attach(Tensor out, std::int32_t n, int slot) {
+  if (n < 0) return out;
+  Value& v = value(out);
+  v.node = n;
+  v.slot = slot;
+  v.requires_grad = true;
+  ++node(n).refs;
+  if (slot == 0) {
+    node(n).out = v.dims;
+    node(n).dtype = v.dtype;
+  }
+  return out;
+}
+
+}  // namespace dryfit::eager

@@ -1,0 +1,263 @@
+// The eager engine: runs a model's forward code op by op, as eager PyTorch would, on tensors that have sizes and no data, and notes every
+// allocation and free. Tensor handles count references as Python names do; autograd nodes keep what derivatives.yaml says they save; the
+// backward pass is derived from the nodes in the engine's order (torch/csrc/autograd/engine.cpp, input_buffer.cpp, accumulate_grad.h).
+// It knows ops; models (transformer.cpp), optimizers and training loops are written on top.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <optional>
+#include <queue>
+#include <span>
+#include <vector>
+
+#include "passes/program.hpp"
+#include "passes/strided.hpp"
+
+namespace dryfit::eager {
+
+class Tape;
+
+// A name for a tensor, as a Python variable: copies share it, the last one that goes lets its storage go (unless something saved it).
+// Must not outlive its tape.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(const Tensor& o);
+  Tensor(Tensor&& o) noexcept : tape_(o.tape_), id_(o.id_) { o.tape_ = nullptr; }
+  Tensor& operator=(Tensor o) noexcept {
+    std::swap(tape_, o.tape_);
+    std::swap(id_, o.id_);
+    return *this;
+  }
+  ~Tensor();
+  bool defined() const { return tape_ != nullptr; }
+  void reset() { *this = Tensor(); }
+  Dims dims() const;
+  Dtype dtype() const;
+  bool requires_grad() const;
+
+ private:
+  friend class Tape;
+  Tensor(Tape* tape, std::int32_t id) : tape_(tape), id_(id) {}
+  Tape* tape_ = nullptr;
+  std::int32_t id_ = -1;
+};
+
+// What an autograd node does with its gradient; its saved tensors and edges say the rest.
+enum class Rule : std::uint8_t {
+  accumulate,     // a leaf: keep the gradient
+  pass,           // the same gradient to every input, cast and summed to its shape: add, to, clone, expand
+  negate_second,  // sub
+  view,           // reshape to the input's sizes: view, unsafe_view, squeeze
+  transpose,
+  slice,          // zeros of the input's size, and the gradient copied into them
+  split,          // several outputs, one input: their gradients joined by cat
+  cat,            // views of the gradient
+  scale,          // one new tensor: by a number, by what was saved
+  product,        // mul: per input that wants one, gradient times the other operand
+  power,          // pow(2), pow(3): three tensors
+  rsqrt,
+  mean,           // expand, divide
+  sum,            // expand
+  matmul,         // mm, addmm, bmm
+  embedding,
+  gather,         // zeros, scatter: gather, index
+  index_add,      // in place: the gradient itself, and its rows
+  layer_norm,
+  rms_norm,       // torch's fused kernel
+  attention,
+  nll,
+  checkpoint,     // runs its block again, then backward through it
+  quantized,      // frozen weight dequantised again: bitsandbytes' MatMul4Bit
+  stored,         // gradients were made in forward and are handed out (Liger's fused linear cross-entropy)
+  hook,           // runs a callback, passes the gradient on
+};
+
+struct Edge { std::int32_t node = -1; std::int32_t slot = 0; };
+
+struct TapeOptions {
+  // An input buffer adds a second gradient onto the first when it alone holds it. Under a Python dispatch mode, as the oracle has, it never does.
+  bool add_in_place = true;
+};
+
+class Tape {
+ public:
+  explicit Tape(std::int64_t device_batch, TapeOptions options = {});
+  Program take();                                        // what was noted; the tape is empty then
+  ~Tape();
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  // -- where the run stands
+  void segment(const char* phase, const char* part, int micro_step = 0, Provenance provenance = Provenance::modelled);
+  void at(int layer) { layer_ = static_cast<std::int16_t>(layer); }
+  void category(Category c) { category_ = c; }
+  Category category() const { return category_; }
+  bool grad_enabled() const { return grad_; }
+  void grad_enabled(bool on) { grad_ = on; }
+  // autocast: the dtype products are computed in, or none; leaving it drops the cache of cast weights
+  void enter_autocast(Dtype d) { autocast_ = d; }
+  void leave_autocast();
+  std::optional<Dtype> autocast() const { return autocast_; }
+
+  // -- tensors that no op makes
+  Tensor empty(const char* role, Dims d, Dtype dtype);
+  Tensor parameter(const char* role, Dims d, Dtype dtype, bool requires_grad);
+  Tensor gradient(const Tensor& parameter) const;        // .grad, or undefined
+  void set_gradient(const Tensor& parameter, Tensor g);
+  void zero_grad(const Tensor& parameter);               // set_to_none
+  // called when the gradient of a parameter has been kept
+  void on_gradient(const Tensor& parameter, std::function<void()> call);
+  // -- views: nothing is allocated
+  Tensor view(const Tensor& x, std::initializer_list<std::int64_t> sizes);
+  Tensor view(const Tensor& x, Dims to);
+  Tensor transpose(const Tensor& x, int a, int b);
+  Tensor expand(const Tensor& x, Dims to);
+  Tensor slice(const Tensor& x, int dim, std::int64_t length);
+  std::vector<Tensor> split(const Tensor& x, int dim, std::span<const std::int64_t> lengths);
+  Tensor detach(const Tensor& x);
+
+  // -- ops
+  Tensor reshape(const Tensor& x, Dims to, const char* role);   // view, or a copy
+  Tensor contiguous(const Tensor& x, const char* role);
+  Tensor clone(const Tensor& x, const char* role);              // preserving the layout
+  Tensor to(const Tensor& x, Dtype d, const char* role);
+  Tensor add(const Tensor& a, const Tensor& b, const char* role);
+  Tensor sub(const Tensor& a, const Tensor& b, const char* role);
+  Tensor mul(const Tensor& a, const Tensor& b, const char* role);
+  Tensor scale(const Tensor& x, const char* role);              // by a number; also neg
+  Tensor shift(const Tensor& x, const char* role);              // plus a number
+  // one output; backward makes one tensor from the gradient and the input (silu, gelu) or the result (tanh, relu, sigmoid, softmax, exp)
+  enum class Keep : std::uint8_t { input, result };
+  Tensor unary(const Tensor& x, Keep keep, const char* role, std::optional<Dtype> out = std::nullopt);
+  Tensor power(const Tensor& x, const char* role);
+  Tensor rsqrt(const Tensor& x, const char* role);
+  Tensor mean_last(const Tensor& x, const char* role);
+  Tensor softmax(const Tensor& x, const char* role, std::optional<Dtype> out = std::nullopt);
+  Tensor add_in_place(const Tensor& a, const Tensor& b);
+  Tensor leaf(const Tensor& x);                                 // the same storage, requires_grad_()
+  Tensor cat(std::span<const Tensor> parts, int dim, const char* role);
+  Tensor mm(const Tensor& a, const Tensor& b, const char* role, const Tensor& bias = {});   // two dimensions
+  Tensor bmm(const Tensor& a, const Tensor& b, const char* role);                           // three
+  Tensor matmul(const Tensor& a, const Tensor& b, const char* role);                        // four and four, or n and two
+  Tensor linear(const Tensor& x, const Tensor& w, const char* role, const Tensor& bias = {});
+  Tensor conv1d(const Tensor& rows, const Tensor& w, const Tensor& bias, const char* role);  // transformers' Conv1D: addmm with an untransposed weight
+  Tensor index_add(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place
+  Tensor embedding(const Tensor& table, const Tensor& ids, const char* role);
+  Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // index or gather: rows of x
+  Tensor dropout(const Tensor& x, double p, const char* role);
+  Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, const char* role);
+  Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);
+  // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].
+  Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
+  Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role);
+  // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward
+  Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role);
+  // an autograd function of one tensor whose gradients exist already
+  Tensor stored(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> gradients);
+  // torch.utils.checkpoint: `block` runs now without gradients and again in backward
+  Tensor checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant);
+  // `call` runs when the gradient passes here
+  Tensor hook(const Tensor& x, std::function<void()> call);
+
+  void backward(const Tensor& loss);
+
+ private:
+  friend class Tensor;
+  struct Value {
+    Dims dims;
+    std::int32_t storage = -1, refs = 0, node = -1, slot = 0, leaf = -1;
+    Dtype dtype = Dtype::fp32;
+    bool requires_grad = false;
+  };
+  struct Saved { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; };
+  struct Input { Dims dims; Edge edge; Dtype dtype = Dtype::fp32; };
+  struct Node {
+    Rule rule = Rule::pass;
+    Category category = Category::activations;
+    std::int16_t layer = -1;
+    Dtype dtype = Dtype::fp32;      // of the output
+    std::int32_t refs = 0, pending = 0, walk = 0;
+    std::int32_t call = -1;         // checkpoint: its block; hook: its callback; accumulate: its leaf
+    std::int64_t detail = 0, sequence = 0;
+    std::optional<Dtype> autocast;  // checkpoint: as it was in forward
+    Dims out;
+    const char* role = "";
+    std::vector<Input> inputs;
+    std::vector<Saved> saved;
+    std::vector<Tensor> grad;       // input buffer, per output
+  };
+
+  std::int32_t new_value(Value v);
+  Tensor wrap(Value v) { return Tensor(this, new_value(v)); }
+  Value& value(const Tensor& t) { return values_[static_cast<std::size_t>(t.id_)]; }
+  const Value& value(const Tensor& t) const { return values_[static_cast<std::size_t>(t.id_)]; }
+  Node& node(std::int32_t n) { return nodes_[static_cast<std::size_t>(n)]; }
+  void keep(std::int32_t id) { ++values_[static_cast<std::size_t>(id)].refs; }
+  void drop(std::int32_t id);
+  void keep_storage(std::int32_t s) { ++storage_refs_[static_cast<std::size_t>(s)]; }
+  void drop_storage(std::int32_t s);
+  void drop_node(std::int32_t n);
+  void release_saved(std::int32_t n);
+  Tensor alias(const Tensor& x, Dims d);                 // the same storage, no autograd
+  std::int32_t record(Rule rule, std::span<const Tensor> inputs, const char* role);
+  std::int32_t record(Rule rule, std::initializer_list<Tensor> inputs, const char* role) { return record(rule, std::span(inputs.begin(), inputs.size()), role); }
+  void save(std::int32_t n, const Tensor& t);            // nothing when n is none
+  void save_other(std::int32_t n, const Tensor& a, const Tensor& b);
+  Tensor attach(Tensor out, std::int32_t n, int slot = 0);
+  Tensor saved(std::int32_t n, int i);
+  Edge edge_of(const Tensor& t);
+  Tensor cast_input(const Tensor& x);                    // autocast's rule for products
+  Tensor full_precision(const Tensor& x, const char* role);  // and for its fp32 list
+  Tensor pointwise(std::span<const Tensor> inputs, const char* role, std::optional<Dtype> out = std::nullopt);
+  Tensor copy_result(const Tensor& x, Dims d, const char* role);
+  Tensor contiguous_copy(const Tensor& x, const char* role);
+  const char* node_role(const Tensor& x) const;          // of the storage it names
+  Tensor scratch(const char* role, Dims d, Dtype dtype);
+
+  void count_dependencies(std::int32_t root);
+  void run(std::int32_t n);
+  std::vector<Tensor> apply(std::int32_t n);
+  Tensor validated(const Input& input, Tensor g, const char* role);
+  void deliver(Edge edge, Tensor g);
+  void accumulate(std::int32_t n);
+  Tensor sum_to(const Tensor& g, const Dims& d, const char* role);
+  void backward_attention(std::int32_t n, std::vector<Tensor>& out);
+  void backward_norm(std::int32_t n, std::vector<Tensor>& out);
+  Tensor backward_split(std::int32_t n);
+  Tensor backward_checkpoint(std::int32_t n);
+  void run_from(std::int32_t root, Tensor g);
+  void forget_after_last_save(std::size_t first_event);
+  void backward_product(std::int32_t n, std::vector<Tensor>& out);
+  void backward_matmul(std::int32_t n, std::vector<Tensor>& out);
+  void backward_embedding(std::int32_t n, std::vector<Tensor>& out);
+  const Input& input(std::int32_t n, std::size_t i) { return node(n).inputs[i]; }
+  bool wants(std::int32_t n, std::size_t i) { return input(n, i).edge.node >= 0; }
+
+  TapeOptions options_;
+  Program p_;
+  std::vector<Value> values_;
+  std::vector<std::int32_t> free_values_;
+  std::vector<std::int32_t> storage_refs_;               // as Program::tensors
+  std::deque<Node> nodes_;
+  std::vector<std::int32_t> free_nodes_;
+  std::vector<std::function<Tensor(const Tensor&)>> blocks_;
+  std::vector<std::function<void()>> hooks_;
+  struct Leaf { std::int32_t storage = -1, node = -1; Tensor grad; std::function<void()> call; };
+  std::vector<Leaf> leaves_;
+  struct Cast { std::int32_t storage; Tensor copy; };
+  std::vector<Cast> casts_;                              // autocast's cache
+  using Ready = std::priority_queue<std::pair<std::int64_t, std::int32_t>>;
+  Ready* ready_ = nullptr;                               // of the backward pass that runs
+  std::optional<Dtype> autocast_;
+  Category category_ = Category::activations;
+  std::int16_t layer_ = -1;
+  std::int32_t last_op_ = -1, walk_ = 0;
+  std::int64_t sequence_ = 0;
+  std::size_t tensors_at_last_save_ = 0;
+  bool grad_ = true, training_ = true;
+};
+
+}  // namespace dryfit::eager

@@ -1,0 +1,374 @@
+// The backward pass of the eager engine: the queue, input buffers, what each rule allocates, and AccumulateGrad. Sources:
+// torch/csrc/autograd/{engine,input_buffer,FunctionsManual}.cpp, functions/accumulate_grad.h, aten/src/ATen/native/cuda (torch 2.9).
+#include <algorithm>
+#include <array>
+
+#include "passes/eager.hpp"
+
+namespace dryfit::eager {
+
+namespace {
+
+bool expands_to(const Dims& from, const Dims& to) { return !from.same_sizes(to); }
+
+}  // namespace
+
+// How many gradients each node reached from the root waits for.
+void Tape::count_dependencies(std::int32_t root) {
+  const std::int32_t walk = ++walk_;
+  std::vector<std::int32_t> stack{root};
+  node(root).walk = walk;
+  node(root).pending = 0;
+  while (!stack.empty()) {
+    const std::int32_t n = stack.back();
+    stack.pop_back();
+    for (const Input& in : node(n).inputs) {
+      if (in.edge.node < 0) continue;
+      Node& next = node(in.edge.node);
+      if (next.walk != walk) {
+        next.walk = walk;
+        next.pending = 0;
+        stack.push_back(in.edge.node);
+      }
+      ++next.pending;
+    }
+  }
+}
+
+void Tape::backward(const Tensor& loss) {
+  const bool outer_grad = grad_;
+  grad_ = false;
+  {
+    const Tensor one = empty("loss", loss.dims(), loss.dtype());
+    run_from(value(loss).node, one);
+  }
+  grad_ = outer_grad;
+}
+
+// Runs every node between `root` and the leaves, latest first; leaves as soon as they have all they wait for.
+void Tape::run_from(std::int32_t root, Tensor g) {
+  if (root < 0) return;
+  const bool outer_grad = grad_;
+  grad_ = false;
+  Ready* outer = ready_;
+  Ready ready;
+  ready_ = &ready;
+  count_dependencies(root);
+  node(root).grad.assign(1, std::move(g));
+  ready.push({node(root).sequence, root});
+  while (!ready.empty()) {
+    const std::int32_t n = ready.top().second;
+    ready.pop();
+    run(n);
+  }
+  ready_ = outer;
+  grad_ = outer_grad;
+}
+
+void Tape::run(std::int32_t n) {
+  if (node(n).rule == Rule::accumulate) return accumulate(n);
+  ++node(n).refs;  // stays while it runs
+  const std::int16_t outer_layer = layer_;
+  const Category outer_category = category_;
+  layer_ = node(n).layer;
+  category_ = node(n).category;
+  std::vector<Tensor> out = apply(n);
+  const std::size_t count = node(n).inputs.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (out[i].defined()) out[i] = validated(input(n, i), std::move(out[i]), node(n).role);
+  }
+  node(n).grad.clear();
+  release_saved(n);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Edge edge = input(n, i).edge;
+    if (edge.node >= 0) deliver(edge, std::move(out[i]));
+  }
+  out.clear();
+  layer_ = outer_layer;
+  category_ = outer_category;
+  drop_node(n);
+}
+
+// engine.cpp validate_outputs: a gradient is summed to the input's shape and cast to its dtype.
+Tensor Tape::validated(const Input& in, Tensor g, const char* role) {
+  if (in.edge.node < 0) return {};
+  const Input wanted = in;
+  const bool leaf = node(wanted.edge.node).rule == Rule::accumulate;
+  const Category before = category_;
+  if (leaf) category_ = Category::gradients;
+  const char* name = leaf ? node(wanted.edge.node).role : role;
+  if (expands_to(g.dims(), wanted.dims)) g = sum_to(g, wanted.dims, name);
+  if (g.dtype() != wanted.dtype) g = to(g, wanted.dtype, name);
+  category_ = before;
+  return g;
+}
+
+Tensor Tape::sum_to(const Tensor& g, const Dims& d, const char* role) { return empty(role, eager::contiguous(d), g.dtype()); }
+
+// input_buffer.cpp: the second gradient is added onto the first when nobody else holds it; otherwise a sum is made.
+void Tape::deliver(Edge edge, Tensor g) {
+  Node& next = node(edge.node);
+  if (next.grad.size() <= static_cast<std::size_t>(edge.slot)) next.grad.resize(static_cast<std::size_t>(edge.slot) + 1);
+  Tensor& slot = next.grad[static_cast<std::size_t>(edge.slot)];
+  if (g.defined()) {
+    if (!slot.defined()) {
+      slot = std::move(g);
+    } else {
+      const Value& old = value(slot);
+      const bool alone = old.refs == 1 && storage_refs_[static_cast<std::size_t>(old.storage)] == 1 && is_dense(old.dims);
+      if (!alone || !options_.add_in_place) slot = pointwise(std::array{slot, g}, next.role);
+    }
+  }
+  if (--next.pending == 0) ready_->push({next.sequence, edge.node});
+}
+
+// accumulate_grad.h: the first gradient is kept as it is when nothing else names it and its layout is the parameter's, else copied;
+// later ones are added onto it.
+void Tape::accumulate(std::int32_t n) {
+  const auto leaf_index = static_cast<std::size_t>(node(n).call);
+  if (node(n).grad.empty() || !node(n).grad[0].defined()) return;
+  Tensor g = std::move(node(n).grad[0]);
+  node(n).grad.clear();
+  const Dims d = node(n).out;
+  if (!leaves_[leaf_index].grad.defined()) {
+    const bool same_layout = is_dense(d) ? g.dims().stride == d.stride || (is_contiguous(d) && is_contiguous(g.dims())) : is_contiguous(g.dims());
+    if (value(g).refs == 1 && same_layout) {
+      p_.tensors[static_cast<std::size_t>(value(g).storage)].category = Category::gradients;
+      leaves_[leaf_index].grad = std::move(g);
+    } else {
+      const std::int16_t outer_layer = layer_;
+      const Category outer = category_;
+      layer_ = node(n).layer;
+      category_ = Category::gradients;
+      leaves_[leaf_index].grad = empty(node(n).role, eager::contiguous(d), node(n).dtype);
+      category_ = outer;
+      layer_ = outer_layer;
+    }
+  }
+  g.reset();
+  if (leaves_[leaf_index].call) leaves_[leaf_index].call();
+}
+
+std::vector<Tensor> Tape::apply(std::int32_t n) {
+  const Node& at = node(n);
+  std::vector<Tensor> out(at.inputs.size());
+  const char* role = at.role;
+  Tensor g;  // undefined where only a later output got one
+  if (!at.grad.empty()) g = at.grad[0];
+  node(n).grad.resize(std::max<std::size_t>(1, at.grad.size()));
+  switch (at.rule) {
+    case Rule::pass:
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        if (wants(n, i)) out[i] = g;
+      }
+      g.reset();
+      break;
+    case Rule::negate_second:
+      if (wants(n, 0)) out[0] = g;
+      if (wants(n, 1)) out[1] = empty(role, like(g.dims()), g.dtype());
+      break;
+    case Rule::view: out[0] = reshape(g, input(n, 0).dims, role); break;
+    case Rule::transpose: out[0] = transpose(g, static_cast<int>(at.detail / 8), static_cast<int>(at.detail % 8)); break;
+    case Rule::slice: out[0] = empty(role, eager::contiguous(input(n, 0).dims), g.dtype()); break;
+    case Rule::split: out[0] = backward_split(n); break;
+    case Rule::cat:
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        if (!wants(n, i)) continue;
+        Dims part = g.dims();
+        part.size = input(n, i).dims.size;
+        out[i] = alias(g, part);
+      }
+      break;
+    case Rule::scale: out[0] = empty(role, like(g.dims()), g.dtype()); break;
+    case Rule::product: backward_product(n, out); break;
+    case Rule::power: {
+      const Tensor x = saved(n, 0);
+      const Tensor raised = empty(role, like(x.dims()), x.dtype());
+      const Tensor times = empty(role, like(x.dims()), x.dtype());
+      out[0] = pointwise(std::array{g, times}, role);
+      break;
+    }
+    case Rule::rsqrt: {
+      const Tensor half = empty(role, like(g.dims()), g.dtype());
+      const Tensor cube = empty(role, like(g.dims()), g.dtype());
+      out[0] = pointwise(std::array{half, cube}, role);
+      break;
+    }
+    case Rule::mean: {
+      const Tensor wide = alias(g, expanded(g.dims(), input(n, 0).dims));
+      out[0] = pointwise(std::array{wide}, role);
+      break;
+    }
+    case Rule::sum: out[0] = alias(g, expanded(g.dims(), input(n, 0).dims)); break;
+    case Rule::matmul: backward_matmul(n, out); break;
+    case Rule::embedding: backward_embedding(n, out); break;
+    case Rule::gather: out[0] = empty(role, eager::contiguous(input(n, 0).dims), g.dtype()); break;
+    case Rule::index_add:
+      if (wants(n, 0)) out[0] = g;
+      if (wants(n, 1)) out[1] = empty(role, eager::contiguous(input(n, 1).dims), g.dtype());
+      break;
+    case Rule::layer_norm:
+    case Rule::rms_norm: backward_norm(n, out); break;
+    case Rule::attention: backward_attention(n, out); break;
+    case Rule::nll: out[0] = empty(role, eager::contiguous(input(n, 0).dims), input(n, 0).dtype); break;
+    case Rule::checkpoint: out[0] = backward_checkpoint(n); break;
+    case Rule::quantized: {
+      const Dims d = input(n, 0).dims;
+      const Tensor full = scratch(role, eager::dims({at.detail, d.back()}, false), g.dtype());
+      out[0] = empty(role, eager::contiguous(d), g.dtype());
+      break;
+    }
+    case Rule::stored:
+      for (std::size_t i = 0, next = 0; i < out.size(); ++i) {
+        if (wants(n, i)) out[i] = saved(n, static_cast<int>(next++));
+      }
+      break;
+    case Rule::hook:
+      hooks_[static_cast<std::size_t>(at.call)]();
+      out[0] = g;
+      break;
+    case Rule::accumulate: break;
+  }
+  return out;
+}
+
+// mul: alphabetical order of the operands' names, so `other` first.
+void Tape::backward_product(std::int32_t n, std::vector<Tensor>& out) {
+  const Tensor g = node(n).grad[0];
+  const char* role = node(n).role;
+  const int second = wants(n, 0) ? 1 : 0;
+  if (wants(n, 1)) out[1] = pointwise(std::array{g, saved(n, second)}, role);
+  if (wants(n, 0)) out[0] = pointwise(std::array{g, saved(n, 0)}, role);
+}
+
+// The products' own layout: a column-major operand (a transposed weight) gets its gradient as the transpose of a row-major one.
+void Tape::backward_matmul(std::int32_t n, std::vector<Tensor>& out) {
+  const Tensor g = node(n).grad[0];
+  const char* role = node(n).role;
+  const auto made = [&](std::size_t i) {
+    const Dims d = input(n, i).dims;
+    const bool column = d.rank == 2 && d.stride[0] == 1 && d.stride[1] == d.size[0] && d.size[1] != 1;
+    const Category before = category_;
+    if (i == 1 && !d.batched) category_ = Category::gradients;
+    Dims wanted = column ? swapped(eager::contiguous(swapped(d, 0, 1)), 0, 1) : eager::contiguous(d);
+    Tensor t = empty(role, wanted, g.dtype());
+    category_ = before;
+    return t;
+  };
+  if (wants(n, 1)) out[1] = made(1);
+  if (wants(n, 0)) out[0] = made(0);
+  if (out.size() > 2 && wants(n, 2)) out[2] = g;
+}
+
+Tensor Tape::backward_split(std::int32_t n) {
+  const Node& at = node(n);
+  // an output without a gradient counts as zeros
+  const Dtype d = at.grad[0].defined() ? at.grad[0].dtype() : at.dtype;
+  return empty(at.role, eager::contiguous(input(n, 0).dims), d);
+}
+
+// EmbeddingBackwardKernel.cu: with more than 3072 ids they are sorted and partial sums are made in fp32.
+void Tape::backward_embedding(std::int32_t n, std::vector<Tensor>& out) {
+  const Tensor g = node(n).grad[0];
+  const char* role = node(n).role;
+  const Dims table = input(n, 0).dims;
+  const std::int64_t ids = saved(n, 0).dims().numel(), V = table.size[0], D = table.size[1];
+  const bool batched = g.dims().batched;
+  const Category before = category_;
+  category_ = Category::gradients;
+  out[0] = empty(role, eager::contiguous(table), g.dtype());
+  category_ = before;
+  if (ids <= 3072) return;
+  const auto indices = [&](std::int64_t count, bool grows) { return scratch("wte.sorted", eager::dims({count}, grows), Dtype::int64); };
+  const Tensor sorted = indices(ids, batched), original = indices(ids, batched);
+  {
+    const Tensor range = indices(ids, batched);
+  }
+  const std::int64_t segments = std::min(ids, V);
+  const bool grows = batched && segments == ids;
+  const Tensor offsets = indices(ids, batched), per_segment = indices(segments, grows), per_segment_offset = indices(segments, grows);
+  const std::int64_t partials = ids / 10 + segments;
+  const Tensor partial_offset = indices(partials, grows);
+  const Tensor sums = scratch("wte.partial_sums", eager::dims({partials, D}, grows), Dtype::fp32);
+}
+
+void Tape::backward_norm(std::int32_t n, std::vector<Tensor>& out) {
+  const Tensor g = contiguous(node(n).grad[0], node(n).role);
+  const char* role = node(n).role;
+  if (wants(n, 0)) out[0] = empty(role, eager::contiguous(input(n, 0).dims), input(n, 0).dtype);
+  for (std::size_t i = 1; i < out.size(); ++i) {
+    if (!wants(n, i)) continue;
+    const Category before = category_;
+    category_ = Category::gradients;
+    out[i] = empty(role, eager::contiguous(input(n, i).dims), input(n, i).dtype);
+    category_ = before;
+  }
+}
+
+// q, k, v, out, lse, [seed, offset], [mask]. FlashAttention's row sums and fp32 dq, and its expanded dk and dv where heads share keys.
+void Tape::backward_attention(std::int32_t n, std::vector<Tensor>& out) {
+  const Node& at = node(n);
+  const auto kind = static_cast<Attention>(at.detail / 4);
+  const char* const roles[3] = {"attn.dq", "attn.dk", "attn.dv"};
+  const Dims q = input(n, 0).dims, k = input(n, 1).dims;
+  const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3];
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Dims d = input(n, i).dims;
+    out[i] = empty(roles[i], swapped(like(swapped(d, 1, 2)), 1, 2), input(n, i).dtype);
+  }
+  if (kind == Attention::math) return;
+  const std::int64_t rows = round_up(T, kind == Attention::fa3 ? 64 : 128);
+  if (kind == Attention::efficient) {
+    const Tensor delta = scratch("attn.delta", eager::dims({B, H, T}, q.batched), Dtype::fp32);
+    return;
+  }
+  const Tensor row_sums = scratch("attn.softmax_d", eager::dims({B, H, rows}, q.batched), Dtype::fp32);
+  const Tensor dq = scratch("attn.dq_accum", eager::dims({B, rows, H, round_up(h, 32)}, q.batched), Dtype::fp32);
+  if (k.size[1] != H) {
+    const Tensor dk = scratch("attn.dk_expanded", eager::dims({B, k.size[2], H, h}, q.batched), input(n, 1).dtype);
+    const Tensor dv = scratch("attn.dv_expanded", eager::dims({B, k.size[2], H, h}, q.batched), input(n, 2).dtype);
+  }
+}
+
+// The block runs again on a detached input, then backward through it; the gradient of that input is what comes out.
+Tensor Tape::backward_checkpoint(std::int32_t n) {
+  const std::function<Tensor(const Tensor&)> block = blocks_[static_cast<std::size_t>(node(n).call)];
+  Tensor g = node(n).grad[0];
+  node(n).grad[0].reset();
+  Tensor x = saved(n, 0);
+  const Category outer = category_;
+  category_ = Category::activations;
+  x = leaf(x);
+  const auto index = static_cast<std::size_t>(value(x).leaf);
+  const bool reentrant = node(n).detail == 1;
+  const std::size_t first_event = p_.events.size();
+  const auto first_tensor = p_.tensors.size();
+  tensors_at_last_save_ = first_tensor;
+  grad_ = true;
+  autocast_ = node(n).autocast;
+  Tensor y = block(x);
+  leave_autocast();
+  grad_ = false;
+  const std::int32_t root = value(y).node;
+  if (!reentrant) {
+    // the newer form stops once everything saved is there again: what the block makes after that is never made
+    ++node(root).refs;
+    y.reset();
+    forget_after_last_save(first_event);
+  }
+  run_from(root, std::move(g));
+  if (!reentrant) drop_node(root);
+  category_ = outer;
+  Tensor result = std::move(leaves_[index].grad);
+  return result;
+}
+
+// Takes back the events, from first_event on, of storages that were made after the last save.
+void Tape::forget_after_last_save(std::size_t first_event) {
+  const auto made_later = [this](const Event& e) {
+    return static_cast<std::size_t>(e.tensor) >= tensors_at_last_save_ && storage_refs_[static_cast<std::size_t>(e.tensor)] == 0;
+  };
+  p_.events.erase(std::remove_if(p_.events.begin() + static_cast<std::ptrdiff_t>(first_event), p_.events.end(), made_later), p_.events.end());
+}
+
+}  // namespace dryfit::eager

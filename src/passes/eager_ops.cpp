@@ -1,0 +1,403 @@
+// Forward ops of the eager engine: what each allocates and what autograd saves. Sources: tools/autograd/derivatives.yaml,
+// aten/src/ATen/native/{Linear,LinearAlgebra,Dropout,TensorShape}.cpp, autocast_mode.h (torch 2.9). N tokens, T length, h head size.
+#include <algorithm>
+#include <array>
+
+#include "passes/eager.hpp"
+
+namespace dryfit::eager {
+
+namespace {
+
+bool is_float(Dtype d) { return d == Dtype::fp32 || d == Dtype::bf16 || d == Dtype::fp16; }
+bool is_half(Dtype d) { return d == Dtype::bf16 || d == Dtype::fp16; }
+
+// Type promotion between tensors of at least one dimension.
+Dtype promoted(Dtype a, Dtype b) {
+  if (a == b) return a;
+  if (!is_float(a)) return b;
+  if (!is_float(b)) return a;
+  return Dtype::fp32;
+}
+
+}  // namespace
+
+// -- views
+
+Tensor Tape::view(const Tensor& x, Dims to) {
+  to.batched = x.dims().batched;
+  const auto strided = viewed(x.dims(), to);
+  Tensor out = alias(x, strided ? *strided : eager::contiguous(to));
+  return attach(std::move(out), record(Rule::view, {x}, node_role(x)));
+}
+
+Tensor Tape::view(const Tensor& x, std::initializer_list<std::int64_t> sizes) { return view(x, eager::dims(sizes, x.dims().batched)); }
+
+Tensor Tape::transpose(const Tensor& x, int a, int b) {
+  Tensor out = attach(alias(x, swapped(x.dims(), a, b)), record(Rule::transpose, {x}, node_role(x)));
+  if (value(out).node >= 0) node(value(out).node).detail = (a < 0 ? a + x.dims().rank : a) * 8 + (b < 0 ? b + x.dims().rank : b);
+  return out;
+}
+
+Tensor Tape::expand(const Tensor& x, Dims to) { return attach(alias(x, expanded(x.dims(), to)), record(Rule::pass, {x}, node_role(x))); }
+
+Tensor Tape::slice(const Tensor& x, int dim, std::int64_t length) {
+  return attach(alias(x, narrowed(x.dims(), dim, length)), record(Rule::slice, {x}, node_role(x)));
+}
+
+std::vector<Tensor> Tape::split(const Tensor& x, int dim, std::span<const std::int64_t> lengths) {
+  const std::int32_t n = record(Rule::split, {x}, node_role(x));
+  std::vector<Tensor> out;
+  for (std::size_t i = 0; i < lengths.size(); ++i) out.push_back(attach(alias(x, narrowed(x.dims(), dim, lengths[i])), n, static_cast<int>(i)));
+  return out;
+}
+
+Tensor Tape::detach(const Tensor& x) { return alias(x, x.dims()); }
+
+const char* Tape::node_role(const Tensor& x) const { return p_.tensors[static_cast<std::size_t>(value(x).storage)].role; }
+
+Tensor Tape::reshape(const Tensor& x, Dims to, const char* role) {
+  if (viewed(x.dims(), to)) return view(x, to);
+  return view(contiguous_copy(x, role), to);
+}
+
+// clone(memory_format=contiguous): the copy that reshape and contiguous() make.
+Tensor Tape::contiguous_copy(const Tensor& x, const char* role) { return copy_result(x, eager::contiguous(x.dims()), role); }
+
+Tensor Tape::copy_result(const Tensor& x, Dims d, const char* role) {
+  Tensor out = empty(role, d, x.dtype());
+  return attach(std::move(out), record(Rule::pass, {x}, role));
+}
+
+Tensor Tape::contiguous(const Tensor& x, const char* role) { return is_contiguous(x.dims()) ? x : contiguous_copy(x, role); }
+
+Tensor Tape::clone(const Tensor& x, const char* role) { return copy_result(x, like(x.dims()), role); }
+
+Tensor Tape::to(const Tensor& x, Dtype d, const char* role) {
+  if (x.dtype() == d) return x;
+  Tensor out = empty(role, like(x.dims()), d);
+  return attach(std::move(out), record(Rule::pass, {x}, role));
+}
+
+// -- pointwise
+
+Tensor Tape::pointwise(std::span<const Tensor> inputs, const char* role, std::optional<Dtype> out) {
+  std::array<Dims, 4> shapes;
+  Dtype dtype = inputs[0].dtype();
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    shapes[i] = inputs[i].dims();
+    if (inputs[i].dims().rank > 0) dtype = promoted(dtype, inputs[i].dtype());
+  }
+  return empty(role, pointwise_result(std::span(shapes).first(inputs.size())), out.value_or(dtype));
+}
+
+Tensor Tape::add(const Tensor& a, const Tensor& b, const char* role) {
+  Tensor out = pointwise(std::array{a, b}, role);
+  return attach(std::move(out), record(Rule::pass, {a, b}, role));
+}
+
+Tensor Tape::sub(const Tensor& a, const Tensor& b, const char* role) {
+  Tensor out = pointwise(std::array{a, b}, role);
+  return attach(std::move(out), record(Rule::negate_second, {a, b}, role));
+}
+
+Tensor Tape::mul(const Tensor& a, const Tensor& b, const char* role) {
+  const std::int32_t n = record(Rule::product, {a, b}, role);
+  save_other(n, a, b);
+  return attach(pointwise(std::array{a, b}, role), n);
+}
+
+// Of a product, each operand is saved when the other one wants a gradient; before the result is made, as autograd does.
+void Tape::save_other(std::int32_t n, const Tensor& a, const Tensor& b) {
+  if (n < 0) return;
+  if (wants(n, 0)) save(n, b);
+  if (wants(n, 1)) save(n, a);
+}
+
+Tensor Tape::scale(const Tensor& x, const char* role) {
+  Tensor out = pointwise(std::array{x}, role);
+  return attach(std::move(out), record(Rule::scale, {x}, role));
+}
+
+Tensor Tape::shift(const Tensor& x, const char* role) {
+  Tensor out = pointwise(std::array{x}, role);
+  return attach(std::move(out), record(Rule::pass, {x}, role));
+}
+
+Tensor Tape::unary(const Tensor& x, Keep keep, const char* role, std::optional<Dtype> dtype) {
+  const std::int32_t n = record(Rule::scale, {x}, role);
+  if (keep == Keep::input) save(n, x);
+  Tensor out = empty(role, like(x.dims()), dtype.value_or(x.dtype()));
+  if (keep == Keep::result) save(n, out);
+  return attach(std::move(out), n);
+}
+
+Tensor Tape::softmax(const Tensor& x, const char* role, std::optional<Dtype> out) {
+  return unary(x, Keep::result, role, out ? out : autocast_ && is_half(x.dtype()) ? std::optional(Dtype::fp32) : std::nullopt);
+}
+
+Tensor Tape::add_in_place(const Tensor& a, const Tensor& b) { return attach(alias(a, a.dims()), record(Rule::pass, {a, b}, node_role(a))); }
+
+Tensor Tape::leaf(const Tensor& x) {
+  Tensor out = alias(x, x.dims());
+  value(out).requires_grad = true;
+  value(out).leaf = static_cast<std::int32_t>(leaves_.size());
+  leaves_.emplace_back().storage = value(out).storage;
+  return out;
+}
+
+Tensor Tape::power(const Tensor& given, const char* role) {
+  const Tensor x = full_precision(given, role);
+  const std::int32_t n = record(Rule::power, {x}, role);
+  save(n, x);
+  return attach(pointwise(std::array{x}, role), n);
+}
+
+Tensor Tape::rsqrt(const Tensor& given, const char* role) {
+  const Tensor x = full_precision(given, role);
+  Tensor out = pointwise(std::array{x}, role);
+  const std::int32_t n = record(Rule::rsqrt, {x}, role);
+  save(n, out);
+  return attach(std::move(out), n);
+}
+
+Tensor Tape::mean_last(const Tensor& x, const char* role) {
+  Dims d = x.dims();
+  d.size[d.rank - 1U] = 1;
+  Tensor out = empty(role, eager::contiguous(d), x.dtype());
+  return attach(std::move(out), record(Rule::mean, {x}, role));
+}
+
+Tensor Tape::cat(std::span<const Tensor> parts, int dim, const char* role) {
+  Dims d = parts[0].dims();
+  const auto axis = static_cast<std::size_t>(dim < 0 ? dim + d.rank : dim);
+  for (std::size_t i = 1; i < parts.size(); ++i) d.size[axis] += parts[i].dims().size[axis];
+  Tensor out = empty(role, eager::contiguous(d), parts[0].dtype());
+  const std::int32_t n = record(Rule::cat, parts, role);
+  return attach(std::move(out), n);
+}
+
+// -- products
+
+// Autocast: inputs of products are cast; the copy of a parameter that trains is kept until the outermost context ends.
+Tensor Tape::cast_input(const Tensor& x) {
+  if (!autocast_ || !x.defined() || x.dtype() == *autocast_ || !is_float(x.dtype())) return x;
+  const Value& v = value(x);
+  const bool cached = v.leaf >= 0 && x.dtype() == Dtype::fp32;
+  if (!cached) return to(x, *autocast_, node_role(x));
+  for (const Cast& c : casts_) {
+    if (c.storage == v.storage) return c.copy;
+  }
+  const Category before = category_;
+  category_ = Category::weights;
+  Tensor copy = to(x, *autocast_, node_role(x));
+  category_ = before;
+  casts_.push_back({v.storage, copy});
+  return copy;
+}
+
+Tensor Tape::full_precision(const Tensor& x, const char* role) { return autocast_ && is_half(x.dtype()) ? to(x, Dtype::fp32, role) : x; }
+
+Tensor Tape::mm(const Tensor& a, const Tensor& b, const char* role, const Tensor& bias) {
+  const Dims da = a.dims(), db = b.dims();
+  const std::int32_t n = record(Rule::matmul, {a, b, bias}, role);
+  save_other(n, a, b);
+  return attach(empty(role, eager::dims({da.size[0], db.size[1]}, da.batched), a.dtype()), n);
+}
+
+Tensor Tape::bmm(const Tensor& a, const Tensor& b, const char* role) {
+  const Dims da = a.dims(), db = b.dims();
+  const std::int32_t n = record(Rule::matmul, {a, b, Tensor()}, role);
+  save_other(n, a, b);
+  return attach(empty(role, eager::dims({da.size[0], da.size[1], db.size[2]}, da.batched), a.dtype()), n);
+}
+
+// at::matmul: n x 2 folds the left side into rows; 4 x 4 joins the first two dimensions, copying where they cannot be joined.
+Tensor Tape::matmul(const Tensor& given_a, const Tensor& given_b, const char* role) {
+  const Tensor a = cast_input(given_a), b = cast_input(given_b);
+  const Dims da = a.dims(), db = b.dims();
+  if (da.rank == 2) return mm(a, b, role);
+  if (db.rank == 2) {
+    Dims out = da;
+    out.size[da.rank - 1U] = db.size[1];
+    const Tensor rows = reshape(a, eager::dims({da.numel() / da.back(), da.back()}, da.batched), role);
+    return view(mm(rows, b, role), out);
+  }
+  if (da.rank == 3) return bmm(a, b, role);
+  const std::int64_t count = da.size[0] * da.size[1];
+  const Tensor x = reshape(a, eager::dims({count, da.size[2], da.size[3]}, da.batched), role);
+  const Tensor y = reshape(b, eager::dims({count, db.size[2], db.size[3]}, db.batched), role);
+  return view(bmm(x, y, role), {da.size[0], da.size[1], da.size[2], db.size[3]});
+}
+
+// at::linear: a bias makes it addmm on the flattened input; without one it is matmul with the transposed weight.
+Tensor Tape::linear(const Tensor& given, const Tensor& weight, const char* role, const Tensor& given_bias) {
+  const Tensor x = cast_input(given), w = cast_input(weight), bias = cast_input(given_bias);
+  const Dims d = x.dims();
+  if (!bias.defined()) return matmul(x, transpose(w, 0, 1), role);
+  Dims out = d;
+  out.size[d.rank - 1U] = w.dims().size[0];
+  if (!is_contiguous(d)) return add(matmul(x, transpose(w, 0, 1), role), bias, role);
+  const Tensor rows = d.rank == 2 ? x : view(x, {d.numel() / d.back(), d.back()});
+  const Tensor y = mm(rows, transpose(w, 0, 1), role, bias);
+  return d.rank == 2 ? y : view(y, out);
+}
+
+Tensor Tape::conv1d(const Tensor& rows, const Tensor& w, const Tensor& bias, const char* role) {
+  return mm(cast_input(rows), cast_input(w), role, cast_input(bias));
+}
+
+// -- rows
+
+Tensor Tape::index_add(const Tensor& into, const Tensor& index, const Tensor& rows) {
+  const std::int32_t n = record(Rule::index_add, {into, rows}, node_role(into));
+  save(n, index);
+  if (n >= 0 && wants(n, 1)) save(n, rows);  // for its sizes
+  return attach(alias(into, into.dims()), n);
+}
+
+Tensor Tape::embedding(const Tensor& table, const Tensor& ids, const char* role) {
+  Dims d = ids.dims();
+  d.size[d.rank++] = table.dims().size[1];
+  Tensor out = empty(role, eager::contiguous(d), table.dtype());
+  const std::int32_t n = record(Rule::embedding, {table}, role);
+  save(n, ids);
+  return attach(std::move(out), n);
+}
+
+Tensor Tape::gather(const Tensor& x, const Tensor& index, Dims out_dims, const char* role) {
+  Tensor out = empty(role, out_dims, x.dtype());
+  const std::int32_t n = record(Rule::gather, {x}, role);
+  save(n, index);
+  return attach(std::move(out), n);
+}
+
+Tensor Tape::dropout(const Tensor& x, double p, const char* role) {
+  if (p <= 0 || !training_) return x;
+  Tensor out = empty(role, like(x.dims()), x.dtype());
+  const Tensor mask = empty(role, like(x.dims()), Dtype::bool8);
+  const std::int32_t n = record(Rule::scale, {x}, role);
+  save(n, mask);
+  return attach(std::move(out), n);
+}
+
+// -- norms
+
+Tensor Tape::layer_norm(const Tensor& given, const Tensor& w, const Tensor& b, const char* role) {
+  const Tensor x = contiguous(full_precision(given, role), role);
+  const Tensor weight = w.defined() ? full_precision(w, role) : w, bias = b.defined() ? full_precision(b, role) : b;
+  Dims row = x.dims();
+  row.size[row.rank - 1U] = 1;
+  row = eager::contiguous(row);
+  Tensor out = empty(role, eager::contiguous(x.dims()), x.dtype());
+  const Tensor mean = empty(role, row, Dtype::fp32), rstd = empty(role, row, Dtype::fp32);
+  const std::int32_t n = record(Rule::layer_norm, {x, weight, bias}, role);
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&x, &mean, &rstd, &weight}) {
+    if (t->defined()) save(n, *t);
+  }
+  return attach(std::move(out), n);
+}
+
+Tensor Tape::rms_norm(const Tensor& x, const Tensor& w, const char* role) {
+  Dims row = x.dims();
+  row.size[row.rank - 1U] = 1;
+  Tensor out = empty(role, eager::contiguous(x.dims()), x.dtype());
+  const Tensor rstd = empty(role, eager::contiguous(row), Dtype::fp32);
+  const std::int32_t n = record(Rule::rms_norm, {x, w}, role);
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&x, &rstd, &w}) save(n, *t);
+  return attach(std::move(out), n);
+}
+
+// -- attention and loss
+
+Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& given_k, const Tensor& given_v, const Tensor& mask, double dropout, const char* role) {
+  const Tensor q = cast_input(given_q), k = cast_input(given_k), v = cast_input(given_v);
+  const Dims d = q.dims();
+  const std::int64_t B = d.size[0], H = d.size[1], T = d.size[2];
+  // kernels write [B, T, H, h]; what they return is its transpose
+  Tensor out = empty(role, swapped(like(swapped(d, 1, 2)), 1, 2), q.dtype());
+  const std::int64_t rows = kind == Attention::efficient ? round_up(T, 32) : T;
+  const Tensor lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
+  Tensor seed, offset;
+  if (kind == Attention::flash || kind == Attention::efficient) {
+    seed = kind == Attention::flash ? empty("attn.seed", eager::dims({2}, false), Dtype::int64) : empty("attn.seed", eager::dims({}, false), Dtype::int64);
+    offset = empty("attn.offset", eager::dims({}, false), Dtype::int64);
+  }
+  const std::int32_t n = record(Rule::attention, {q, k, v}, role);
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&q, &k, &v, &out, &lse, &seed, &offset, &mask}) {
+    if (t->defined()) save(n, *t);
+  }
+  if (n >= 0) node(n).detail = static_cast<std::int64_t>(kind) * 4 + (mask.defined() ? 1 : 0) + (dropout > 0 ? 2 : 0);
+  return attach(std::move(out), n);
+}
+
+// log_softmax keeps its result, nll_loss the same tensor: log-probabilities, targets and a scalar are saved.
+Tensor Tape::cross_entropy(const Tensor& logits, const Tensor& targets, const char* role) {
+  const Tensor log_probs = unary(logits, Keep::result, role);
+  const Tensor up = full_precision(log_probs, role);
+  Tensor loss = empty("loss", eager::dims({}, false), up.dtype());
+  const Tensor weight = empty("loss.total_weight", eager::dims({}, false), up.dtype());
+  const std::int32_t n = record(Rule::nll, {up}, role);
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&up, &targets, &weight}) save(n, *t);
+  return attach(std::move(loss), n);
+}
+
+Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role) {
+  const Dims d = x.dims();
+  Tensor out;
+  {
+    const Tensor full = scratch(role, weight, x.dtype());
+    Dims o = d;
+    o.size[d.rank - 1U] = weight.size[0];
+    out = empty(role, eager::contiguous(o), x.dtype());
+  }
+  const std::int32_t n = record(Rule::quantized, {x}, role);
+  if (n >= 0) {
+    save(n, packed);
+    node(n).detail = weight.size[0];
+  }
+  return attach(std::move(out), n);
+}
+
+Tensor Tape::stored(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> gradients) {
+  const std::int32_t n = record(Rule::stored, inputs, node_role(out));
+  for (const Tensor& g : gradients) {
+    if (g.defined()) save(n, g);
+  }
+  return attach(alias(out, out.dims()), n);
+}
+
+Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant) {
+  if (!grad_ || !x.requires_grad()) return block(x);
+  grad_ = false;
+  Tensor out = block(x);
+  grad_ = true;
+  const std::int32_t n = record(Rule::checkpoint, {x}, node_role(x));
+  save(n, x);
+  if (n >= 0) {
+    node(n).autocast = autocast_;
+    node(n).call = static_cast<std::int32_t>(blocks_.size());
+    node(n).detail = reentrant ? 1 : 0;
+    blocks_.push_back(std::move(block));
+  }
+  return attach(alias(out, out.dims()), n);
+}
+
+Tensor Tape::hook(const Tensor& x, std::function<void()> call) {
+  const std::int32_t n = record(Rule::hook, {x}, node_role(x));
+  if (n >= 0) {
+    node(n).call = static_cast<std::int32_t>(hooks_.size());
+    hooks_.push_back(std::move(call));
+  }
+  return attach(alias(x, x.dims()), n);
+}
+
+Tensor Tape::scratch(const char* role, Dims d, Dtype dtype) {
+  const Category before = category_;
+  category_ = Category::workspace;
+  Tensor t = empty(role, d, dtype);
+  category_ = before;
+  return t;
+}
+
+}  // namespace dryfit::eager

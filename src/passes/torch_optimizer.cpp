@@ -1,0 +1,174 @@
+// States and temporaries of optimizers. See torch_optimizer.hpp.
+#include "passes/torch_optimizer.hpp"
+
+#include <algorithm>
+
+namespace dryfit::eager {
+
+namespace {
+
+constexpr std::int64_t kSmallest8Bit = 4096;  // bitsandbytes min_8bit_size: smaller tensors keep fp32 states
+constexpr std::int64_t kBlock8Bit = 256;
+constexpr std::int64_t kSmallestPaged = 100000;
+
+bool is_8bit(OptimizerKind k) { return k == OptimizerKind::adamw_8bit || k == OptimizerKind::paged_adamw_8bit || k == OptimizerKind::lion_8bit; }
+bool is_paged(OptimizerKind k) { return k == OptimizerKind::paged_adamw_8bit || k == OptimizerKind::paged_adamw; }
+
+}  // namespace
+
+Tensor Optimizer::make(const char* role, int layer, Dims d, Dtype dtype) {
+  const Category before = t_.category();
+  t_.category(Category::optimizer);
+  t_.at(layer);
+  Tensor made = t_.empty(role, d, dtype);
+  t_.at(-1);
+  t_.category(before);
+  return made;
+}
+
+Tensor Optimizer::like(const char* role, const Trained& p, Dtype d) { return make(role, p.layer, eager::like(p.parameter.dims()), d); }
+
+// bitsandbytes: one byte an element, a scale for every 256; tensors below 4096 elements stay in fp32. Paged: larger ones lie in managed
+// memory, which PyTorch does not count.
+void Optimizer::adamw_8bit_state(const Trained& p, int moments) {
+  const std::int64_t n = p.parameter.dims().numel();
+  const bool small = n < kSmallest8Bit || !is_8bit(kind_);
+  const bool paged = is_paged(kind_) && n >= kSmallestPaged;
+  for (int i = 0; i < moments; ++i) {
+    if (!paged) state_.push_back(like(i == 0 ? "adamw.exp_avg" : "adamw.exp_avg_sq", p, small ? Dtype::fp32 : Dtype::uint8));
+    if (!small) state_.push_back(make("adamw.absmax", p.layer, dims({ceil_div(n, kBlock8Bit)}, false), Dtype::fp32));
+  }
+}
+
+void Optimizer::first_state() {
+  if (begun_) return;
+  begun_ = true;
+  if (is_8bit(kind_)) {
+    for (int i = 0; i < (kind_ == OptimizerKind::lion_8bit ? 1 : 2); ++i) state_.push_back(make("adamw.qmap", -1, dims({256}, false), Dtype::fp32));
+  }
+  for (const Trained& p : parameters_) {
+    const Dtype d = p.parameter.dtype();
+    switch (kind_) {
+      case OptimizerKind::adamw:
+      case OptimizerKind::adamw_fused:
+      case OptimizerKind::adamw_loop:
+        if (kind_ == OptimizerKind::adamw_fused) state_.push_back(make("adamw.step", p.layer, dims({}, false), Dtype::fp32));
+        state_.push_back(like("adamw.exp_avg", p, d));
+        state_.push_back(like("adamw.exp_avg_sq", p, d));
+        break;
+      case OptimizerKind::adamw_8bit:
+      case OptimizerKind::paged_adamw_8bit:
+      case OptimizerKind::paged_adamw: adamw_8bit_state(p, 2); break;
+      case OptimizerKind::lion_8bit: adamw_8bit_state(p, 1); break;
+      case OptimizerKind::lion: state_.push_back(like("lion.exp_avg", p, d)); break;
+      case OptimizerKind::sgd: break;
+      case OptimizerKind::sgd_momentum: break;  // cloned from the gradient, in step()
+      case OptimizerKind::adafactor: break;  // made in each parameter's turn
+    }
+  }
+}
+
+// One norm a gradient, stacked, their norm, the coefficient: scalars of the gradients' dtype.
+void Optimizer::clip() {
+  const Category before = t_.category();
+  t_.category(Category::optimizer);
+  {
+    std::vector<Tensor> norms;
+    Dtype d = Dtype::fp32;
+    for (const Trained& p : parameters_) {
+      const Tensor g = t_.gradient(p.parameter);
+      if (!g.defined()) continue;
+      d = g.dtype();
+      norms.push_back(t_.empty("clip.norm", dims({}, false), d));
+    }
+    const Tensor stacked = t_.empty("clip.norms", dims({static_cast<std::int64_t>(norms.size())}, false), d);
+    const Tensor total = t_.empty("clip.total_norm", dims({}, false), d);
+    norms.clear();
+    const Tensor coefficient = t_.empty("clip.coefficient", dims({}, false), d);
+  }
+  t_.category(before);
+}
+
+// torch's foreach AdamW: the denominators of all parameters of one dtype at once. SGD with weight decay: gradients plus decay at once.
+void Optimizer::foreach_temporaries() {
+  std::vector<Tensor> held;
+  for (const Trained& p : parameters_) held.push_back(like(kind_ == OptimizerKind::adamw ? "adamw.denominator" : "sgd.decayed", p, p.parameter.dtype()));
+}
+
+// One parameter after the other; the last one's denominator keeps its name until the next is there.
+void Optimizer::single_temporaries() {
+  Tensor denominator;
+  for (const Trained& p : parameters_) {
+    const Tensor root = like("adamw.denominator", p, p.parameter.dtype());
+    denominator = like("adamw.denominator", p, p.parameter.dtype());
+  }
+}
+
+// transformers.optimization.Adafactor: fp32 copies of a 16-bit gradient and weight, the squared gradient, the outer product of the two factors,
+// the update and its negative; names live on into the next parameter's turn.
+void Optimizer::adafactor() {
+  Tensor grad, weight, update;
+  for (const Trained& p : parameters_) {
+    const Dims d = eager::like(p.parameter.dims());
+    const bool half = p.parameter.dtype() != Dtype::fp32;
+    const auto temporary = [&] { return make("adafactor.update", p.layer, d, Dtype::fp32); };
+    grad.reset();
+    if (half) grad = make("adafactor.grad", p.layer, d, Dtype::fp32);
+    if (!begun_) adafactor_state(p);
+    weight.reset();
+    if (half) weight = make("adafactor.weight", p.layer, d, Dtype::fp32);
+    {
+      const Tensor square = temporary();
+      update = temporary();
+    }
+    update = temporary();  // row by column; of a vector the inverse root
+    const Tensor negative = temporary();
+  }
+  begun_ = true;
+}
+
+void Optimizer::adafactor_state(const Trained& p) {
+  const Dims shape = p.parameter.dims();
+  if (shape.rank >= 2) {
+    state_.push_back(make("adafactor.row", p.layer, dims({shape.size[0]}, false), Dtype::fp32));
+    state_.push_back(make("adafactor.column", p.layer, dims({shape.size[1]}, false), Dtype::fp32));
+  } else {
+    state_.push_back(make("adafactor.exp_avg_sq", p.layer, eager::like(shape), Dtype::fp32));
+  }
+  state_.push_back(make("adafactor.rms", p.layer, dims({}, false), Dtype::fp32));
+}
+
+void Optimizer::step() {
+  if (kind_ == OptimizerKind::sgd_momentum) {
+    // weight decay makes new gradients for all; momentum buffers are clones of the first ones
+    std::vector<Tensor> decayed;
+    for (const Trained& p : parameters_) decayed.push_back(like("sgd.decayed", p, p.parameter.dtype()));
+    if (!begun_) {
+      for (const Trained& p : parameters_) state_.push_back(like("sgd.momentum", p, p.parameter.dtype()));
+    }
+    begun_ = true;
+    return;
+  }
+  if (kind_ == OptimizerKind::adafactor) return adafactor();
+  first_state();
+  switch (kind_) {
+    case OptimizerKind::adamw: foreach_temporaries(); break;
+    case OptimizerKind::adamw_loop: single_temporaries(); break;
+    case OptimizerKind::lion:
+      for (const Trained& p : parameters_) const Tensor update = like("lion.update", p, p.parameter.dtype());
+      break;
+    default: break;
+  }
+}
+
+void Optimizer::zero_grad() {
+  for (const Trained& p : parameters_) t_.zero_grad(p.parameter);
+}
+
+std::int64_t Optimizer::state_bytes() const {
+  std::int64_t sum = 0;
+  for (const Tensor& t : state_) sum += t.dims().numel() * size_of(t.dtype());
+  return sum;
+}
+
+}  // namespace dryfit::eager

@@ -1,0 +1,40 @@
+// torch.optim and its kin on the eager engine: state made at the first step, temporaries of each step, clipping. Sources:
+// torch/optim/{adamw,adam,sgd}.py, torch/nn/utils/clip_grad.py, transformers/optimization.py, bitsandbytes/optim/optimizer.py, Lion's paper's code.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "passes/eager.hpp"
+#include "workload/training.hpp"
+
+namespace dryfit::eager {
+
+struct Trained { Tensor parameter; const char* role; int layer; };
+
+class Optimizer {
+ public:
+  Optimizer(Tape& tape, OptimizerKind kind, std::vector<Trained> parameters) : t_(tape), kind_(kind), parameters_(std::move(parameters)) {}
+  void clip();                 // torch.nn.utils.clip_grad_norm_, foreach
+  void step();
+  void zero_grad();
+  std::int64_t state_bytes() const;  // after the first step, as stored; 0 before
+
+ private:
+  Tensor like(const char* role, const Trained& p, Dtype d);
+  Tensor make(const char* role, int layer, Dims d, Dtype dtype);
+  void first_state();
+  void adamw_8bit_state(const Trained& p, int moments);
+  void foreach_temporaries();
+  void single_temporaries();
+  void adafactor();
+  void adafactor_state(const Trained& p);
+
+  Tape& t_;
+  OptimizerKind kind_;
+  std::vector<Trained> parameters_;
+  std::vector<Tensor> state_;
+  bool begun_ = false;
+};
+
+}  // namespace dryfit::eager

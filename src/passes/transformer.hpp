@@ -1,0 +1,97 @@
+// A Hugging Face model's forward pass on the eager engine: transformers' modelling code, op by op, with the lifetimes of its local names.
+// Knows an Architecture and how it is fine-tuned; no loop, no optimizer, no GPU.
+// Source: transformers 4.57, models/*/modeling_*.py; peft 0.21, tuners/lora/layer.py.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "passes/eager.hpp"
+#include "workload/architecture.hpp"
+#include "workload/training.hpp"
+
+namespace dryfit::eager {
+
+// What of transformers' model the training decides, resolved for a machine.
+struct ForwardOptions {
+  Attention attention = Attention::flash;  // SDPA's choice for an unmasked causal call
+  bool eager_attention = false;            // attn_implementation="eager"
+  bool use_cache = false;                  // a DynamicCache is filled while training: keys and values are copied
+};
+
+class Transformer {
+ public:
+  // Allocates the parameters and buffers on the tape, as loading does.
+  Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
+
+  struct Batch { Tensor ids, mask, labels; };
+  struct Outputs { Tensor loss, logits; };
+  Outputs forward(const Batch& batch);
+  void finish();                   // after backward: what recomputed blocks were given goes
+
+  // Parameters in named_parameters() order with what is needed to train them.
+  struct Weight { Tensor tensor; const char* role; int layer; bool trains; };
+  const std::vector<Weight>& weights() const { return weights_; }
+  std::int64_t frozen_bytes() const { return frozen_bytes_; }  // 4-bit weights with their scales, which weights() leaves out
+
+ private:
+  struct Adapter { Tensor a, b; };
+  struct Linear {
+    Tensor weight, bias;
+    Tensor packed;                 // QLoRA: 4-bit values; weight then only says the shape
+    Dims shape;
+    bool conv1d = false;
+    std::optional<Adapter> lora;
+  };
+  struct Block { std::unordered_map<std::string, Linear> linear; std::unordered_map<std::string, std::pair<Tensor, Tensor>> norm; };
+
+  void load();
+  void place(const Parameter& p);
+  void expert_weights(const Parameter& p);
+  void quantize(Linear& l, const char* name, std::int64_t count);
+  void add_adapters();
+  Tensor make(const char* role, Dims d, Dtype dtype, bool trains);
+  Tensor weight_of(const char* role, const Parameter& p);
+  bool is_target(const std::string& module) const;
+  Tensor project(const Linear& l, const Tensor& x, const char* role);
+  Tensor norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role);
+  Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
+  std::pair<Tensor, Tensor> rotary_tables(Dtype like);
+  Tensor repeat_kv(const Tensor& x, const char* role);
+  Tensor run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
+  Tensor attention(std::int64_t layer, const Tensor& x);
+  Tensor activate(const Tensor& x, const char* role);
+  Tensor mlp(const Block& block, const std::string& name, const Tensor& x);
+  Tensor mixture(const Block& block, const Tensor& x);
+  Tensor feed_forward(std::int64_t layer, const Tensor& x);
+  Tensor post_norm_block(std::int64_t layer, const Tensor& x);
+  Tensor parallel_block(std::int64_t layer, const Tensor& x);
+  Tensor output_norm_block(std::int64_t layer, const Tensor& x);
+  Tensor pre_norm_block(std::int64_t layer, const Tensor& x);
+  Tensor block(std::int64_t layer, const Tensor& x);
+  Tensor body(const Batch& batch);
+  Tensor embed(const Batch& batch);
+  Tensor causal_mask(Dtype d);
+  Tensor bert_embeddings(Tensor words);
+  bool any_window() const;
+  Tensor head(const Tensor& x);
+  Tensor loss_of(const Tensor& logits, const Tensor& labels);
+
+  Tape& t_;
+  const Architecture& a_;
+  const Training& r_;
+  ForwardOptions o_;
+  std::vector<Weight> weights_;
+  std::vector<Tensor> buffers_;
+  std::vector<Block> blocks_;
+  Block outer_;                    // what stands outside the blocks
+  std::unordered_map<std::string, Tensor> tables_;  // embeddings
+  std::pair<Tensor, Tensor> rotary_;
+  Tensor mask_, positions_, input_;
+  Tensor held_;                    // attention weights, which a decoder layer's local keeps until it returns
+  std::vector<Tensor> cache_;
+  std::int64_t B = 0, T = 0, N = 0, frozen_bytes_ = 0;
+};
+
+}  // namespace dryfit::eager

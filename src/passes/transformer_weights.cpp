@@ -1,0 +1,296 @@
+// A transformer's parameters on the tape, adapters beside them, and the products that read them. See transformer.hpp.
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "passes/transformer.hpp"
+
+namespace dryfit::eager {
+
+namespace {
+
+// transformers' name of a module inside its block, what the code here calls it, and the role its tensors show.
+struct Name { std::string_view theirs; const char* ours; };
+// Modules by transformers' names inside a block, then those outside.
+constexpr std::array kModules = {
+    Name{"self_attn.q_proj", "attn.q"}, Name{"self_attn.k_proj", "attn.k"}, Name{"self_attn.v_proj", "attn.v"}, Name{"self_attn.o_proj", "attn.o"},
+    Name{"self_attn.dense", "attn.o"}, Name{"self_attn.qkv_proj", "attn.qkv"}, Name{"self_attn.q_norm", "attn.q_norm"}, Name{"self_attn.k_norm", "attn.k_norm"},
+    Name{"self_attn.q_layernorm", "attn.q_norm"}, Name{"self_attn.k_layernorm", "attn.k_norm"},
+    Name{"mlp.gate_proj", "mlp.gate"}, Name{"mlp.up_proj", "mlp.up"}, Name{"mlp.down_proj", "mlp.down"}, Name{"mlp.gate_up_proj", "mlp.gate_up"},
+    Name{"mlp.fc1", "mlp.up"}, Name{"mlp.fc2", "mlp.down"}, Name{"input_layernorm", "norm1"}, Name{"post_attention_layernorm", "norm2"},
+    Name{"pre_feedforward_layernorm", "norm3"}, Name{"post_feedforward_layernorm", "norm4"}, Name{"attn.c_attn", "attn.qkv"}, Name{"attn.c_proj", "attn.o"},
+    Name{"mlp.c_fc", "mlp.up"}, Name{"mlp.c_proj", "mlp.down"}, Name{"ln_1", "norm1"}, Name{"ln_2", "norm2"},
+    Name{"attention.query_key_value", "attn.qkv"}, Name{"attention.dense", "attn.o"}, Name{"mlp.dense_h_to_4h", "mlp.up"}, Name{"mlp.dense_4h_to_h", "mlp.down"},
+    Name{"attention.self.query", "attn.q"}, Name{"attention.self.key", "attn.k"}, Name{"attention.self.value", "attn.v"}, Name{"attention.output.dense", "attn.o"},
+    Name{"attention.output.LayerNorm", "norm1"}, Name{"intermediate.dense", "mlp.up"}, Name{"output.dense", "mlp.down"}, Name{"output.LayerNorm", "norm2"},
+    Name{"attention.q_lin", "attn.q"}, Name{"attention.k_lin", "attn.k"}, Name{"attention.v_lin", "attn.v"}, Name{"attention.out_lin", "attn.o"},
+    Name{"ffn.lin1", "mlp.up"}, Name{"ffn.lin2", "mlp.down"}, Name{"sa_layer_norm", "norm1"}, Name{"output_layer_norm", "norm2"},
+    Name{"mlp.gate", "router"}, Name{"mlp.shared_expert.gate_proj", "shared.gate"}, Name{"mlp.shared_expert.up_proj", "shared.up"},
+    Name{"mlp.shared_expert.down_proj", "shared.down"}, Name{"mlp.shared_experts.gate_proj", "shared.gate"}, Name{"mlp.shared_experts.up_proj", "shared.up"},
+    Name{"mlp.shared_experts.down_proj", "shared.down"}, Name{"mlp.shared_expert_gate", "shared.router"},
+    // outside the blocks
+    Name{"lm_head", "lm_head"}, Name{"cls.predictions.decoder", "lm_head"}, Name{"vocab_projector", "lm_head"}, Name{"lm_head.decoder", "lm_head"},
+    Name{"cls.predictions.transform.dense", "head.dense"}, Name{"vocab_transform", "head.dense"}, Name{"lm_head.dense", "head.dense"},
+    Name{"cls.predictions.transform.LayerNorm", "head"}, Name{"vocab_layer_norm", "head"}, Name{"lm_head.layer_norm", "head"},
+    Name{"norm", "final"}, Name{"final_layernorm", "final"}, Name{"final_layer_norm", "final"}, Name{"ln_f", "final"},
+    Name{"embeddings.LayerNorm", "embedding"}, Name{"cls.predictions", "lm_head"}, Name{"wte", "wte"}, Name{"wpe", "wpe"},
+    Name{"embed_tokens", "wte"}, Name{"embed_in", "wte"}, Name{"embeddings.word_embeddings", "wte"}, Name{"embeddings.position_embeddings", "wpe"},
+    Name{"embeddings.token_type_embeddings", "token_types"},
+};
+
+// "model.layers.3.self_attn.q_proj.weight" -> "self_attn.q_proj"
+std::string module_of(const Parameter& p) {
+  std::string name = p.name.substr(0, p.name.rfind('.'));
+  if (p.layer >= 0) {
+    const std::string number = "." + std::to_string(p.layer) + ".";
+    return name.substr(name.find(number) + number.size());
+  }
+  for (std::string_view prefix : {"model.", "transformer.", "gpt_neox.", "bert.", "roberta.", "distilbert."}) {
+    if (name.starts_with(prefix)) return name.substr(prefix.size());
+  }
+  return name;
+}
+
+const char* ours(std::string_view module) {
+  const auto it = std::ranges::find(kModules, module, &Name::theirs);
+  return it == kModules.end() ? nullptr : it->ours;
+}
+
+Dims shape_of(const Parameter& p) {
+  Dims d;
+  for (std::int64_t n : p.shape) d.size[d.rank++] = n;
+  return contiguous(d);
+}
+
+}  // namespace
+
+Transformer::Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options)
+    : t_(tape), a_(architecture), r_(training), o_(options) {
+  load();
+  if (r_.lora) add_adapters();
+}
+
+Tensor Transformer::make(const char* role, Dims d, Dtype dtype, bool trains) {
+  const Category before = t_.category();
+  t_.category(Category::weights);
+  Tensor t = t_.parameter(role, d, dtype, trains);
+  t_.category(before);
+  return t;
+}
+
+bool Transformer::is_target(const std::string& module) const {
+  const std::string leaf = module.substr(module.rfind('.') + 1);
+  const std::vector<std::string>& wanted = r_.lora->targets;
+  if (wanted.empty()) {  // peft's defaults (utils/constants.py)
+    if (a_.fused_qkv) return ours(module) == std::string_view("attn.qkv");
+    return ours(module) == std::string_view("attn.q") || ours(module) == std::string_view("attn.v");
+  }
+  if (wanted.size() == 1 && wanted[0] == "all-linear") return module != "lm_head" && !module.ends_with("norm");
+  return std::ranges::find(wanted, leaf) != wanted.end();
+}
+
+Tensor Transformer::weight_of(const char* role, const Parameter& p) {
+  const bool trains = !r_.lora;
+  Tensor t = make(role, shape_of(p), r_.lora && r_.lora->quantized && r_.lora->upcast_rest ? Dtype::fp32 : r_.weights, trains);
+  weights_.push_back({t, role, p.layer, trains});
+  return t;
+}
+
+void Transformer::load() {
+  blocks_.resize(static_cast<std::size_t>(a_.layers));
+  for (const Parameter& p : parameters_of(a_)) place(p);
+  if (a_.tied_head) {
+    Linear& head = outer_.linear["lm_head"];
+    head.weight = tables_.at("wte");
+    head.shape = head.weight.dims();
+  }
+  const Category before = t_.category();
+  t_.category(Category::weights);
+  if (a_.position == Position::rotary) buffers_.push_back(t_.empty("rotary.inv_freq", dims({a_.rotary_dims / 2}, false), Dtype::fp32));
+  if (a_.family == Family::gpt2) {
+    for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
+      t_.at(static_cast<int>(layer));
+      buffers_.push_back(t_.empty("attn.bias", dims({1, 1, a_.max_positions, a_.max_positions}, false), Dtype::bool8));
+      buffers_.push_back(t_.empty("attn.masked_bias", dims({}, false), Dtype::fp32));
+    }
+    t_.at(-1);
+  }
+  if (a_.encoder) {
+    for (const char* role : {"positions", "token_types"}) buffers_.push_back(t_.empty(role, dims({1, a_.position_rows}, false), Dtype::int64));
+  }
+  t_.category(before);
+}
+
+void Transformer::place(const Parameter& p) {
+  t_.at(p.layer);
+  if (p.name.find("mlp.experts.") != std::string::npos) {
+    expert_weights(p);
+    t_.at(-1);
+    return;
+  }
+  const std::string module = module_of(p);
+  const char* name = ours(module);
+  if (name == nullptr) name = "parameter";
+  const bool bias = p.name.ends_with(".bias");
+  Block& block = p.layer >= 0 ? blocks_[static_cast<std::size_t>(p.layer)] : outer_;
+  const std::string_view key = name;
+  const bool is_norm = key.starts_with("norm") || key.ends_with("_norm") || key == "final" || key == "embedding" || key == "head";
+  if (p.group == ParamGroup::wte) {
+    tables_[name] = weight_of(name, p);
+  } else if (is_norm) {
+    (bias ? block.norm[name].second : block.norm[name].first) = weight_of(name, p);
+  } else {
+    Linear& l = block.linear[name];
+    if (bias) {
+      l.bias = weight_of(name, p);
+    } else {
+      l.conv1d = a_.conv1d && p.group == ParamGroup::transformer_matrices;
+      l.shape = l.conv1d ? contiguous(swapped(shape_of(p), 0, 1)) : shape_of(p);
+      const bool quantized = r_.lora && r_.lora->quantized && p.layer >= 0;
+      if (quantized) {
+        quantize(l, name, p.count());
+      } else {
+        l.weight = weight_of(name, p);
+      }
+    }
+  }
+  t_.at(-1);
+}
+
+// bitsandbytes' Params4bit (nf4): two values a byte in one column, a scale for every 64 values (in 8 bits with scales of their own for every 256
+// when double quantised), a code book of 16.
+void Transformer::quantize(Linear& l, const char* name, std::int64_t count) {
+  const Category before = t_.category();
+  t_.category(Category::weights);
+  const auto buffer = [&](const char* role, std::int64_t n, Dtype d) {
+    buffers_.push_back(t_.empty(role, dims({n}, false), d));
+    frozen_bytes_ += n * size_of(d);
+  };
+  const std::int64_t packed = (count + 1) / 2, scales = ceil_div(count, 64);
+  l.packed = t_.empty(name, dims({packed, 1}, false), Dtype::uint8);
+  frozen_bytes_ += packed;
+  if (r_.lora->double_quantized) {
+    buffer("quant.absmax", scales, Dtype::uint8);
+    buffer("quant.absmax_scale", ceil_div(scales, 256), Dtype::fp32);
+    buffer("quant.nested_code", 256, Dtype::fp32);
+    buffer("quant.offset", 1, Dtype::fp32);
+  } else {
+    buffer("quant.absmax", scales, Dtype::fp32);
+  }
+  buffer("quant.code", 16, Dtype::fp32);
+  t_.category(before);
+}
+
+// One expert's three matrices, as transformers 4 holds them: gate, up, down. parameters_of lists them stacked.
+void Transformer::expert_weights(const Parameter& p) {
+  const bool up = p.name.ends_with("gate_up_proj");
+  Block& block = blocks_[static_cast<std::size_t>(p.layer)];
+  const std::int64_t F = a_.moe->expert_ffn, D = a_.width;
+  if (!up) return;  // made with the first
+  for (std::int64_t e = 0; e < a_.moe->experts; ++e) {
+    const std::string number = "expert." + std::to_string(e) + ".";
+    const auto add = [&](const char* which, const char* role, std::int64_t out, std::int64_t in) {
+      Linear& l = block.linear[number + which];
+      l.shape = dims({out, in}, false);
+      l.weight = make(role, l.shape, r_.weights, !r_.lora);
+      weights_.push_back({l.weight, role, p.layer, !r_.lora});
+    };
+    const bool mixtral = a_.family == Family::mixtral;  // w1 gate, w2 down, w3 up
+    add("gate", "expert.gate", F, D);
+    if (mixtral) add("down", "expert.down", D, F);
+    add("up", "expert.up", F, D);
+    if (!mixtral) add("down", "expert.down", D, F);
+  }
+}
+
+// peft: lora_A [r, in], lora_B [out, r], in fp32 beside 16-bit weights (autocast_adapter_dtype), module by module.
+void Transformer::add_adapters() {
+  const std::int64_t r = r_.lora->rank;
+  const auto adapt = [&](Linear& l, int layer) {
+    t_.at(layer);
+    Adapter adapter;
+    adapter.a = make("lora.A", dims({r, l.shape.size[1]}, false), Dtype::fp32, true);
+    adapter.b = make("lora.B", dims({l.shape.size[0], r}, false), Dtype::fp32, true);
+    weights_.push_back({adapter.a, "lora.A", layer, true});
+    weights_.push_back({adapter.b, "lora.B", layer, true});
+    l.lora = adapter;
+    t_.at(-1);
+  };
+  for (const Parameter& p : parameters_of(a_)) {
+    if (p.layer < 0 || !p.name.ends_with(".weight") || p.shape.size() != 2) continue;
+    const std::string module = module_of(p);
+    const char* name = ours(module);
+    if (name == nullptr || !is_target(module)) continue;
+    const auto it = blocks_[static_cast<std::size_t>(p.layer)].linear.find(name);
+    if (it != blocks_[static_cast<std::size_t>(p.layer)].linear.end()) adapt(it->second, p.layer);
+  }
+}
+
+// nn.Linear, transformers' Conv1D, bitsandbytes' Linear4bit; peft's LoRA around either.
+Tensor Transformer::project(const Linear& l, const Tensor& x, const char* role) {
+  const auto base = [&]() -> Tensor {
+    if (l.packed.defined()) {
+      const Tensor cast = t_.to(x, r_.weights, role);  // bnb_4bit_compute_dtype
+      Tensor y = t_.linear_4bit(cast, l.packed, l.shape, role);
+      if (l.bias.defined()) y = t_.add(y, l.bias, role);
+      return t_.to(y, x.dtype(), role);
+    }
+    if (!l.conv1d) return t_.linear(x, l.weight, role, l.bias);
+    const Dims d = x.dims();
+    const Tensor rows = t_.view(x, {d.numel() / d.back(), d.back()});
+    Dims out = d;
+    out.size[d.rank - 1U] = l.shape.size[0];
+    return t_.view(t_.conv1d(rows, l.weight, l.bias, role), out);
+  };
+  if (!l.lora) return base();
+  Tensor result = base();
+  const Dtype dtype = result.dtype();
+  const Tensor cast = t_.to(x, Dtype::fp32, "lora.x");
+  Tensor delta = t_.dropout(cast, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
+  delta = t_.linear(delta, l.lora->a, "lora.A");
+  delta = t_.linear(delta, l.lora->b, "lora.B");
+  delta = t_.scale(delta, "lora.scaled");
+  result = t_.add(result, delta, role);
+  delta.reset();
+  return t_.to(result, dtype, role);
+}
+
+// MixtralSparseMoeBlock: routing, then expert by expert on the rows that chose it. Rows are taken to be shared evenly.
+Tensor Transformer::mixture(const Block& b, const Tensor& given) {
+  const MixtureOfExperts& m = *a_.moe;
+  const std::int64_t D = a_.width, E = m.experts, k = m.top_k;
+  const Tensor x = t_.view(given, {N, D});
+  const Tensor logits = project(b.linear.at("router"), x, "router");
+  Tensor all = t_.softmax(logits, "router.probs", Dtype::fp32);
+  const Tensor selected = t_.empty("router.selected", dims({N, k}, true), Dtype::int64);
+  Tensor weights = t_.gather(all, selected, dims({N, k}, true), "router.weights");
+  all.reset();
+  if (m.normalize_top_k || a_.family == Family::mixtral) weights = t_.mul(weights, t_.mean_last(weights, "router.sum"), "router.weights");
+  weights = t_.to(weights, x.dtype(), "router.weights");
+  Tensor out = t_.empty("moe.out", dims({N, D}, true), x.dtype());
+  const Tensor mask = t_.empty("router.mask", dims({N, k, E}, true), Dtype::int64);
+  const std::int64_t rows = std::max<std::int64_t>(1, N * k / E);
+  for (std::int64_t e = 0; e < E; ++e) {
+    const std::string number = "expert." + std::to_string(e) + ".";
+    const Tensor top = t_.empty("moe.rows", dims({rows}, true), Dtype::int64), index = t_.empty("moe.index", dims({rows}, true), Dtype::int64);
+    const Tensor state = t_.gather(x, top, dims({rows, D}, true), "moe.x");
+    const Tensor product = [&] {
+      const Tensor gate = activate(project(b.linear.at(number + "gate"), state, "expert.gate"), "expert.act");
+      return t_.mul(gate, project(b.linear.at(number + "up"), state, "expert.up"), "expert.product");
+    }();
+    const Tensor y = project(b.linear.at(number + "down"), product, "expert.down");
+    const Tensor weighted = t_.mul(y, t_.gather(weights, index, dims({rows, 1}, true), "moe.weight"), "moe.weighted");
+    out = t_.index_add(out, top, weighted);
+  }
+  if (m.shared_ffn > 0) {
+    Tensor shared = mlp(b, "shared.", x);
+    if (m.shared_gate) {
+      const Tensor gate = t_.unary(project(b.linear.at("shared.router"), x, "shared.router"), Tape::Keep::result, "shared.router");
+      shared = t_.mul(gate, shared, "shared.gated");
+    }
+    out = t_.add(out, shared, "moe.out");
+  }
+  return t_.view(out, {B, T, D});
+}
+
+}  // namespace dryfit::eager

@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Records every case of transformers_cases.py that is not there yet, then writes the goldens. `record.sh --transformers` sets up what it needs.
+
+`record_transformers.py --raw DIR --golden DIR [--only TEXT]`: one process for all. A raw file per case lies in --raw, so an interrupted run goes on
+where it stopped; delete a raw file to record it again.
+"""
+import argparse
+import pathlib
+import sys
+import time
+
+import transformers_cases as cases
+
+
+def record(wanted, raw):
+    import pack
+    import torch
+    import transformers_session as session
+
+    taken = (torch.where, torch.Tensor.nonzero)  # a case with experts answers these itself
+    for case in wanted:
+        began = time.monotonic()
+        torch.where, torch.Tensor.nonzero = taken
+        run = session.Run(case)
+        run.record()
+        text = pack.line(pack.pack(case, torch.__version__.split("+")[0], run.tracker))
+        (raw / f"{case.name()}.part").write_text(text, encoding="utf-8")
+        (raw / f"{case.name()}.part").rename(raw / f"{case.name()}.json")
+        print(f"{case.name()}  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def write_goldens(raw, golden):
+    for file, listed in (("transformers.jsonl", list(cases.seen())), ("transformers_unseen.jsonl", list(cases.unseen()))):
+        lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed]
+        (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
+        print(f"{golden / file}: {len(lines)} recordings", file=sys.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("raw", "golden"):
+        parser.add_argument(f"--{name}", type=pathlib.Path, required=True)
+    parser.add_argument("--only", default="", help="record only cases whose name contains this; goldens stay as they are")
+    arguments = parser.parse_args()
+    arguments.raw.mkdir(parents=True, exist_ok=True)
+    everything = [*cases.seen(), *cases.unseen()]
+    record([c for c in everything if arguments.only in c.name() and not (arguments.raw / f"{c.name()}.json").exists()], arguments.raw)
+    if not arguments.only:
+        write_goldens(arguments.raw, arguments.golden)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What is recorded of Hugging Face transformers: small models of each family, two optimizer steps each. As cases.py: `seen()` is what the
+engine is fixed against, `unseen()` judges it.
+"""
+import dataclasses
+import itertools
+
+# model_type -> (architecture fields of config.json, small). Vocabularies are odd on purpose.
+MODELS = {
+    "llama": dict(architectures=["LlamaForCausalLM"], hidden_size=256, intermediate_size=688, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=1003,
+                  max_position_embeddings=512),
+    "gpt2": dict(architectures=["GPT2LMHeadModel"], n_embd=192, n_layer=3, n_head=3, vocab_size=1003, n_positions=512),
+    "qwen2": dict(architectures=["Qwen2ForCausalLM"], hidden_size=256, intermediate_size=704, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=1007,
+                  tie_word_embeddings=True, max_position_embeddings=512),
+    "qwen3": dict(architectures=["Qwen3ForCausalLM"], hidden_size=256, intermediate_size=704, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=96,
+                  vocab_size=1007, tie_word_embeddings=False, max_position_embeddings=512),
+    "gemma2": dict(architectures=["Gemma2ForCausalLM"], hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=64,
+                   vocab_size=1011, max_position_embeddings=512, sliding_window=96),
+    "mixtral": dict(architectures=["MixtralForCausalLM"], hidden_size=256, intermediate_size=448, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=1003,
+                    num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=512),
+    "bert": dict(architectures=["BertForMaskedLM"], hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, vocab_size=1009, max_position_embeddings=512),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One recording: load, then two whole optimizer steps."""
+    model: str
+    batch: int = 4
+    length: int = 160
+    precision: str = "bf16"       # bf16: a bf16 model · autocast: an fp32 model under bf16 autocast · fp32
+    attention: str = "sdpa"       # attn_implementation
+    checkpoint: str = "none"      # none · reentrant · nonreentrant
+    optimizer: str = "foreach"    # torch.optim.AdamW: foreach · fused · loop; sgd · adafactor
+    accumulation: int = 1
+    lora: int = 0                 # rank; 0: full fine-tuning
+    lora_targets: str = ""        # comma separated; empty: peft's default
+    use_cache: bool = False
+
+    kind = "transformers"
+
+    def header(self):
+        """What the recording says of itself: these fields, and the model's config.json."""
+        config = {"model_type": self.model, **MODELS[self.model]}
+        return {"kind": self.kind, **dataclasses.asdict(self), "config": config}
+
+    def name(self):
+        parts = [self.kind, self.model, f"B{self.batch}", f"T{self.length}", self.precision, self.attention, self.optimizer]
+        parts += [self.checkpoint] if self.checkpoint != "none" else []
+        parts += [f"A{self.accumulation}"] if self.accumulation > 1 else []
+        parts += [f"lora{self.lora}"] if self.lora else []
+        parts += [self.lora_targets.replace(",", "+")] if self.lora_targets else []
+        parts += ["cache"] if self.use_cache else []
+        return "-".join(parts)
+
+
+def seen():
+    for model, precision, attention in itertools.product(MODELS, ("bf16", "autocast"), ("sdpa", "eager")):
+        yield Case(model, precision=precision, attention=attention)
+    for model in ("llama", "gpt2"):
+        yield Case(model, precision="fp32")
+        yield Case(model, checkpoint="reentrant")
+        yield Case(model, precision="autocast", checkpoint="reentrant")
+        yield Case(model, checkpoint="nonreentrant")
+        yield Case(model, optimizer="fused", accumulation=2)
+        yield Case(model, optimizer="loop")
+        yield Case(model, optimizer="sgd")
+        yield Case(model, optimizer="adafactor")
+        yield Case(model, precision="autocast", optimizer="fused", accumulation=2)
+        yield Case(model, lora=8)
+        yield Case(model, precision="autocast", lora=8)
+    yield Case("llama", use_cache=True)
+    yield Case("llama", lora=16, lora_targets="q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", checkpoint="reentrant")
+    yield Case("llama", batch=3, length=96, optimizer="fused")
+    yield Case("llama", batch=1, length=352, precision="autocast", accumulation=2)
+    yield Case("gpt2", batch=2, length=224, precision="autocast", attention="eager", optimizer="fused")
+    yield Case("qwen2", batch=2, length=192, checkpoint="reentrant")
+    yield Case("qwen3", batch=5, length=64, lora=4, lora_targets="q_proj,v_proj,down_proj")
+    yield Case("bert", batch=6, length=128, precision="autocast", optimizer="fused")
+    yield Case("gemma2", batch=2, length=128)
+    yield Case("mixtral", batch=2, length=128, optimizer="fused")
+
+
+def unseen():
+    yield Case("llama", batch=2, length=80, precision="autocast", attention="eager", checkpoint="reentrant", optimizer="fused")
+    yield Case("gpt2", batch=3, length=96, attention="eager", accumulation=2)
+    yield Case("qwen2", batch=1, length=416, precision="autocast", optimizer="sgd")
+    yield Case("qwen3", batch=2, length=136, checkpoint="nonreentrant", optimizer="adafactor")
+    yield Case("gemma2", batch=3, length=112, precision="autocast", optimizer="fused")
+    yield Case("mixtral", batch=4, length=72, attention="eager", optimizer="loop")
+    yield Case("bert", batch=2, length=64, attention="eager", optimizer="fused")
+    yield Case("llama", batch=2, length=208, precision="autocast", lora=8, lora_targets="q_proj,o_proj,up_proj", checkpoint="nonreentrant")

@@ -1,0 +1,152 @@
+"""A transformers model under FakeTensorMode, trained for two steps as a plain loop (and Trainer) does. Everything is transformers', peft's
+and PyTorch's own code; only kernels do not run. Segments are marked in the tracker.
+"""
+import contextlib
+import functools
+import gc
+
+import hopper  # noqa: F401  (before anything asks torch.cuda)
+
+import torch
+import transformers
+import transformers.masking_utils as masking
+import transformers.models.bert.modeling_bert as bert
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import transformers_cases
+from tracker import Tracker
+
+
+def _know_masks_are_ones():
+    """No row is padded here: what transformers finds by looking at the mask's values, which fake tensors have not."""
+    real = masking._ignore_causal_mask_sdpa
+
+    def ignore(padding_mask, *args, **kwargs):
+        return real(None, *args, **kwargs)
+
+    masking._ignore_causal_mask_sdpa = ignore
+    bert._prepare_4d_attention_mask_for_sdpa = lambda *_args, **_kwargs: None
+
+
+def _share_tokens_evenly(experts, top_k):
+    """Which tokens an expert gets are values, which fake tensors have not: each gets the same number here."""
+    real_where = torch.where
+
+    def where(condition, *rest):
+        if rest:
+            return real_where(condition, *rest)
+        count = condition.numel() // (condition.shape[0] if condition.dim() > 1 else 1) * top_k // experts
+        return tuple(torch.empty(count, dtype=torch.int64, device=condition.device) for _ in range(condition.dim()))
+
+    torch.where = where
+    torch.Tensor.nonzero = lambda self: range(self.shape[0])
+
+
+class Run:
+    """The state of one training process. `tracker` holds what was recorded."""
+
+    def __init__(self, case):
+        self.case = case
+        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.tracker = Tracker()
+        _know_masks_are_ones()
+
+    def config(self):
+        fields = dict(transformers_cases.MODELS[self.case.model])
+        fields.pop("architectures")
+        config = transformers.AutoConfig.for_model(self.case.model, **fields)
+        config._attn_implementation = self.case.attention
+        config.use_cache = self.case.use_cache
+        return config
+
+    def build(self):
+        case, config = self.case, self.config()
+        if case.model == "mixtral":
+            _share_tokens_evenly(config.num_local_experts, config.num_experts_per_tok)
+        owner = getattr(transformers, transformers_cases.MODELS[case.model]["architectures"][0])
+        with torch.device("meta"):
+            model = owner(config)
+        if case.precision == "bf16":
+            model = model.to(torch.bfloat16)
+        if case.lora:
+            model = self._with_lora(model)
+        self._to_gpu(model)
+        model.train()
+        if case.checkpoint != "none":
+            if case.lora:
+                model.enable_input_require_grads()
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": case.checkpoint == "reentrant"})
+        gc.collect()
+        self.model = model
+        return model
+
+    @staticmethod
+    def _to_gpu(model):
+        """Parameters and buffers one by one, in order; a tied one once. to_empty would untie them."""
+        made = {}
+        for module in model.modules():
+            for group in (module._parameters, module._buffers):
+                for name, tensor in group.items():
+                    if tensor is None:
+                        continue
+                    if id(tensor) not in made:
+                        gpu = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
+                        made[id(tensor)] = (tensor, torch.nn.Parameter(gpu, requires_grad=tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else gpu)
+                    group[name] = made[id(tensor)][1]
+
+    def _with_lora(self, model):
+        import peft
+        targets = self.case.lora_targets.split(",") if self.case.lora_targets else None
+        config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=0.05, target_modules=targets, task_type="CAUSAL_LM")
+        return peft.get_peft_model(model, config, autocast_adapter_dtype=True)
+
+    def optimizer(self):
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        match self.case.optimizer:
+            case "sgd":
+                return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=0.01, foreach=True)  # on a GPU the default
+            case "adafactor":
+                return transformers.optimization.Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)
+            case kind:
+                return torch.optim.AdamW(parameters, lr=1e-4, foreach=kind == "foreach", fused=kind == "fused")
+
+    def batch(self):
+        def ids():
+            return torch.empty(self.case.batch, self.case.length, dtype=torch.int64, device="cuda")
+        return {"input_ids": ids(), "attention_mask": ids(), "labels": ids()}
+
+    def autocast(self):
+        if self.case.precision == "autocast":
+            return torch.amp.autocast("cuda", dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def micro_step(self, step, micro):
+        tracker = self.tracker
+        tracker.mark(f"{step} {micro + 1} data")
+        inputs = self.batch()
+        tracker.mark(f"{step} {micro + 1} forward")
+        with self.autocast():
+            outputs = self.model(**inputs)
+            loss = outputs["loss"]
+        del outputs, inputs
+        if self.case.accumulation > 1:
+            loss = loss / self.case.accumulation
+        tracker.mark(f"{step} {micro + 1} backward")
+        loss.backward()
+
+    def record(self):
+        with self.fake_mode, self.tracker as tracker:
+            tracker.mark("load")
+            model = self.build()
+            tracker.adopt([*model.parameters(), *model.buffers()], "load")
+            optimizer = self.optimizer()
+            for step in ("first_step", "train_step"):
+                for micro in range(self.case.accumulation):
+                    self.micro_step(step, micro)
+                tracker.mark(f"{step} clip")
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                tracker.mark(f"{step} optimizer")
+                optimizer.step()
+                tracker.mark(f"{step} zero_grad")
+                model.zero_grad(set_to_none=True)
+            tracker.mark("end")
