@@ -11,6 +11,7 @@
 #include "cli/commands.hpp"
 #include "cli/doctor.hpp"
 #include "cli/doctor_live.hpp"
+#include "cli/model_source.hpp"
 #include "cli/options.hpp"
 #include "cli/watch.hpp"
 #include "plan/launch.hpp"
@@ -197,19 +198,48 @@ class Command {
     return options;
   }
 
+  // The same of a transformers run, from --model, --config or a pasted Trainer command.
+  Result<Report> transformers_report(bool timeline, bool always_alternatives) {
+    auto request = transformers_request(o_, env_);
+    if (!request) return std::unexpected(request.error());
+    pasted_conf_ = request->alloc_conf;
+    for (const std::string& w : request->notes) talk("note: not used: " + w + "\n");
+    WorkloadFlags gpus;
+    gpus.gpus = request->flags.gpus;
+    const auto m = machine(gpus);
+    if (!m) return std::unexpected(m.error());
+    request->flags.gpus = m->gpus;
+    const bool search = request->flags.device_batch_size == -1;
+    if (search) request->flags.device_batch_size = 1;
+    const auto workload = transformers_workload(*request, env_);
+    if (!workload) return std::unexpected(workload.error());
+    return report_of(*workload, *m, search, timeline, always_alternatives);
+  }
+
   // Workload and machine of check and explain; a device batch of -1 is searched for.
   Result<Report> report(bool timeline, bool always_alternatives) {
+    const auto transformers = asks_for_transformers(o_);
+    if (!transformers) return std::unexpected(transformers.error());
+    if (*transformers) return transformers_report(timeline, always_alternatives);
+    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "lora-rank", "shard"}) {
+      if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));
+    }
     auto flags = workload_flags();
     if (!flags) return std::unexpected(flags.error());
     const auto m = machine(*flags);
     if (!m) return std::unexpected(m.error());
     flags->gpus = m->gpus;
+    const auto workload = make_nanochat_workload(*flags);
+    if (!workload) return std::unexpected(workload.error());
+    return report_of(*workload, *m, flags->device_batch_size == -1, timeline, always_alternatives);
+  }
+
+  Result<Report> report_of(const Workload& given, const Machine& m, bool search, bool timeline, bool always_alternatives) {
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
-    auto workload = make_nanochat_workload(*flags);
-    if (!workload) return std::unexpected(workload.error());
-    if (flags->device_batch_size == -1) {
-      const auto best = largest_device_batch(*workload, *m, *options);
+    Result<Workload> workload = given;
+    if (search) {
+      const auto best = largest_device_batch(*workload, m, *options);
       if (!best) return std::unexpected(best.error());
       workload = with_device_batch(*workload, best->value_or(1));
       if (!workload) return std::unexpected(workload.error());
@@ -219,10 +249,10 @@ class Command {
     full.alternatives = always_alternatives;
     full.timeline = timeline;
     full.fine_tuning = true;
-    auto result = estimate(*workload, *m, full);
+    auto result = estimate(*workload, m, full);
     if (!result || result->verdict == Verdict::fits || always_alternatives) return result;
     full.alternatives = true;  // it does not fit: what would
-    return estimate(*workload, *m, full);
+    return estimate(*workload, m, full);
   }
 
   Result<int> check() {
@@ -466,6 +496,11 @@ class Command {
       return print(json() ? gpus_json(filter) : gpus_text(filter));
     }
     if (what == "versions") return print(json() ? versions_json() : versions_text());
+    if (what == "models" && o_.positional.size() > 1) {
+      const auto text = list_models(o_.positional[1], env_, json());
+      if (!text) return std::unexpected(text.error());
+      return print(*text);
+    }
     if (what == "models") {
       std::vector<Workload> models;
       for (std::int64_t depth : {4, 8, 12, 16, 18, 20, 24, 26, 28, 32}) {
@@ -474,7 +509,10 @@ class Command {
         f.device_batch_size = 1;
         if (auto w = make_nanochat_workload(f)) models.push_back(std::move(*w));
       }
-      return print(json() ? models_json(models) : models_text(models));
+      if (json()) return print(models_json(models));
+      const auto presets = list_models("", env_, false);
+      if (!presets) return std::unexpected(presets.error());
+      return print("nanochat, by depth\n" + models_text(models) + "\nHugging Face; one in detail, or a file: dryfit list models llama-3.1-8b, dryfit list models config.json\n" + *presets);
     }
     static constexpr std::string_view kWhat[] = {"gpus", "models", "versions"};
     return fail("bad_value", what.empty() ? "list what?" : "cannot list '" + what.substr(0, 40) + "'", did_you_mean(what, kWhat, "dryfit list gpus, dryfit list models or dryfit list versions"), "list");
@@ -487,39 +525,9 @@ class Command {
   }
 
   Result<int> help(const std::string& name) {
-    if (json() && (name.empty() || name == "help")) return print(commands_json(commands()));
-    if (name.empty() || name == "help") {
-      std::string out = "dryfit: will it fit, and what should I run? Answered before a GPU is touched.\n\nExamples\n"
-                        "  dryfit plan --gpu \"RTX 4090\"                        what should I run?\n"
-                        "  dryfit check --depth 26 --device-batch-size 32      will this run fit?\n"
-                        "  dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n"
-                        "  dryfit explain --depth 20 --gpu h100 --gpus 8       where every GiB goes\n"
-                        "  dryfit doctor train.log                             why it died, and what to change\n\nCommands\n";
-      static constexpr std::string_view kOthers[] = {"mcp", "web", "completions", "help", "version"};  // one line for all of them: the screen has 24
-      for (const CommandSpec& c : commands()) {
-        if (std::ranges::find(kOthers, c.name) == std::end(kOthers)) out += fmt::format("  {:<14} {}\n", c.name, c.summary);
-      }
-      out += "  also           mcp (for agents), web (a page), completions SHELL, help COMMAND, version\n";
-      return print(out + "\nEverywhere: --json, --color auto|always|never, --ascii, -q, -v\nExit status: 0 fits, 1 does not, 2 bad input, 70 internal error\n");
-    }
-    const CommandSpec* c = find_command(name);
-    if (c == nullptr) {
-      std::vector<std::string_view> names;
-      for (const CommandSpec& known : commands()) names.push_back(known.name);
-      return fail("unknown_command", "no help for '" + name.substr(0, 40) + "'", did_you_mean(name, names, "see: dryfit help"), "help");
-    }
-    if (json()) return print(commands_json({c, 1}));
-    std::string out = fmt::format("dryfit {}: {}\n\n{}", c->name, c->summary, c->examples);
-    for (const auto& group : c->flags) {
-      std::string line = "\n ";
-      for (const FlagSpec& f : group) {
-        const std::string word = fmt::format(" --{}{}", f.name, f.argument.empty() ? "" : " " + std::string(f.argument));
-        if (line.size() - line.rfind('\n') + word.size() > 76) line += "\n ";
-        line += word;
-      }
-      if (!group.empty()) out += line + "\n";
-    }
-    return print(out);
+    const auto text = cli::help(name, json());
+    if (!text) return std::unexpected(text.error());
+    return print(*text);
   }
 
   std::unexpected<Error> stray() const {

@@ -18,8 +18,9 @@ constexpr FlagSpec kRun[] = {{"device-batch-size", "N", "sequences per GPU and m
 constexpr FlagSpec kMachine[] = {{"gpu", "NAME", "\"RTX 4090\", h100, ... [found here]"}, {"gpus", "N", "how many"}, {"memory", "SIZE", "per GPU: 24GiB"}, {"reserve", "SIZE", "leave this much free"}, {"alloc-conf", "S", "PYTORCH_ALLOC_CONF"}};
 constexpr FlagSpec kPrices[] = {{"prices", "FILE", "your prices of a GPU-hour, as data/prices.csv"}};
 constexpr FlagSpec kPlan[] = {{"offers", "", "what to rent: priced GPUs by time and cost"}, {"prices", "FILE", "your prices of a GPU-hour, as data/prices.csv"}};
-constexpr FlagSpec kTimeline[] = {{"timeline", "", "memory over the run, as a picture"}, {"svg", "FILE", "the same as an SVG chart; -: to standard output, alone"}};
-constexpr FlagSpec kSvg[] = {{"svg", "FILE", "of a memory snapshot: its allocations over time, as an SVG chart"}};
+constexpr FlagSpec kExplain[] = {{"prices", "FILE", "your prices of a GPU-hour, as data/prices.csv"}, {"timeline", "", "memory over the run, as a picture"}, {"svg", "FILE", "the same as an SVG chart; -: to standard output, alone"}};
+constexpr FlagSpec kTransformers[] = {{"model", "NAME", "a Hugging Face model: dryfit list models"}, {"config", "FILE|-", "its config.json"}, {"optimizer", "NAME", "as --optim [adamw_torch_fused]"}, {"mixed", "bf16|fp16", "autocast"}, {"recompute", "none|full", "gradient checkpointing [none]"},
+                                      {"grad-accum-steps", "N", "[1]"}, {"lora-rank", "N", "adapters"}, {"shard", "KIND", "ddp, zero1..3, fsdp"}};
 constexpr FlagSpec kTable[] = {{"gpu", "A,B,..", "GPUs, by name"}, {"depths", "N,N,..", "[12,16,20,24]"}, {"gpus", "N", "how many of each [1]"}, {"csv", "", "as CSV"}, {"max-seq-len", "N", "[2048]"}, {"nanochat", "VERSION", "[newest]"}, {"fp8", "", "fp8 matrix products"}, {"window-pattern", "S|L..", "[SSSL]"}, {"vocab-size", "N", "[32768]"}};
 constexpr FlagSpec kRule[] = {{"gpu-memory-gb", "X", "memory of the GPU in GB"}, {"depth", "N", "[24]"}, {"seq-len", "N", "[1024]"}};
 
@@ -27,7 +28,7 @@ constexpr FlagSpec kWatch[] = {{"pid", "N", "of the job [the newest training pro
                                {"record", "FILE", "a new recording"}, {"replay", "FILE", "play a recording"}, {"prometheus", "FILE", "metrics for node_exporter's textfile collector"}};
 
 constexpr FlagSpec kDoctor[] = {{"live", "", "the running job: some seconds of its GPUs"}, {"pid", "N", "of the job [the newest training process on a GPU]"}, {"log", "FILE", "what the training prints: steps, MFU, stalls"},
-                                {"seconds", "S", "how long to read [5; of a recording its last 60]"}, {"replay", "FILE", "a recording of watch in place of this machine"}};
+                                {"seconds", "S", "how long to read [5; of a recording its last 60]"}, {"replay", "FILE", "a recording of watch in place of this machine"}, {"svg", "FILE", "of a memory snapshot: its allocations over time"}};
 
 constexpr FlagSpec kCalibrate[] = {{"show", "", "what is learned"}, {"reset", "", "put it aside and begin anew"}, {"gpu", "NAME", "where a log does not tell it"}, {"gpus", "N", "how many"}};
 
@@ -35,14 +36,14 @@ constexpr FlagSpec kWeb[] = {{"port", "N", "[8765]; 0: any that is free"}};
 
 constexpr CommandSpec kCommands[] = {
     {"plan", "what should I run on this machine?", "  dryfit plan --gpu \"RTX 4090\"\n  dryfit plan --gpu h100 --gpus 8 --depth 24\n", {kModel, kRun, kMachine, kPlan}},
-    {"check", "will exactly this run fit? exit 0: yes, 1: no", "  dryfit check --depth 26 --device-batch-size 32 --gpu h100 --gpus 8\n  dryfit check --gpu h100 -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n", {kModel, kRun, kMachine, kPrices}},
-    {"explain", "where every GiB goes, and when", "  dryfit explain --depth 20 --device-batch-size 8 --gpu 4090\n  dryfit explain --depth 20 --gpu h100 --gpus 8 --timeline --svg memory.svg\n", {kModel, kRun, kMachine, kPrices, kTimeline}},
+    {"check", "will exactly this run fit? exit 0: yes, 1: no", "  dryfit check --depth 26 --device-batch-size 32 --gpu h100 --gpus 8\n  dryfit check --gpu h100 -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n  dryfit check --model llama-3.2-1b --device-batch-size 4 --gpu 4090\n", {kModel, kRun, kTransformers, kMachine, kPrices}},
+    {"explain", "where every GiB goes, and when", "  dryfit explain --depth 20 --device-batch-size 8 --gpu 4090\n  dryfit explain --depth 20 --gpu h100 --gpus 8 --timeline --svg memory.svg\n  dryfit explain --config config.json --mixed bf16 --recompute full --gpu h100\n", {kModel, kRun, kTransformers, kMachine, kExplain}},
     {"table", "GPU x depth: the largest device batch that fits", "  dryfit table\n  dryfit table --gpu h100,b200 --depths 20,24,32 --gpus 8 --csv\n", {kTable, {}, {}}},
-    {"doctor", "it died, or the GPU idles: why, and what to change", "  dryfit doctor train.log                          a log, a traceback, or one line of either\n  ssh gpu1 cat train.log | dryfit doctor -\n  dryfit doctor snapshot.pickle --svg memory.svg   a CUDA memory snapshot: who holds what, and when\n  dryfit doctor train.log -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n  dryfit doctor oom.txt --depth 26 --device-batch-size 32 --gpus 8 --gpu h100 --json\n  dryfit doctor --live --log train.log             a job that runs here: does it use its GPUs?\n", {kDoctor, kModel, kRun, kMachine, kSvg}},
+    {"doctor", "it died, or the GPU idles: why, and what to change", "  dryfit doctor train.log                          a log, a traceback, or one line of either\n  ssh gpu1 cat train.log | dryfit doctor -\n  dryfit doctor snapshot.pickle --svg memory.svg   a CUDA memory snapshot: who holds what, and when\n  dryfit doctor train.log -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=26\n  dryfit doctor oom.txt --depth 26 --device-batch-size 32 --gpus 8 --gpu h100 --json\n  dryfit doctor --live --log train.log             a job that runs here: does it use its GPUs?\n", {kDoctor, kModel, kRun, kMachine}},
     {"watch", "a running job beside its prediction, live", "  dryfit watch                          the newest training process on a GPU\n  dryfit watch --pid 41212 --log train.log\n  dryfit watch --json --interval 10 > watch.jsonl\n  dryfit watch --record run.jsonl       then: dryfit watch --replay run.jsonl\n", {kWatch, kModel, kRun}, true},
     {"calibrate", "learn this machine's constants from its own runs", "  dryfit calibrate train.log                 nanochat's own log: achieved speed, the printed peak\n  dryfit calibrate run.jsonl                 made by: dryfit watch --log train.log --record run.jsonl\n  dryfit calibrate --show\n", {kCalibrate, kModel, kRun}, true},
     {"rule-of-thumb", "the seed's calculator, and the engine beside it", "  dryfit rule-of-thumb --gpu-memory-gb 24 --depth 24\n  dryfit rule-of-thumb\n", {kRule, {}, {}}},
-    {"list", "gpus | models | versions", "  dryfit list gpus\n  dryfit list models\n  dryfit list versions\n", {{}, {}, {}}},
+    {"list", "gpus | models | versions", "  dryfit list gpus\n  dryfit list models                    nanochat's depths, and Hugging Face models\n  dryfit list models llama              some of them; a whole name: one in detail\n  dryfit list models ./config.json      a file's: parameters, to the tensor; - reads standard input\n  dryfit list versions\n", {{}, {}, {}}},
     {"mcp", "the same answers for an agent, over standard input and output", "  dryfit mcp                            as the command of an MCP server in your agent's settings (docs/machines.md)\n", {}, true},
     {"web", "the same as a page, served on this computer alone", "  dryfit web\n  dryfit web --port 8080\n", {kWeb}, true},
     {"completions", "bash | zsh | fish | powershell", "  source <(dryfit completions bash)\n", {{}, {}, {}}},

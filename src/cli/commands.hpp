@@ -16,7 +16,7 @@ struct FlagSpec {
 
 struct CommandSpec {
   std::string_view name, summary, examples;
-  std::span<const FlagSpec> flags[5];
+  std::span<const FlagSpec> flags[6];
   bool local = false;         // works on this machine's processes and files; not an answer that a program could ask for by its words
 };
 

@@ -185,6 +185,9 @@ class Levers {
 
 }  // namespace
 
-std::vector<Alternative> find_alternatives(const Report& report, const Program& program, const EstimateOptions& options) { return Levers(report, program, options).all(); }
+std::vector<Alternative> find_alternatives(const Report& report, const Program& program, const EstimateOptions& options) {
+  if (report.workload.transformers) return transformers_alternatives(report, options);
+  return Levers(report, program, options).all();
+}
 
 }  // namespace dryfit

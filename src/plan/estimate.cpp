@@ -13,7 +13,11 @@ namespace dryfit {
 
 namespace {
 
-AllocatorConfig nanochat_allocator(const Workload& workload, std::string& note) {
+AllocatorConfig usual_allocator(const Workload& workload, std::string& note) {
+  if (workload.transformers) {
+    note = "ordinary segments, PyTorch's default";
+    return {};
+  }
   // nanochat asks for expandable segments; from E1f on under PYTORCH_ALLOC_CONF alone, a name torch 2.9 does not act on
   const bool new_name = workload.model.version.date >= std::string("2025-12-28");
   AllocatorConfig config;
@@ -162,14 +166,10 @@ ReservedResult judge(Report& report, const Program& program, const Timeline& tim
   return simulated;
 }
 
-Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, bool only_fits) {
-  Report report;
-  report.workload = workload;
-  report.machine = machine;
-  report.assumptions = workload.assumptions;
-  report.warnings = workload.warnings;
-  const Target target = target_of(machine);
-  report.attention = resolve_attention(workload, target);
+// What of this run on this machine a nanochat user should know.
+void warn_of_nanochat(Report& report) {
+  const Workload& workload = report.workload;
+  const Machine& machine = report.machine;
   if (report.attention == Attention::math && workload.run.compile) report.warnings.push_back("math attention is modelled coarsely");
   const bool sliding = std::ranges::any_of(workload.model.windows, [&](std::int64_t w) { return w < workload.run.max_seq_len; });
   if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
@@ -179,8 +179,20 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   if (meets(workload, RunPhase::core_evaluation) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
     report.warnings.push_back("CORE evaluation has prompts longer than 10 x --max-seq-len, where nanochat stops with an assertion: give --core-metric-every -1");
   }
+}
+
+Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, bool only_fits) {
+  Report report;
+  report.workload = workload;
+  report.machine = machine;
+  report.assumptions = workload.assumptions;
+  report.warnings = workload.warnings;
+  const Target target = target_of(machine);
+  report.attention = resolve_attention(workload, target);
+  if (!workload.transformers) warn_of_nanochat(report);
+  else report.warnings.push_back("the interval of transformers runs is 5 % by convention, not from residuals: none of their measured runs is in the accuracy report yet");
   const Timeline timeline = run_timeline(program);
-  report.allocator = options.allocator ? *options.allocator : nanochat_allocator(workload, report.alloc_conf_note);
+  report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
   const OutsideEstimate outside = outside_estimate(options.calibration, machine.gpu, workload.run.world_size);
   if (!outside.note.empty()) report.machine.notes.push_back(outside.note);
@@ -241,7 +253,7 @@ std::string_view name_of(Verdict verdict) {
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {
-  const std::string_view family = !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
+  const std::string_view family = workload.transformers ? "transformers" : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
     const auto fields = split(line, ',');
     if (fields.size() < 3 || fields[0] != family) continue;
@@ -259,7 +271,9 @@ Bytes most_that_may_fit(const Machine& machine, const OutsideMemory& outside) {
 Target target_of(const Machine& machine) { return {machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)}; }
 
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
-  return estimate_program(workload, machine, options, build_program(workload, target_of(machine), workload.run.grad_accum_steps > 1));
+  const auto program = program_for(workload, target_of(machine), workload.run.grad_accum_steps > 1);
+  if (!program) return std::unexpected(program.error());
+  return estimate_program(workload, machine, options, *program);
 }
 
 Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {

@@ -5,6 +5,8 @@
 #include <array>
 
 #include "base/text.hpp"
+#include "plan/launcher.hpp"
+#include "plan/trainer_command.hpp"
 #include "workload/scripts.hpp"
 
 namespace dryfit {
@@ -54,125 +56,35 @@ std::optional<std::int64_t> depth_of_tag(std::string_view tag) {
   return n && *n > 0 ? std::optional(*n) : std::nullopt;
 }
 
-std::string dashed(std::string_view name) {
-  std::string out(name);
-  std::ranges::replace(out, '_', '-');
-  return out;
-}
-
-bool ends_command(std::string_view w) { return w == "|" || w == "&" || w == "&&" || w == ";" || w == ">" || w == ">>" || w == "2>&1" || w.starts_with(">") || w.starts_with("2>"); }
-
-bool is_assignment(std::string_view w) {
-  const std::size_t at = w.find('=');
-  if (at == std::string_view::npos || at == 0) return false;
-  return std::ranges::all_of(w.substr(0, at), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || (c >= '0' && c <= '9'); });
-}
-
+// Arguments of one of nanochat's scripts.
 class Reader {
  public:
-  explicit Reader(std::vector<std::string> words) : words_(std::move(words)) {}
+  Reader(LaunchLine launch, Script script) : words_(std::move(launch.arguments)), script_(1U << static_cast<unsigned>(script)) {
+    if (script != Script::base_train) out_.flags.script = std::string(name_of(script));
+    out_.script = launch.script;
+    out_.flags.gpus = launch.gpus;
+    for (const auto& [key, value] : launch.environment) environment(key, value);
+    out_.understood.insert(out_.understood.end(), launch.understood.begin(), launch.understood.end());
+    for (const auto& [name, value] : launch.options) out_.ignored.push_back("--" + name);
+    out_.ignored.insert(out_.ignored.end(), launch.ignored.begin(), launch.ignored.end());
+    out_.understood.push_back(out_.script);
+  }
 
   Result<PastedCommand> read() {
-    if (const auto ok = prefix(); !ok) return std::unexpected(ok.error());
-    if (const auto ok = launcher(); !ok) return std::unexpected(ok.error());
-    while (at_ < words_.size() && !ends_command(words_[at_])) {
+    while (at_ < words_.size()) {
       if (const auto ok = argument(); !ok) return std::unexpected(ok.error());
     }
-    if (at_ < words_.size()) out_.ignored.push_back("everything from '" + words_[at_] + "' on");
     return std::move(out_);
   }
 
  private:
   std::unexpected<Error> bad(std::string message, std::string hint) const { return fail("bad_command", std::move(message), std::move(hint), "pasted command"); }
 
-  Result<void> prefix() {
-    static constexpr std::array<std::string_view, 6> kWrappers = {"$", "env", "nohup", "exec", "time", "sudo"};
-    while (at_ < words_.size()) {
-      const std::string& w = words_[at_];
-      if (is_assignment(w)) {
-        if (const auto ok = environment(w); !ok) return ok;
-      } else if (w == "uv" && at_ + 1 < words_.size() && words_[at_ + 1] == "run") {
-        ++at_;
-      } else if (std::ranges::find(kWrappers, w) == kWrappers.end()) {
-        break;
-      }
-      ++at_;
-    }
-    return {};
-  }
-
-  Result<void> environment(const std::string& w) {
-    const std::size_t eq = w.find('=');
-    const std::string key = w.substr(0, eq), value = w.substr(eq + 1);
+  void environment(const std::string& key, const std::string& value) {
     if (key == "PYTORCH_CUDA_ALLOC_CONF" || key == "PYTORCH_ALLOC_CONF") out_.alloc_conf = value;
     else if (key == "NANOCHAT_DTYPE") out_.flags.dtype = value;
-    else if (key == "CUDA_VISIBLE_DEVICES") visible_ = value.empty() ? 0 : static_cast<std::int64_t>(split(value, ',').size());
-    else {
-      out_.ignored.push_back(key);
-      return {};
-    }
-    out_.understood.push_back(w);
-    return {};
-  }
-
-  Result<void> launcher() {
-    if (at_ >= words_.size()) return bad("the pasted command is empty", "paste it after --, such as: dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=24");
-    std::string program = words_[at_].substr(words_[at_].rfind('/') + 1);
-    ++at_;
-    const bool python = program.starts_with("python");
-    bool torchrun = program == "torchrun";
-    if (!python && !torchrun) return bad("'" + program.substr(0, 40) + "' is neither python nor torchrun", "paste a nanochat training command: torchrun ... -m scripts.base_train ..., or python -m scripts.base_train ...");
-    if (python && at_ + 1 < words_.size() && words_[at_] == "-m" && words_[at_ + 1].starts_with("torch.distributed")) {
-      torchrun = true;
-      at_ += 2;
-    }
-    if (torchrun) {
-      if (const auto ok = torchrun_flags(); !ok) return ok;
-    } else {
-      out_.flags.gpus = 1;
-    }
-    while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m")) ++at_;
-    if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train");
-    out_.script = words_[at_++];
-    const auto script = script_of(out_.script);
-    if (!script) {
-      return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + out_.script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");
-    }
-    script_ = 1U << static_cast<unsigned>(*script);
-    if (*script != Script::base_train) out_.flags.script = std::string(name_of(*script));
-    out_.understood.push_back(out_.script);
-    if (at_ < words_.size() && words_[at_] == "--") ++at_;
-    return {};
-  }
-
-  Result<void> torchrun_flags() {
-    static constexpr std::array<std::string_view, 4> kSwitches = {"standalone", "no-python", "module", "m"};
-    std::int64_t per_node = 1, nodes = 1;
-    while (at_ < words_.size() && words_[at_].starts_with("-") && words_[at_] != "-m" && words_[at_] != "--") {
-      std::string name = words_[at_], value;
-      const std::size_t eq = name.find('=');
-      if (eq != std::string::npos) value = name.substr(eq + 1), name.resize(eq);
-      ++at_;
-      if (name.find_first_not_of('-') == std::string::npos) return bad("'" + name.substr(0, 60) + "' is no flag of torchrun", "flags begin with -- and a name");
-      name = dashed(name.substr(name.find_first_not_of('-')));
-      if (std::ranges::find(kSwitches, name) != kSwitches.end()) continue;
-      if (eq == std::string::npos && at_ < words_.size()) value = words_[at_++];
-      if (name == "nproc-per-node" || name == "nnodes") {
-        if (name == "nproc-per-node" && (value == "gpu" || value == "auto")) {
-          per_node = visible_.value_or(-1);
-          continue;
-        }
-        const auto n = parse_int(value, "--" + name);
-        if (!n) return std::unexpected(n.error());
-        if (*n < 1) return fail("bad_value", "--" + name + " " + value + " is not a number of processes", "use a number from 1 on", "--" + name);
-        (name == "nnodes" ? nodes : per_node) = *n;
-        out_.understood.push_back("--" + name + "=" + value);
-      } else {
-        out_.ignored.push_back("--" + name);
-      }
-    }
-    if (per_node > 0) out_.flags.gpus = per_node > 65536 || nodes > 65536 ? 65537 : per_node * nodes;
-    return {};
+    else if (key != "CUDA_VISIBLE_DEVICES") return out_.ignored.push_back(key);
+    out_.understood.push_back(key + "=" + value);
   }
 
   Result<void> argument() {
@@ -247,7 +159,6 @@ class Reader {
 
   std::vector<std::string> words_;
   std::size_t at_ = 0;
-  std::optional<std::int64_t> visible_;
   unsigned script_ = kBase;
   PastedCommand out_;
 };
@@ -318,6 +229,7 @@ void chat_flags(const Workload& workload, Flags& flags) {
 }  // namespace
 
 std::vector<std::string> launch_command(const Workload& workload) {
+  if (workload.transformers) return trainer_arguments(workload);
   const Model& m = workload.model;
   const Run& run = workload.run;
   std::vector<std::string> out;
@@ -408,7 +320,13 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words) {
     }
   }
   if (all.size() > 4096) return fail("bad_command", "the pasted command has too many words", "paste one command", "pasted command");
-  return Reader(std::move(all)).read();
+  auto launch = parse_launch(all);
+  if (!launch) return std::unexpected(launch.error());
+  const auto script = script_of(launch->script);
+  if (!script) {
+    return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + launch->script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");
+  }
+  return Reader(std::move(*launch), *script).read();
 }
 
 }  // namespace dryfit

@@ -39,16 +39,18 @@ Result<std::optional<Found>> search_batch(const Workload& workload, const Machin
   const auto accumulates = [&](std::int64_t batch) { return batch * workload.run.max_seq_len * workload.run.world_size < workload.run.total_batch_size; };
   const auto probe = with_device_batch(workload, guess);
   if (!probe) return std::unexpected(probe.error());
-  const Program program = build_program(*probe, target, accumulates(guess));
-  const Envelope envelope = make_envelope(program);
+  const auto program = program_for(*probe, target, accumulates(guess));
+  if (!program) return std::unexpected(program.error());
+  const Envelope envelope = make_envelope(*program);
   // one micro-step a step keeps no gradients of an earlier one: a bound from one kind of program holds for the other with this
   const Bytes gradients = static_bytes(workload).gradients;
   for (std::int64_t batch : legal) {
     if (envelope.at(batch) - (accumulates(guess) && !accumulates(batch) ? gradients : Bytes(0)) > room) continue;
     const auto w = with_device_batch(workload, batch);
     if (!w) return std::unexpected(w.error());
-    const Program other = batch == guess ? Program() : build_program(*w, target, accumulates(batch));
-    const Program& its = batch == guess ? program : other;
+    const auto other = batch == guess ? Result<Program>() : program_for(*w, target, accumulates(batch));
+    if (!other) return std::unexpected(other.error());
+    const Program& its = batch == guess ? *program : *other;
     auto report = estimate_if_it_fits(*w, machine, options, its);
     if (!report) return std::unexpected(report.error());
     if (report->verdict == Verdict::fits) return std::optional<Found>({batch, std::move(*report), its.work});

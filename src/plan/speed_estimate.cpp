@@ -5,6 +5,7 @@
 
 #include "base/embedded.hpp"
 #include "base/text.hpp"
+#include "workload/scripts.hpp"
 
 namespace dryfit {
 
@@ -27,6 +28,8 @@ std::optional<double> SpeedEstimate::horizon_usd(std::int64_t gpus) const {
 std::optional<SpeedEstimate> estimate_speed(const Workload& workload, const Machine& machine, const StepWork& work, const SpeedSources& sources) {
   const auto rates = rates_of(machine.gpu);
   const Run& run = workload.run;
+  if (trains_on_rows(workload)) return std::nullopt;  // rollouts, and rows as long as they come: not the step's time
+  if (workload.transformers) return std::nullopt;  // their kernels are not told as work yet
   if (!rates || run.world_size > rates->link_gpus || (run.world_size > 1 && rates->link <= 0) || gemm_rate(*rates, run.compute) <= 0) return std::nullopt;
   SpeedEstimate out;
   out.parts = time_step(work, *rates, run.world_size, run.grad_accum_steps, run.compute, run.compile);
@@ -48,7 +51,9 @@ std::optional<SpeedEstimate> estimate_speed(const Workload& workload, const Mach
   const auto logged = logged_peak_flops(machine.gpu.name, workload.model.version);
   const double peak = logged.value_or(rates->bf16_peak);
   if (peak > 0) out.mfu = flops_per_token(workload) * out.tokens_per_second / (peak * static_cast<double>(run.world_size));
-  if (const auto horizon = horizon_of(workload)) out.horizon = *horizon;
+  if (run.script == Script::base_train) {  // fine-tuning ends with its data
+    if (const auto horizon = horizon_of(workload)) out.horizon = *horizon;
+  }
   out.price = price_of(sources.prices != nullptr ? std::span<const Price>(*sources.prices) : known_prices(), machine.gpu, run.world_size);
   return out;
 }

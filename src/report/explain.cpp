@@ -15,6 +15,16 @@ namespace {
 
 constexpr const char* kMeaning[] = {"", "", "", "", "", "cuBLAS workspaces, data, scratch", "held by un-waited NCCL works", "CUDA context, kernels, NCCL (outside PyTorch's count)", "cached and not in use: splitting, rounding, what evaluations leave"};
 
+// "d20", "llama-3.1-8b"; the name a user gave may hold anything.
+std::string model_name(const Workload& w) {
+  if (!w.transformers) return "d" + std::to_string(w.model.depth);
+  std::string out;
+  for (char c : w.transformers->architecture.name.empty() ? w.transformers->architecture.model_type : w.transformers->architecture.name) {
+    if (static_cast<unsigned char>(c) >= 32 && c != '<' && c != '>' && c != '&') out += c;
+  }
+  return out.substr(0, 60);
+}
+
 std::string bar(const Report& r, const Style& style) {
   const int room = std::clamp(style.width - 26, 20, 72);
   const double usable = std::max(1.0, static_cast<double>(std::max(r.machine.usable(), r.process.bytes).count));
@@ -83,7 +93,7 @@ std::string explain_text(const Report& r, const Style& style) {
   const Model& m = r.workload.model;
   const Run& run = r.workload.run;
   const char* verdict = r.verdict == Verdict::fits ? "FITS" : r.verdict == Verdict::tight ? "TIGHT" : "WON'T FIT";
-  std::string out = fmt::format("d{} | {} params | {} x {} | {}{} | device batch {} x {} | accum {}    {}\n\n", m.depth, count_text(m.param_count()), r.machine.gpus, r.machine.gpu.name, name_of(run.compute), run.fp8 ? " + fp8" : "", run.device_batch_size, run.max_seq_len, run.grad_accum_steps, verdict);
+  std::string out = fmt::format("{} | {} params | {} x {} | {}{} | device batch {} x {} | accum {}    {}\n\n", model_name(r.workload), count_text(m.param_count()), r.machine.gpus, r.machine.gpu.name, name_of(run.compute), run.fp8 ? " + fp8" : "", run.device_batch_size, run.max_seq_len, run.grad_accum_steps, verdict);
   out += "  " + bar(r, style) + "| " + gib_text(r.machine.usable()) + " usable\n\n";
   const double peak = std::max(1.0, static_cast<double>(r.process.bytes.count));
   for (const CategoryBytes& c : r.categories) {
@@ -107,7 +117,7 @@ std::string explain_text(const Report& r, const Style& style) {
                      run.device_batch_size * run.max_seq_len * run.world_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
   out += speed_section(r, style);
   if (!r.alternatives.empty()) out += levers(r);
-  out += "\n  command\n    " + r.command + "\n";
+  out += std::string(r.workload.transformers ? "\n  the Trainer's arguments\n    " : "\n  command\n    ") + r.command + "\n";
   return out;
 }
 
@@ -132,7 +142,7 @@ std::string timeline_text(const Report& r, const Style& style) {
 
 std::string timeline_svg(const Report& r) {
   Chart chart;
-  chart.title = fmt::format("d{}, device batch {}: allocated memory over the run, peak {:.2f} MiB", r.workload.model.depth, r.workload.run.device_batch_size, r.allocated.bytes.mib());
+  chart.title = fmt::format("{}, device batch {}: allocated memory over the run, peak {:.2f} MiB", model_name(r.workload), r.workload.run.device_batch_size, r.allocated.bytes.mib());
   chart.most = std::max(static_cast<double>(r.machine.usable().count), static_cast<double>(r.allocated.bytes.count)) * 1.05;
   chart.last_x = r.timeline.empty() ? 1 : std::max<double>(1, static_cast<double>(r.timeline.back().event));
   for (const TimelinePoint& p : r.timeline) chart.x.push_back(static_cast<double>(p.event));

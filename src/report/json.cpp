@@ -28,9 +28,22 @@ Json workload_json(const Report& r) {
   const Run& run = r.workload.run;
   Json groups;
   for (ParamGroup g : {ParamGroup::wte, ParamGroup::value_embeds, ParamGroup::lm_head, ParamGroup::transformer_matrices, ParamGroup::scalars}) groups[std::string(name_of(g))] = m.param_count(g);
-  return {{"family", "nanochat"}, {"version", m.version.epoch}, {"depth", m.depth}, {"params", m.param_count()}, {"param_groups", groups},
+  const auto& hf = r.workload.transformers;
+  Json out = {{"family", hf ? "transformers" : "nanochat"}, {"version", hf ? hf->architecture.class_name : m.version.epoch}, {"depth", m.depth}, {"params", m.param_count()}, {"param_groups", groups},
           {"model", {{"width", m.width}, {"heads", m.heads}, {"kv_heads", m.kv_heads}, {"head_dim", m.head_dim}, {"ffn", m.ffn}, {"vocab_size", m.vocab}, {"padded_vocab_size", m.padded_vocab}, {"aspect_ratio", m.aspect_ratio}, {"window_pattern", m.window_pattern}}},
           {"run", {{"script", name_of(run.script)}, {"device_batch_size", run.device_batch_size}, {"total_batch_size", run.total_batch_size}, {"max_seq_len", run.max_seq_len}, {"grad_accum_steps", run.grad_accum_steps}, {"world_size", run.world_size}, {"dtype", name_of(run.compute)}, {"fp8", run.fp8}, {"compile", run.compile}, {"attention", name_of(r.attention)}, {"torch", run.torch}}}};
+  if (hf) {
+    const Architecture& a = hf->architecture;
+    const Training& t = hf->training;
+    out["model"] = {{"name", a.name}, {"model_type", a.model_type}, {"layers", a.layers}, {"width", a.width}, {"heads", a.heads}, {"kv_heads", a.kv_heads}, {"head_dim", a.head_dim}, {"ffn", a.ffn}, {"vocab_size", a.vocab},
+                    {"experts", a.moe ? Json(a.moe->experts) : Json()}, {"experts_per_token", a.moe ? Json(a.moe->top_k) : Json()}, {"tied_head", a.tied_head}};
+    out["run"]["weights_dtype"] = name_of(t.weights);
+    out["run"]["optimizer"] = name_of(t.optimizer);
+    out["run"]["recompute"] = t.recompute == Recompute::full ? "full" : "none";
+    out["run"]["shard"] = name_of(t.sharding);
+    out["run"]["lora_rank"] = t.lora ? Json(t.lora->rank) : Json();
+  }
+  return out;
 }
 
 Json peak_json(const Report& r) {

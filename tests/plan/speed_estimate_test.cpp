@@ -33,6 +33,18 @@ TEST(SpeedEstimate, FitsTogether) {
   EXPECT_NEAR(*s.horizon_usd(8), *s.horizon_seconds() / 3600 * 8 * s.price->usd_per_gpu_hour, 1e-9);
 }
 
+TEST(SpeedEstimate, ClaimsNothingOfOtherScriptsThatItDoesNotTime) {
+  WorkloadFlags f;
+  f.depth = 4;
+  f.script = "chat_sft";
+  const Machine m = *machine_from_flags({"h100 80gb", 1, std::nullopt, std::nullopt});
+  const Report sft = *estimate(*make_nanochat_workload(f), m);
+  ASSERT_TRUE(sft.speed);
+  EXPECT_FALSE(sft.speed->horizon);  // it ends with its data
+  f.script = "chat_rl";
+  EXPECT_FALSE(estimate(*make_nanochat_workload(f), m)->speed);  // rollouts are not timed
+}
+
 TEST(SpeedEstimate, IsEmptyWhereNothingIsKnown) {
   EXPECT_FALSE(report("mi300x", 1, 4).speed);
   EXPECT_FALSE(report("h100 80gb", 16, 4).speed);  // more than one node

@@ -139,11 +139,13 @@ LateErrors eager_errors() {
   return out;
 }
 
+constexpr double kLeast = 0.001;
+
 // Half-width of the 95 % interval from some rows: twice the largest error of the stock ones, at least 0.1 %: rows are few, and
 // what they all miss (another driver, another order of evaluations) is not in them.
 template <class Chosen>
 std::pair<double, int> half_width(const std::vector<Row>& rows, Chosen chosen) {
-  double most = 0.0005;
+  double most = kLeast / 2;
   int n = 0;
   for (const Row& r : rows) {
     if (!r.stock || !chosen(r)) continue;
@@ -239,7 +241,7 @@ int main(int argc, char** argv) {
       std::cout << fmt::format("{},{:.4f},{:.4f},{},{}\n", kind, width, width, n, argv[3]);
     }
     const LateErrors late = late_backward_errors();
-    std::cout << fmt::format("late_backward,{:.4f},{:.4f},{},{}\n", 2 * late.below, 2 * late.above, late.rows, argv[3]);
+    std::cout << fmt::format("late_backward,{:.4f},{:.4f},{},{}\n", std::max(kLeast, 2 * late.below), std::max(kLeast, 2 * late.above), late.rows, argv[3]);
     const LateErrors eager = eager_errors();
     std::cout << fmt::format("eager,{:.4f},{:.4f},{},{}\n", 2 * eager.below, 2 * eager.above, eager.rows, argv[3]);
     return 0;

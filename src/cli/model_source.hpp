@@ -1,0 +1,32 @@
+// A model as the user names it: a shipped one, or a config.json (a file, or - for standard input); and a run of it with transformers.
+#pragma once
+
+#include "cli/cli.hpp"
+#include "cli/options.hpp"
+#include "report/models.hpp"
+#include "workload/transformers.hpp"
+
+namespace dryfit::cli {
+
+// Errors: "unreadable_file", and those of document_from_json and architecture_from.
+Result<ListedModel> model_from_file(const std::string& path, const Env& env);
+
+// Errors: "unknown_model".
+Result<ListedModel> model_from_name(std::string_view name);
+
+// What a transformers run is given: flags of the command line over those of a pasted command of the Trainer, over the files that it names.
+struct TransformersRequest {
+  TransformersFlags flags;
+  std::optional<std::string> config, alloc_conf;  // --config; of the pasted command's environment
+  std::vector<std::string> notes;                 // what of the pasted command and its files is not used
+};
+
+// Whether --model, --config or a pasted Trainer command ask for a transformers run.
+Result<bool> asks_for_transformers(const Options& options);
+Result<TransformersRequest> transformers_request(const Options& options, const Env& env);
+Result<Workload> transformers_workload(const TransformersRequest& request, const Env& env);
+
+// `list models [NAME|PART|FILE.json|-]`: all, those with PART in their name, or one in detail.
+Result<std::string> list_models(std::string_view what, const Env& env, bool json);
+
+}  // namespace dryfit::cli

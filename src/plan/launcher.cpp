@@ -1,0 +1,165 @@
+// See launcher.hpp.
+#include "plan/launcher.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "base/text.hpp"
+
+namespace dryfit {
+
+namespace {
+
+constexpr std::int64_t kMost = 65536;
+
+bool is_assignment(std::string_view w) {
+  const std::size_t at = w.find('=');
+  if (at == std::string_view::npos || at == 0) return false;
+  return std::ranges::all_of(w.substr(0, at), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || (c >= '0' && c <= '9'); });
+}
+
+class Reader {
+ public:
+  explicit Reader(std::span<const std::string> words) : words_(words) {}
+
+  Result<LaunchLine> read() {
+    prefix();
+    if (const auto ok = launcher(); !ok) return std::unexpected(ok.error());
+    for (; at_ < words_.size() && !ends_command(words_[at_]); ++at_) out_.arguments.push_back(words_[at_]);
+    if (at_ < words_.size()) out_.ignored.push_back("everything from '" + words_[at_] + "' on");
+    return std::move(out_);
+  }
+
+ private:
+  std::unexpected<Error> bad(std::string message, std::string hint) const { return fail("bad_command", std::move(message), std::move(hint), "pasted command"); }
+
+  void prefix() {
+    static constexpr std::array<std::string_view, 6> kWrappers = {"$", "env", "nohup", "exec", "time", "sudo"};
+    while (at_ < words_.size()) {
+      const std::string& w = words_[at_];
+      if (is_assignment(w)) {
+        const std::size_t eq = w.find('=');
+        out_.environment.emplace_back(w.substr(0, eq), w.substr(eq + 1));
+        if (out_.environment.back().first == "CUDA_VISIBLE_DEVICES") visible(out_.environment.back().second);
+      } else if (w == "uv" && at_ + 1 < words_.size() && words_[at_ + 1] == "run") {
+        ++at_;
+      } else if (std::ranges::find(kWrappers, w) == kWrappers.end()) {
+        break;
+      }
+      ++at_;
+    }
+  }
+
+  void visible(const std::string& value) { visible_ = value.empty() ? 0 : static_cast<std::int64_t>(split(value, ',').size()); }
+
+  Result<void> launcher() {
+    if (at_ >= words_.size()) return bad("the pasted command is empty", "paste it after --, such as: dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=24");
+    const std::string program = words_[at_].substr(words_[at_].rfind('/') + 1);
+    ++at_;
+    const bool python = program.starts_with("python");
+    if (program == "torchrun") {
+      if (const auto ok = torchrun(); !ok) return ok;
+    } else if (python && at_ + 1 < words_.size() && words_[at_] == "-m" && words_[at_ + 1].starts_with("torch.distributed")) {
+      at_ += 2;
+      if (const auto ok = torchrun(); !ok) return ok;
+    } else if (program == "accelerate" && at_ < words_.size() && words_[at_] == "launch") {
+      ++at_;
+      out_.understood.push_back("accelerate launch");
+      if (const auto ok = options({"multi-gpu", "use-deepspeed", "use-fsdp", "use-megatron-lm", "quiet", "cpu", "tpu", "debug", "no-python", "same-network", "num-cpu-threads-auto"}, "num-processes"); !ok) return ok;
+    } else if (program == "deepspeed") {
+      out_.understood.push_back("deepspeed");
+      if (const auto ok = options({"no-python", "no-local-rank", "no-ssh", "force-multi", "enable-each-rank-log"}, "num-gpus"); !ok) return ok;
+    } else if (python) {
+      out_.gpus = 1;
+    } else {
+      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch or deepspeed");
+    }
+    while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) ++at_;
+    if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train, or train.py");
+    out_.script = words_[at_++];
+    if (at_ < words_.size() && words_[at_] == "--") ++at_;
+    return {};
+  }
+
+  // --name=value, --name value, -name value; a switch has no value. Nothing when the word is no flag.
+  struct Flag { std::string name, value; bool has_value = false; };
+  Result<Flag> flag(std::span<const std::string_view> switches) {
+    Flag f;
+    f.name = words_[at_++];
+    const std::size_t eq = f.name.find('=');
+    if (eq != std::string::npos) f.value = f.name.substr(eq + 1), f.name.resize(eq), f.has_value = true;
+    const std::size_t start = f.name.find_first_not_of('-');
+    if (start == std::string::npos) return bad("'" + f.name.substr(0, 60) + "' is no flag of the launcher", "flags begin with -- and a name");
+    f.name = dashed(f.name.substr(start));
+    if (std::ranges::find(switches, f.name) != switches.end() || f.has_value) return f;
+    if (at_ < words_.size()) f.value = words_[at_++], f.has_value = true;
+    return f;
+  }
+
+  Result<std::int64_t> processes(const Flag& f) const {
+    const auto n = parse_int(f.value, "--" + f.name);
+    if (!n) return n;
+    if (*n < 1) return fail("bad_value", "--" + f.name + " " + f.value + " is not a number of processes", "use a number from 1 on", "--" + f.name);
+    return n;
+  }
+
+  bool at_flag() const { return at_ < words_.size() && words_[at_].starts_with("-") && words_[at_] != "-m" && words_[at_] != "--module" && words_[at_] != "--"; }
+
+  Result<void> torchrun() {
+    static constexpr std::array<std::string_view, 4> kSwitches = {"standalone", "no-python", "module", "m"};
+    std::int64_t per_node = 1, nodes = 1;
+    while (at_flag()) {
+      const auto f = flag(kSwitches);
+      if (!f) return std::unexpected(f.error());
+      if (!f->has_value) continue;
+      if (f->name == "nproc-per-node" && (f->value == "gpu" || f->value == "auto")) {
+        per_node = visible_.value_or(-1);
+      } else if (f->name == "nproc-per-node" || f->name == "nnodes") {
+        const auto n = processes(*f);
+        if (!n) return std::unexpected(n.error());
+        (f->name == "nnodes" ? nodes : per_node) = *n;
+        out_.understood.push_back("--" + f->name + "=" + f->value);
+      } else {
+        out_.ignored.push_back("--" + f->name);
+      }
+    }
+    if (per_node > 0) out_.gpus = per_node > kMost || nodes > kMost ? kMost + 1 : per_node * nodes;
+    return {};
+  }
+
+  Result<void> options(std::initializer_list<std::string_view> switches, std::string_view count) {
+    if (visible_) out_.gpus = visible_;
+    while (at_flag()) {
+      const auto f = flag(std::span(switches.begin(), switches.size()));
+      if (!f) return std::unexpected(f.error());
+      if (f->name == count) {
+        const auto n = processes(*f);
+        if (!n) return std::unexpected(n.error());
+        out_.gpus = std::min(*n, kMost + 1);
+        out_.understood.push_back("--" + f->name + "=" + f->value);
+      } else {
+        out_.options.emplace_back(f->name, f->value);
+      }
+    }
+    return {};
+  }
+
+  std::span<const std::string> words_;
+  std::size_t at_ = 0;
+  std::optional<std::int64_t> visible_;
+  LaunchLine out_;
+};
+
+}  // namespace
+
+bool ends_command(std::string_view w) { return w == "|" || w == "&" || w == "&&" || w == ";" || w == ">" || w == ">>" || w == "2>&1" || w.starts_with(">") || w.starts_with("2>"); }
+
+std::string dashed(std::string_view name) {
+  std::string out(name);
+  std::ranges::replace(out, '_', '-');
+  return out;
+}
+
+Result<LaunchLine> parse_launch(std::span<const std::string> words) { return Reader(words).read(); }
+
+}  // namespace dryfit

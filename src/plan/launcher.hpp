@@ -1,0 +1,32 @@
+// What stands before a training script's own arguments: environment, wrappers (env, nohup, uv run) and launcher (python, torchrun, accelerate launch,
+// deepspeed). Knows no script's flags.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/result.hpp"
+
+namespace dryfit {
+
+struct LaunchLine {
+  std::vector<std::pair<std::string, std::string>> environment;  // all assignments, in order
+  std::optional<std::int64_t> gpus;              // processes over all nodes; none: as many as there are GPUs
+  std::string script;                            // "scripts.base_train", "train.py"
+  std::vector<std::pair<std::string, std::string>> options;  // accelerate's and deepspeed's own, dashes inside: {"mixed-precision", "bf16"}; switches have ""
+  std::vector<std::string> arguments;            // of the script
+  std::vector<std::string> understood, ignored;  // for people
+};
+
+// words: the whole command. Errors: "bad_command", "bad_value", "bad_number", each with the word.
+Result<LaunchLine> parse_launch(std::span<const std::string> words);
+
+// Whether a word ends a shell command ("|", "&&", "2>&1", "> log").
+bool ends_command(std::string_view word);
+std::string dashed(std::string_view name);       // "nproc_per_node" -> "nproc-per-node"
+
+}  // namespace dryfit

@@ -1,0 +1,276 @@
+// See trainer_command.hpp. Source: transformers 5.24 training_args.py; TRL 0.25 trainer/model_config.py and sft_config.py; accelerate 1.12 commands/launch.py.
+#include "plan/trainer_command.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "base/text.hpp"
+
+namespace dryfit {
+
+namespace {
+
+// Flags of the Trainer that do not move memory on the GPU, and the usual ones of scripts around it.
+constexpr std::array<std::string_view, 92> kNoMemory = {
+    "output-dir", "overwrite-output-dir", "num-train-epochs", "max-steps", "learning-rate", "lr-scheduler-type", "lr-scheduler-kwargs", "warmup-steps", "warmup-ratio", "optim-args", "weight-decay", "adam-beta1", "adam-beta2", "adam-epsilon",
+    "average-tokens-across-devices", "label-smoothing-factor", "tf32", "logging-strategy", "logging-steps", "logging-first-step", "logging-dir", "log-on-each-node", "logging-nan-inf-filter", "include-num-input-tokens-seen", "log-level", "log-level-replica",
+    "disable-tqdm", "report-to", "run-name", "project", "eval-delay", "save-only-model", "save-strategy", "save-steps", "save-on-each-node", "save-total-limit", "save-safetensors", "push-to-hub", "hub-token", "hub-private-repo", "hub-model-id", "hub-strategy",
+    "load-best-model-at-end", "metric-for-best-model", "greater-is-better", "ignore-data-skip", "full-determinism", "seed", "data-seed", "accelerator-config", "dataloader-drop-last", "dataloader-num-workers", "dataloader-pin-memory",
+    "dataloader-persistent-workers", "dataloader-prefetch-factor", "remove-unused-columns", "label-names", "group-by-length", "length-column-name", "ddp-backend", "ddp-timeout", "ddp-broadcast-buffers", "debug", "skip-memory-metrics", "do-train", "do-predict",
+    "resume-from-checkpoint", "local-rank", "dataset-name", "dataset-config-name", "dataset-config", "dataset-text-field", "train-file", "validation-file", "validation-split-percentage", "preprocessing-num-workers", "overwrite-cache", "cache-dir", "tokenizer-name",
+    "model-revision", "trust-remote-code", "use-fast-tokenizer", "streaming", "max-train-samples", "max-eval-samples", "token", "lora-alpha", "lora-task-type", "dataset-train-split", "dataset-test-split", "low-cpu-mem-usage", "bnb-4bit-quant-type"};
+
+constexpr std::array<std::string_view, 8> kSignature = {"per-device-train-batch-size", "model-name-or-path", "gradient-accumulation-steps", "num-train-epochs", "output-dir", "config-name", "gradient-checkpointing", "per-device-eval-batch-size"};
+
+struct Argument { std::string name; std::vector<std::string> values; };
+
+// --name=value, --name value value: values are the words up to the next flag.
+std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::string>& ignored) {
+  std::vector<Argument> out;
+  for (const std::string& w : launch.arguments) {
+    if (w.starts_with("--") && w.size() > 2) {
+      const std::size_t eq = std::min(w.find('='), w.size());
+      out.push_back({dashed(w.substr(2, eq - 2)), {}});
+      if (eq < w.size()) out.back().values.push_back(w.substr(eq + 1));
+    } else if (!out.empty()) {
+      out.back().values.push_back(w);
+    } else {
+      ignored.push_back("'" + w.substr(0, 60) + "' before the first flag");
+    }
+  }
+  return out;
+}
+
+class Reader {
+ public:
+  explicit Reader(const LaunchLine& launch) : launch_(launch) {
+    out_.understood = launch.understood;
+    out_.ignored = launch.ignored;
+  }
+
+  Result<TrainerCommand> read() {
+    f().gpus = launch_.gpus;
+    for (const auto& [key, value] : launch_.environment) {
+      if (key == "PYTORCH_CUDA_ALLOC_CONF" || key == "PYTORCH_ALLOC_CONF") out_.alloc_conf = value;
+      else if (key != "CUDA_VISIBLE_DEVICES") out_.ignored.push_back(key);
+    }
+    for (const auto& [name, value] : launch_.options) {
+      if (const auto ok = launcher_option(name, value); !ok) return std::unexpected(ok.error());
+    }
+    for (const Argument& a : arguments_of(launch_, out_.ignored)) {
+      const auto used = argument(a);
+      if (!used) return std::unexpected(used.error());
+      if (*used) out_.understood.push_back(shown(a));
+      else if (std::ranges::find(kNoMemory, a.name) == kNoMemory.end()) out_.ignored.push_back("--" + a.name.substr(0, 60));
+    }
+    if (lora_ && adapters_) f().lora = *lora_;
+    else if (lora_ && lora_->quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
+    return std::move(out_);
+  }
+
+ private:
+  TransformersFlags& f() { return out_.flags; }
+  static std::string shown(const Argument& a) {
+    std::string out = "--" + a.name;
+    for (const std::string& v : a.values) out += " " + v.substr(0, 60);
+    return out;
+  }
+  static std::string value(const Argument& a) { return a.values.empty() ? "" : a.values[0]; }
+  Lora& lora() {
+    if (!lora_) lora_.emplace();
+    return *lora_;
+  }
+
+  Result<bool> yes(const Argument& a) const {
+    const std::string v = to_lower(value(a));
+    if (v.empty() || v == "true" || v == "1" || v == "yes") return true;
+    if (v == "false" || v == "0" || v == "no") return false;
+    return fail("bad_value", "--" + a.name + " " + v.substr(0, 40) + " is neither True nor False", "write --" + a.name + " True", "--" + a.name);
+  }
+  Result<bool> whole(const Argument& a, std::optional<std::int64_t>& out) const {
+    const auto n = parse_int(value(a), "--" + a.name);
+    if (!n) return std::unexpected(n.error());
+    if (*n < 1) return fail("bad_value", "--" + a.name + " " + value(a) + " is out of range", "use a number from 1 on", "--" + a.name);
+    out = *n;
+    return true;
+  }
+  template <class Value>
+  static Result<bool> put(std::optional<Value>& out, const Result<Value>& read) {
+    if (!read) return std::unexpected(read.error());
+    out = *read;
+    return true;
+  }
+  Result<bool> when(const Argument& a, auto set) const {
+    const auto on = yes(a);
+    if (!on) return on;
+    set(*on);
+    return true;
+  }
+
+  // Whether the argument moves memory and was used.
+  Result<bool> argument(const Argument& a) {
+    const std::string& n = a.name;
+    const std::string flag = "--" + n;
+    if (n == "model-name-or-path" || n == "model" || n == "model-name" || n == "config-name") {
+      f().model = value(a);
+      return true;
+    }
+    if (n == "per-device-train-batch-size" || n == "per-gpu-train-batch-size") return whole(a, f().device_batch_size);
+    if (n == "gradient-accumulation-steps") return whole(a, f().grad_accum_steps);
+    if (n == "block-size" || n == "max-seq-length" || n == "max-length" || n == "model-max-length" || n == "max-seq-len" || n == "cutoff-len") return whole(a, f().max_seq_len);
+    if (n == "bf16") return when(a, [&](bool on) { if (on) f().mixed = MixedPrecision::bf16; });
+    if (n == "fp16") return when(a, [&](bool on) { if (on) f().mixed = MixedPrecision::fp16; });
+    if (n == "torch-dtype" || n == "dtype") return value(a) == "auto" ? Result<bool>(true) : put(f().weights, weights_dtype_of(value(a), flag));
+    if (n == "attn-implementation") return put(f().attention, attention_code_of(value(a), flag));
+    if (n == "optim") return put(f().optimizer, optimizer_of(value(a), flag));
+    if (n == "gradient-checkpointing" || n == "activation-checkpointing") return when(a, [&](bool on) { f().recompute = on ? Recompute::full : Recompute::none; });
+    if (n == "gradient-checkpointing-kwargs") return checkpointing(a);
+    if (n == "torch-compile") return when(a, [&](bool on) { f().compile = on; });
+    if (n == "max-grad-norm") return put(f().max_grad_norm, parse_real(value(a), flag));
+    if (n == "deepspeed") {
+      out_.deepspeed_file = value(a);
+      f().deepspeed = true;
+      return true;
+    }
+    if (n == "fsdp") return fsdp(a);
+    return adapters(a);
+  }
+
+  Result<bool> checkpointing(const Argument& a) {
+    const std::string text = to_lower(value(a));
+    if (text.find("use_reentrant") == std::string::npos) return false;
+    f().reentrant = text.find("true") != std::string::npos;
+    return true;
+  }
+
+  // "full_shard auto_wrap offload"
+  Result<bool> fsdp(const Argument& a) {
+    for (const std::string& words : a.values) {
+      for (std::string_view w : split(words, ' ')) {
+        if (w == "full_shard" || w == "true" || w == "True") f().sharding = Sharding::fsdp_full;
+        else if (w == "shard_grad_op") f().sharding = Sharding::fsdp_grad_op;
+        else if (w == "no_shard") f().sharding = Sharding::ddp;
+        else if (w == "offload") f().offload_parameters = f().offload_optimizer = true;
+        else if (w != "auto_wrap" && !w.empty()) return fail("bad_value", "--fsdp " + std::string(w.substr(0, 40)) + " is not described", "full_shard, shard_grad_op, no_shard, auto_wrap and offload are", "--fsdp");
+      }
+    }
+    return true;
+  }
+
+  Result<bool> adapters(const Argument& a) {
+    const std::string& n = a.name;
+    if (n == "use-peft" || n == "use-lora") return when(a, [&](bool on) { adapters_ = on; if (on) lora(); });
+    if (n == "lora-r" || n == "lora-rank") {
+      std::optional<std::int64_t> rank;
+      const auto ok = whole(a, rank);
+      if (ok) lora().rank = *rank;
+      return ok;
+    }
+    if (n == "lora-dropout") {
+      const auto p = parse_real(value(a), "--" + n);
+      if (!p) return std::unexpected(p.error());
+      lora().dropout = *p;
+      return true;
+    }
+    if (n == "lora-target-modules" || n == "lora-modules-to-save") {
+      auto& list = n == "lora-target-modules" ? lora().targets : lora().saved_modules;
+      for (const std::string& v : a.values) {
+        for (std::string_view one : split(v, ',')) {
+          if (!trim(one).empty()) list.emplace_back(trim(one));
+        }
+      }
+      return true;
+    }
+    if (n == "load-in-4bit") return when(a, [&](bool on) { if (on) lora().quantized = true; });
+    if (n == "use-bnb-nested-quant") return when(a, [&](bool on) { if (on) lora().double_quantized = true; });
+    if (n == "use-dora") return when(a, [&](bool on) { if (on) lora().dora = true; });
+    return false;
+  }
+
+  Result<void> launcher_option(const std::string& name, const std::string& value) {
+    if (name == "config-file") {
+      out_.accelerate_file = value;
+    } else if (name == "mixed-precision" && (value == "bf16" || value == "fp16")) {
+      f().mixed = value == "bf16" ? MixedPrecision::bf16 : MixedPrecision::fp16;
+    } else if (name == "use-deepspeed") {
+      f().deepspeed = true;
+      if (!f().sharding) f().sharding = Sharding::zero2;
+    } else if (name == "zero-stage" && value.size() == 1 && value[0] >= '0' && value[0] <= '3') {
+      constexpr Sharding kStages[] = {Sharding::ddp, Sharding::zero1, Sharding::zero2, Sharding::zero3};
+      f().sharding = kStages[value[0] - '0'];
+    } else if (name == "deepspeed-config-file") {
+      out_.deepspeed_file = value;
+    } else if (name == "use-fsdp") {
+      if (!f().sharding) f().sharding = Sharding::fsdp_full;
+    } else if (name == "fsdp-sharding-strategy" && (value == "FULL_SHARD" || value == "1" || value == "SHARD_GRAD_OP" || value == "2")) {
+      f().sharding = value == "FULL_SHARD" || value == "1" ? Sharding::fsdp_full : Sharding::fsdp_grad_op;
+    } else if (name == "gradient-accumulation-steps") {
+      const auto n = parse_int(value, "--" + name);
+      if (!n) return std::unexpected(n.error());
+      f().grad_accum_steps = *n;
+    } else if (name == "multi-gpu" || name == "num-machines" || name == "machine-rank" || name == "main-process-port" || name == "main-process-ip" || name == "master-port" || name == "num-cpu-threads-per-process") {
+      return {};
+    } else {
+      out_.ignored.push_back("--" + name.substr(0, 60));
+      return {};
+    }
+    out_.understood.push_back("--" + name + (value.empty() ? "" : " " + value.substr(0, 60)));
+    return {};
+  }
+
+  const LaunchLine& launch_;
+  TrainerCommand out_;
+  std::optional<Lora> lora_;
+  bool adapters_ = false;
+};
+
+}  // namespace
+
+bool is_trainer_command(const LaunchLine& launch) {
+  return std::ranges::any_of(launch.arguments, [](const std::string& w) {
+    return w.starts_with("--") && std::ranges::find(kSignature, dashed(w.substr(2, std::min(w.find('='), w.size()) - 2))) != kSignature.end();
+  });
+}
+
+Result<TrainerCommand> trainer_command(const LaunchLine& launch) { return Reader(launch).read(); }
+
+std::vector<std::string> trainer_arguments(const Workload& workload) {
+  const Architecture& a = workload.transformers->architecture;
+  const Training t = training_of(*workload.transformers, workload.run);
+  std::vector<std::string> out;
+  const auto add = [&](std::string name, std::string text) {
+    out.push_back("--" + name);
+    out.push_back(std::move(text));
+  };
+  if (!a.name.empty()) add("model_name_or_path", a.name);
+  add("dtype", t.weights == Dtype::fp32 ? "float32" : t.weights == Dtype::bf16 ? "bfloat16" : "float16");
+  add("per_device_train_batch_size", std::to_string(t.device_batch_size));
+  add("gradient_accumulation_steps", std::to_string(t.grad_accum_steps));
+  add("max_length", std::to_string(t.seq_len));
+  if (t.mixed != MixedPrecision::none) add(t.mixed == MixedPrecision::bf16 ? "bf16" : "fp16", "True");
+  add("optim", std::string(name_of(t.optimizer)));
+  if (t.attention != AttentionCode::sdpa) add("attn_implementation", t.attention == AttentionCode::eager ? "eager" : "flash_attention_2");
+  if (t.recompute == Recompute::full) {
+    add("gradient_checkpointing", "True");
+    if (t.reentrant) add("gradient_checkpointing_kwargs", "{\"use_reentrant\": true}");
+  }
+  if (t.compile) add("torch_compile", "True");
+  if (t.max_grad_norm != 1.0) {
+    std::string norm = std::to_string(t.max_grad_norm);
+    while (norm.ends_with('0')) norm.pop_back();
+    add("max_grad_norm", norm + (norm.ends_with('.') ? "0" : ""));
+  }
+  if (t.sharding == Sharding::fsdp_full || t.sharding == Sharding::fsdp_grad_op) add("fsdp", t.sharding == Sharding::fsdp_full ? "full_shard" : "shard_grad_op");
+  if (!t.lora) return out;
+  add("use_peft", "True");
+  add("lora_r", std::to_string(t.lora->rank));
+  if (!t.lora->targets.empty()) {
+    out.push_back("--lora_target_modules");
+    out.insert(out.end(), t.lora->targets.begin(), t.lora->targets.end());
+  }
+  if (t.lora->quantized) add("load_in_4bit", "True");
+  if (t.lora->double_quantized) add("use_bnb_nested_quant", "True");
+  return out;
+}
+
+}  // namespace dryfit

@@ -1,0 +1,26 @@
+// A pasted command of a script around transformers' Trainer (run_clm.py, TRL's sft.py, ...): what of it moves memory. What is used is said, and what is not.
+// Files that it names are not read here: the caller reads them and applies them (workload/transformers.hpp).
+#pragma once
+
+#include "plan/launcher.hpp"
+#include "workload/transformers.hpp"
+
+namespace dryfit {
+
+struct TrainerCommand {
+  TransformersFlags flags;
+  std::optional<std::string> alloc_conf;         // PYTORCH_ALLOC_CONF or PYTORCH_CUDA_ALLOC_CONF
+  std::optional<std::string> deepspeed_file, accelerate_file;  // to be read and applied before the flags: the command's own words win
+  std::vector<std::string> understood, ignored;  // for people
+};
+
+// Whether the script's arguments are the Trainer's.
+bool is_trainer_command(const LaunchLine& launch);
+
+// Errors: "bad_value", "bad_number", "bad_command", each with the flag.
+Result<TrainerCommand> trainer_command(const LaunchLine& launch);
+
+// The Trainer's arguments of a transformers workload; reading them gives the same Training.
+std::vector<std::string> trainer_arguments(const Workload& workload);
+
+}  // namespace dryfit

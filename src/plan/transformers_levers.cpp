@@ -1,0 +1,76 @@
+// What would change a transformers run: the Trainer's own arguments, each estimated as the run itself is. See alternatives.hpp.
+#include <functional>
+
+#include "plan/alternatives.hpp"
+
+namespace dryfit {
+
+namespace {
+
+using Change = std::vector<std::pair<std::string, std::string>>;
+
+class Levers {
+ public:
+  Levers(const Report& report, const EstimateOptions& options) : r_(report), options_(options) { options_.alternatives = options_.timeline = false; }
+
+  std::vector<Alternative> all() {
+    const Run& run = r_.workload.run;
+    const Training t = training_of(*r_.workload.transformers, run);
+    if (run.device_batch_size % 2 == 0) batch(run.device_batch_size / 2, run.grad_accum_steps * 2);
+    if (run.grad_accum_steps % 2 == 0) batch(run.device_batch_size * 2, run.grad_accum_steps / 2);
+    if (t.recompute == Recompute::none) {
+      add({{"--recompute", "full"}}, true, "gradient checkpointing: each block runs forward once more", 4.0 / 3, [](Workload& w) { w.transformers->training.recompute = Recompute::full; });
+    }
+    if (t.optimizer == OptimizerKind::adamw || t.optimizer == OptimizerKind::adamw_fused) {
+      add({{"--optimizer", "adamw_8bit"}}, false, "8-bit moments: slightly other numbers", std::nullopt, [](Workload& w) { w.transformers->training.optimizer = OptimizerKind::adamw_8bit; });
+    }
+    if (run.max_seq_len % 2 == 0 && run.max_seq_len >= 256) {
+      add({{"--max-seq-len", std::to_string(run.max_seq_len / 2)}}, false, "shorter context: another training", std::nullopt, [](Workload& w) {
+        w.run.max_seq_len /= 2;
+        w.run.total_batch_size /= 2;
+      });
+    }
+    if (!t.lora) {
+      add({{"--lora-rank", "16"}}, false, "adapters on the projections peft chooses: another training", std::nullopt, [](Workload& w) {
+        w.transformers->training.lora.emplace();
+        w.transformers->training.lora->rank = 16;
+      });
+    }
+    return std::move(out_);
+  }
+
+ private:
+  void batch(std::int64_t b, std::int64_t steps) {
+    add({{"--device-batch-size", std::to_string(b)}, {"--grad-accum-steps", std::to_string(steps)}}, true, "same sequences a step", std::nullopt, [=](Workload& w) {
+      w.run.device_batch_size = b;
+      w.run.grad_accum_steps = steps;
+    });
+  }
+
+  // A change the engine does not describe for this run is left out.
+  void add(Change change, bool identical, std::string note, std::optional<double> step_time, const std::function<void(Workload&)>& edit) {
+    Workload w = r_.workload;
+    edit(w);
+    const auto result = estimate(w, r_.machine, options_);
+    if (!result) return;
+    Alternative a;
+    a.change = std::move(change);
+    a.allocated = result->allocated.bytes;
+    a.process = result->process.bytes;
+    a.verdict = result->verdict;
+    a.step_time_ratio = step_time;
+    a.identical_training = identical;
+    a.note = std::move(note);
+    out_.push_back(std::move(a));
+  }
+
+  const Report& r_;
+  EstimateOptions options_;
+  std::vector<Alternative> out_;
+};
+
+}  // namespace
+
+std::vector<Alternative> transformers_alternatives(const Report& report, const EstimateOptions& options) { return Levers(report, options).all(); }
+
+}  // namespace dryfit
