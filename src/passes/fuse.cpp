@@ -241,6 +241,12 @@ class Fuser {
     return l;
   }
 
+  static std::vector<std::vector<std::int32_t>> each_alone(std::size_t loops) {
+    std::vector<std::vector<std::int32_t>> kernels;
+    for (std::size_t i = 0; i < loops; ++i) kernels.push_back({static_cast<std::int32_t>(i)});
+    return kernels;
+  }
+
   // Everything stored, in the order in which Inductor writes it down, and the kernels that its fusion makes of it.
   void make_kernels() {
     std::vector<NodeId> stored;
@@ -257,7 +263,7 @@ class Fuser {
     kernel_of_.assign(nodes_.size(), -1);
     number_.assign(nodes_.size(), 0);
     for (std::size_t i = 0; i < stored.size(); ++i) number_[at(stored[i])] = static_cast<std::int32_t>(i);
-    for (const std::vector<std::int32_t>& fused : fuse_loops(loops, static_cast<std::int32_t>(nodes_.size()))) {
+    for (const std::vector<std::int32_t>& fused : eager_ ? each_alone(loops.size()) : fuse_loops(loops, static_cast<std::int32_t>(nodes_.size()))) {
       const NodeId first = stored[at(fused.front())];
       if (node(first).kind == Kind::result) {  // belongs to the kernel that brings it along
         kernel_of_[at(first)] = kernel_of_[at(node(first).in[0])];
@@ -531,14 +537,19 @@ class Fuser {
 
   void launch(const Kernel& kernel, NodeId op) {
     Launch l{op, 0, 0, kernel.reduces};
-    const auto add = [&](NodeId v, std::int64_t most) {
-      const Node& n = node(v);
-      (n.shape.batched ? l.batched_bytes : l.fixed_bytes) += static_cast<double>(std::min(n.shape.numel(), most) * size_of(n.dtype));
-    };
     std::int64_t elements = 0;  // what the kernel's loops run over
-    for (NodeId v : kernel.writes) elements = std::max(elements, external(v) ? std::int64_t{1} << 62 : extent(v));
-    for (const Read& r : kernel.reads) add(r.node, elements);
-    for (NodeId v : kernel.writes) add(v, elements);
+    bool batched = false;
+    for (NodeId v : kernel.writes) {
+      elements = std::max(elements, external(v) ? std::int64_t{1} << 62 : extent(v));
+      batched = batched || node(v).shape.batched;
+    }
+    const auto add = [&](NodeId v) {
+      const Node& n = node(v);
+      const bool part = elements < n.shape.numel();  // as many rows of a table as there are tokens
+      (n.shape.batched || (part && batched) ? l.batched_bytes : l.fixed_bytes) += static_cast<double>(std::min(n.shape.numel(), elements) * size_of(n.dtype));
+    };
+    for (const Read& r : kernel.reads) add(r.node);
+    for (NodeId v : kernel.writes) add(v);
     launches_.push_back(l);
   }
 
