@@ -41,8 +41,8 @@ struct Env {
 
 int run(std::span<const std::string_view> words, const Env& env);
 
-// The command table as JSON (docs/schema/commands.schema.json).
-std::string commands_json(std::span<const CommandSpec> which);
+// Help of all commands (name empty or "help") or of one, as a screen or as JSON (docs/schema/commands.schema.json). Errors: "unknown_command".
+Result<std::string> help(std::string_view name, bool json);
 
 // Shell completions, from the same command table as help. shell: bash, zsh, fish, powershell.
 Result<std::string> completions(std::string_view shell);

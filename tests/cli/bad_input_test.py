@@ -10,6 +10,7 @@ DRYFIT = os.environ["DRYFIT"]
 GPU = ["--gpu", "h100"]
 LOG = str(pathlib.Path(__file__).resolve().parent.parent / "doctor" / "logs" / "first_step.log")
 RECORDING = str(pathlib.Path(__file__).resolve().parent.parent / "watch" / "recordings" / "starved_4090.jsonl")
+MAMBA = str(pathlib.Path(__file__).resolve().parent.parent / "workload" / "configs" / "mamba.json")
 CASES = [
     ["chekc"], ["check", "--dept", "4", *GPU], ["check", "--depth", *GPU], ["check", "--depth", "", *GPU], ["check", "--depth", "nan", *GPU], ["check", "--depth", "1e30", *GPU],
     ["check", "--depth", "99999999999999999999", *GPU], ["check", "--depth", "-4", *GPU], ["check", "--depth=0", *GPU], ["check", "--depth", "4.5", *GPU], ["check", "--gpu", "h10O"],
@@ -35,6 +36,13 @@ CASES = [
     ["watch", "--interval", "4000"], ["watch", "--pid", "x"], ["watch", "--pid", "0"], ["watch", "--pid", "99999999999999"], ["watch", "stray"], ["watch", "--replay", "a", "--pid", "3"], ["watch", "--replay", "a", "--record", "b"], ["watch", "--replay", "a", "--log", "b"],
     ["watch", "--once", "--", "ls"], ["calibrate"], ["calibrate", "/nonexistent"], ["calibrate", "/tmp"], ["calibrate", "/dev/null"], ["calibrate", "--reset", "file"], ["calibrate", "LICENSE", "--gpu", "h10O"],
     ["check", *GPU, "--fp8=1"], ["check", *GPU, "-x"], ["check", *GPU, "-qz"], ["check", *GPU, "--=3"], ["check", *GPU, "--depth", "--fp8"], ["check", *GPU, "--depth"], ["mcp", "stray"], ["mcp", "--depth", "3"], ["web", "stray"], ["web", "--port", "70000"], ["web", "--port", "x"],
+    ["list", "models", "lama-3.1-9b"], ["list", "models", "/nonexistent/config.json"], ["list", "models", MAMBA], ["list", "models", str(pathlib.Path(MAMBA).parent) + "/cut.json"],
+    ["check", "--model", "lama-3.1-9b", *GPU], ["check", "--model", "", *GPU], ["check", "--model", "gpt2", "--depth", "4", *GPU], ["check", "--model", "gpt2", "--config", MAMBA, *GPU], ["check", "--config", "/nonexistent", *GPU],
+    ["check", "--config", MAMBA, *GPU], ["check", "--config", "/dev/null", *GPU], ["check", "--config", "/dev/zero", *GPU], ["check", "--config", "/tmp", *GPU], ["check", "--depth", "4", "--optimizer", "sgd", *GPU], ["check", "--model", "gpt2", "--optimizer", "sgdd", *GPU],
+    ["check", "--model", "gpt2", "--mixed", "int8", *GPU], ["check", "--model", "gpt2", "--recompute", "half", *GPU], ["check", "--model", "gpt2", "--lora-rank", "x", *GPU], ["check", "--model", "gpt2", "--lora-rank", "0", *GPU], ["check", "--model", "gpt2", "--shard", "zero9", *GPU],
+    ["check", "--model", "gpt2", "--max-seq-len", "2048", *GPU], ["check", "--model", "gpt2", "--device-batch-size", "0", *GPU], ["check", "--model", "gpt2", "--device-batch-size", "99999999999", *GPU], ["check", "--model", "gemma-2-2b", "--attention", "sdpa", *GPU],
+    ["check", *GPU, "--", "python t.py --output_dir x"], ["check", *GPU, "--", "python t.py --output_dir x --model_name_or_path lama"], ["check", *GPU, "--", "python t.py --model_name_or_path gpt2 --optim galore_adamw"], ["check", *GPU, "--", "python t.py --model_name_or_path /nonexistent --bf16"],
+    ["check", *GPU, "--", "accelerate launch --config_file a.yaml t.py --model_name_or_path gpt2"], ["check", *GPU, "--", "deepspeed t.py --deepspeed /nonexistent.json --model_name_or_path gpt2"], ["plan", "--model", "gpt2", *GPU],
     ["list"], ["list", "gpu"], ["completions", "tcsh"], ["help", "chekc"],
 ]
 failures = []

@@ -74,7 +74,7 @@ class Mcp:
         if "paste" in request:
             arguments["command"] = request["paste"]
         if "input" in request:
-            arguments["log"] = request["input"]
+            arguments["text"] = request["input"]
         return self.ask("tools/call", name=f"dryfit_{request['command']}", arguments=arguments)["result"]
 
     def close(self):

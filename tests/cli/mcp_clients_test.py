@@ -6,12 +6,13 @@ import sys
 import doors
 
 PYTHON, NODE = doors.INTEGRATION / "venv" / "bin" / "python", doors.INTEGRATION / "node"
+SNAPSHOT = str(doors.ROOT / "tests" / "doctor" / "snapshots" / "leak.pickle")
 HERE = doors.ROOT / "tests" / "integration"
 clients = {}
 if PYTHON.exists():
-    clients["Python"] = [str(PYTHON), str(HERE / "mcp_client.py"), doors.DRYFIT]
+    clients["Python"] = [str(PYTHON), str(HERE / "mcp_client.py"), doors.DRYFIT, SNAPSHOT]
 if (NODE / "node_modules" / "@modelcontextprotocol").exists():
-    clients["TypeScript"] = ["node", str(HERE / "mcp_client.mjs"), str(NODE), doors.DRYFIT]
+    clients["TypeScript"] = ["node", str(HERE / "mcp_client.mjs"), str(NODE), doors.DRYFIT, SNAPSHOT]
 if not clients:
     print(f"no official client in {doors.INTEGRATION}: ./test.sh --integration installs them")
     sys.exit(77)
@@ -28,7 +29,7 @@ for name, words in clients.items():
     for mode, saw in sessions.items():
         for what, good in {
             "tools": saw["tools"] == ["dryfit_plan", "dryfit_check", "dryfit_explain", "dryfit_table", "dryfit_doctor"], "read_only": saw["read_only"], "text": saw["text"] == expected.decode(), "verdict": saw["verdict"] == "wont_fit",
-            "points": saw["points"] > 10, "plans": saw["plans"] > 1, "rows": saw["rows"] == 4, "finding": saw["finding"] == "failure", "errors": saw["errors"] == [False, False, True], "hint": "did you mean" in saw["hint"],
+            "points": saw["points"] > 10, "plans": saw["plans"] > 1, "rows": saw["rows"] == 4, "finding": saw["finding"] == "failure", "devices": saw["devices"] >= 1, "offers": saw["offers"] >= 1, "errors": saw["errors"] == [False, False, True], "hint": "did you mean" in saw["hint"],
         }.items():
             if not good:
                 failures.append(f"{name}, {mode}: {what}: {str(saw[what])[:300]}")

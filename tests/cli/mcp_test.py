@@ -33,6 +33,8 @@ with tempfile.TemporaryDirectory() as folder:
         file.write((doors.ROOT / "tests" / "doctor" / "logs" / "fragmentation.txt").read_text())
     result = server.ask("tools/call", name="dryfit_doctor", arguments={"file": log})["result"]
     expect(not result["isError"] and result["structuredContent"]["finding"] == "failure", result)
+snapshot = server.ask("tools/call", name="dryfit_doctor", arguments={"file": str(doors.ROOT / "tests" / "doctor" / "snapshots" / "leak.pickle")})["result"]
+expect(not snapshot["isError"] and snapshot["structuredContent"]["devices"], f"a memory snapshot: {str(snapshot)[:300]}")
 # what is wrong gets its error, and the next message its answer
 for line, code in ((b"{oops\n", -32700), (b"\xff\xfe\x00\n", -32700), (b'{"jsonrpc":"2.0","id":7,"method":"no/such"}\n', -32601), (b"[" * 100000 + b"\n", -32700), (b"x" * (17 << 20) + b"\n", -32600)):
     server.say(line)
