@@ -34,16 +34,38 @@ def faults(source):
     return found
 
 
+def named_twice(source):
+    """Types of one namespace defined in two files: the linker keeps one of their functions for both, and memory goes wrong without a word."""
+    homes = {}
+    for path in sorted(source.rglob("*.[ch]pp")):
+        text = re.sub(r"^namespace \{.*?^\}  // namespace$", "", path.read_text(), flags=re.S | re.M)
+        spaces = re.findall(r"^namespace (dryfit[\w:]*) \{", text, re.M)
+        for name in re.findall(r"^(?:struct|class|enum class) (\w+)(?: final)?(?: : [^{;]*)? \{", text, re.M):
+            homes.setdefault((spaces[0] if spaces else "", name), []).append(path.relative_to(source))
+    return [f"{space}::{name} is defined in {' and '.join(map(str, paths))}" for (space, name), paths in sorted(homes.items()) if len(paths) > 1]
+
+
+def unasserted(tests):
+    """rc::check tells its result and fails nothing by itself."""
+    return [f"{path.relative_to(tests)}: rc::check( without EXPECT_TRUE around it" for path in sorted(tests.rglob("*_test.cpp"))
+            if re.search(r"(?<!EXPECT_TRUE\()(?<!ASSERT_TRUE\()\brc::check\(", path.read_text())]
+
+
 def self_test():
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         (root / "base").mkdir()
         (root / "base" / "bad.cpp").write_text('#include "plan/plan.hpp"\n#include <iostream>\n' + "\n" * MOST_LINES)
-        return len(faults(root)) == 4
+        (root / "base" / "one.hpp").write_text("namespace dryfit {\nstruct Twice { int a; };\nnamespace {\nstruct Local {\n};\n}  // namespace\n}\n")
+        (root / "base" / "two.hpp").write_text("namespace dryfit {\nclass Twice {\n};\nnamespace {\nstruct Local {\n};\n}  // namespace\n}\n")
+        (root / "base" / "a_test.cpp").write_text("  rc::check([] {});\n")
+        (root / "base" / "b_test.cpp").write_text("  EXPECT_TRUE(rc::check([] {}));\n")
+        return len([f for f in faults(root) if "bad.cpp" in f]) == 4 and len(named_twice(root)) == 1 and len(unasserted(root)) == 1
 
 
-source = pathlib.Path(__file__).resolve().parent.parent / "src"
-found = faults(source)
+tests = pathlib.Path(__file__).resolve().parent
+source = tests.parent / "src"
+found = faults(source) + named_twice(source) + unasserted(tests)
 for line in found:
     print("FAILED", line)
 if not self_test():

@@ -1,7 +1,8 @@
 // Commands of a machine that a web page is not on: their entry points, so that the command line's own code links. None is ever reached: api/call.cpp
-// refuses them by the command table.
+// refuses what needs a machine.
 #include "cli/calibrate.hpp"
 #include "cli/calibration_file.hpp"
+#include "cli/doctor_live.hpp"
 #include "cli/watch.hpp"
 
 namespace dryfit::cli {
@@ -12,6 +13,7 @@ std::unexpected<Error> not_here(const char* command) { return fail("not_here", s
 
 Result<int> watch(WatchRequest, const Env&, const Style&) { return not_here("watch"); }
 Result<int> calibrate(const CalibrateRequest&, const Env&, const Style&) { return not_here("calibrate"); }
+Result<int> doctor_live(const DoctorLiveRequest&, const Env&, const Style&) { return not_here("doctor --live"); }
 Result<std::string> calibration_path(const Env&) { return not_here("calibrate"); }
 Result<Calibration> read_calibration(const std::string&) { return not_here("calibrate"); }
 

@@ -150,6 +150,8 @@ Reply answer(const Call& call, const cli::Env& local) {
     if (command != nullptr && command->local) return refusal({"not_here", "'" + words[0] + "' does not answer a question", "run it as a program: dryfit " + words[0], "command"});
   }
   const auto end = std::ranges::find(words, "--");
+  // reads the driver and a job's files by itself, not through Env
+  if (!call.local && std::find(words.begin(), end, "--live") != end) return refusal({"not_here", "--live looks at this machine", "allow it: \"local\": true", "live"});
   if (!call.text && std::find(words.begin(), end, "--json") == end) words.insert(end, "--json");
   std::string out, talk;
   cli::Env env = call.local ? local : closed_env();

@@ -1,4 +1,4 @@
-// Data files built into the binary (cmake/embed.cmake).
+// Data files (data/*.csv, data/models/*.json) built into the binary (cmake/embed.cmake).
 #pragma once
 
 #include <string_view>
@@ -15,5 +15,17 @@ extern const std::string_view embedded_plan_schema_json;
 extern const std::string_view embedded_report_schema_json;
 extern const std::string_view embedded_table_schema_json;
 extern const std::string_view embedded_doctor_schema_json;
+extern const std::string_view embedded_gpt2_json;
+extern const std::string_view embedded_pythia_json;
+extern const std::string_view embedded_llama_json;
+extern const std::string_view embedded_mistral_json;
+extern const std::string_view embedded_qwen_json;
+extern const std::string_view embedded_gemma_json;
+extern const std::string_view embedded_phi_json;
+extern const std::string_view embedded_olmo_json;
+extern const std::string_view embedded_deepseek_json;
+extern const std::string_view embedded_bert_json;
+extern const std::string_view embedded_snapshot_schema_json;
+extern const std::string_view embedded_offers_schema_json;
 
 }  // namespace dryfit

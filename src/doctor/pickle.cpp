@@ -184,7 +184,7 @@ PickleReader::Step PickleReader::step(std::string_view& in) {
 // Runs of values that were kept before: nine tenths of a snapshot are frames of stacks.
 void PickleReader::remembered(std::string_view& in) {
   const char* at = in.data();
-  const char* const end = at + in.size();
+  const char* const end = at + std::min<std::size_t>(in.size(), 1 << 16);  // then memory is looked at again
   const std::size_t most = memo_.size();
   for (; end - at >= 5; at += *at == 'j' ? 5 : 2) {
     std::size_t index = 0;
@@ -209,7 +209,7 @@ Result<void> PickleReader::decode(std::string_view in) {
     if (s == Step::starved) break;
     if (at_ - checked_ < (1 << 16)) continue;
     checked_ = at_;
-    if (static_cast<std::int64_t>(store_.memory() + memo_.size() * 8) > (64 << 20) + at_ / 10 * 13) {
+    if (static_cast<std::int64_t>(store_.memory() + memo_.memory()) > (64 << 20) + at_ / 10 * 13) {
       failed("too_large", "this pickle unfolds to more than its own size: no snapshot does", kWrite);
       return std::unexpected(error_);
     }

@@ -36,7 +36,7 @@ class PickleReader {
   Result<void> decode(std::string_view in);
 
   SnapshotStore& store_;
-  std::deque<SnapshotStore::Value> memo_;
+  Chunked<SnapshotStore::Value> memo_;
   std::string carry_;                          // an opcode whose end has not come yet
   std::int64_t base_ = 0;                      // bytes before carry_
   std::int64_t at_ = 0, checked_ = 0;          // of the opcode at hand; where memory was last looked at

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "base/bytes.hpp"
+#include "base/chunked.hpp"
 #include "base/span_pool.hpp"
 #include "memory/allocator.hpp"
 
@@ -59,7 +59,7 @@ struct Snapshot {
   SpanPool<char> texts;
   SpanPool<std::uint32_t> frames;        // file, function, line
   SpanPool<std::uint32_t> stacks;        // frames, innermost first
-  std::deque<TraceEntry> entries;
+  Chunked<TraceEntry> entries;
   std::vector<Trace> traces;             // with at least one entry, by device
   std::vector<SnapshotSegment> segments;
   std::vector<SnapshotBlock> blocks;

@@ -26,7 +26,7 @@ std::optional<SnapshotComparison> compare_prediction(const DeviceReport& device,
   const PhaseResult* phase = nullptr;
   for (const PhaseResult& p : report->phases) {
     const bool training = p.name == "first_step" || p.name == "train_step";
-    if (training != evaluates && p.name != "load" && (phase == nullptr || p.allocated > phase->allocated)) phase = &p;
+    if (training != evaluates && p.name != "load" && p.name != "resume" && (phase == nullptr || p.allocated > phase->allocated)) phase = &p;
   }
   if (phase == nullptr) return std::nullopt;
   SnapshotComparison out;

@@ -50,8 +50,8 @@ std::optional<std::string_view> SnapshotStore::text_below_top(std::size_t below)
 }
 
 std::size_t SnapshotStore::memory() const {
-  return out_.texts.memory() + out_.frames.memory() + out_.stacks.memory() + out_.entries.size() * sizeof(TraceEntry) + out_.blocks.capacity() * sizeof(SnapshotBlock) + segments_.capacity() * sizeof(SnapshotSegment) +
-         (stack_.capacity() + marks_.capacity() + containers_.size() + wides_.size() + reals_.size() + generic_items_ * 2) * 8 + sequences_ * 64 + runs_.size() * sizeof(Run);
+  return out_.texts.memory() + out_.frames.memory() + out_.stacks.memory() + out_.entries.memory() + out_.blocks.capacity() * sizeof(SnapshotBlock) + segments_.capacity() * sizeof(SnapshotSegment) +
+         containers_.memory() + (stack_.capacity() + marks_.capacity() + wides_.size() + reals_.size() + generic_items_ * 2) * 8 + sequences_ * 64 + runs_.size() * sizeof(Run);
 }
 
 bool SnapshotStore::pop() {

@@ -97,7 +97,7 @@ class SnapshotStore {
   Snapshot out_;
   std::vector<Value> stack_;
   std::vector<std::size_t> marks_;
-  std::deque<Value> containers_;
+  Chunked<Value> containers_;
   std::deque<Items> lists_;              // generic
   std::deque<Items> dicts_;              // generic: key, value, ..
   std::deque<Run> runs_;

@@ -17,16 +17,17 @@ using Json = nlohmann::ordered_json;
 struct Tool {
   std::string_view name, command, title, description;
   const std::string_view& output_schema;
-  bool pastes;   // takes a training command
-  bool reads;    // takes a log
+  bool pastes;                                      // takes a training command
+  bool reads;                                       // takes a log, or a file
+  const std::string_view* other_schema = nullptr;   // of an answer of another kind: what to rent, a memory snapshot
 };
 
 const Tool kTools[] = {
-    {"dryfit_plan", "plan", "What should I run?", "Choose the configuration of a training run that fits the GPUs: depth, device batch, gradient accumulation, and the command to start it. Without gpu: the GPUs of this machine.", embedded_plan_schema_json, true, false},
+    {"dryfit_plan", "plan", "What should I run?", "Choose the configuration of a training run that fits the GPUs: depth, device batch, gradient accumulation, and the command to start it. Without gpu: the GPUs of this machine.", embedded_plan_schema_json, true, false, &embedded_offers_schema_json},
     {"dryfit_check", "check", "Will this run fit?", "Predict the peak GPU memory of exactly this training run before it is started: verdict fits, tight or wont_fit, and what would change it. Use before launching or renting.", embedded_report_schema_json, true, false},
     {"dryfit_explain", "explain", "Where does the memory go?", "The full account of one run: phases, categories, the largest tensors alive at the peak, what each lever would change; timeline: memory over the step.", embedded_report_schema_json, true, false},
     {"dryfit_table", "table", "Which batch on which GPU?", "GPU x depth: the largest device batch that fits.", embedded_table_schema_json, false, false},
-    {"dryfit_doctor", "doctor", "Why did it run out of memory?", "Read an out-of-memory message, a traceback or a training log: which tensor, why, and what to change with its predicted effect; or why the GPU idles.", embedded_doctor_schema_json, true, true},
+    {"dryfit_doctor", "doctor", "Why did it run out of memory?", "Read an out-of-memory message, a traceback or a training log: which tensor, why, and what to change with its predicted effect; or why the GPU idles.", embedded_doctor_schema_json, true, true, &embedded_snapshot_schema_json},
 };
 
 // What concerns a terminal or writes a file has no place in an answer.
@@ -52,8 +53,8 @@ Json type_of(std::string_view argument) {
 Json input_schema(const Tool& tool) {
   Json properties = Json::object();
   if (tool.reads) {
-    properties["log"] = {{"type", "string"}, {"description", "the text itself: an error message, a traceback, or a log"}};
-    properties["file"] = {{"type", "string"}, {"description", "or a file on this machine, for what is too long to hand over"}};
+    properties["text"] = {{"type", "string"}, {"description", "the text itself: an error message, a traceback, or a log"}};
+    properties["file"] = {{"type", "string"}, {"description", "or a file on this machine: a long log, or a CUDA memory snapshot"}};
   }
   if (tool.pastes) properties["command"] = {{"type", "string"}, {"description", "the training command as typed: torchrun --nproc_per_node=8 -m scripts.base_train --depth=26; other arguments win over it"}};
   for (const cli::FlagSpec& flag : cli::flags_of(*cli::find_command(tool.command))) {
@@ -66,10 +67,14 @@ Json input_schema(const Tool& tool) {
 }
 
 // A validator of an older draft stumbles over the name of a newer one; nothing in these schemas depends on it.
-Json output_schema(std::string_view text) {
-  Json schema = Json::parse(text, nullptr, false);
-  schema.erase("$schema");
-  return schema;
+Json output_schema(const Tool& tool) {
+  const auto read = [](std::string_view text) {
+    Json schema = Json::parse(text, nullptr, false);
+    schema.erase("$schema");
+    return schema;
+  };
+  if (tool.other_schema == nullptr) return read(tool.output_schema);
+  return {{"type", "object"}, {"anyOf", Json::array({read(tool.output_schema), read(*tool.other_schema)})}};
 }
 
 }  // namespace
@@ -77,7 +82,7 @@ Json output_schema(std::string_view text) {
 std::string tools_json() {
   Json out = Json::array();
   for (const Tool& tool : kTools) {
-    out.push_back({{"name", tool.name}, {"title", tool.title}, {"description", tool.description}, {"inputSchema", input_schema(tool)}, {"outputSchema", output_schema(tool.output_schema)},
+    out.push_back({{"name", tool.name}, {"title", tool.title}, {"description", tool.description}, {"inputSchema", input_schema(tool)}, {"outputSchema", output_schema(tool)},
                    {"annotations", {{"title", tool.title}, {"readOnlyHint", true}, {"destructiveHint", false}, {"idempotentHint", true}, {"openWorldHint", false}}}});
   }
   return out.dump();
@@ -93,16 +98,16 @@ std::optional<api::Reply> call_tool(std::string_view name, std::string_view text
     std::string flag = key;
     std::ranges::replace(flag, '_', '-');
     if (tool->pastes && key == "command") request["paste"] = value;
-    else if (tool->reads && key == "log") request["input"] = value;
+    else if (tool->reads && key == "text") request["input"] = value;
     else if (tool->reads && key == "file") request["operands"] = Json::array({value});
     else if (std::ranges::find(kLeftOut, flag) != std::end(kLeftOut)) return refuse("'" + key.substr(0, 60) + "' is not an argument of " + std::string(name), "see the tool's input schema", key.substr(0, 60));
     else request["args"][flag] = value;
   }
   if (tool->reads) {
-    const bool log = request.contains("input"), file = request.contains("operands");
-    if (log && file) return refuse("log and file do not go together", "give the text itself, or where it lies", "log");
-    if (file && request["operands"][0] == "-") return refuse("'-' is not a file", "hand the text over as log", "file");
-    if (log) request["operands"] = {"-"};
+    const bool text_given = request.contains("input"), file = request.contains("operands");
+    if (text_given && file) return refuse("text and file do not go together", "give the text itself, or where it lies", "text");
+    if (file && request["operands"][0] == "-") return refuse("'-' is not a file", "hand the text over as text", "file");
+    if (text_given) request["operands"] = {"-"};
   }
   return api::answer_json(request.dump(-1, ' ', false, Json::error_handler_t::replace), env);
 }

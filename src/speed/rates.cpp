@@ -87,9 +87,10 @@ double gemm_rate(const GpuRates& r, Dtype operands) {
 
 // What a kernel was published to reach on one GPU, and which rate of products its instructions have there.
 struct Published { double forward, backward, gemm, lanes; };  // FLOP/s, FLOP/s, FLOP/s, SMs x Hz
-constexpr double kOldInstructions = 0.63;  // Hopper's tensor cores, driven by the instructions of Ampere
-constexpr Published kFlashA100{0.72 * 312e12, 0.63 * 312e12, 271.2e12, 108 * 1.41e9}, kMaskedA100{0.33 * 312e12, 0.25 * 312e12, 271.2e12, 108 * 1.41e9};
-constexpr Published kFlashH100{370e12, 322e12, kOldInstructions * 989e12, 132 * 1.83e9}, kFlash3H100{648e12, 561e12, 794.5e12, 132 * 1.83e9};
+constexpr double kOldInstructions = 0.63 * 4096;  // FLOP a clock and SM: Hopper's tensor cores, driven by the instructions of Ampere
+constexpr double kA100 = 108 * 1.41e9, kH100 = 132 * 1.98e9;
+constexpr Published kFlashA100{0.72 * 312e12, 0.63 * 312e12, 271.2e12, kA100}, kMaskedA100{0.33 * 312e12, 0.25 * 312e12, 271.2e12, kA100};
+constexpr Published kFlashH100{370e12, 322e12, kOldInstructions * kH100, kH100}, kFlash3H100{648e12, 561e12, 794.5e12, kH100};
 
 // A score of one query and key at head size h takes 4 h FLOP forward, 10 h backward. What a kernel needs beyond its products is taken as
 // a number of clocks per score and SM: exponentials, sums, waiting; another GPU spends as many.
@@ -99,7 +100,7 @@ double attention_rate(const GpuRates& r, Attention kind, bool backward, Dtype op
   if (kind == Attention::math) return gemm;
   const bool newer = r.major == 9 || r.major == 10;
   const Published& p = kind == Attention::efficient ? kMaskedA100 : kind == Attention::fa3 ? kFlash3H100 : newer ? kFlashH100 : kFlashA100;
-  if (newer && kind != Attention::fa3) gemm = std::min(gemm, kOldInstructions * 4096 * lanes);
+  if (newer && kind != Attention::fa3) gemm = std::min(gemm, kOldInstructions * lanes);
   constexpr double kHead = 128;
   const double flops = (backward ? 10 : 4) * kHead;
   const double extra = flops * p.lanes * (1 / (backward ? p.backward : p.forward) - 1 / p.gemm);

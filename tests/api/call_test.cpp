@@ -43,7 +43,7 @@ TEST(Call, TakesAPastedCommandOperandsListsAndInput) {
   EXPECT_EQ(pasted, printed({"check", "--gpu", "h100", "--json", "--", "torchrun --nproc_per_node=8 -m scripts.base_train --depth=8"}));
   EXPECT_EQ(pasted, call(R"({"command":"check","args":{"gpu":"h100"},"paste":["torchrun","--nproc_per_node=8","-m","scripts.base_train","--depth=8"]})").json);
   EXPECT_EQ(call(R"({"command":"table","args":{"gpu":["t4","h200"],"depths":[4,6]}})").json, printed({"table", "--gpu", "t4,h200", "--depths", "4,6", "--json"}));
-  EXPECT_EQ(Json::parse(call(R"({"command":"list","operands":["gpus","4090"]})").json)["gpus"].size(), 1U);
+  EXPECT_EQ(Json::parse(call(R"({"command":"list","operands":["gpus","4090"]})").json)["gpus"].size(), 3U);  // RTX 4090, its D, the laptop's
   const Answer doctor = call(R"({"command":"doctor","operands":["-"],"input":"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 8.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 3.42 GiB is free.\n"})");
   EXPECT_EQ(doctor.status, 0) << doctor.json;
   EXPECT_EQ(Json::parse(doctor.json)["finding"], "failure");
@@ -61,7 +61,7 @@ TEST(Call, RefusesWhatIsNoRequest) {
                                       {R"({"command":"check","args":{"--depth":4}})", "bad_request"}, {R"({"command":"check","args":{"a=b":4}})", "bad_request"}, {R"({"command":"check","operands":["--depth"]})", "bad_request"},
                                       {R"({"command":"check","text":1})", "bad_request"}, {R"({"command":"check","input":1})", "bad_request"}, {R"({"command":"check","flags":{}})", "bad_request"}, {R"({"argv":"check"})", "bad_request"},
                                       {R"({"command":"chekc"})", "unknown_command"}, {R"({"command":"check","args":{"dept":4}})", "unknown_flag"}, {R"({"command":"check","args":{"depth":true}})", "missing_value"},
-                                      {R"({"command":"check","args":{"fp8":"yes"}})", "bad_value"}, {R"({"command":"check","args":{"depth":4.5}})", "bad_number"}, {R"({"command":"watch"})", "not_here"}, {R"({"command":"mcp"})", "not_here"},
+                                      {R"({"command":"check","args":{"fp8":"yes"}})", "bad_value"}, {R"({"command":"check","args":{"depth":4.5}})", "bad_number"}, {R"({"command":"watch"})", "not_here"}, {R"({"command":"mcp"})", "not_here"}, {R"({"command":"doctor","args":{"live":true}})", "not_here"},
                                       {R"({"command":"calibrate","operands":["x"],"local":true})", "not_here"}, {R"({"command":"doctor","operands":["-"]})", "missing_input"}, {R"({"command":"doctor","operands":["-"],"local":true})", "missing_input"},
                                       {R"({"command":"doctor","operands":["/etc/passwd"]})", "unreadable_file"}, {R"({"command":"explain","args":{"depth":4,"device-batch-size":4,"gpu":"h100","svg":"/tmp/never.svg"}})", "unwritable_file"}}) {
     const Answer answer = call(request);

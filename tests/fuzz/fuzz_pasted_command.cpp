@@ -1,13 +1,18 @@
-// Any bytes as a pasted training command: flags or an error with a hint.
+// Any bytes as a pasted training command, of nanochat or of the Trainer: flags or an error with a hint.
 #include <cstdlib>
 #include <string>
 
 #include "plan/launch.hpp"
+#include "plan/trainer_command.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   const auto words = dryfit::shell_split(text);
   if (!words) return words.error().hint.empty() ? (std::abort(), 0) : 0;
+  if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_trainer_command(*launch)) {
+    const auto command = dryfit::trainer_command(*launch);
+    if (!command && command.error().hint.empty()) std::abort();
+  }
   const auto pasted = dryfit::parse_pasted_command(*words);
   if (!pasted) return pasted.error().hint.empty() ? (std::abort(), 0) : 0;
   const auto workload = dryfit::make_nanochat_workload(pasted->flags);

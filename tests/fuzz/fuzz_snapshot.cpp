@@ -30,7 +30,7 @@ Result<Snapshot> read(std::string_view bytes, std::size_t piece) {
     }
     if (const auto done = reader.finish(); !done) return std::unexpected(done.error());
   }
-  require(store.memory() < bytes.size() * 100 + (1 << 20));
+  require(store.memory() < bytes.size() * 100 + (4 << 20));
   return store.finish();
 }
 

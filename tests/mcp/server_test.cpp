@@ -112,7 +112,7 @@ TEST(Tools, AnswerWithTheBytesOfTheCommandLine) {
 TEST(Tools, SayWhatIsWrongAsAResult) {
   const auto call = [](const std::string& tool, const std::string& arguments) { return ask(R"({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":")" + tool + R"(","arguments":)" + arguments + "}}")["result"]; };
   for (const auto& [tool, arguments, code] : {std::tuple{"dryfit_check", R"({"gpu":"h10O"})", "unknown_gpu"}, {"dryfit_check", R"({"dept":3})", "unknown_flag"}, {"dryfit_explain", R"({"svg":"/tmp/x"})", "bad_argument"}, {"dryfit_check", R"({"depth":[{}]})", "bad_request"},
-                                              {"dryfit_doctor", "{}", "missing_file"}, {"dryfit_doctor", R"({"log":"x","file":"y"})", "bad_argument"}, {"dryfit_doctor", R"({"file":"-"})", "bad_argument"}, {"dryfit_plan", R"({"command":"ls","gpu":"h100"})", "no_training_module"}}) {
+                                              {"dryfit_doctor", "{}", "missing_file"}, {"dryfit_doctor", R"({"text":"x","file":"y"})", "bad_argument"}, {"dryfit_doctor", R"({"file":"-"})", "bad_argument"}, {"dryfit_plan", R"({"command":"ls","gpu":"h100"})", "no_training_module"}}) {
     const Json result = call(tool, arguments);
     EXPECT_EQ(result["isError"], true) << tool << arguments;
     EXPECT_FALSE(result.contains("structuredContent"));
