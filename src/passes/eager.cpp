@@ -136,20 +136,24 @@ Tensor Tape::alias(const Tensor& x, Dims d) {
   return wrap({d, value(x).storage, 0, -1, 0, -1, value(x).dtype, false});
 }
 
+// One that was used up, or another.
+std::int32_t Tape::new_node() {
+  if (free_nodes_.empty()) {
+    nodes_.emplace_back();
+    return static_cast<std::int32_t>(nodes_.size()) - 1;
+  }
+  const std::int32_t n = free_nodes_.back();
+  free_nodes_.pop_back();
+  return n;
+}
+
 Edge Tape::edge_of(const Tensor& t) {
   const Value& v = value(t);
   if (!v.requires_grad) return {};
   if (v.leaf < 0) return {v.node, v.slot};
   Leaf& leaf = leaves_[static_cast<std::size_t>(v.leaf)];
   if (leaf.node < 0) {
-    std::int32_t n;
-    if (free_nodes_.empty()) {
-      n = static_cast<std::int32_t>(nodes_.size());
-      nodes_.emplace_back();
-    } else {
-      n = free_nodes_.back();
-      free_nodes_.pop_back();
-    }
+    const std::int32_t n = new_node();
     const TensorInfo& info = p_.tensors[static_cast<std::size_t>(v.storage)];
     Node& made = node(n);
     made.rule = Rule::accumulate;
@@ -180,14 +184,7 @@ std::int32_t Tape::record(Rule rule, std::span<const Tensor> inputs, const char*
     if (edge.node >= 0) ++node(edge.node).refs;
     in.push_back({value(t).dims, edge, value(t).dtype});
   }
-  std::int32_t n;
-  if (free_nodes_.empty()) {
-    n = static_cast<std::int32_t>(nodes_.size());
-    nodes_.emplace_back();
-  } else {
-    n = free_nodes_.back();
-    free_nodes_.pop_back();
-  }
+  const std::int32_t n = new_node();
   Node& made = node(n);
   made.rule = rule;
   made.category = category_;

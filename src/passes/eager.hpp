@@ -208,6 +208,7 @@ class Tape {
   void save_other(std::int32_t n, const Tensor& a, const Tensor& b);
   Tensor attach(Tensor out, std::int32_t n, int slot = 0);
   Tensor saved(std::int32_t n, int i);
+  std::int32_t new_node();
   Edge edge_of(const Tensor& t);
   Tensor cast_input(const Tensor& x);                    // autocast's rule for products
   Tensor full_precision(const Tensor& x, const char* role);  // and for its fp32 list
