@@ -12,11 +12,10 @@ if [ "$level" = integration ]; then
   ./tools/build_page.sh
   site=(-DDRYFIT_SITE="$PWD/build/web/site")
 fi
-# tests run under sanitizers, the binary that the command-line tests drive is the release one, fuzz targets are clang's
+# tests and fuzz targets run under clang's sanitizers; the binary that the command-line tests drive is g++'s release one
 cmake -S . -B build/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DDRYFIT_STATIC=ON "${site[@]}" > /dev/null
 ninja -C build/release -j "$jobs" dryfit dryfit-accuracy
-cmake -S . -B build/test -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDRYFIT_SANITIZE=ON -DDRYFIT_TESTS=ON -DDRYFIT_RELEASE_BINARY="$PWD/build/release/dryfit" > /dev/null
+cmake -S . -B build/test -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=clang++-19 -DCMAKE_C_COMPILER=clang-19 \
+  -DDRYFIT_SANITIZE=ON -DDRYFIT_TESTS=ON -DDRYFIT_RELEASE_BINARY="$PWD/build/release/dryfit" > /dev/null
 ninja -C build/test -j "$jobs"
-cmake -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=clang++-19 -DDRYFIT_FUZZ=ON > /dev/null
-ninja -C build/fuzz -j "$jobs" fuzzers
 ctest --test-dir build/test --output-on-failure -j "$jobs"

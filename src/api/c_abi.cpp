@@ -4,13 +4,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/version.hpp"
 #include "api/call.hpp"
 #ifndef __wasm__
 #include "cli/terminal.hpp"
-#endif
-
-#ifndef DRYFIT_VERSION
-#define DRYFIT_VERSION "0"
 #endif
 
 namespace {

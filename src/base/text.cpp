@@ -12,7 +12,6 @@ namespace dryfit {
 
 namespace {
 
-constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 
 Error bad_number(std::string_view text, std::string_view where, std::string_view what) {

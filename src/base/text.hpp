@@ -1,6 +1,7 @@
 // Small pure helpers on text: numbers read strictly, sizes with units, "did you mean".
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -20,9 +21,13 @@ Result<double> parse_real(std::string_view text, std::string_view where);
 // "80GiB", "24GB" (10^9), "24g" and "24G" (GiB), "512MiB", "24576M", plain number = bytes. Must be >= 0 and finite ("bad_size").
 Result<Bytes> parse_size(std::string_view text, std::string_view where);
 
+constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
+constexpr bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 std::string_view trim(std::string_view text);
 std::string to_lower(std::string_view text);
 std::vector<std::string_view> split(std::string_view text, char separator);
+template <std::same_as<std::string> Temporary>
+std::vector<std::string_view> split(Temporary&& text, char separator) = delete;  // the parts would outlive it
 
 // Levenshtein distance with unit costs, case-insensitive.
 int edit_distance(std::string_view a, std::string_view b);

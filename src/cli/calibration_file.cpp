@@ -12,6 +12,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/version.hpp"
+
 namespace dryfit::cli {
 
 namespace {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/version.hpp"
 #include "base/text.hpp"
 #include "cli/calibrate.hpp"
 #include "cli/calibration_file.hpp"
@@ -20,10 +21,6 @@
 #include "report/json.hpp"
 #include "report/speed.hpp"
 #include "report/text.hpp"
-
-#ifndef DRYFIT_VERSION
-#define DRYFIT_VERSION "0"
-#endif
 
 namespace dryfit::cli {
 
@@ -437,7 +434,8 @@ class Command {
       machines.push_back(std::move(*m));
     }
     std::vector<std::int64_t> depths;
-    for (std::string_view text : split(o_.get("depths").value_or("12,16,20,24"), ',')) {
+    const std::string wanted = o_.get("depths").value_or("12,16,20,24");
+    for (std::string_view text : split(wanted, ',')) {
       const auto n = parse_int(trim(text), "--depths");
       if (!n) return std::unexpected(n.error());
       depths.push_back(*n);

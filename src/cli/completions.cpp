@@ -35,7 +35,8 @@ Result<std::string> completions(std::string_view shell) {
   if (shell == "fish") {
     for (const CommandSpec& c : commands()) {
       out += fmt::format("complete -c dryfit -f -n __fish_use_subcommand -a {} -d '{}'\n", c.name, c.summary);
-      for (std::string_view f : split(dashed_flags(c), ' ')) out += fmt::format("complete -c dryfit -f -n '__fish_seen_subcommand_from {}' -l {}\n", c.name, f.substr(2));
+      const std::string dashed = dashed_flags(c);
+      for (std::string_view f : split(dashed, ' ')) out += fmt::format("complete -c dryfit -f -n '__fish_seen_subcommand_from {}' -l {}\n", c.name, f.substr(2));
     }
     return out;
   }

@@ -17,7 +17,7 @@ namespace dryfit::cli {
 namespace {
 
 constexpr double kSeconds = 5, kReplaySeconds = 60;
-constexpr double kInterval = 0.25, kSmiInterval = 1;  // the driver renews its utilization every sixth of a second to a second
+constexpr double kLiveInterval = 0.25, kLiveSmiInterval = 1;  // the driver renews its utilization every sixth of a second to a second
 
 class Reader {
  public:
@@ -66,7 +66,7 @@ class Reader {
   }
 
   Result<void> from_driver(WatchSource& source) {
-    const double seconds = r_.seconds.value_or(kSeconds), interval = source.kind() == MachineSource::nvml ? kInterval : kSmiInterval;
+    const double seconds = r_.seconds.value_or(kSeconds), interval = source.kind() == MachineSource::nvml ? kLiveInterval : kLiveSmiInterval;
     Signals signals;
     std::optional<Error> problem;
     for (;;) {

@@ -12,15 +12,15 @@ namespace dryfit::cli {
 namespace {
 
 std::string commands_json(std::span<const CommandSpec> which) {
-  using Json = nlohmann::ordered_json;
-  Json out = Json::array();
+  using Ordered = nlohmann::ordered_json;
+  Ordered out = Ordered::array();
   for (const CommandSpec& c : which) {
-    Json flags = Json::array();
-    for (const FlagSpec& f : flags_of(c)) flags.push_back({{"name", f.name}, {"argument", f.argument.empty() ? Json() : Json(f.argument)}, {"help", f.help}});
+    Ordered flags = Ordered::array();
+    for (const FlagSpec& f : flags_of(c)) flags.push_back({{"name", f.name}, {"argument", f.argument.empty() ? Ordered() : Ordered(f.argument)}, {"help", f.help}});
     out.push_back({{"name", c.name}, {"summary", c.summary}, {"examples", c.examples}, {"flags", flags}});
   }
-  const Json all = {{"schema_version", 1}, {"commands", out}};
-  return all.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const Ordered all = {{"schema_version", 1}, {"commands", out}};
+  return all.dump(1, ' ', false, Ordered::error_handler_t::replace) + "\n";
 }
 
 }  // namespace

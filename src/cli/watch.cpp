@@ -20,7 +20,7 @@ namespace dryfit::cli {
 
 namespace {
 
-constexpr double kDefaultInterval = 1, kSmiInterval = 5;
+constexpr double kDefaultInterval = 1, kWatchSmiInterval = 5;
 
 std::int64_t wall_ms() { return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 double monotonic() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -133,7 +133,7 @@ class Session {
     return out;
   }
 
-  double interval() const { return r_.interval.value_or(source_->kind() == MachineSource::nvidia_smi && source_->live() ? kSmiInterval : kDefaultInterval); }
+  double interval() const { return r_.interval.value_or(source_->kind() == MachineSource::nvidia_smi && source_->live() ? kWatchSmiInterval : kDefaultInterval); }
   // Seconds until the next moment: live at fixed times, a recording at its own pace or the one asked for.
   double pause(double& due) const {
     due = std::max(due + interval(), monotonic());

@@ -10,11 +10,10 @@ namespace dryfit {
 
 namespace {
 
-constexpr auto npos = std::string_view::npos;
 enum : std::uint32_t { kOomWord = 1, kFrameWord = 2, kStepWord = 4, kMemoryWord = 8, kConfigWord = 16, kCommandWord = 32, kDirty = 64 };
 
 constexpr std::string_view kNul("\0", 1);
-constexpr WordFilter::Word kWords[] = {
+constexpr WordFilter::Word kLineWords[] = {
     {"out of memory", kOomWord}, {"outofmemory", kOomWord}, {"out_of_memory", kOomWord}, {"out-of-memory", kOomWord}, {"out of resource", kOomWord}, {"outofresource", kOomWord}, {"out_of_resource", kOomWord}, {"out_of_device", kOomWord},
     {"resource_exhausted", kOomWord}, {"resource exhausted", kOomWord}, {"out of shared memory", kOomWord}, {"running low on memory", kOomWord}, {"memory in memory space", kOomWord}, {"tried to allocate", kOomWord}, {"more than 1eb", kOomWord},
     {"failed with oom", kOomWord}, {"exceed allowed memory", kOomWord}, {"alloc_failed", kOomWord}, {"_not_initialized", kOomWord}, {"valid cudnn algorithm", kOomWord}, {"cuda calloc", kOomWord}, {"cuda malloc", kOomWord},
@@ -32,7 +31,7 @@ constexpr WordFilter::Word kWords[] = {
 };
 
 const WordFilter& sieve() {
-  static const WordFilter filter(kWords);
+  static const WordFilter filter(kLineWords);
   return filter;
 }
 

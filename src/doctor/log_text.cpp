@@ -10,11 +10,7 @@ namespace dryfit {
 
 namespace {
 
-constexpr auto npos = std::string_view::npos;
-
-bool digit(char c) { return c >= '0' && c <= '9'; }
-bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool word_char(char c) { return digit(c) || letter(c) || c == '_'; }
+bool word_char(char c) { return is_digit(c) || is_letter(c) || c == '_'; }
 bool contains(std::string_view text, std::string_view part) { return text.find(part) != npos; }
 
 // Digits at the start, commas between thousands allowed. Empty: none, or more than 15.
@@ -22,10 +18,10 @@ std::optional<std::int64_t> whole(std::string_view text, std::size_t* used = nul
   std::int64_t n = 0;
   std::size_t at = 0, digits = 0;
   for (; at < text.size(); ++at) {
-    if (digit(text[at])) {
+    if (is_digit(text[at])) {
       if (++digits > 15) return std::nullopt;
       n = n * 10 + (text[at] - '0');
-    } else if (!(text[at] == ',' && digits > 0 && at + 1 < text.size() && digit(text[at + 1]))) {
+    } else if (!(text[at] == ',' && digits > 0 && at + 1 < text.size() && is_digit(text[at + 1]))) {
       break;
     }
   }
@@ -39,9 +35,9 @@ std::optional<double> decimal(std::string_view text, std::size_t* used = nullptr
   const auto n = whole(text, &at);
   if (!n) return std::nullopt;
   auto value = static_cast<double>(*n);
-  if (at + 1 < text.size() && text[at] == '.' && digit(text[at + 1])) {
+  if (at + 1 < text.size() && text[at] == '.' && is_digit(text[at + 1])) {
     double step = 0.1;
-    for (++at; at < text.size() && digit(text[at]); ++at, step /= 10) value += (text[at] - '0') * step;
+    for (++at; at < text.size() && is_digit(text[at]); ++at, step /= 10) value += (text[at] - '0') * step;
   }
   if (used != nullptr) *used = at;
   return value;
@@ -72,7 +68,7 @@ bool step_number(std::string_view lower, StepLine& out) {
   for (std::string_view label : {"global_step", "global step", "iteration", "step", "iter"}) {
     for (std::size_t at = lower.find(label); at != npos; at = lower.find(label, at + 1)) {
       const std::size_t end = at + label.size();
-      if ((at > 0 && (letter(lower[at - 1]) || lower[at - 1] == '_' || lower[at - 1] == '-')) || (end < lower.size() && letter(lower[end]))) continue;
+      if ((at > 0 && (is_letter(lower[at - 1]) || lower[at - 1] == '_' || lower[at - 1] == '-')) || (end < lower.size() && is_letter(lower[end]))) continue;
       const std::string_view text = behind(lower, end);
       std::size_t used = 0;
       const auto n = whole(text, &used);
@@ -97,7 +93,7 @@ bool bar_count(std::string_view lower, StepLine& out) {
   const std::size_t slash = bracket == npos ? npos : lower.rfind('/', bracket);
   if (slash == npos || slash == 0) return false;
   std::size_t start = slash;
-  while (start > 0 && digit(lower[start - 1])) --start;
+  while (start > 0 && is_digit(lower[start - 1])) --start;
   out.step = whole(lower.substr(start, slash - start));
   out.planned = whole(lower.substr(slash + 1));
   out.bar = true;
@@ -207,7 +203,7 @@ StreamPrefix stream_prefix(std::string_view line) {
     } else if (end == 0 && rest.starts_with("(") && contains(rest.substr(0, 120), " pid=")) {  // Ray
       const std::size_t close = rest.find(')');
       if (close != npos && close < 120) end = close + 1;
-    } else if (end == 0 && !rest.empty() && digit(rest[0])) {  // srun --label
+    } else if (end == 0 && !rest.empty() && is_digit(rest[0])) {  // srun --label
       std::size_t used = 0;
       const auto n = whole(rest.substr(0, 6), &used);
       if (n && rest.substr(used).starts_with(": ")) rank = n, end = used + 1;
@@ -278,7 +274,7 @@ std::optional<StepLine> read_step(std::string_view line) {
   out.tokens_per_second = labelled(lower, {"tok/sec", "tok/s", "tokens/sec", "tokens/s", "tokens_per_sec", "tokens per sec"});
   if (const std::size_t at = lower.find(" tok"); !out.tokens_per_second && at != npos && contains(lower.substr(at, 12), "/s")) {  // "1,234 tokens/s"
     std::size_t start = at;
-    while (start > 0 && (digit(lower[start - 1]) || lower[start - 1] == ',' || lower[start - 1] == '.')) --start;
+    while (start > 0 && (is_digit(lower[start - 1]) || lower[start - 1] == ',' || lower[start - 1] == '.')) --start;
     out.tokens_per_second = decimal(std::string_view(lower).substr(start));
   }
   out.mfu = labelled(lower, {"bf16_mfu", "mfu"}, &rest);
@@ -294,7 +290,7 @@ std::optional<MemoryReading> read_memory(std::string_view line) {
   // nvidia-smi: "| 30%  60C  P2  300W / 350W |  20123MiB / 24576MiB |" or its query: "20123 MiB, 24576 MiB"
   if (const std::size_t slash = line.find("MiB / "); slash != npos) {
     std::size_t start = slash;
-    while (start > 0 && digit(line[start - 1])) --start;
+    while (start > 0 && is_digit(line[start - 1])) --start;
     const auto used = read_amount(line.substr(start)), total = read_amount(line.substr(slash + 6));
     if (used && total) return MemoryReading{"nvidia-smi", *used, total};
   }
@@ -306,10 +302,10 @@ std::optional<MemoryReading> read_memory(std::string_view line) {
   if (contains(lower, "out of memory") || contains(lower, "tried to allocate")) return std::nullopt;
   for (std::string_view label : {"max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved", "max_mem", "peak_mem", "peak_vram_mib", "peak memory usage", "peak memory", "gpu_mem", "gpu mem", "max mem", "cuda mem", "memory", "vram", "mem"}) {
     const std::size_t at = lower.find(label);
-    if (at == npos || (at > 0 && (letter(lower[at - 1])))) continue;
+    if (at == npos || (at > 0 && (is_letter(lower[at - 1])))) continue;
     std::size_t from = at + label.size();
-    while (from < lower.size() && from < at + label.size() + 24 && !digit(lower[from]) && lower[from] != '|' && lower[from] != ',') ++from;
-    if (from >= lower.size() || !digit(lower[from])) continue;
+    while (from < lower.size() && from < at + label.size() + 24 && !is_digit(lower[from]) && lower[from] != '|' && lower[from] != ',') ++from;
+    if (from >= lower.size() || !is_digit(lower[from])) continue;
     const auto used = read_amount(std::string_view(lower).substr(from));
     if (used && used->bytes >= mib(16) && used->bytes <= gib(1024)) return MemoryReading{std::string(label), *used, std::nullopt};
     const auto plain = whole(std::string_view(lower).substr(from));  // "memory: 10234" and "..._mib 10234"
@@ -342,7 +338,7 @@ std::string_view find_command(std::string_view line) {
     while (start > 0 && line[start - 1] != ' ') --start;
     const std::string_view word = line.substr(start, end - start);
     const std::size_t eq = word.find('=');
-    const bool assignment = eq != npos && eq > 0 && std::ranges::all_of(word.substr(0, eq), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || digit(c); });
+    const bool assignment = eq != npos && eq > 0 && std::ranges::all_of(word.substr(0, eq), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || is_digit(c); });
     if (!assignment) break;
     best = start;
   }

@@ -11,10 +11,6 @@ namespace dryfit {
 
 namespace {
 
-constexpr auto npos = std::string_view::npos;
-
-bool digit(char c) { return c >= '0' && c <= '9'; }
-bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 // Binary in all of these tools, even where they print "GB". 0: not a unit.
@@ -49,10 +45,10 @@ std::optional<Amount> amount_before(std::string_view text, std::size_t end) {
   };
   back(blank);
   const std::size_t last = at;
-  back(letter);
+  back(is_letter);
   back(blank);
-  back([](char c) { return digit(c) || c == '.' || c == ','; });
-  while (at < last && !digit(text[at])) ++at;
+  back([](char c) { return is_digit(c) || c == '.' || c == ','; });
+  while (at < last && !is_digit(text[at])) ++at;
   std::size_t used = 0;
   const auto amount = read_amount(text.substr(at, last - at), &used);
   return amount && at + used == last ? amount : std::nullopt;
@@ -68,7 +64,7 @@ std::optional<std::int64_t> whole_after(std::string_view text, std::string_view 
   at += phrase.size();
   while (at < text.size() && text[at] == ' ') ++at;
   std::size_t end = at;
-  while (end < text.size() && digit(text[end]) && end - at < 18) ++end;
+  while (end < text.size() && is_digit(text[end]) && end - at < 18) ++end;
   const auto n = parse_int(text.substr(at, end - at), "");
   return n ? std::optional(*n) : std::nullopt;
 }
@@ -155,7 +151,7 @@ bool is_code(std::string_view lower, std::size_t at, std::size_t size) {
     if (head.find(word) != npos) return true;
   }
   const char next = at + size < lower.size() ? lower[at + size] : ' ';
-  return next == '(' || next == '"' || next == '_' || letter(next) || lower.find(" in str(") != npos;
+  return next == '(' || next == '"' || next == '_' || is_letter(next) || lower.find(" in str(") != npos;
 }
 
 bool needs_care(std::string_view phrase) {
@@ -306,20 +302,20 @@ std::optional<Amount> read_amount(std::string_view text, std::size_t* end) {
   std::size_t digits = 0;
   for (bool fraction = false; at < text.size(); ++at) {
     const char c = text[at];
-    if (digit(c)) {
+    if (is_digit(c)) {
       value = value * 10 + (c - '0');
       step = fraction ? step / 10 : step;
       ++digits;
-    } else if (c == '.' && !fraction && at + 1 < text.size() && digit(text[at + 1])) {
+    } else if (c == '.' && !fraction && at + 1 < text.size() && is_digit(text[at + 1])) {
       fraction = true;
-    } else if (!(c == ',' && digits > 0 && !fraction && at + 3 < text.size() && digit(text[at + 1]) && digit(text[at + 2]) && digit(text[at + 3]))) {
+    } else if (!(c == ',' && digits > 0 && !fraction && at + 3 < text.size() && is_digit(text[at + 1]) && is_digit(text[at + 2]) && is_digit(text[at + 3]))) {
       break;
     }
   }
   if (digits == 0 || digits > 24) return std::nullopt;
   while (at < text.size() && blank(text[at])) ++at;
   std::size_t word = at;
-  while (word < text.size() && letter(text[word])) ++word;
+  while (word < text.size() && is_letter(text[word])) ++word;
   const double unit = unit_of(text.substr(at, word - at));
   if (unit == 0) return std::nullopt;
   const double bytes = value * step * unit;
@@ -379,7 +375,7 @@ bool oom_continues(Wording wording, std::string_view text, std::string_view line
                                  "PyTorch", "but ", "unallocated", "free", "total", "capacity", "which", "Tried", "tried", "to ", "already", "GiB", "MiB", "KiB", "MPS", "other", "max", "on ", "private", "shared"}) {
     if (body.starts_with(start)) return true;
   }
-  return !body.empty() && digit(body[0]) && read_amount(body).has_value();
+  return !body.empty() && is_digit(body[0]) && read_amount(body).has_value();
 }
 
 Oom parse_oom(Wording wording, std::string_view raw) {

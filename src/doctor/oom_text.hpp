@@ -13,6 +13,8 @@
 
 namespace dryfit {
 
+inline constexpr auto npos = std::string_view::npos;  // the readers of text compare with it on every other line
+
 enum class Wording : std::uint8_t {
   allocator,          // "CUDA out of memory. Tried to allocate ...": PyTorch's caching allocator
   allocator_warning,  // its first attempt failed; the retry after a flush often works, so this alone is no failure

@@ -36,9 +36,9 @@ double lane_rate(int generation) {
 
 bool has(std::uint64_t bits, Throttle reason) { return (bits & static_cast<std::uint64_t>(reason)) != 0; }
 
-class Judge {
+class UseJudge {
  public:
-  Judge(const Observation& seen, const std::optional<Workload>& workload, const std::optional<Machine>& machine) : s_(seen), workload_(workload), machine_(machine) {
+  UseJudge(const Observation& seen, const std::optional<Workload>& workload, const std::optional<Machine>& machine) : s_(seen), workload_(workload), machine_(machine) {
     out_.seen = seen;
     if (workload) out_.device_batch = workload->run.device_batch_size;
   }
@@ -246,7 +246,7 @@ std::string_view name_of(Underuse::Verdict verdict) {
   return kNames[static_cast<std::size_t>(verdict)];
 }
 
-Underuse diagnose_underuse(const Observation& seen, const std::optional<Workload>& workload, const std::optional<Machine>& machine) { return Judge(seen, workload, machine).judge(); }
+Underuse diagnose_underuse(const Observation& seen, const std::optional<Workload>& workload, const std::optional<Machine>& machine) { return UseJudge(seen, workload, machine).judge(); }
 
 // Ranks wait for each other within kernels, so a slow one leaves the others busy: what is wrong with one card goes before what is the same on all.
 std::size_t worst_of(std::span<const Underuse> judged) {

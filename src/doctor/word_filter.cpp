@@ -9,11 +9,11 @@ namespace dryfit {
 
 namespace {
 
-struct Node {
+struct TrieNode {
   std::array<std::int32_t, 256> next;
   std::int32_t fail = 0;
   std::uint32_t bits = 0;
-  Node() { next.fill(-1); }
+  TrieNode() { next.fill(-1); }
 };
 
 unsigned char lower(unsigned char c) { return c >= 'A' && c <= 'Z' ? static_cast<unsigned char>(c + 32) : c; }
@@ -21,7 +21,7 @@ unsigned char lower(unsigned char c) { return c >= 'A' && c <= 'Z' ? static_cast
 }  // namespace
 
 WordFilter::WordFilter(std::span<const Word> words) {
-  std::vector<Node> nodes(1);
+  std::vector<TrieNode> nodes(1);
   for (const Word& word : words) {
     longest_ = std::max(longest_, word.text.size());
     std::size_t at = 0;
@@ -41,9 +41,9 @@ WordFilter::WordFilter(std::span<const Word> words) {
     else queue.push_back(static_cast<std::size_t>(n));
   }
   while (!queue.empty()) {
-    Node& node = nodes[queue.front()];
+    TrieNode& node = nodes[queue.front()];
     queue.pop_front();
-    const Node& suffix = nodes[static_cast<std::size_t>(node.fail)];
+    const TrieNode& suffix = nodes[static_cast<std::size_t>(node.fail)];
     node.bits |= suffix.bits;
     for (std::size_t c = 0; c < 256; ++c) {
       if (node.next[c] < 0) {
@@ -61,7 +61,7 @@ WordFilter::WordFilter(std::span<const Word> words) {
   next_.resize(nodes.size() * 256);
   accepting_ = static_cast<std::uint32_t>(next_.size());
   for (std::size_t i = 0; i < order.size(); ++i) {
-    const Node& node = nodes[order[i]];
+    const TrieNode& node = nodes[order[i]];
     if (node.bits != 0) {
       accepting_ = std::min(accepting_, static_cast<std::uint32_t>(i * 256));
       bits_.push_back(node.bits);

@@ -10,7 +10,7 @@ namespace dryfit {
 
 namespace {
 
-std::optional<Bytes> mebibytes(std::string_view text) {
+std::optional<Bytes> table_mebibytes(std::string_view text) {
   std::string_view body = trim(text);
   for (std::string_view unit : {"MiB", "MB"}) {
     if (body.ends_with(unit)) body = trim(body.substr(0, body.size() - unit.size()));
@@ -34,10 +34,10 @@ void set_field(GpuReading& g, std::string_view column, std::string_view value) {
   else if (key == "name" || key == "gpu_name") g.name = std::string(v);
   else if (key == "uuid" || key == "gpu_uuid") g.uuid = std::string(v);
   else if (key == "pci.bus_id") g.pci_bus_id = std::string(v);
-  else if (key == "memory.total") g.total = mebibytes(v);
-  else if (key == "memory.reserved") g.reserved = mebibytes(v);
-  else if (key == "memory.used") g.used = mebibytes(v);
-  else if (key == "memory.free") g.free = mebibytes(v);
+  else if (key == "memory.total") g.total = table_mebibytes(v);
+  else if (key == "memory.reserved") g.reserved = table_mebibytes(v);
+  else if (key == "memory.used") g.used = table_mebibytes(v);
+  else if (key == "memory.free") g.free = table_mebibytes(v);
   else if (key == "driver_version") g.driver_version = std::string(v);
   else if (key == "mig.mode.current") g.mig_parent = v == "Enabled";
   else if (key == "compute_cap") {
@@ -48,7 +48,7 @@ void set_field(GpuReading& g, std::string_view column, std::string_view value) {
   }
 }
 
-bool looks_like_memory(std::string_view field) { return mebibytes(field).has_value(); }
+bool looks_like_memory(std::string_view field) { return table_mebibytes(field).has_value(); }
 
 // "name, memory.total [MiB]" and friends; without a header the columns are guessed from their number.
 void read_csv(const std::vector<std::string_view>& lines, ProbeResult& out) {
@@ -102,9 +102,9 @@ void read_slice(std::string_view line, const std::array<int, 4>& ids, ProbeResul
   slice.index = ids[0];
   slice.name += " MIG";
   slice.mig_slice = true;
-  slice.used = mebibytes(line.substr(start, at - start));
+  slice.used = table_mebibytes(line.substr(start, at - start));
   const std::string_view after = trim(line.substr(at + 5));
-  slice.total = mebibytes(after.substr(0, after.find("MiB")));
+  slice.total = table_mebibytes(after.substr(0, after.find("MiB")));
   slice.reserved = Bytes(0);  // a slice's total is what is left after the driver's part
   slice.uuid = std::to_string(ids[0]) + "/" + std::to_string(ids[1]);
   const bool known = std::ranges::any_of(out.gpus, [&](const GpuReading& g) { return g.mig_slice && g.uuid == slice.uuid; });
@@ -153,9 +153,9 @@ void read_table(const std::vector<std::string_view>& lines, ProbeResult& out) {
     } else if (open) {
       std::size_t start = memory;
       while (start > 0 && line[start - 1] >= '0' && line[start - 1] <= '9') --start;
-      current.used = mebibytes(line.substr(start, memory - start));
+      current.used = table_mebibytes(line.substr(start, memory - start));
       const std::string_view after = trim(line.substr(memory + 5));
-      current.total = mebibytes(after.substr(0, after.find("MiB")));
+      current.total = table_mebibytes(after.substr(0, after.find("MiB")));
       current.mig_parent = line.find("Enabled") != std::string_view::npos;
       if (current.total) out.gpus.push_back(current);
       open = false;

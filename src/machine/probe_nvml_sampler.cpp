@@ -15,7 +15,7 @@ namespace {
 
 using nvml::Library;
 
-constexpr unsigned kClockSm = 1, kClockMemory = 2, kMostProcesses = 4096;
+constexpr unsigned kClockSm = 1, kClockMemory = 2, kMostNvmlProcesses = 4096;
 
 // Functions of the library, found once. A missing one stays null and its reading empty.
 struct Functions {
@@ -164,7 +164,7 @@ class NvmlSampler final : public GpuSampler {
     if (f_.processes == nullptr) return;
     unsigned n = static_cast<unsigned>(list_.size());
     int code = f_.processes(device, &n, list_.data());
-    if (code == nvml::kInsufficientSize && n <= kMostProcesses) {
+    if (code == nvml::kInsufficientSize && n <= kMostNvmlProcesses) {
       list_.resize(n + 16);
       n = static_cast<unsigned>(list_.size());
       code = f_.processes(device, &n, list_.data());

@@ -5,11 +5,8 @@
 
 #include <algorithm>
 
+#include "base/version.hpp"
 #include "mcp/tools.hpp"
-
-#ifndef DRYFIT_VERSION
-#define DRYFIT_VERSION "0"
-#endif
 
 namespace dryfit::mcp {
 

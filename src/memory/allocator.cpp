@@ -16,12 +16,6 @@ namespace {
 
 constexpr std::int64_t kMinBlock = 512, kSmallSize = 1 << 20, kSmallBuffer = 2 << 20, kMinLargeAlloc = 10 << 20, kRoundLarge = 2 << 20;
 
-struct Pool {
-  Shelf free{true}, unmapped{false};
-  std::int64_t finds = 0;
-  bool small = false;
-};
-
 void rise(Bytes& current, Bytes& peak, std::int64_t by) {
   current += Bytes(by);
   peak = std::max(peak, current);
@@ -30,6 +24,12 @@ void rise(Bytes& current, Bytes& peak, std::int64_t by) {
 }  // namespace
 
 struct CachingAllocator::Impl {
+  struct Pool {
+    Shelf free{true}, unmapped{false};
+    std::int64_t finds = 0;
+    bool small = false;
+  };
+
   AllocatorConfig config;
   std::optional<Bytes> capacity;
   Bytes device_total = gib(80);

@@ -55,7 +55,6 @@ struct Group {
 };
 
 bool before(const LoopAccess& a, const LoopAccess& b) { return std::tie(a.buffer, a.slice) < std::tie(b.buffer, b.slice); }
-bool same(const LoopAccess& a, const LoopAccess& b) { return a.buffer == b.buffer && a.slice == b.slice; }
 
 class Fusion {
  public:

@@ -5,12 +5,12 @@ namespace dryfit {
 
 namespace {
 
-using Tensor = Inference::Tensor;
 using CacheKind = NanochatVersion::Cache;
 
-class Engine {
+class Sampler {
  public:
-  Engine(const Workload& w, Attention attention, const Generation& g) : m_(w.model), run_(w.run), g_(g), pass_(w, attention) {}
+  using Tensor = Inference::Tensor;
+  Sampler(const Workload& w, Attention attention, const Generation& g) : m_(w.model), run_(w.run), g_(g), pass_(w, attention) {}
 
   EagerForward run() {
     pass_.enter_autocast();
@@ -70,6 +70,6 @@ class Engine {
 
 }  // namespace
 
-EagerForward generate(const Workload& workload, Attention attention, const Generation& generation) { return Engine(workload, attention, generation).run(); }
+EagerForward generate(const Workload& workload, Attention attention, const Generation& generation) { return Sampler(workload, attention, generation).run(); }
 
 }  // namespace dryfit

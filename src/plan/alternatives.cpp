@@ -10,6 +10,17 @@
 
 namespace dryfit {
 
+Alternative alternative(std::vector<std::pair<std::string, std::string>> change, const Report& result, bool identical, std::string note) {
+  Alternative a;
+  a.change = std::move(change);
+  a.allocated = result.allocated.bytes;
+  a.process = result.process.bytes;
+  a.verdict = result.verdict;
+  a.identical_training = identical;
+  a.note = std::move(note);
+  return a;
+}
+
 namespace {
 
 class Levers {
@@ -84,15 +95,8 @@ class Levers {
     if (!workload) return;
     const auto result = estimate(*workload, r_.machine, options_);
     if (!result) return;
-    Alternative a;
-    a.change = std::move(change);
-    a.allocated = result->allocated.bytes;
-    a.process = result->process.bytes;
-    a.verdict = result->verdict;
-    if (result->speed && r_.speed) a.step_time_ratio = result->speed->parts.seconds / r_.speed->parts.seconds;
-    a.identical_training = identical;
-    a.note = std::move(note);
-    out_.push_back(std::move(a));
+    out_.push_back(alternative(std::move(change), *result, identical, std::move(note)));
+    if (result->speed && r_.speed) out_.back().step_time_ratio = result->speed->parts.seconds / r_.speed->parts.seconds;
   }
 
   void batch(std::int64_t b) {

@@ -18,9 +18,9 @@ bool is_assignment(std::string_view w) {
   return std::ranges::all_of(w.substr(0, at), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || (c >= '0' && c <= '9'); });
 }
 
-class Reader {
+class LauncherReader {
  public:
-  explicit Reader(std::span<const std::string> words) : words_(words) {}
+  explicit LauncherReader(std::span<const std::string> words) : words_(words) {}
 
   Result<LaunchLine> read() {
     prefix();
@@ -160,6 +160,6 @@ std::string dashed(std::string_view name) {
   return out;
 }
 
-Result<LaunchLine> parse_launch(std::span<const std::string> words) { return Reader(words).read(); }
+Result<LaunchLine> parse_launch(std::span<const std::string> words) { return LauncherReader(words).read(); }
 
 }  // namespace dryfit

@@ -41,9 +41,9 @@ std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::st
   return out;
 }
 
-class Reader {
+class TrainerReader {
  public:
-  explicit Reader(const LaunchLine& launch) : launch_(launch) {
+  explicit TrainerReader(const LaunchLine& launch) : launch_(launch) {
     out_.understood = launch.understood;
     out_.ignored = launch.ignored;
   }
@@ -232,7 +232,7 @@ bool is_trainer_command(const LaunchLine& launch) {
   });
 }
 
-Result<TrainerCommand> trainer_command(const LaunchLine& launch) { return Reader(launch).read(); }
+Result<TrainerCommand> trainer_command(const LaunchLine& launch) { return TrainerReader(launch).read(); }
 
 std::vector<std::string> trainer_arguments(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;

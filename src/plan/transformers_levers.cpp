@@ -9,9 +9,9 @@ namespace {
 
 using Change = std::vector<std::pair<std::string, std::string>>;
 
-class Levers {
+class TransformersLevers {
  public:
-  Levers(const Report& report, const EstimateOptions& options) : r_(report), options_(options) { options_.alternatives = options_.timeline = false; }
+  TransformersLevers(const Report& report, const EstimateOptions& options) : r_(report), options_(options) { options_.alternatives = options_.timeline = false; }
 
   std::vector<Alternative> all() {
     const Run& run = r_.workload.run;
@@ -53,15 +53,8 @@ class Levers {
     edit(w);
     const auto result = estimate(w, r_.machine, options_);
     if (!result) return;
-    Alternative a;
-    a.change = std::move(change);
-    a.allocated = result->allocated.bytes;
-    a.process = result->process.bytes;
-    a.verdict = result->verdict;
-    a.step_time_ratio = step_time;
-    a.identical_training = identical;
-    a.note = std::move(note);
-    out_.push_back(std::move(a));
+    out_.push_back(alternative(std::move(change), *result, identical, std::move(note)));
+    out_.back().step_time_ratio = step_time;
   }
 
   const Report& r_;
@@ -71,6 +64,6 @@ class Levers {
 
 }  // namespace
 
-std::vector<Alternative> transformers_alternatives(const Report& report, const EstimateOptions& options) { return Levers(report, options).all(); }
+std::vector<Alternative> transformers_alternatives(const Report& report, const EstimateOptions& options) { return TransformersLevers(report, options).all(); }
 
 }  // namespace dryfit

@@ -3,25 +3,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/version.hpp"
 #include "base/text.hpp"
-
-#ifndef DRYFIT_VERSION
-#define DRYFIT_VERSION "0"
-#endif
+#include "report/json_parts.hpp"
 
 namespace dryfit {
 
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-Json estimate_json(const Estimate& e) { return {{"bytes", e.bytes.count}, {"low", e.low.count}, {"high", e.high.count}, {"provenance", name_of(e.provenance)}}; }
-
-Json shape_json(const Shape& s) {
-  Json out = Json::array();
-  for (std::uint8_t i = 0; i < s.rank; ++i) out.push_back(s.dim[i]);
-  return out;
-}
+using json_parts::estimate_json;
+using json_parts::shape_json;
 
 Json workload_json(const Report& r) {
   const Model& m = r.workload.model;

@@ -1,21 +1,17 @@
 // A snapshot's JSON. Order of fields as docs/schema/snapshot.schema.json documents them. See snapshot.hpp.
 #include <nlohmann/json.hpp>
 
-#include "report/doctor_json.hpp"
+#include "base/version.hpp"
+#include "report/json_parts.hpp"
 #include "report/snapshot.hpp"
-
-#ifndef DRYFIT_VERSION
-#define DRYFIT_VERSION "0"
-#endif
 
 namespace dryfit {
 
 namespace {
 
 using Json = nlohmann::ordered_json;
-using namespace doctor_json_parts;
+using namespace json_parts;
 
-Json whole(const std::optional<std::int64_t>& n) { return n ? Json(*n) : Json(); }
 Json part(Part p) { return p == Part::unknown ? Json() : Json(name_of(p)); }
 
 Json moment(const SnapshotMoment& m, bool traced) {

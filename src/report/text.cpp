@@ -7,14 +7,13 @@
 #include <cmath>
 
 #include "base/text.hpp"
+#include "report/screen.hpp"
 #include "report/speed.hpp"
 #include "report/watch.hpp"
 
 namespace dryfit {
 
 namespace {
-
-std::string paint(std::string_view text, std::string_view code, const Style& style) { return style.colour ? fmt::format("\x1b[{}m{}\x1b[0m", code, text) : std::string(text); }
 
 std::string short_gpu(std::string_view name) {
   std::string out(name);

@@ -111,7 +111,7 @@ class Drawing {
       case verdict: return {verdict_line()};
       case findings: return finding_lines(box.width);
       case graph: return graph_lines(box);
-      case progress: return {progress_line()};
+      case progress: return {progress_line(box.width)};
       case processes: return process_lines(box);
       case notes: return note_lines(box.width);
       case footer: return {LineText().add(" " + v_.footer, kDim)};
@@ -346,7 +346,7 @@ class Drawing {
   }
 
   // ---- what the log says
-  LineText progress_line() const {
+  LineText progress_line(int width) const {
     const LogRun& log = *v_.log;
     LineText line;
     line.add(" ");
@@ -364,7 +364,10 @@ class Drawing {
     std::optional<double> eta = s.eta_seconds;
     if (!eta && s.of && s.seconds) eta = static_cast<double>(*s.of - s.step) * *s.seconds;
     if (eta && log.phase() == LogPhase::training) more("eta " + duration_text(*eta));
-    if (v_.prediction != nullptr && !v_.prediction->speed && v_.prediction->tokens_per_second && s.tokens_per_second) more("modelled " + rate_text(*v_.prediction->tokens_per_second), kDim);
+    if (v_.prediction != nullptr && !v_.prediction->speed && v_.prediction->tokens_per_second && s.tokens_per_second) {
+      const std::string modelled = "modelled " + rate_text(*v_.prediction->tokens_per_second);
+      if (line.width() + 3 + static_cast<int>(modelled.size()) <= width) more(modelled, kDim);  // cut short it would be another number
+    }
     return line;
   }
 

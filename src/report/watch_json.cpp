@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <map>
 
+#include "base/version.hpp"
+#include "report/json_parts.hpp"
 #include "report/watch.hpp"
 
 namespace dryfit {
@@ -12,12 +14,11 @@ namespace dryfit {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using json_parts::estimate_json;
 
 template <class T>
 Json or_null(const std::optional<T>& v) { return v ? Json(*v) : Json(); }
 Json or_null(const std::optional<Bytes>& v) { return v ? Json(v->count) : Json(); }
-
-Json estimate_json(const Estimate& e) { return {{"bytes", e.bytes.count}, {"low", e.low.count}, {"high", e.high.count}, {"provenance", name_of(e.provenance)}}; }
 
 Json gpu_json(const GpuHistory& g, bool in_job) {
   const GpuSample& s = g.now;

@@ -6,13 +6,15 @@
 #include <cmath>
 #include <limits>
 
+#include "base/version.hpp"
+
 namespace dryfit {
 
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::size_t kMostGpus = 1024, kMostProcesses = 4096, kMostLog = 4096, kMostText = 64 << 10;
+constexpr std::size_t kMostRecordedGpus = 1024, kMostRecordedProcesses = 4096, kMostLog = 4096, kMostText = 64 << 10;
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 60;
 
 // ---- writing: unknown readings are left out
@@ -168,7 +170,7 @@ void read_moving(const Json& json, const std::string& place, GpuSample& g, std::
   g.sm_clock_mhz = f.small("sm_clock"), g.memory_clock_mhz = f.small("memory_clock");
   if (const auto bits = f.whole("throttle", 0, std::numeric_limits<std::int64_t>::max())) g.throttle = static_cast<std::uint64_t>(*bits);
   g.pcie_generation = f.small("pcie_generation"), g.pcie_width = f.small("pcie_width");
-  const Json* processes = f.list("processes", kMostProcesses);
+  const Json* processes = f.list("processes", kMostRecordedProcesses);
   if (processes == nullptr) return;
   g.processes.emplace();
   for (const Json& p : *processes) {
@@ -228,7 +230,7 @@ Result<void> RecordingReader::read_header(std::string_view text) {
   Fields f(j, "", fault);
   header_.started_ms = f.whole("started_ms", 0, std::int64_t{1} << 53).value_or(0);
   header_.source = f.text("source").substr(0, 40);
-  if (const Json* gpus = f.list("gpus", kMostGpus)) {
+  if (const Json* gpus = f.list("gpus", kMostRecordedGpus)) {
     for (const Json& g : *gpus) header_.gpus.push_back(read_fixed(g, "gpus.", fault));
   }
   if (fault) return fail("bad_recording", fault->what, kHint, "line 1");
@@ -248,13 +250,13 @@ Result<Moment> RecordingReader::read_moment(std::string_view text) {
   if (!f.find("t")) f.bad("t", "is missing");
   if (out.sample.seconds < last_ && !fault) f.bad("t", "goes back in time");
   out.sample.gpus = header_.gpus;
-  if (const Json* gpus = f.list("gpus", kMostGpus)) {
+  if (const Json* gpus = f.list("gpus", kMostRecordedGpus)) {
     if (gpus->size() != header_.gpus.size()) f.bad("gpus", "has " + std::to_string(gpus->size()) + " items where the first line names " + std::to_string(header_.gpus.size()) + " GPUs");
     for (std::size_t i = 0; i < std::min(gpus->size(), out.sample.gpus.size()); ++i) read_moving((*gpus)[i], "gpus.", out.sample.gpus[i], fault);
   } else {
     f.bad("gpus", "is missing");
   }
-  if (const Json* processes = f.list("processes", kMostProcesses)) {
+  if (const Json* processes = f.list("processes", kMostRecordedProcesses)) {
     for (const Json& p : *processes) out.sample.processes.push_back(read_process(p, fault));
   }
   if (const Json* job = f.find("job")) {

@@ -17,7 +17,7 @@ std::unexpected<Error> out_of_range(std::string_view flag, std::int64_t value, s
   return fail("bad_value", std::string(flag) + " " + std::to_string(value) + " is out of range", "use a value from 1 to " + std::to_string(high), std::string(flag));
 }
 
-struct Draft {
+struct TrainingDraft {
   TrainingPlan plan;
 
   void assume(std::string key, std::string value, std::string_view source) { plan.assumptions.push_back({std::move(key), std::move(value), std::string(source)}); }
@@ -29,7 +29,7 @@ struct Draft {
 };
 
 // DeepSpeed converts the model to its 16-bit type and keeps fp32 masters; autocast keeps the weights as loaded.
-void set_precision(Draft& d, const HfModel& model, const TransformersFlags& f) {
+void set_precision(TrainingDraft& d, const HfModel& model, const TransformersFlags& f) {
   Training& t = d.plan.training;
   t.mixed = f.mixed.value_or(MixedPrecision::none);
   t.weights = f.weights ? *f.weights : model.architecture.dtype.value_or(Dtype::fp32);
@@ -63,7 +63,7 @@ bool on_host(Fields& zero, std::string_view key, std::string_view where, const s
 }  // namespace
 
 Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags& f) {
-  Draft d;
+  TrainingDraft d;
   Training& t = d.plan.training;
   const Architecture& a = model.architecture;
   const auto B = d.whole(f.device_batch_size, "--device-batch-size", "device_batch_size", 8, kMostBatch, kDefault);
