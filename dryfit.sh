@@ -10,7 +10,7 @@ if [ "${1:-}" = web ] && ! grep -q "DRYFIT_SITE:PATH=$top" "$build/CMakeCache.tx
   cmake -S "$top" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DDRYFIT_STATIC=ON -DDRYFIT_SITE="$top/build/web/site" > /dev/null
 fi
 if [ ! -f "$build/build.ninja" ]; then
-  echo "dryfit: building for the first time, about a minute" >&2
+  echo "dryfit: building for the first time, some minutes" >&2
   cmake -S "$top" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DDRYFIT_STATIC=ON > /dev/null
 fi
 if ! log=$(ninja -C "$build" dryfit 2>&1); then
