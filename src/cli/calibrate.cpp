@@ -8,9 +8,12 @@
 #include <climits>
 #include <cstdlib>
 #include <ctime>
+#include <utility>
 
 #include "cli/calibration_file.hpp"
+#include "cli/snapshot_file.hpp"
 #include "cli/watch_source.hpp"
+#include "doctor/snapshot_report.hpp"
 #include "plan/plan.hpp"
 #include "report/calibration.hpp"
 #include "watch/watcher.hpp"
@@ -20,7 +23,7 @@ namespace dryfit::cli {
 namespace {
 
 constexpr std::int64_t kLeastSteps = 3;  // with the third, every phase of training has been met once
-constexpr std::size_t kLongestLine = 4096;
+constexpr std::size_t kLongestLine = 4096, kHead = 4096;  // of the head: what tells a recording, a snapshot and a log apart
 
 std::string date_of(const std::string& path) {
   struct stat info{};
@@ -36,12 +39,16 @@ std::string absolute(const std::string& path) {
   return realpath(path.c_str(), buffer) != nullptr ? buffer : path;
 }
 
+std::string id_of(const char* kind, std::string_view text) {
+  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a
+  for (unsigned char c : text) hash = (hash ^ c) * 1099511628211ULL;
+  return fmt::format("{}:{:016x}", kind, hash);
+}
+
 // The same run has the same first step, to the last digit of its loss and time, in a log and in a recording, whatever was said beside it.
 std::string run_id(const LogRun& run) {
-  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a
   const LogStep first = run.first.value_or(LogStep{});
-  for (unsigned char c : fmt::format("{}|{}|{}|{}", first.step, first.loss.value_or(0), first.seconds.value_or(0), first.tokens_per_second.value_or(0))) hash = (hash ^ c) * 1099511628211ULL;
-  return fmt::format("run:{:016x}", hash);
+  return id_of("run", fmt::format("{}|{}|{}|{}", first.step, first.loss.value_or(0), first.seconds.value_or(0), first.tokens_per_second.value_or(0)));
 }
 
 void add_log(CalibrationRow& row, const LogRun& run) {
@@ -51,21 +58,57 @@ void add_log(CalibrationRow& row, const LogRun& run) {
   row.steps = run.steps;
 }
 
+// A log in pieces to its reader, line by line.
+class LogLines {
+ public:
+  void feed(std::string_view bytes) {
+    for (char c : bytes) {
+      if (c == '\n' || c == '\r') finish();
+      else if (carry_.size() < kLongestLine) carry_ += c;
+    }
+  }
+  const LogReader& finish() {
+    log_.line(carry_);
+    carry_.clear();
+    return log_;
+  }
+
+ private:
+  LogReader log_;
+  std::string carry_;
+};
+
 class Reading {
  public:
-  Reading(const CalibrateRequest& request, const Env& env) : r_(request), env_(env) {}
+  // known: what earlier runs taught; of it the driver's reserve of a card that is only named.
+  Reading(const CalibrateRequest& request, const Env& env, const Calibration& known) : r_(request), env_(env), known_(known) {}
 
-  // Every run of one file.
+  // Every run of one file, in one pass.
   Result<std::vector<CalibrationRead>> read(const std::string& path) {
     std::string head;
-    const auto peeked = env_.stream_file(path, [&](std::string_view chunk, const ReadProgress&) {
-      head += chunk.substr(0, 256);
-      return false;
+    std::optional<FileKind> kind;
+    LogLines log;
+    SnapshotFile snapshot;
+    const auto take = [&](std::string_view bytes) {
+      if (is_snapshot(*kind)) return snapshot.feed(*kind, bytes);
+      log.feed(bytes);
+      return *kind == FileKind::text;
+    };
+    const auto decide = [&] {
+      kind = file_kind(head);
+      return take(std::exchange(head, {}));
+    };
+    const auto fed = env_.stream_file(path, [&](std::string_view chunk, const ReadProgress&) {
+      if (kind) return take(chunk);
+      head += chunk;
+      return head.size() < kHead || decide();
     });
-    if (!peeked) return std::unexpected(peeked.error());
-    if (head.empty()) return fail("empty_file", "'" + path + "' is empty", "give a training log or a recording of dryfit watch", path);
-    const bool recording = head.starts_with('{') && head.find("\"dryfit_recording\"") != std::string::npos;
-    return recording ? read_recording(path) : read_log(path);
+    if (!fed) return std::unexpected(fed.error());
+    if (!kind && head.empty()) return fail("empty_file", "'" + path + "' is empty", "give a training log, a recording of dryfit watch, or a memory snapshot", path);
+    if (!kind) decide();
+    if (*kind == FileKind::recording) return read_recording(path);
+    if (is_snapshot(*kind)) return read_snapshot(path, snapshot);
+    return read_log(path, log);
   }
 
  private:
@@ -81,22 +124,8 @@ class Reading {
     return out;
   }
 
-  Result<std::vector<CalibrationRead>> read_log(const std::string& path) {
-    LogReader log;
-    std::string carry;
-    const auto fed = env_.stream_file(path, [&](std::string_view chunk, const ReadProgress&) {
-      for (char c : chunk) {
-        if (c != '\n' && c != '\r') {
-          if (carry.size() < kLongestLine) carry += c;
-          continue;
-        }
-        log.line(carry);
-        carry.clear();
-      }
-      return true;
-    });
-    if (!fed) return std::unexpected(fed.error());
-    log.line(carry);
+  Result<std::vector<CalibrationRead>> read_log(const std::string& path, LogLines& lines) {
+    const LogReader& log = lines.finish();
     std::vector<CalibrationRead> out;
     for (const LogRun& run : log.runs()) out.push_back(from_log(path, run));
     if (out.empty()) out.push_back(skipped(path, "it holds no nanochat training run"));
@@ -158,8 +187,75 @@ class Reading {
     return {path, CalibrationRead::Status::added, "", out};
   }
 
+  Result<std::vector<CalibrationRead>> read_snapshot(const std::string& path, SnapshotFile& file) const {
+    Result<SnapshotReport> report = std::unexpected(Error{});
+    std::vector<std::int64_t> begins;  // by device: when its trace began, which no other run's did
+    {
+      const auto snapshot = file.finish();
+      if (!snapshot) {
+        Error error = snapshot.error();
+        error.where = error.where.empty() ? path : path + ", " + error.where;
+        return std::unexpected(error);
+      }
+      report = report_snapshot(*snapshot, {});
+      if (!report) return std::unexpected(report.error());
+      for (const DeviceReport& d : report->devices) {
+        const auto trace = std::ranges::find(snapshot->traces, d.device, &Snapshot::Trace::device);
+        begins.push_back(trace == snapshot->traces.end() ? 0 : snapshot->entries[trace->first].time_us);
+      }
+    }
+    std::vector<CalibrationRead> out;
+    for (std::size_t i = 0; i < report->devices.size(); ++i) out.push_back(from_device(path, report->devices[i], begins[i]));
+    if (out.empty()) out.push_back(skipped(path, "the snapshot holds no device"));
+    return out;
+  }
+
+  // The card as named; as the driver shows it where it is one of this machine's.
+  std::optional<Machine> card() const {
+    const auto probe = env_.probe()->read();
+    const auto here = probe ? machine_from_probe(*probe, {}) : Result<Machine>(std::unexpected(probe.error()));
+    if (here && (!r_.machine || r_.machine->gpu.name == here->gpu.name)) return *here;
+    std::optional<Machine> named = r_.machine;
+    if (named) apply_driver_reserve(known_, *named);
+    return named;
+  }
+
+  // A failed request tells what the driver had left, and so what lay outside the pool. Else a snapshot tells how large the pool of this
+  // configuration grows. Never speed: recording stacks slows a run down.
+  CalibrationRead from_device(const std::string& path, const DeviceReport& d, std::int64_t began) const {
+    const auto machine = card();
+    if (!machine) return skipped(path, "a snapshot does not name the card: add --gpu NAME");
+    std::optional<Workload> workload;
+    if (r_.given.depth) {
+      const auto made = make_nanochat_workload(r_.given);
+      if (!made) return skipped(path, made.error().message);
+      workload = *made;
+    }
+    const std::int64_t world = workload ? workload->run.world_size : r_.given.gpus.value_or(1);
+    CalibrationRow out = row(path, machine->gpu.name, world, workload ? configuration_of(*workload) : "a run that was not told");
+    out.id = id_of("snapshot", fmt::format("{}|{}|{}|{}|{}", d.device, began, d.entries, d.peak.allocated.count, d.end.reserved.count));
+    if (!d.ooms.empty()) {
+      const SnapshotOom& failed = d.ooms.back();
+      out.process_peak = machine->total - machine->driver_reserve - failed.device_free;
+      out.reserved_peak = failed.reserved;
+      if (!outside_of({}, out)) return skipped(path, fmt::format("GPU {}: {} of the card taken and {} of it PyTorch's is no {}, or other processes were on it", d.device, gib_text(*out.process_peak), gib_text(failed.reserved), machine->gpu.name));
+      return {path, CalibrationRead::Status::added, "", out};
+    }
+    if (!d.traced) return skipped(path, fmt::format("GPU {}: without a trace it does not tell a peak", d.device));
+    if (!workload) return skipped(path, fmt::format("GPU {}: no request failed in it; the size of its pool teaches only with the run's configuration: add the training command after --", d.device));
+    const auto report = estimate(*workload, *machine);
+    if (!report) return skipped(path, report.error().message);
+    out.allocated_derived = report->allocated.bytes;
+    out.reserved_derived = report->reserved.bytes;
+    out.allocated_peak = d.peak.allocated;
+    out.reserved_peak = std::max(d.peak.reserved, d.end.reserved);
+    for (const UsagePoint& p : d.timeline) out.reserved_peak = std::max(*out.reserved_peak, p.reserved);
+    return {path, CalibrationRead::Status::added, "", out};
+  }
+
   const CalibrateRequest& r_;
   const Env& env_;
+  const Calibration& known_;
 };
 
 }  // namespace
@@ -175,9 +271,11 @@ Result<int> calibrate(const CalibrateRequest& request, const Env& env, const Sty
     if (request.json) env.out(calibration_report_json({}, {}, *path, calibration_text({})));
     return kOk;
   }
-  if (request.files.empty() && !request.show) return fail("missing_file", "calibrate needs the log or the recording of a run", "dryfit calibrate train.log run.jsonl, or --show for what is known", "calibrate");
+  if (request.files.empty() && !request.show) return fail("missing_file", "calibrate needs a log, a recording or a memory snapshot of a run", "dryfit calibrate train.log run.jsonl, or --show for what is known", "calibrate");
   std::vector<CalibrationRead> read;
-  Reading reading(request, env);
+  const auto known = read_calibration(*path);
+  if (!known) return std::unexpected(known.error());
+  Reading reading(request, env, *known);
   for (const std::string& file : request.files) {
     auto found = reading.read(file);
     if (!found) return std::unexpected(found.error());

@@ -1,4 +1,4 @@
-// The calibrate command: logs and recordings of this machine's runs to rows of measurements, kept in one file, and what they teach.
+// The calibrate command: logs, recordings and memory snapshots of this machine's runs to rows of measurements, kept in one file, and what they teach.
 #pragma once
 
 #include "cli/cli.hpp"
@@ -15,7 +15,7 @@ struct CalibrateRequest {
 };
 
 // Exit status: 0 something was learned or shown, 1 no file held a run to learn from.
-// Errors: "missing_file", "unreadable_file", "bad_recording", "corrupt_calibration", "newer_calibration", "unwritable_file", "no_home".
+// Errors: "missing_file", "unreadable_file", "bad_recording", those of a snapshot, "corrupt_calibration", "newer_calibration", "unwritable_file", "no_home".
 Result<int> calibrate(const CalibrateRequest& request, const Env& env, const Style& style);
 
 }  // namespace dryfit::cli

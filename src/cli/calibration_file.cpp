@@ -60,7 +60,7 @@ std::optional<CalibrationRow> row_of(const Json& j) {
   CalibrationRow r;
   const bool ok = j.is_object() && get(j, "id", r.id) && get(j, "file", r.file) && get(j, "date", r.date) && get(j, "gpu", r.gpu) && get(j, "configuration", r.configuration) && get(j, "world_size", r.world_size, 1) &&
                   get(j, "steps", r.steps, 0) && get(j, "process_peak_bytes", r.process_peak) && get(j, "allocated_peak_bytes", r.allocated_peak) && get(j, "allocated_derived_bytes", r.allocated_derived) &&
-                  get(j, "reserved_derived_bytes", r.reserved_derived) && get(j, "driver_reserve_bytes", r.driver_reserve) && get(j, "tokens_per_second", r.tokens_per_second) && get(j, "mfu", r.mfu);
+                  get(j, "reserved_peak_bytes", r.reserved_peak) && get(j, "reserved_derived_bytes", r.reserved_derived) && get(j, "driver_reserve_bytes", r.driver_reserve) && get(j, "tokens_per_second", r.tokens_per_second) && get(j, "mfu", r.mfu);
   return ok ? std::optional(std::move(r)) : std::nullopt;
 }
 
@@ -162,7 +162,7 @@ std::string calibration_text(const Calibration& calibration) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const CalibrationRow& r : calibration.rows) {
     rows.push_back({{"id", r.id}, {"file", r.file}, {"date", r.date}, {"gpu", r.gpu}, {"world_size", r.world_size}, {"configuration", r.configuration}, {"process_peak_bytes", or_null(r.process_peak)},
-                    {"allocated_peak_bytes", or_null(r.allocated_peak)}, {"allocated_derived_bytes", or_null(r.allocated_derived)}, {"reserved_derived_bytes", or_null(r.reserved_derived)},
+                    {"allocated_peak_bytes", or_null(r.allocated_peak)}, {"allocated_derived_bytes", or_null(r.allocated_derived)}, {"reserved_peak_bytes", or_null(r.reserved_peak)}, {"reserved_derived_bytes", or_null(r.reserved_derived)},
                     {"driver_reserve_bytes", or_null(r.driver_reserve)}, {"tokens_per_second", or_null(r.tokens_per_second)}, {"mfu", or_null(r.mfu)}, {"steps", r.steps}});
   }
   const nlohmann::ordered_json out = {{"schema_version", 1}, {"dryfit", DRYFIT_VERSION}, {"rows", rows}};

@@ -6,10 +6,8 @@
 #include <optional>
 #include <utility>
 
+#include "cli/snapshot_file.hpp"
 #include "doctor/diagnosis.hpp"
-#include "doctor/file_kind.hpp"
-#include "doctor/pickle.hpp"
-#include "doctor/probe_snapshot_json.hpp"
 #include "doctor/snapshot_report.hpp"
 #include "report/doctor.hpp"
 #include "report/snapshot.hpp"
@@ -54,6 +52,7 @@ std::unexpected<Error> not_readable(FileKind kind, const std::string& path) {
   switch (kind) {
     case FileKind::archive: return fail("archive", quoted + " is compressed", "unpack it on the way: zcat " + path + " | dryfit doctor -", path);
     case FileKind::snapshot_page: return fail("snapshot_page", quoted + " is the memory viewer's page, with a snapshot packed inside", "give the .pickle it was made of, as torch.cuda.memory._dump_snapshot wrote it", path);
+    case FileKind::recording: return fail("recording", quoted + " is a recording of dryfit watch", path == "-" ? "give it as a file: dryfit doctor --live --replay FILE" : "dryfit doctor --live --replay " + path + " judges it, dryfit watch --replay " + path + " plays it", path);
     case FileKind::profile_page:
     case FileKind::profile: break;
     default: return fail("not_text", quoted + " is not text", "give a training log, a pasted traceback, or a memory snapshot", path);
@@ -67,56 +66,40 @@ class Intake {
  public:
   // false: no use in reading on.
   bool feed(std::string_view chunk) {
-    if (!decided_) {
-      head_ += chunk.substr(0, kKindHead);
-      if (head_.size() < 8) {
-        small_ += chunk;
-        return true;
-      }
-      decided_ = true;
-      kind_ = file_kind(head_);
-      if (!small_.empty()) {
-        const std::string all = std::exchange(small_, {}) + std::string(chunk);
-        return take(all);
-      }
-    }
-    return take(chunk);
+    if (decided_) return take(chunk);
+    head_ += chunk;
+    return head_.size() < enough() || decide();
   }
-  FileKind kind() const { return kind_; }
-  LogFacts log() {
-    if (!small_.empty()) scanner_.feed(small_);
-    return scanner_.finish();
+  // After the last byte.
+  FileKind kind() {
+    if (!decided_) decide();
+    return kind_;
   }
-  Result<Snapshot> snapshot() {
-    if (!problem_) problem_ = kind_ == FileKind::snapshot_json ? json_.finish() : pickle_.finish();
-    if (!*problem_) return std::unexpected(problem_->error());
-    auto out = store_.finish();
-    if (!out) return out;
-    out->json = kind_ == FileKind::snapshot_json;
-    out->bytes = out->json ? json_.bytes() : pickle_.bytes();
-    return out;
-  }
+  LogFacts log() { return scanner_.finish(); }
+  Result<Snapshot> snapshot() { return snapshot_.finish(); }
 
  private:
+  // A pipe may give a byte at a time; JSON and pages tell by a word what they are.
+  std::size_t enough() const {
+    const std::size_t first = head_.find_first_not_of(" \t\r\n");
+    return first == std::string::npos || std::string_view("{[<").find(head_[first]) == std::string_view::npos ? 8 : 4096;
+  }
+  bool decide() {
+    decided_ = true;
+    kind_ = file_kind(head_);
+    return take(std::exchange(head_, {}));
+  }
   bool take(std::string_view bytes) {
-    switch (kind_) {
-      case FileKind::text: scanner_.feed(bytes); return !scanner_.binary();
-      case FileKind::snapshot_json: json_.feed(bytes); return true;
-      case FileKind::snapshot_pickle: {
-        if (auto read = pickle_.feed(bytes); !read) problem_ = std::move(read);
-        return !problem_ && !pickle_.complete();
-      }
-      default: return false;
-    }
+    if (is_snapshot(kind_)) return snapshot_.feed(kind_, bytes);
+    if (kind_ != FileKind::text) return false;
+    scanner_.feed(bytes);
+    return !scanner_.binary();
   }
 
   LogScanner scanner_;
-  SnapshotStore store_;
-  PickleReader pickle_{store_};
-  SnapshotJson json_{store_};
-  std::string head_, small_;
+  SnapshotFile snapshot_;
+  std::string head_;  // until it is decided
   FileKind kind_ = FileKind::text;
-  std::optional<Result<void>> problem_;  // of the snapshot
   bool decided_ = false;
 };
 
@@ -152,7 +135,7 @@ Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& st
     if (!read) return std::unexpected(read.error());
   }
   const FileKind kind = intake->kind();
-  if (kind == FileKind::snapshot_pickle || kind == FileKind::snapshot_json) {
+  if (is_snapshot(kind)) {
     const auto snapshot = intake->snapshot();
     intake.reset();  // half of the memory in use
     if (snapshot) return doctor_snapshot(*snapshot, request, env, style);

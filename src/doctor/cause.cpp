@@ -178,7 +178,8 @@ class Judge {
     const Bytes shortage = std::max(mib(2), p_.requested - p_.free);  // the driver gives whole pages of 2 MiB
     const Bytes usual = usual_outside();
     out_.idle_would_do = p_.idle >= shortage && p_.idle >= share(p_.reserved, 0.02);
-    const bool pieces = out_.idle_would_do && (p_.idle >= p_.requested * 4 || p_.idle >= share(p_.reserved, 0.1));
+    const bool named = !oom_.requested || !is_segment_size(*oom_.requested, {});  // of a request that took a whole segment only that it is small is known
+    const bool pieces = out_.idle_would_do && ((named && p_.idle >= p_.requested * 4) || p_.idle >= share(p_.reserved, 0.1));
     const bool crumbs = p_.requested < share(p_.total, 0.01);  // a small request only says that the card is full: look for large holders
     const bool tenants = p_.tenants >= shortage && p_.tenants >= share(p_.total, crumbs ? 0.1 : 0.04);
     const Bytes library = p_.own_outside ? std::max(Bytes(0), *p_.own_outside - usual) : Bytes(0);

@@ -20,6 +20,7 @@ FileKind file_kind(std::string_view head) {
   const char opening = head[first];
   if (opening == '{' && (holds(head, "\"segments\"") || holds(head, "\"device_traces\""))) return FileKind::snapshot_json;
   if (opening == '[' && holds(head, "\"segment_type\"")) return FileKind::snapshot_json;  // torch.cuda.memory_snapshot() itself
+  if (opening == '{' && holds(head.substr(0, head.find('\n')), "\"dryfit_recording\"")) return FileKind::recording;
   if (opening == '{' && (holds(head, "\"traceEvents\"") || holds(head, "\"deviceProperties\""))) return FileKind::profile;
   if (opening == '<' && (holds(head, "MemoryViz.js") || holds(head, "add_local_files"))) return FileKind::snapshot_page;
   if (opening == '<' && holds(head, "data:image/png;base64")) return FileKind::profile_page;

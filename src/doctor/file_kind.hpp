@@ -12,6 +12,7 @@ enum class FileKind {
   snapshot_page,    // the HTML page of torch.cuda._memory_viz, with a snapshot inside
   profile,          // a trace of torch.profiler: JSON for chrome://tracing or Perfetto
   profile_page,     // the HTML page of its export_memory_timeline
+  recording,        // of dryfit watch
   archive,
 };
 constexpr std::size_t kKindHead = 1 << 16;  // bytes that decide

@@ -18,7 +18,7 @@ constexpr WordFilter::Word kLineWords[] = {
     {"resource_exhausted", kOomWord}, {"resource exhausted", kOomWord}, {"out of shared memory", kOomWord}, {"running low on memory", kOomWord}, {"memory in memory space", kOomWord}, {"tried to allocate", kOomWord}, {"more than 1eb", kOomWord},
     {"failed with oom", kOomWord}, {"exceed allowed memory", kOomWord}, {"alloc_failed", kOomWord}, {"_not_initialized", kOomWord}, {"valid cudnn algorithm", kOomWord}, {"cuda calloc", kOomWord}, {"cuda malloc", kOomWord},
     {"hostalloc", kOomWord}, {"runtime error (2)", kOomWord}, {"memoryallocation", kOomWord}, {"oom when", kOomWord}, {"oom-kill", kOomWord}, {"oom_kill", kOomWord}, {"oomkilled", kOomWord}, {"killed", kOomWord}, {"sigkill", kOomWord},
-    {": -9", kOomWord}, {"code 137", kOomWord}, {"code: 137", kOomWord}, {"memoryerror", kOomWord}, {"cpuallocator", kOomWord}, {"bad_alloc", kOomWord}, {"to allocate", kOomWord}, {"allocate memory", kOomWord}, {"java heap", kOomWord},
+    {": -9", kOomWord}, {"= -9", kOomWord}, {"resourceexhausted", kOomWord}, {"code 137", kOomWord}, {"code: 137", kOomWord}, {"memoryerror", kOomWord}, {"cpuallocator", kOomWord}, {"bad_alloc", kOomWord}, {"to allocate", kOomWord}, {"allocate memory", kOomWord}, {"java heap", kOomWord},
     {"invalid buffer size", kOomWord},
     {".py", kFrameWord}, {"traceback", kFrameWord}, {"--> ", kFrameWord},
     {"step", kStepWord}, {"iter", kStepWord}, {"it/s", kStepWord}, {"s/it", kStepWord},

@@ -91,6 +91,7 @@ constexpr Phrase kPhrases[] = {
     {"outofresources", Wording::shared_memory},
     {"oom when allocating tensor", Wording::tensorflow},
     {"from device: cuda_error_out_of_memory", Wording::tensorflow},
+    {"resourceexhaustederror", Wording::tensorflow},
     {"resource_exhausted", Wording::xla},
     {"resource exhausted:", Wording::xla},
     {"ran out of memory in memory space", Wording::xla},
@@ -117,11 +118,14 @@ constexpr Phrase kPhrases[] = {
     {"killed by signal: killed", Wording::host_killed},
     {"node running low on memory", Wording::host_killed},
     {"(sigkill)", Wording::host_killed},
+    {"signals.sigkill", Wording::host_killed},    // Python's subprocess, and so accelerate's launcher
+    {"return code = -9", Wording::host_killed},   // DeepSpeed's launcher
     {"exitcode: -9", Wording::host_killed},
     {"exitcode : -9", Wording::host_killed},
     {"exitcode  : -9", Wording::host_killed},
     {"exit code 137", Wording::host_killed},
     {"exit code: 137", Wording::host_killed},
+    {"out_of_memory: cuda error", Wording::runtime},  // RAPIDS: a std::bad_alloc of the card
     {"defaultcpuallocator:", Wording::host_allocator},
     {"unable to allocate", Wording::host_allocator},
     {"cannot allocate memory", Wording::host_allocator},
@@ -155,7 +159,7 @@ bool is_code(std::string_view lower, std::size_t at, std::size_t size) {
 }
 
 bool needs_care(std::string_view phrase) {
-  for (std::string_view bare : {"outofmemoryerror", "memoryerror", "cuda out of memory", "hip out of memory", "xpu out of memory", "cuda error: out of memory", "std::bad_alloc", "outofresources", "oom_kill", "resource_exhausted"}) {
+  for (std::string_view bare : {"outofmemoryerror", "memoryerror", "cuda out of memory", "hip out of memory", "xpu out of memory", "cuda error: out of memory", "std::bad_alloc", "outofresources", "oom_kill", "resource_exhausted", "resourceexhaustederror"}) {
     if (phrase == bare) return true;
   }
   return false;

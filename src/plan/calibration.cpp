@@ -14,6 +14,7 @@ namespace {
 constexpr std::size_t kNewestRows = 20;           // a driver update moves the constants: old rows fade
 constexpr Bytes kPage = mib(2);                   // the driver hands memory out, and NVML counts it, in pages of 2 MiB
 constexpr Bytes kMostOutside = gib(8);
+constexpr Bytes kAsHigh = mib(1);                 // a peak is printed in rounded MiB
 
 // 97.5 % quantile of Student's t by degrees of freedom 1..10, then the normal's neighbourhood.
 double student(std::size_t freedom) {
@@ -50,6 +51,18 @@ LearnedBytes learned(std::span<const double> values, const OutsideMemory& prior)
   return {std::max(Bytes(0), middle - side(prior.middle - prior.low)), middle, middle + side(prior.high - prior.middle), static_cast<std::int64_t>(values.size())};
 }
 
+// The pool of the row's run, as measured where it was.
+std::optional<Bytes> reserved_of(const Calibration& calibration, const CalibrationRow& row) {
+  if (row.reserved_peak) return row.reserved_peak;
+  if (!row.allocated_derived || !row.reserved_derived) return std::nullopt;
+  const Bytes allocated = row.allocated_peak.value_or(*row.allocated_derived);
+  for (auto s = calibration.rows.rbegin(); s != calibration.rows.rend(); ++s) {  // a snapshot of a part of the run may have missed the peak
+    const bool same = s->gpu == row.gpu && s->configuration == row.configuration && s->world_size == row.world_size;
+    if (same && s->reserved_peak && !s->process_peak && s->allocated_peak && *s->allocated_peak >= allocated - kAsHigh) return s->reserved_peak;
+  }
+  return allocated + (*row.reserved_derived - *row.allocated_derived);
+}
+
 std::string count(std::int64_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
 
 }  // namespace
@@ -64,18 +77,18 @@ std::string configuration_of(const Workload& workload) {
   return out;
 }
 
-std::optional<Bytes> outside_of(const CalibrationRow& row) {
-  if (!row.process_peak || !row.allocated_derived || !row.reserved_derived) return std::nullopt;
-  const Bytes reserved = row.allocated_peak.value_or(*row.allocated_derived) + (*row.reserved_derived - *row.allocated_derived);
-  const Bytes outside = *row.process_peak - reserved;
+std::optional<Bytes> outside_of(const Calibration& calibration, const CalibrationRow& row) {
+  const auto reserved = reserved_of(calibration, row);
+  if (!row.process_peak || !reserved) return std::nullopt;
+  const Bytes outside = *row.process_peak - *reserved;
   return outside >= Bytes(0) && outside <= kMostOutside ? std::optional(outside) : std::nullopt;
 }
 
 std::optional<LearnedBytes> learned_outside(const Calibration& calibration, const GpuKind& gpu, std::int64_t world_size) {
-  const auto rows = [&](bool printed) {
+  const auto rows = [&](bool measured) {
     return newest(calibration, [&](const CalibrationRow& r) -> std::optional<double> {
-      if (r.gpu != gpu.name || r.world_size != world_size || (printed && !r.allocated_peak)) return std::nullopt;
-      const auto outside = outside_of(r);
+      if (r.gpu != gpu.name || r.world_size != world_size || (measured && !r.allocated_peak && !r.reserved_peak)) return std::nullopt;
+      const auto outside = outside_of(calibration, r);
       return outside ? std::optional(static_cast<double>(outside->count)) : std::nullopt;
     });
   };
@@ -129,7 +142,7 @@ bool merge(Calibration& calibration, CalibrationRow row) {
     calibration.rows.push_back(std::move(row));
     return true;
   }
-  for (auto field : {&CalibrationRow::process_peak, &CalibrationRow::allocated_peak, &CalibrationRow::driver_reserve}) {
+  for (auto field : {&CalibrationRow::process_peak, &CalibrationRow::allocated_peak, &CalibrationRow::reserved_peak, &CalibrationRow::driver_reserve}) {
     if (!(row.*field)) row.*field = (*known).*field;
   }
   for (auto field : {&CalibrationRow::tokens_per_second, &CalibrationRow::mfu}) {

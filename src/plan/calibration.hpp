@@ -22,8 +22,9 @@ struct CalibrationRow {
   std::string gpu;                    // as the driver names it
   std::int64_t world_size = 1;
   std::string configuration;          // configuration_of
-  std::optional<Bytes> process_peak;  // NVML, this process, largest; of the GPU of rank 0
-  std::optional<Bytes> allocated_peak;  // printed by the run: torch.cuda.max_memory_allocated
+  std::optional<Bytes> process_peak;  // NVML, this process, largest; of the GPU of rank 0. Of a snapshot: all that was taken of the card when a request failed
+  std::optional<Bytes> allocated_peak;  // printed by the run: torch.cuda.max_memory_allocated; or the peak of a snapshot
+  std::optional<Bytes> reserved_peak;   // of a snapshot: PyTorch's pool at its largest; with process_peak, when the request failed
   std::optional<Bytes> allocated_derived, reserved_derived;  // the engine's for the same run
   std::optional<Bytes> driver_reserve;
   std::optional<double> tokens_per_second, mfu;
@@ -35,9 +36,10 @@ struct Calibration { std::vector<CalibrationRow> rows; };
 // Shapes, batches, version and dtype of a run as one line: runs with equal lines are the same run on the same GPUs.
 std::string configuration_of(const Workload& workload);
 
-// Memory of the row's process outside PyTorch's allocator: process - reserved, where reserved = allocated as printed (else as derived)
-// + what the simulated allocator holds beyond it. Empty when not measured, or when it is none a process can have (< 0 or > 8 GiB).
-std::optional<Bytes> outside_of(const CalibrationRow& row);
+// Memory of the row's process outside PyTorch's allocator: process - reserved. reserved is, in this order: measured by the row itself; by
+// a snapshot of the same run on the same GPUs that saw a peak as high; allocated as printed (else as derived) + what the simulated
+// allocator holds beyond it. Empty when not measured, or when it is none a process can have (< 0 or > 8 GiB).
+std::optional<Bytes> outside_of(const Calibration& calibration, const CalibrationRow& row);
 
 struct LearnedBytes { Bytes low, middle, high; std::int64_t rows = 0; };  // 95 % interval for the next run
 struct LearnedSpeed { double tokens_per_second = 0; std::optional<double> low, high, mfu; std::int64_t rows = 0; };  // no interval from one run

@@ -29,19 +29,23 @@ Keys keys_of(const Calibration& calibration) {
   Keys keys;
   for (const CalibrationRow& r : calibration.rows) {
     keys.gpus.insert(r.gpu);
-    if (outside_of(r)) keys.outside.emplace(r.gpu, r.world_size);
+    if (outside_of(calibration, r)) keys.outside.emplace(r.gpu, r.world_size);
     if (r.tokens_per_second) keys.speeds.emplace(r.gpu, r.configuration);
   }
   return keys;
 }
 
-std::string row_text(const CalibrationRow& r) {
+std::string row_text(const Calibration& calibration, const CalibrationRow& r) {
   std::string out = fmt::format("{} on {} x {}\n", r.configuration, r.world_size, r.gpu);
   if (r.allocated_peak && r.allocated_derived) {
-    out += fmt::format("    allocated {:.2f} MiB as printed, {:.2f} derived ({:+.2f} %)\n", r.allocated_peak->mib(), r.allocated_derived->mib(), (static_cast<double>(r.allocated_derived->count) / static_cast<double>(r.allocated_peak->count) - 1) * 100);
+    out += fmt::format("    allocated {:.2f} MiB {}, {:.2f} derived ({:+.2f} %)\n", r.allocated_peak->mib(), r.reserved_peak ? "in the snapshot" : "as printed", r.allocated_derived->mib(), (static_cast<double>(r.allocated_derived->count) / static_cast<double>(r.allocated_peak->count) - 1) * 100);
   }
-  if (r.process_peak) {
-    const auto outside = outside_of(r);
+  const auto outside = outside_of(calibration, r);
+  if (r.reserved_peak && r.process_peak) {
+    out += fmt::format("    {} of the card taken when a request failed, {} of it PyTorch's: outside {}\n", gib_text(*r.process_peak), gib_text(*r.reserved_peak), gib_text(*r.process_peak - *r.reserved_peak));
+  } else if (r.reserved_peak) {
+    out += fmt::format("    reserved {} at most: runs of this configuration that a recording measured now say exactly what lies outside\n", gib_text(*r.reserved_peak));
+  } else if (r.process_peak) {
     out += fmt::format("    process {}, of it outside PyTorch {}{}\n", gib_text(*r.process_peak), outside ? gib_text(*outside) : "an amount that cannot be", outside ? (r.allocated_peak ? "" : " (by the derived peak: the run did not print its own)") : ": other flags or another version ran; not used");
   }
   if (r.tokens_per_second) out += fmt::format("    {}{} over {} steps\n", rate_text(*r.tokens_per_second), r.mfu ? fmt::format(", mfu {:.1f} %", *r.mfu * 100) : "", r.steps);
@@ -55,7 +59,7 @@ std::string calibration_report_text(const Calibration& calibration, const std::v
   for (const CalibrationRead& r : read) {
     out += r.file + ": ";
     if (r.status == CalibrationRead::Status::skipped) out += "skipped, " + r.why + "\n";
-    else out += std::string(r.status == CalibrationRead::Status::added ? "learned " : "known already, renewed ") + row_text(*r.row);
+    else out += std::string(r.status == CalibrationRead::Status::added ? "learned " : "known already, renewed ") + row_text(calibration, *r.row);
   }
   if (calibration.rows.empty()) return out + "nothing is learned yet: dryfit calibrate train.log, or a recording of dryfit watch --record\n";
   if (!out.empty()) out += "\n";

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import pickle
 import stat
 import subprocess
 import sys
@@ -104,6 +105,55 @@ expect(json.loads(run("calibrate", "--show", "--json").stdout)["rows"] == shown[
 run("calibrate", str(HOME / "nothing.log"), status=2)
 done = run("calibrate", log_file("flags.log", steps(40, 650.0)), "--depth", "12", "--device-batch-size", "16", "--gpu", "h100")
 expect("learned" in done.stdout, f"flags tell what the header does not: {done.stdout}")
+
+# memory snapshots: a failed request tells what lay beside the pool; the size of the pool makes a recording exact; speed is not learned
+def snapshot(name, pool, failed=True, free=0, protocol=4):
+    """One tensor of `pool` MiB, then a request that fails with `free` bytes left; or none that fails."""
+    at = 0x7F0000000000
+    entry = {"stream": 0, "frames": [], "time_us": 1_700_000_000_000_000 + pool}
+    trace = [{**entry, "action": a, "addr": at, "size": pool * MIB} for a in ("segment_alloc", "alloc")]
+    if failed:
+        trace.append({**entry, "action": "oom", "device_free": free, "size": 8 << 30})
+    block = {"size": pool * MIB, "requested_size": pool * MIB, "state": "active_allocated", "address": at, "frames": []}
+    segment = {"device": 0, "address": at, "total_size": pool * MIB, "allocated_size": pool * MIB, "active_size": pool * MIB, "requested_size": pool * MIB, "stream": 0, "segment_type": "large", "blocks": [block], "frames": []}
+    document = {"segments": [segment], "device_traces": [trace]}
+    path = HOME / name
+    path.write_bytes(json.dumps(document).encode() if name.endswith(".json") else pickle.dumps(document, protocol=protocol))
+    return str(path)
+
+
+run("calibrate", "--reset")
+reserve = json.loads(run(*CHECK).stdout)["machine"]["usable_bytes"] - 70000 * MIB - 640 * MIB
+out = run("calibrate", snapshot("oom.pickle", 70000, free=reserve), "--gpu", "h100").stdout
+rows = json.loads(FILE.read_text())["rows"]
+expect("outside 640 MiB" in out and len(rows) == 1 and rows[0]["process_peak_bytes"] - rows[0]["reserved_peak_bytes"] == 640 * MIB and rows[0]["tokens_per_second"] is None, f"a failed request teaches the context: {out}")
+now, _ = memory()
+expect(now["process"]["provenance"] == "calibrated" and now["process"]["bytes"] - now["reserved"]["bytes"] == 640 * MIB and now["allocated"] == base["allocated"], f"and check uses it: {now}")
+out = run("calibrate", snapshot("oom.json", 70000, free=reserve), "--gpu", "h100").stdout
+expect("known already" in out and len(json.loads(FILE.read_text())["rows"]) == 1, f"the same snapshot as JSON is the same row: {out}")
+with open(HOME / "oom.pickle", "rb") as piped:
+    done = subprocess.run([DRYFIT, "calibrate", "-", "--gpu", "h100"], stdin=piped, capture_output=True, text=True, env=ENV)
+expect(done.returncode == 0 and "known already" in done.stdout, f"and from a pipe: {done.stdout} {done.stderr}")
+before = FILE.read_text()
+for words, why in (([snapshot("small.pickle", 12000, free=0), "--gpu", "h100"], "other processes were on it"), ([snapshot("oom.pickle", 70000, free=reserve)], "add --gpu"), ([snapshot("well.pickle", 9000, failed=False), "--gpu", "h100"], "add the training command")):
+    done = run("calibrate", *words, status=1, env={**ENV, "DRYFIT_NVML": "/nonexistent"})
+    expect(why in done.stdout, f"{words}: {done.stdout}")
+(HOME / "broken.pickle").write_bytes(pickle.dumps({"segments": [], "device_traces": []})[:-3])
+(HOME / "evil.pickle").write_bytes(b"\x80\x04cposix\nsystem\n(X\x02\x00\x00\x00lstR.")
+for name in ("broken.pickle", "evil.pickle"):
+    done = run("calibrate", str(HOME / name), "--gpu", "h100", status=2)
+    expect("hint:" in done.stderr and name in done.stderr, f"{name}: {done.stderr}")
+expect(FILE.read_text() == before, "what teaches nothing changes nothing")
+run("calibrate", "--reset")
+run("calibrate", recording("d.jsonl", 640, 730.0))
+derived = json.loads(FILE.read_text())["rows"][0]
+pool = derived["reserved_derived_bytes"] // MIB + 64
+out = run("calibrate", snapshot("well.pickle", pool, failed=False), "--gpu", "h100", "--", "python", "-m", "scripts.base_train", "--depth=12", "--device-batch-size=16", "--core-metric-every=-1").stdout
+expect("in the snapshot" in out and "reserved" in out, out)
+context = [c for c in json.loads(run("calibrate", "--show", "--json").stdout)["constants"] if c["kind"] == "context"]
+expect(len(context) == 1 and context[0]["bytes"] == derived["process_peak_bytes"] - pool * MIB, f"the recording's process less the snapshot's pool: {context}")
+run("calibrate", "--reset")
+run("calibrate", str(HOME / "c.jsonl"))
 
 # files that are wrong: a warning elsewhere, an error here, and never overwritten
 whole = FILE.read_text()

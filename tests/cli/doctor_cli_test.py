@@ -60,6 +60,19 @@ with tempfile.TemporaryDirectory() as folder:
         done = doctor(str(path / name))
         expect(code in done.stderr + done.stdout, f"{name}: {done.returncode} {done.stderr}")
     expect(doctor(str(path / "a.log.gz")).returncode == 2, "an archive is no log")
+    recording = LOGS.parent.parent / "watch" / "recordings" / "eight_h100.jsonl"
+    done = doctor(str(recording))
+    expect(done.returncode == 2 and f"dryfit doctor --live --replay {recording}".encode() in done.stderr, f"a recording of watch: {done.stderr}")
+    # a pipe that gives little at a time
+    for name in ("train.json", "leak.pickle"):
+        whole = (LOGS.parent / "snapshots" / name).read_bytes()
+        process = subprocess.Popen([DRYFIT, "doctor", "-", "--json"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for piece in (whole[:9], whole[9:40], whole[40:]):
+            process.stdin.write(piece)
+            process.stdin.flush()
+            time.sleep(0.05)
+        process.stdin.close()
+        expect(b'"devices"' in process.stdout.read() and process.wait(60) == 0, f"{name} in pieces")
     (path / "empty").write_bytes(b"")
     expect(doctor(str(path / "empty")).returncode == 2 and b"empty" in doctor(str(path / "empty")).stderr, "an empty file")
     expect(doctor("-", data=b"").returncode == 2, "empty standard input")

@@ -75,6 +75,9 @@ std::vector<Case> table() {
       {"JAX", "jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 7516192768 bytes.\nBufferAssignment OOM Debugging.\n             total allocation:   31.20GiB\n", Cause::too_big},
       {"TPU", "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.30G of 15.75G hbm. Exceeded hbm capacity by 5.55G.", Cause::too_big},
       {"TensorFlow", "ResourceExhaustedError: OOM when allocating tensor with shape[64,512,4096] and type float on /job:localhost", Cause::too_big},
+      {"TensorFlow, a graph", "tensorflow.python.framework.errors_impl.ResourceExhaustedError: Graph execution error:\nfailed to allocate memory\n\t [[{{node dense/MatMul}}]]", Cause::too_big},
+      {"2 MiB on a full card, some idle", test::t1(numbers("2.00 MiB", "10.92 GiB", "3.00 MiB", "9.90 GiB", "0.30 GiB")), Cause::too_big},
+      {"20 MiB on a full card, some idle", test::modern(numbers("20.00 MiB", "23.64 GiB", "9.00 MiB", "21.90 GiB", "1.10 GiB", "23.60 GiB")), Cause::too_big},
       {"forward of the first step", test::step(0, 0).substr(0, 0) + "Epoch 1\n" + test::traceback("/u/model.py", "forward", "x = self.ffn(x)", test::modern(full)), Cause::too_big},
       // fragmentation
       {"T1 in pieces", test::t1(numbers("1.50 GiB", "15.78 GiB", "0.30 GiB", "9.20 GiB", "5.10 GiB")), Cause::fragmentation},
@@ -99,6 +102,8 @@ std::vector<Case> table() {
       // the host
       {"OOM killer", "[1.2] oom-kill:constraint=CONSTRAINT_NONE\n[1.2] Out of memory: Killed process 977 (python) total-vm:99kB, anon-rss:64000000kB", Cause::host_memory},
       {"torchrun, -9", "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n  exitcode  : -9 (pid: 977)\n", Cause::host_memory},
+      {"DeepSpeed, -9", "[2026-01-02 03:04:05,678] [ERROR] [launch.py:325:sigkill_handler] ['/usr/bin/python', '-u', 'run.py'] exits with return code = -9", Cause::host_memory},
+      {"accelerate, SIGKILL", "subprocess.CalledProcessError: Command '['/usr/bin/python', 'run.py']' died with <Signals.SIGKILL: 9>.", Cause::host_memory},
       {"slurm", "slurmstepd: error: Detected 1 oom_kill event in StepId=1.0. Some of the step tasks have been OOM Killed.", Cause::host_memory},
       {"bash", "train.sh: line 3: 977 Killed                  python train.py", Cause::host_memory},
       {"CPU allocator", "RuntimeError: [enforce fail at alloc_cpu.cpp:9] DefaultCPUAllocator: not enough memory: you tried to allocate 34359738368 bytes.", Cause::host_memory},
@@ -118,6 +123,7 @@ std::vector<Case> table() {
       {"cuBLAS", "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", Cause::outside_pool},
       {"cuDNN", "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED", Cause::outside_pool},
       {"NCCL", "n1:1:2 [0] NCCL WARN Cuda failure 'out of memory'\nn1:1:2 [0] NCCL WARN Failed to CUDA calloc 67108864 bytes", Cause::outside_pool},
+      {"RAPIDS", "MemoryError: std::bad_alloc: out_of_memory: CUDA error at: /w/rmm/mr/device/cuda_memory_resource.hpp", Cause::outside_pool},
       {"raw error in a step", "step 1 | loss 2\n" + test::traceback("/u/model.py", "forward", "x = self.ffn(x)", "torch.AcceleratorError: CUDA error: out of memory"), Cause::outside_pool},
       {"many communicators", test::modern(numbers("4.00 GiB", "139.72 GiB", "1.10 GiB", "112.00 GiB", "1.90 GiB", "138.50 GiB")), Cause::outside_pool},
       // neither memory of the card nor of the host

@@ -97,6 +97,46 @@ TEST(Calibration, impossibleRowsTeachNothing) {
   EXPECT_FALSE(learned_outside(c, h100(1).gpu, 1));
 }
 
+// A snapshot's row: the pool at its largest; with `outside` when a request failed, what the card held beside it.
+CalibrationRow seen(const Report& r, Bytes error, std::optional<Bytes> outside, std::string id) {
+  CalibrationRow out = row(r, Bytes(0), error, true, std::move(id));
+  out.process_peak.reset();
+  out.reserved_peak = r.reserved.bytes + error;
+  if (outside) out.process_peak = *out.reserved_peak + *outside;
+  return out;
+}
+
+TEST(Calibration, aFailedRequestInASnapshotTellsWhatLiesOutside) {
+  const Report r = *estimate(workload(1), h100(1));
+  Calibration c;
+  merge(c, seen(r, mib(-4000), mib(650), "a"));
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(650));
+  CalibrationRow bare = seen(r, Bytes(0), mib(670), "b");  // of a run that dryfit cannot derive
+  bare.allocated_peak = bare.allocated_derived = bare.reserved_derived = std::nullopt;
+  bare.configuration = "a run that was not told";
+  merge(c, bare);
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(660));
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->rows, 2);
+}
+
+TEST(Calibration, aSnapshotOfTheSameRunMeasuresItsPool) {
+  const Report r = *estimate(workload(1), h100(1));
+  Calibration c;
+  merge(c, row(r, mib(500), mib(300), true, "recording"));
+  c.rows[0].process_peak = *c.rows[0].process_peak + mib(40);  // fragmentation that the simulation does not have
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(540));
+  CalibrationRow snapshot = seen(r, mib(300), std::nullopt, "snapshot");
+  snapshot.reserved_peak = *snapshot.reserved_peak + mib(40);
+  merge(c, snapshot);
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(500));
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->rows, 1);  // the snapshot by itself measured no process
+  c.rows[1].allocated_peak = *c.rows[1].allocated_peak - mib(2);  // it ended before the peak: its pool may have grown since
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(540));
+  c.rows[1].allocated_peak = *c.rows[1].allocated_peak + mib(2);
+  c.rows[1].configuration += " other";
+  EXPECT_EQ(learned_outside(c, h100(1).gpu, 1)->middle, mib(540));
+}
+
 TEST(Calibration, driverReserveOfANamedCard) {
   Machine m = h100(1);
   Calibration c;
