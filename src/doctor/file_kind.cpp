@@ -12,6 +12,7 @@ bool holds(std::string_view head, std::string_view text) { return head.find(text
 FileKind file_kind(std::string_view head) {
   head = head.substr(0, kKindHead);
   if (head.size() >= 2 && head[0] == '\x80' && head[1] >= 2 && head[1] <= 5) return FileKind::snapshot_pickle;
+  if (head.starts_with("(dp0\n") || head.starts_with("(lp0\n") || head.starts_with(std::string_view("}q\0", 3)) || head.starts_with(std::string_view("]q\0", 3))) return FileKind::snapshot_pickle;  // protocols 0 and 1, which its reader refuses
   for (std::string_view magic : {std::string_view("\x1f\x8b", 2), std::string_view("PK\x03\x04", 4), std::string_view("\x28\xb5\x2f\xfd", 4), std::string_view("\xfd" "7zXZ", 5), std::string_view("BZh", 3)}) {
     if (head.starts_with(magic)) return FileKind::archive;
   }

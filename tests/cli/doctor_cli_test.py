@@ -60,6 +60,10 @@ with tempfile.TemporaryDirectory() as folder:
         done = doctor(str(path / name))
         expect(code in done.stderr + done.stdout, f"{name}: {done.returncode} {done.stderr}")
     expect(doctor(str(path / "a.log.gz")).returncode == 2, "an archive is no log")
+    for old in (0, 1):
+        (path / "old.pickle").write_bytes(pickle.dumps({"segments": [{"address": 1 << 40}], "device_traces": []}, protocol=old))
+        done = doctor(str(path / "old.pickle"))
+        expect(done.returncode == 2 and b"protocols 0 and 1" in done.stderr, f"protocol {old}: {done.stderr}")
     recording = LOGS.parent.parent / "watch" / "recordings" / "eight_h100.jsonl"
     done = doctor(str(recording))
     expect(done.returncode == 2 and f"dryfit doctor --live --replay {recording}".encode() in done.stderr, f"a recording of watch: {done.stderr}")
