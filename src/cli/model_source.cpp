@@ -40,7 +40,7 @@ Result<std::vector<std::string>> pasted_words(const Options& options) {
 }
 
 Result<void> apply_file(const std::string& path, auto apply, const Env& env, TransformersRequest& request) {
-  if (path.ends_with(".yaml") || path.ends_with(".yml")) return fail("unsupported_file", "'" + path.substr(0, 80) + "' is YAML, which this dryfit does not read", "say it in flags: --mixed bf16, --shard zero2, --gpus 8; or give the same as JSON", path);
+  if (path.ends_with(".yaml") || path.ends_with(".yml")) return fail("unsupported_file", "'" + path.substr(0, 80) + "' is YAML, which this dryfit does not read", "say it in flags: --mixed bf16, --parallel fsdp2, --gpus 8; or give the same as JSON", path);
   const auto document = read_document(path, env);
   if (!document) return std::unexpected(document.error());
   std::vector<std::string> unused;
@@ -58,6 +58,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus);
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.optimizer, over.optimizer), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
   lay(under.compile, over.compile), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
+  lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
   lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora);
   under.deepspeed = under.deepspeed || over.deepspeed;
 }
@@ -80,7 +81,7 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
     return {};
   };
   if (auto ok = word("optimizer", f.optimizer, optimizer_of); !ok) return ok;
-  if (auto ok = word("shard", f.sharding, sharding_of); !ok) return ok;
+  if (auto ok = word("parallel", f.sharding, sharding_of); !ok) return ok;
   if (auto ok = word("dtype", f.weights, weights_dtype_of); !ok) return ok;
   if (auto ok = word("attention", f.attention, [](const std::string& text, const std::string& where) { return attention_code_of(text == "flash" ? "flash_attention_2" : text, where); }); !ok) return ok;
   if (const auto text = o.get("mixed")) {

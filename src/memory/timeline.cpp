@@ -140,7 +140,7 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
       allocator.free(block);
       continue;
     }
-    const auto got = allocator.malloc(Bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes));
+    const auto got = allocator.malloc(Bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes), program.tensors[static_cast<std::size_t>(e.tensor)].stream);
     if (!got) {
       result.out_of_memory = true;
       break;

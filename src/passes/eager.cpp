@@ -64,7 +64,7 @@ void Tape::drop(std::int32_t id) {
 }
 
 void Tape::drop_storage(std::int32_t s) {
-  if (--storage_refs_[static_cast<std::size_t>(s)] > 0) return;
+  if (--storage_refs_[static_cast<std::size_t>(s)] > 0 || hollow_[static_cast<std::size_t>(s)]) return;
   p_.events.push_back({Event::Kind::free, s, last_op_ < 0 ? s : last_op_});
 }
 
@@ -91,31 +91,46 @@ void Tape::release_saved(std::int32_t n) {
   node(n).saved.clear();
 }
 
-Tensor Tape::empty(const char* role, Dims d, Dtype dtype) {
+Tensor Tape::empty(const char* role, Dims d, Dtype dtype) { return place(role, d, d.numel(), dtype, false); }
+
+Tensor Tape::place(const char* role, Dims d, std::int64_t elements, Dtype dtype, bool hollow) {
   TensorInfo t;
   t.role = role;
   t.layer = layer_;
   t.dtype = dtype;
   t.category = category_;
+  t.stream = stream_;
   t.batched = d.batched;
   t.shape = shown(d);
-  t.bytes = d.numel() * size_of(dtype);
+  t.bytes = elements * size_of(dtype);
   p_.tensors.push_back(t);
   storage_refs_.push_back(0);
+  hollow_.push_back(hollow);
   const auto s = static_cast<std::int32_t>(p_.tensors.size()) - 1;
-  p_.events.push_back({Event::Kind::alloc, s, s});
-  last_op_ = s;
+  if (!hollow) {
+    p_.events.push_back({Event::Kind::alloc, s, s});
+    last_op_ = s;
+  }
   return wrap({d, s, 0, -1, 0, -1, dtype, false});
+}
+
+void Tape::resize(const Tensor& t, bool full) {
+  const auto s = static_cast<std::size_t>(value(t).storage);
+  if (hollow_[s] != full) return;
+  hollow_[s] = !full;
+  const auto id = static_cast<std::int32_t>(s);
+  p_.events.push_back({full ? Event::Kind::alloc : Event::Kind::free, id, full || last_op_ < 0 ? id : last_op_});
+  if (full) last_op_ = id;
 }
 
 Tensor Tape::parameter(const char* role, Dims d, Dtype dtype, bool requires_grad) {
   Tensor t = empty(role, d, dtype);
-  if (requires_grad) {
-    value(t).requires_grad = true;
-    value(t).leaf = static_cast<std::int32_t>(leaves_.size());
-    leaves_.emplace_back().storage = value(t).storage;
-  }
-  return t;
+  return requires_grad ? leaf(t) : t;
+}
+
+Tensor Tape::hollow_parameter(const char* role, Dims d, std::int64_t stored, Dtype dtype, bool requires_grad) {
+  Tensor t = place(role, d, stored, dtype, true);
+  return requires_grad ? leaf(t) : t;
 }
 
 Tensor Tape::gradient(const Tensor& parameter) const {

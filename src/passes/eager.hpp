@@ -95,6 +95,7 @@ class Tape {
   void at(int layer) { layer_ = static_cast<std::int16_t>(layer); }
   void category(Category c) { category_ = c; }
   Category category() const { return category_; }
+  void stream(int s) { stream_ = static_cast<std::int8_t>(s); }
   bool grad_enabled() const { return grad_; }
   void grad_enabled(bool on) { grad_ = on; }
   // autocast: the dtype products are computed in, or none; leaving it drops the cache of cast weights
@@ -105,6 +106,9 @@ class Tape {
   // -- tensors that no op makes
   Tensor empty(const char* role, Dims d, Dtype dtype);
   Tensor parameter(const char* role, Dims d, Dtype dtype, bool requires_grad);
+  // A parameter whose storage comes and goes under its names, as FSDP's resize_ makes it; nothing at first. stored: elements when it is there.
+  Tensor hollow_parameter(const char* role, Dims d, std::int64_t stored, Dtype dtype, bool requires_grad);
+  void resize(const Tensor& t, bool full);               // no change: nothing happens
   Tensor gradient(const Tensor& parameter) const;        // .grad, or undefined
   void set_gradient(const Tensor& parameter, Tensor g);
   void zero_grad(const Tensor& parameter);               // set_to_none
@@ -191,6 +195,7 @@ class Tape {
   };
 
   std::int32_t new_value(Value v);
+  Tensor place(const char* role, Dims d, std::int64_t elements, Dtype dtype, bool hollow);
   Tensor wrap(Value v) { return Tensor(this, new_value(v)); }
   Value& value(const Tensor& t) { return values_[static_cast<std::size_t>(t.id_)]; }
   const Value& value(const Tensor& t) const { return values_[static_cast<std::size_t>(t.id_)]; }
@@ -242,6 +247,7 @@ class Tape {
   std::vector<Value> values_;
   std::vector<std::int32_t> free_values_;
   std::vector<std::int32_t> storage_refs_;               // as Program::tensors
+  std::vector<bool> hollow_;                             // the same: named, and without memory
   std::deque<Node> nodes_;
   std::vector<std::int32_t> free_nodes_;
   std::vector<std::function<Tensor(const Tensor&)>> blocks_;
@@ -255,6 +261,7 @@ class Tape {
   std::optional<Dtype> autocast_;
   Category category_ = Category::activations;
   std::int16_t layer_ = -1;
+  std::int8_t stream_ = 0;
   std::int32_t last_op_ = -1, walk_ = 0;
   std::int64_t sequence_ = 0;
   std::size_t tensors_at_last_save_ = 0;

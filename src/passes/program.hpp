@@ -26,6 +26,7 @@ struct TensorInfo {
   std::int16_t layer = -1;          // block, or -1
   Dtype dtype = Dtype::bf16;
   Category category = Category::activations;
+  std::int8_t stream = 0;           // CUDA stream it is allocated on; the allocator gives no block of one stream to another
   bool batched = false;             // bytes are proportional to the device batch
   Shape shape;
   std::int64_t bytes = 0;           // storage, not rounded

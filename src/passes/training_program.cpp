@@ -3,20 +3,44 @@
 
 #include <memory>
 
+#include "passes/data_parallel.hpp"
+#include "passes/fully_shard.hpp"
 #include "passes/torch_optimizer.hpp"
 
 namespace dryfit {
 
 namespace {
 
+// accelerate's fully_shard: with --bf16 or --fp16 shards are fp32, and what computes is 16 bits wide without autocast (utils/fsdp_utils.py
+// fsdp2_prepare_model; utils/dataclasses.py set_mixed_precision).
+bool is_fully_sharded(const Training& r) { return r.sharding == Sharding::fsdp2; }
+Training computed(const Training& r) {
+  Training out = r;
+  if (!is_fully_sharded(r) || r.mixed == MixedPrecision::none) return out;
+  out.weights = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
+  out.mixed = MixedPrecision::none;
+  return out;
+}
+eager::FullyShardOptions fully_shard_options(const Training& r) {
+  return {r.world_size, r.mixed == MixedPrecision::none ? r.weights : Dtype::fp32, computed(r).weights, r.reshard_after_forward, r.wrap_blocks};
+}
+
 using eager::Tape;
 using eager::Tensor;
 using eager::Transformer;
 
+std::vector<eager::Trained> trained_weights(const Transformer& model) {
+  std::vector<eager::Trained> out;
+  for (const Transformer::Weight& w : model.weights()) {
+    if (w.trains) out.push_back({w.tensor, w.role, w.layer});
+  }
+  return out;
+}
+
 class Trainer {
  public:
   Trainer(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options)
-      : a_(a), r_(r), target_(target), tape_(r.device_batch_size, options) {}
+      : a_(a), r_(r), computed_(computed(r)), target_(target), tape_(r.device_batch_size, options) {}
 
   Program run() {
     tape_.segment("load", "weights", 0, Provenance::exact);
@@ -24,12 +48,15 @@ class Trainer {
     forward.attention = resolve_attention(a_, r_, target_);
     forward.use_cache = r_.use_cache;
     forward.eager_attention = r_.attention == AttentionCode::eager;
-    model_ = std::make_unique<Transformer>(tape_, a_, r_, forward);
-    std::vector<eager::Trained> trained;
-    for (const Transformer::Weight& w : model_->weights()) {
-      if (w.trains) trained.push_back({w.tensor, w.role, w.layer});
+    if (is_fully_sharded(r_)) forward.shards = r_.world_size;
+    model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
+    std::vector<eager::Trained> trained = trained_weights(*model_);
+    if (is_fully_sharded(r_)) {
+      sharded_ = std::make_unique<eager::FullyShard>(tape_, *model_, fully_shard_options(r_));
+      model_->around_units(sharded_->hooks());
+      trained = sharded_->trained();
     }
-    if (r_.sharding == Sharding::ddp) make_buckets(trained);
+    if (r_.sharding == Sharding::ddp) replicated_ = std::make_unique<eager::DataParallel>(tape_, trained, model_->buffer_bytes(), r_.ddp_find_unused.value_or(r_.recompute == Recompute::none));
     optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained));
     for (const char* phase : {"first_step", "train_step", "train_step"}) step(phase);
     Program p = tape_.take();
@@ -39,29 +66,6 @@ class Trainer {
  private:
   Tensor ids() {
     return tape_.empty("batch.ids", eager::dims({r_.device_batch_size, r_.seq_len}, true), Dtype::int64);
-  }
-
-  // DDP: flat copies of all gradients, in reverse order of the parameters: a bucket ends with the parameter that fills it. The first holds 1 MiB,
-  // the rest 25 (torch/csrc/distributed/c10d/reducer.cpp compute_bucket_assignment_by_size, torch/nn/parallel/distributed.py).
-  void make_buckets(const std::vector<eager::Trained>& trained) {
-    constexpr std::int64_t kFirst = 1 << 20, kRest = 25 << 20;
-    tape_.category(Category::communication);
-    std::int64_t elements = 0, limit = kFirst;
-    Dtype dtype = Dtype::fp32;
-    const auto close = [&] {
-      if (elements > 0) buckets_.push_back(tape_.empty("ddp.bucket", eager::dims({elements}, false), dtype));
-      elements = 0;
-    };
-    for (auto it = trained.rbegin(); it != trained.rend(); ++it) {
-      if (it->parameter.dtype() != dtype) close();
-      dtype = it->parameter.dtype();
-      elements += it->parameter.dims().numel();
-      if (elements * size_of(dtype) < limit) continue;
-      close();
-      limit = kRest;
-    }
-    close();
-    tape_.category(Category::activations);
   }
 
   Tensor workspace() {
@@ -83,9 +87,16 @@ class Trainer {
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
     workspace_once(workspaces_[0]);
-    if (r_.mixed != MixedPrecision::none) tape_.enter_autocast(r_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
+    const bool reduces = micro == micro_steps();
+    if (replicated_) replicated_->before_forward(reduces);
+    if (sharded_) sharded_->reduces(reduces);
+    if (computed_.mixed != MixedPrecision::none) tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
     outputs_ = model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
+    if (replicated_) {
+      outputs_.loss = replicated_->output(outputs_.loss);
+      outputs_.logits = replicated_->output(outputs_.logits);
+    }
     loss_ = outputs_.loss;
     if (!r_.holds_outputs) outputs_ = {};
     batch = {};
@@ -93,12 +104,14 @@ class Trainer {
     tape_.segment(phase, "backward", micro);
     workspace_once(workspaces_[1]);
     tape_.backward(loss_);
+    if (sharded_) sharded_->after_backward();
     model_->finish();
   }
 
+  int micro_steps() const { return r_.grad_accum_steps > 1 ? 2 : 1; }
+
   void step(const char* phase) {
-    const int micro_steps = r_.grad_accum_steps > 1 ? 2 : 1;
-    for (int micro = 1; micro <= micro_steps; ++micro) micro_step(phase, micro);
+    for (int micro = 1; micro <= micro_steps(); ++micro) micro_step(phase, micro);
     tape_.segment(phase, "optimizer");
     if (r_.max_grad_norm > 0) optimizer_->clip();
     optimizer_->step();
@@ -107,13 +120,15 @@ class Trainer {
 
   const Architecture& a_;
   const Training& r_;
+  Training computed_;                 // what the modules see
   Target target_;
   Tape tape_;                         // outlives every tensor below
   std::unique_ptr<Transformer> model_;
+  std::unique_ptr<eager::DataParallel> replicated_;
+  std::unique_ptr<eager::FullyShard> sharded_;
   std::unique_ptr<eager::Optimizer> optimizer_;
   Tensor workspaces_[2], loss_;
   Transformer::Outputs outputs_;
-  std::vector<Tensor> buckets_;
 };
 
 }  // namespace
@@ -126,28 +141,38 @@ Attention resolve_attention(const Architecture& a, const Training& r, const Targ
 }
 
 Result<Program> build_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {
-  const auto unsupported = [](std::string what) { return fail("unsupported_training", std::move(what) + " is not laid out yet", "leave it out; the rest of the run is"); };
+  const auto unsupported = [](std::string what, std::string hint = "leave it out; the rest of the run is") {
+    return fail("unsupported_training", std::move(what) + " is not laid out yet", std::move(hint));
+  };
   if (a.latent) return unsupported("multi-head latent attention (" + a.model_type + ")");
   if (r.compile) return unsupported("torch.compile of a transformers model");
   if (r.lora && r.lora->dora) return unsupported("DoRA");
   if (r.lora && (r.lora->bias || !r.lora->saved_modules.empty())) return unsupported("training modules beside the adapters");
-  if (r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("sharding of the states over several GPUs (ZeRO, FSDP)");
+  if (a.encoder && is_fully_sharded(r)) return unsupported("FSDP2 of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
+  if (r.lora && is_fully_sharded(r)) return unsupported("adapters under FSDP2", "use --parallel ddp");
+  if (r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fully_sharded(r)) return unsupported("--parallel " + std::string(name_of(r.sharding)) + " (ZeRO and FSDP1)", "--parallel fsdp2 shards the same states, and ddp none");
   return Trainer(a, r, target, options).run();
 }
 
 // Sums over the tensors that loading and the first optimizer step make; no activations are laid out.
 StaticBytes static_bytes(const Architecture& a, const Training& r) {
   Tape tape(1);
-  const Transformer model(tape, a, r, {});
+  const Training computes = computed(r);
+  eager::ForwardOptions forward;
+  if (is_fully_sharded(r)) forward.shards = r.world_size;
+  const Transformer model(tape, a, computes, forward);
   StaticBytes out;
-  std::vector<eager::Trained> trained;
-  for (const Transformer::Weight& w : model.weights()) {
-    const Bytes bytes(w.tensor.dims().numel() * size_of(w.tensor.dtype()));
-    out.weights += bytes;
-    if (!w.trains) continue;
-    out.gradients += bytes;
-    trained.push_back({w.tensor, w.role, w.layer});
+  const auto bytes_of = [](const eager::Tensor& t) { return Bytes(t.dims().numel() * size_of(t.dtype())); };
+  std::vector<eager::Trained> trained = trained_weights(model);
+  std::unique_ptr<eager::FullyShard> sharded;
+  if (is_fully_sharded(r)) {
+    sharded = std::make_unique<eager::FullyShard>(tape, model, fully_shard_options(r));
+    trained = sharded->trained();
+    for (const eager::Trained& p : trained) out.weights += bytes_of(p.parameter);
+  } else {
+    for (const Transformer::Weight& w : model.weights()) out.weights += bytes_of(w.tensor);
   }
+  for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);
   out.weights += Bytes(model.frozen_bytes());
   eager::Optimizer optimizer(tape, r.optimizer, std::move(trained));
   optimizer.step();

@@ -295,6 +295,22 @@ Tensor Transformer::block(std::int64_t layer, const Tensor& x) {
   return out;
 }
 
+Tensor Transformer::enter(std::int64_t unit, const Tensor& x) { return hooks_.before ? hooks_.before(static_cast<int>(unit), x) : x; }
+Tensor Transformer::leave(std::int64_t unit, const Tensor& y) { return hooks_.after ? hooks_.after(static_cast<int>(unit), y) : y; }
+
+Tensor Transformer::unit(std::int64_t layer, const Tensor& x) {
+  const Tensor given = enter(layer, x);
+  return leave(layer, block(layer, given));
+}
+
+// GradientCheckpointingLayer: the block's hooks lie inside what runs again. The newer form meets them only once: by the time it runs again the
+// unit is there for its backward pass.
+Tensor Transformer::recomputed(std::int64_t layer, const Tensor& x) {
+  if (r_.reentrant) return t_.checkpoint([this, layer](const Tensor& in) { return unit(layer, in); }, x, true);
+  const Tensor given = enter(layer, x);
+  return leave(layer, t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, false));
+}
+
 // The mask, built once: booleans [B, 1, T, T]; for eager attention then zeros and minus infinity in the stream's dtype.
 Tensor Transformer::causal_mask(Dtype d) {
   const bool before = t_.grad_enabled();
@@ -333,11 +349,7 @@ Tensor Transformer::body(const Batch& batch) {
   if (a_.position == Position::rotary) rotary_ = rotary_tables(x.dtype());
   if (!a_.encoder) x = t_.dropout(x, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
   for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
-    if (r_.recompute == Recompute::full) {
-      x = t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, x, r_.reentrant);
-    } else {
-      x = block(layer, x);
-    }
+    x = r_.recompute == Recompute::full ? recomputed(layer, x) : unit(layer, x);
   }
   if (a_.final_norm && a_.norm_placement != NormPlacement::post) x = norm(x, outer_.norm.at("final"), "norm");
   if (r_.recompute == Recompute::none) finish();  // the base model's locals
@@ -407,12 +419,20 @@ Transformer::Outputs Transformer::forward(const Batch& batch) {
   B = d.size[0];
   T = d.size[1];
   N = B * T;
+  enter(-1, {});
   const Tensor x = body(batch);
   Outputs out;
   out.logits = head(x);
   out.loss = loss_of(out.logits, batch.labels);
   cache_.clear();
+  out.loss = leave(-1, out.loss);
   return out;
+}
+
+std::int64_t Transformer::buffer_bytes() const {
+  std::int64_t sum = 0;
+  for (const Tensor& b : buffers_) sum += b.dims().numel() * size_of(b.dtype());
+  return sum;
 }
 
 void Transformer::finish() {

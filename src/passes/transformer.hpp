@@ -18,7 +18,12 @@ struct ForwardOptions {
   Attention attention = Attention::flash;  // SDPA's choice for an unmasked causal call
   bool eager_attention = false;            // attn_implementation="eager"
   bool use_cache = false;                  // a DynamicCache is filled while training: keys and values are copied
+  std::int64_t shards = 1;                 // FSDP2: weights are gathered from so many, their storage padded to a multiple of rows; empty at first
 };
+
+// What a sharding strategy does around the modules it treats as units: a block by its layer, the model itself as -1. Returns what the unit's
+// code, or the caller, gets instead; a model's input may be undefined.
+struct UnitHooks { std::function<Tensor(int unit, const Tensor& x)> before, after; };
 
 class Transformer {
  public:
@@ -28,11 +33,13 @@ class Transformer {
   struct Batch { Tensor ids, mask, labels; };
   struct Outputs { Tensor loss, logits; };
   Outputs forward(const Batch& batch);
+  void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   void finish();                   // after backward: what recomputed blocks were given goes
 
   // Parameters in named_parameters() order with what is needed to train them.
   struct Weight { Tensor tensor; const char* role; int layer; bool trains; };
   const std::vector<Weight>& weights() const { return weights_; }
+  std::int64_t buffer_bytes() const;  // tables and masks that belong to modules
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // 4-bit weights with their scales, which weights() leaves out
 
  private:
@@ -70,6 +77,10 @@ class Transformer {
   Tensor output_norm_block(std::int64_t layer, const Tensor& x);
   Tensor pre_norm_block(std::int64_t layer, const Tensor& x);
   Tensor block(std::int64_t layer, const Tensor& x);
+  Tensor enter(std::int64_t unit, const Tensor& x);
+  Tensor leave(std::int64_t unit, const Tensor& y);
+  Tensor unit(std::int64_t layer, const Tensor& x);
+  Tensor recomputed(std::int64_t layer, const Tensor& x);
   Tensor body(const Batch& batch);
   Tensor embed(const Batch& batch);
   Tensor causal_mask(Dtype d);
@@ -82,6 +93,7 @@ class Transformer {
   const Architecture& a_;
   const Training& r_;
   ForwardOptions o_;
+  UnitHooks hooks_;
   std::vector<Weight> weights_;
   std::vector<Tensor> buffers_;
   std::vector<Block> blocks_;

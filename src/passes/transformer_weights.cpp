@@ -73,7 +73,8 @@ Transformer::Transformer(Tape& tape, const Architecture& architecture, const Tra
 Tensor Transformer::make(const char* role, Dims d, Dtype dtype, bool trains) {
   const Category before = t_.category();
   t_.category(Category::weights);
-  Tensor t = t_.parameter(role, d, dtype, trains);
+  const std::int64_t rows = d.rank == 0 ? 1 : d.size[0], stored = d.numel() / std::max<std::int64_t>(1, rows) * round_up(rows, o_.shards);
+  Tensor t = o_.shards > 1 ? t_.hollow_parameter(role, d, stored, dtype, trains) : t_.parameter(role, d, dtype, trains);
   t_.category(before);
   return t;
 }

@@ -63,6 +63,10 @@ class TrainerReader {
       if (*used) out_.understood.push_back(shown(a));
       else if (std::ranges::find(kNoMemory, a.name) == kNoMemory.end()) out_.ignored.push_back("--" + a.name.substr(0, 60));
     }
+    if (fsdp2_) {
+      if (f().sharding == Sharding::fsdp_grad_op) f().reshard_after_forward = false;
+      f().sharding = Sharding::fsdp2;
+    }
     if (lora_ && adapters_) f().lora = *lora_;
     else if (lora_ && lora_->quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
     return std::move(out_);
@@ -133,6 +137,8 @@ class TrainerReader {
       return true;
     }
     if (n == "fsdp") return fsdp(a);
+    if (n == "fsdp-config") return fsdp_config(a);
+    if (n == "ddp-find-unused-parameters") return when(a, [&](bool on) { f().ddp_find_unused = on; });
     return adapters(a);
   }
 
@@ -143,10 +149,24 @@ class TrainerReader {
     return true;
   }
 
+  // {"version": 2}: TrainingArguments' own words, when they stand in the command; a file is not read.
+  Result<bool> fsdp_config(const Argument& a) {
+    std::string text;
+    for (const std::string& v : a.values) text += v;
+    std::erase_if(text, [](char c) { return c == ' ' || c == '"' || c == '\''; });
+    text = to_lower(text);
+    if (!text.starts_with("{")) return false;
+    fsdp2_ = fsdp2_ || text.find("version:2") != std::string::npos;
+    if (text.find("reshard_after_forward:false") != std::string::npos) f().reshard_after_forward = false;
+    return true;
+  }
+
   // "full_shard auto_wrap offload"
   Result<bool> fsdp(const Argument& a) {
+    f().wrap_blocks = false;
     for (const std::string& words : a.values) {
       for (std::string_view w : split(words, ' ')) {
+        if (w == "auto_wrap") f().wrap_blocks = true;
         if (w == "full_shard" || w == "true" || w == "True") f().sharding = Sharding::fsdp_full;
         else if (w == "shard_grad_op") f().sharding = Sharding::fsdp_grad_op;
         else if (w == "no_shard") f().sharding = Sharding::ddp;
@@ -202,6 +222,10 @@ class TrainerReader {
       out_.deepspeed_file = value;
     } else if (name == "use-fsdp") {
       if (!f().sharding) f().sharding = Sharding::fsdp_full;
+    } else if (name == "fsdp-version" && (value == "1" || value == "2")) {
+      fsdp2_ = value == "2";
+    } else if (name == "fsdp-reshard-after-forward" && (value == "true" || value == "false")) {
+      f().reshard_after_forward = value == "true";
     } else if (name == "fsdp-sharding-strategy" && (value == "FULL_SHARD" || value == "1" || value == "SHARD_GRAD_OP" || value == "2")) {
       f().sharding = value == "FULL_SHARD" || value == "1" ? Sharding::fsdp_full : Sharding::fsdp_grad_op;
     } else if (name == "gradient-accumulation-steps") {
@@ -221,7 +245,7 @@ class TrainerReader {
   const LaunchLine& launch_;
   TrainerCommand out_;
   std::optional<Lora> lora_;
-  bool adapters_ = false;
+  bool adapters_ = false, fsdp2_ = false;
 };
 
 }  // namespace
@@ -261,6 +285,11 @@ std::vector<std::string> trainer_arguments(const Workload& workload) {
     add("max_grad_norm", norm + (norm.ends_with('.') ? "0" : ""));
   }
   if (t.sharding == Sharding::fsdp_full || t.sharding == Sharding::fsdp_grad_op) add("fsdp", t.sharding == Sharding::fsdp_full ? "full_shard" : "shard_grad_op");
+  if (t.sharding == Sharding::fsdp2) {
+    add("fsdp", "full_shard auto_wrap");
+    add("fsdp_config", t.reshard_after_forward ? "{\"version\": 2}" : "{\"version\": 2, \"reshard_after_forward\": false}");
+  }
+  if (t.sharding == Sharding::ddp && t.ddp_find_unused) add("ddp_find_unused_parameters", *t.ddp_find_unused ? "True" : "False");
   if (!t.lora) return out;
   add("use_peft", "True");
   add("lora_r", std::to_string(t.lora->rank));

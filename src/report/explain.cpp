@@ -99,7 +99,8 @@ std::string explain_text(const Report& r, const Style& style) {
   for (const CategoryBytes& c : r.categories) {
     const auto i = static_cast<std::size_t>(c.category);
     if (c.at_peak == Bytes(0)) continue;
-    out += fmt::format("  {} {:<14} {:>10}  {:>3.0f} %  {}\n", look_of(c.category).letter, name_of(c.category), gib_text(c.at_peak), static_cast<double>(c.at_peak.count) / peak * 100, kMeaning[i]);
+    const bool strategy = r.workload.transformers && c.category == Category::communication;
+    out += fmt::format("  {} {:<14} {:>10}  {:>3.0f} %  {}\n", look_of(c.category).letter, name_of(c.category), gib_text(c.at_peak), static_cast<double>(c.at_peak.count) / peak * 100, strategy ? "buckets and buffers of collectives" : kMeaning[i]);
   }
   out += fmt::format("\n  at: {} of {}, micro-step {}\n\n", r.peak_event, r.peak_phase, r.peak_micro_step);
   out += "  the ladder\n";

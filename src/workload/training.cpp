@@ -20,7 +20,8 @@ constexpr std::array kOptimizers = {
     Word{"adamw_loop", OptimizerKind::adamw_loop}, Word{"adamw", OptimizerKind::adamw}, Word{"adamw_hf", OptimizerKind::adamw}, Word{"lion", OptimizerKind::lion}};
 
 constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sharding::ddp}, Word{"zero1", Sharding::zero1}, Word{"zero2", Sharding::zero2},
-                                   Word{"zero3", Sharding::zero3}, Word{"fsdp", Sharding::fsdp_full}, Word{"fsdp-grad-op", Sharding::fsdp_grad_op}};
+                                   Word{"zero3", Sharding::zero3}, Word{"fsdp", Sharding::fsdp_full}, Word{"fsdp-grad-op", Sharding::fsdp_grad_op},
+                                   Word{"fsdp2", Sharding::fsdp2}};
 
 constexpr std::array kDtypes = {Word{"float32", Dtype::fp32}, Word{"fp32", Dtype::fp32}, Word{"bfloat16", Dtype::bf16}, Word{"bf16", Dtype::bf16}, Word{"float16", Dtype::fp16}, Word{"fp16", Dtype::fp16}, Word{"half", Dtype::fp16}};
 
@@ -52,7 +53,7 @@ std::string_view name_of(Sharding sharding) { return text_of(kShardings, shardin
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where) { return value_of(kOptimizers, text, where, "optimizer"); }
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where) { return value_of(kAttention, text, where, "attention"); }
-Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "sharding"); }
+Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "way to use several GPUs"); }
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { return value_of(kDtypes, text.starts_with("torch.") ? text.substr(6) : text, where, "dtype"); }
 
 }  // namespace dryfit

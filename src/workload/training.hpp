@@ -21,7 +21,7 @@ std::string_view name_of(OptimizerKind kind);  // as in --optim: "adamw_torch_fu
 enum class MixedPrecision : std::uint8_t { none, bf16, fp16 };  // --bf16, --fp16: autocast around the forward pass
 enum class Recompute : std::uint8_t { none, full };             // --gradient_checkpointing: each block's input is kept, the rest computed again
 enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2 };  // attn_implementation
-enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp_full, fsdp_grad_op };  // over W GPUs
+enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp_full, fsdp_grad_op, fsdp2 };  // over W GPUs
 std::string_view name_of(Sharding sharding);
 
 struct Lora {
@@ -53,6 +53,9 @@ struct Training {
   bool padded = false;                  // rows of a batch are filled up, so that SDPA gets a mask [B, 1, T, T] instead of is_causal
   bool holds_outputs = false;           // a loop of one's own that names the model's outputs: logits live until the next forward pass is done; Trainer drops them
   Sharding sharding = Sharding::none;
+  std::optional<bool> ddp_find_unused;  // --ddp_find_unused_parameters; not given: unless the model is checkpointed
+  bool wrap_blocks = true;              // FSDP: every block is a unit (auto_wrap); false: the model is the only one
+  bool reshard_after_forward = true;    // FSDP2: units give their gathered weights back between forward and backward
   bool offload_optimizer = false, offload_parameters = false;  // to the host
   std::optional<Lora> lora;
   double max_grad_norm = 1.0;           // 0: no clipping

@@ -28,6 +28,14 @@ struct TrainingDraft {
   }
 };
 
+// A strategy for several GPUs and their number must agree; DDP with one process is none.
+Result<void> several_gpus(Training& t) {
+  if (t.sharding == Sharding::ddp && t.world_size == 1) t.sharding = Sharding::none;
+  if (t.sharding == Sharding::none && t.world_size > 1) return fail("bad_value", "--parallel none and --gpus " + std::to_string(t.world_size) + " do not agree", "use --parallel ddp or fsdp2, or --gpus 1", "--parallel");
+  if (t.sharding == Sharding::fsdp2 && t.world_size == 1) return fail("bad_value", "--parallel fsdp2 shards over several GPUs, and this run has one", "add --gpus N, from 2 on", "--parallel");
+  return {};
+}
+
 // DeepSpeed converts the model to its 16-bit type and keeps fp32 masters; autocast keeps the weights as loaded.
 void set_precision(TrainingDraft& d, const HfModel& model, const TransformersFlags& f) {
   Training& t = d.plan.training;
@@ -87,7 +95,10 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.recompute = f.recompute.value_or(Recompute::none);
   t.reentrant = f.reentrant.value_or(false);
   t.sharding = f.sharding.value_or(t.world_size > 1 ? Sharding::ddp : Sharding::none);
-  if (!f.sharding && t.world_size > 1) d.assume("shard", "ddp", "torch.distributed without FSDP or ZeRO");
+  if (!f.sharding && t.world_size > 1) d.assume("parallel", "ddp", "torch.distributed without FSDP or ZeRO");
+  if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
+  t.ddp_find_unused = f.ddp_find_unused;
+  t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
   t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
   t.max_grad_norm = f.max_grad_norm.value_or(1.0);
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
@@ -202,10 +213,20 @@ Result<void> apply_accelerate(const Document& config, std::string_view where, Tr
     const std::string name = strategy == nullptr ? "FULL_SHARD" : strategy->kind == Document::Kind::whole ? (strategy->whole == 2 ? "SHARD_GRAD_OP" : strategy->whole == 1 ? "FULL_SHARD" : std::to_string(strategy->whole)) : strategy->text;
     const bool again = g.yes("fsdp_reshard_after_forward").value_or(true);
     if (name != "FULL_SHARD" && name != "SHARD_GRAD_OP") return fail("bad_config", "fsdp_sharding_strategy is " + name.substr(0, 40) + ", which dryfit does not describe", "FULL_SHARD and SHARD_GRAD_OP are described", std::string(where) + ": fsdp_config.fsdp_sharding_strategy");
-    flags.sharding = name == "FULL_SHARD" && again ? Sharding::fsdp_full : Sharding::fsdp_grad_op;
+    if (g.whole("fsdp_version", 1, 2).value_or(1) == 2) {
+      flags.sharding = Sharding::fsdp2;
+      flags.reshard_after_forward = name == "FULL_SHARD" && again;
+    } else {
+      flags.sharding = name == "FULL_SHARD" && again ? Sharding::fsdp_full : Sharding::fsdp_grad_op;
+    }
+    if (!left_open(g, "fsdp_auto_wrap_policy")) {  // by size is left among what is not used
+      const Document* policy = g.find("fsdp_auto_wrap_policy");
+      if (policy->kind == Document::Kind::text && policy->text == "NO_WRAP") flags.wrap_blocks = false;
+      if (policy->kind == Document::Kind::text && policy->text == "SIZE_BASED_WRAP") unused.push_back("fsdp_config.fsdp_auto_wrap_policy");
+    }
     flags.offload_parameters = flags.offload_optimizer = g.yes("fsdp_offload_params").value_or(false);
     if (g.yes("fsdp_activation_checkpointing").value_or(false)) flags.recompute = Recompute::full;
-    for (const char* k : {"fsdp_version", "fsdp_state_dict_type", "fsdp_cpu_ram_efficient_loading", "fsdp_sync_module_states"}) g.used(k);
+    for (const char* k : {"fsdp_state_dict_type", "fsdp_cpu_ram_efficient_loading", "fsdp_sync_module_states", "fsdp_transformer_layer_cls_to_wrap", "fsdp_use_orig_params"}) g.used(k);
     merge(g, unused);
     if (g.error()) return std::unexpected(*g.error());
   }

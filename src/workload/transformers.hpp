@@ -22,6 +22,7 @@ struct TransformersFlags {
   std::optional<Recompute> recompute;
   std::optional<bool> reentrant, compile;
   std::optional<Sharding> sharding;
+  std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
   std::optional<bool> offload_optimizer, offload_parameters;
   bool deepspeed = false;               // the engine of DeepSpeed: 16-bit weights with fp32 masters instead of autocast
   std::optional<double> max_grad_norm;

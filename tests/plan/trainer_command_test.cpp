@@ -70,6 +70,16 @@ TEST(TrainerCommand, launchersNameFilesAndStages) {
   ASSERT_TRUE(fsdp);
   EXPECT_EQ(fsdp->flags.sharding, Sharding::fsdp_full);
   EXPECT_EQ(fsdp->flags.offload_parameters, true);
+  const auto newer = read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp 'full_shard auto_wrap' --fsdp_config '{\"version\": 2, \"reshard_after_forward\": false}' --ddp_find_unused_parameters False");
+  ASSERT_TRUE(newer);
+  EXPECT_EQ(newer->flags.sharding, Sharding::fsdp2);
+  EXPECT_EQ(newer->flags.wrap_blocks, true);
+  EXPECT_EQ(newer->flags.reshard_after_forward, false);
+  EXPECT_EQ(newer->flags.ddp_find_unused, false);
+  const auto launched = read("accelerate launch --num_processes 4 --use_fsdp --fsdp_version 2 train.py --model_name_or_path gpt2");
+  ASSERT_TRUE(launched);
+  EXPECT_EQ(launched->flags.sharding, Sharding::fsdp2);
+  EXPECT_TRUE(launched->ignored.empty());
 }
 
 TEST(TrainerCommand, wrongValuesNameTheFlag) {

@@ -43,7 +43,7 @@ TEST(Transformers, everyWordIsReadBack) {
     const auto kind = static_cast<OptimizerKind>(i);
     EXPECT_EQ(*optimizer_of(name_of(kind), ""), kind);
   }
-  for (int i = 0; i <= static_cast<int>(Sharding::fsdp_grad_op); ++i) {
+  for (int i = 0; i <= static_cast<int>(Sharding::fsdp2); ++i) {
     const auto kind = static_cast<Sharding>(i);
     EXPECT_EQ(*sharding_of(name_of(kind), ""), kind);
   }
@@ -106,9 +106,23 @@ TEST(Transformers, accelerateSetsProcessesPrecisionAndSharding) {
   ASSERT_TRUE(ok);
   EXPECT_EQ(f.gpus, 8);
   EXPECT_EQ(f.mixed, MixedPrecision::bf16);
-  EXPECT_EQ(f.sharding, Sharding::fsdp_full);
+  EXPECT_EQ(f.sharding, Sharding::fsdp2);
+  EXPECT_EQ(f.reshard_after_forward, true);
   EXPECT_EQ(f.recompute, Recompute::full);
-  EXPECT_EQ(unused, std::vector<std::string>{"fsdp_config.fsdp_auto_wrap_policy"});
+  EXPECT_TRUE(unused.empty());
+}
+
+TEST(Transformers, severalGpusAndTheirNumberAgree) {
+  const auto where = [&](Sharding kind, std::int64_t gpus) -> std::string {
+    TransformersFlags f;
+    f.sharding = kind, f.gpus = gpus;
+    const auto plan = make_training(preset("gpt2"), f);
+    return plan ? std::string(name_of(plan->training.sharding)) : plan.error().where;
+  };
+  EXPECT_EQ(where(Sharding::fsdp2, 8), "fsdp2");
+  EXPECT_EQ(where(Sharding::fsdp2, 1), "--parallel");
+  EXPECT_EQ(where(Sharding::none, 2), "--parallel");
+  EXPECT_EQ(where(Sharding::ddp, 1), "none");
 }
 
 }  // namespace

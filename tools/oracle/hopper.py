@@ -50,6 +50,27 @@ class _Stream:
     def __exit__(self, *_error):
         return False
 
+    def record_event(self, event=None):
+        return event or _Event()
+
+    def wait_event(self, event):
+        pass
+
+    wait_stream = wait_event
+
+
+class _Event:
+    """Has happened."""
+
+    def __init__(self, *_args, **_kwargs):
+        pass
+
+    def record(self, stream=None):
+        return self
+
+    def synchronize(self):
+        pass
+
 
 def _nothing():
     """A function that does nothing; a new one each time, as Dynamo keeps one rule per function."""
@@ -69,6 +90,7 @@ def _answer_torch_cuda():
     cuda.get_device_name = lambda device=None: H100.name
     cuda.is_bf16_supported = lambda *_a, **_k: True
     cuda.current_stream = lambda device=None: _Stream()
+    cuda.Stream, cuda.Event, cuda.stream = _Stream, _Event, lambda stream: stream
     cuda._exchange_device = lambda device: 0
     cuda._maybe_exchange_device = lambda device: 0
     state = torch.zeros(16, dtype=torch.uint8)

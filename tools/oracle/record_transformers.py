@@ -30,7 +30,7 @@ def record(wanted, raw):
 
 
 def write_goldens(raw, golden):
-    for file, listed in (("transformers.jsonl", list(cases.seen())), ("transformers_unseen.jsonl", list(cases.unseen()))):
+    for file, listed in (("transformers.jsonl", list(cases.seen())), ("transformers_unseen.jsonl", list(cases.unseen())), ("transformers_parallel.jsonl", list(cases.parallel()))):
         lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed]
         (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
         print(f"{golden / file}: {len(lines)} recordings", file=sys.stderr)
@@ -43,7 +43,7 @@ def main():
     parser.add_argument("--only", default="", help="record only cases whose name contains this; goldens stay as they are")
     arguments = parser.parse_args()
     arguments.raw.mkdir(parents=True, exist_ok=True)
-    everything = [*cases.seen(), *cases.unseen()]
+    everything = [*cases.seen(), *cases.unseen(), *cases.parallel()]
     record([c for c in everything if arguments.only in c.name() and not (arguments.raw / f"{c.name()}.json").exists()], arguments.raw)
     if not arguments.only:
         write_goldens(arguments.raw, arguments.golden)

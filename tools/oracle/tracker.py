@@ -39,6 +39,7 @@ class Tracker(TorchDispatchMode):
         self.storages, self.events, self.marks = [], [], []
         self.live = self.peak = 0
         self._alive = {}  # address of the storage -> (weak reference, index)
+        self._shrunk = {}  # the same of storages resized to nothing, with their dtype
 
     @classmethod
     def is_infra_mode(cls):
@@ -56,6 +57,7 @@ class Tracker(TorchDispatchMode):
             self.born(tensor, label)
 
     def born(self, tensor, label):
+        tensor = getattr(tensor, "_local_tensor", tensor)  # of a DTensor this rank's part
         if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cuda":
             return
         storage = tensor.untyped_storage()
@@ -66,8 +68,10 @@ class Tracker(TorchDispatchMode):
             return
         if known:
             self._dead(storage._cdata)
-        size = storage.nbytes()
-        self.storages.append(Storage(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), size, label))
+        self._storage(storage, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), storage.nbytes(), label)
+
+    def _storage(self, storage, dtype, shape, size, label):
+        self.storages.append(Storage(dtype, shape, size, label))
         self._alive[storage._cdata] = (StorageWeakRef(storage), len(self.storages) - 1)
         self.live += block(size)
         self.peak = max(self.peak, self.live)
@@ -87,6 +91,35 @@ class Tracker(TorchDispatchMode):
         known = self._alive.get(address)
         if known and known[0].expired():
             self._dead(address)
+
+    def resized(self, storage, size):
+        """A storage that keeps its identity and changes its size: what FSDP does to free and to bring back."""
+        known = self._alive.get(storage._cdata)
+        if known and not known[0].expired() and self.storages[known[1]].bytes != size:
+            kind = self.storages[known[1]].dtype
+            self._dead(storage._cdata)
+            self._shrunk[storage._cdata] = (StorageWeakRef(storage), kind)
+        elif known:
+            return
+        before = self._shrunk.get(storage._cdata)
+        if size > 0 and before and not before[0].expired():
+            self._storage(storage, before[1], (size // getattr(torch, before[1]).itemsize,), size, "resize")
+
+    def __enter__(self):
+        resize, tracker = torch.UntypedStorage.resize_, self
+
+        def resize_(storage, size):
+            tracker.poll()
+            result = resize(storage, size)
+            tracker.resized(storage, size)
+            return result
+
+        self._resize, torch.UntypedStorage.resize_ = resize, resize_
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.UntypedStorage.resize_ = self._resize
+        return super().__exit__(*error)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.poll()

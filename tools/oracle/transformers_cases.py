@@ -35,13 +35,18 @@ class Case:
     lora: int = 0                 # rank; 0: full fine-tuning
     lora_targets: str = ""        # comma separated; empty: peft's default
     use_cache: bool = False
+    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False)
+    gpus: int = 1                 # ranks; what is recorded is rank 0
 
     kind = "transformers"
 
     def header(self):
         """What the recording says of itself: these fields, and the model's config.json."""
         config = {"model_type": self.model, **MODELS[self.model]}
-        return {"kind": self.kind, **dataclasses.asdict(self), "config": config}
+        fields = dataclasses.asdict(self)
+        if self.parallel == "none":
+            del fields["parallel"], fields["gpus"]
+        return {"kind": self.kind, **fields, "config": config}
 
     def name(self):
         parts = [self.kind, self.model, f"B{self.batch}", f"T{self.length}", self.precision, self.attention, self.optimizer]
@@ -50,6 +55,7 @@ class Case:
         parts += [f"lora{self.lora}"] if self.lora else []
         parts += [self.lora_targets.replace(",", "+")] if self.lora_targets else []
         parts += ["cache"] if self.use_cache else []
+        parts += [self.parallel, f"W{self.gpus}"] if self.parallel != "none" else []
         return "-".join(parts)
 
 
@@ -89,3 +95,15 @@ def unseen():
     yield Case("mixtral", batch=4, length=72, attention="eager", optimizer="loop")
     yield Case("bert", batch=2, length=64, attention="eager", optimizer="fused")
     yield Case("llama", batch=2, length=208, precision="autocast", lora=8, lora_targets="q_proj,o_proj,up_proj", checkpoint="nonreentrant")
+
+
+def parallel():
+    """Several ranks: torch's own DistributedDataParallel and fully_shard on a process group that does not communicate."""
+    for kind in ("ddp", "ddp_rebuilt", "fsdp2", "fsdp2_keep"):
+        yield Case("llama", parallel=kind, gpus=2)
+        yield Case("llama", precision="autocast", parallel=kind, gpus=8)
+        yield Case("gpt2", parallel=kind, gpus=4, optimizer="fused", accumulation=2)
+    yield Case("llama", parallel="ddp_rebuilt", gpus=2, checkpoint="nonreentrant")
+    yield Case("llama", parallel="fsdp2", gpus=2, checkpoint="nonreentrant")
+    yield Case("qwen2", parallel="fsdp2", gpus=8, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
+    yield Case("llama", parallel="ddp", gpus=2, lora=8)

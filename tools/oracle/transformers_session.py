@@ -8,10 +8,14 @@ import gc
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 
 import torch
+import torch.distributed._tools.fake_collectives  # noqa: F401  (what collectives return, for fake tensors)
+import torch.distributed.fsdp as fsdp
 import transformers
 import transformers.masking_utils as masking
 import transformers.models.bert.modeling_bert as bert
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import transformers_cases
 from tracker import Tracker
@@ -42,6 +46,26 @@ def _share_tokens_evenly(experts, top_k):
     torch.Tensor.nonzero = lambda self: range(self.shape[0])
 
 
+def _sums(_state, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """In place of the all-reduce, which writes onto the bucket: a fake group has no result to hand back."""
+    future = torch.futures.Future()
+    future.set_result(bucket.buffer())
+    return future
+
+
+class _Reducer(torch.distributed.Reducer):
+    """torch's, without what looks into tensors that have no data: the map of parameters that were used (4 bytes each), and the exchange of
+    indices before buckets are made anew in the order gradients came."""
+
+    def __init__(self, *args):
+        flags = list(args)
+        flags[6] = False  # find_unused_parameters
+        super().__init__(*flags)
+
+    def _rebuild_buckets(self):
+        return False
+
+
 class Run:
     """The state of one training process. `tracker` holds what was recorded."""
 
@@ -49,6 +73,9 @@ class Run:
         self.case = case
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.tracker = Tracker()
+        if case.parallel != "none":
+            torch.distributed.init_process_group("fake", rank=0, world_size=case.gpus, store=FakeStore())
+            self.mesh = init_device_mesh("cuda", (case.gpus,))
         _know_masks_are_ones()
 
     def config(self):
@@ -100,6 +127,28 @@ class Run:
         config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=0.05, target_modules=targets, task_type="CAUSAL_LM")
         return peft.get_peft_model(model, config, autocast_adapter_dtype=True)
 
+    def _parallel(self, model):
+        """The model as one rank of several holds it; a group that does not communicate has no say in memory but NCCL's own."""
+        case = self.case
+        if case.parallel == "none":
+            return model
+        self.tracker.adopt([*model.parameters(), *model.buffers()], "load")
+        self.tracker.mark("parallel")
+        if case.parallel.startswith("ddp"):
+            # accelerate's call; init_sync would read metadata from tensors that have no data
+            torch.distributed.Reducer = _Reducer
+            model = torch.nn.parallel.DistributedDataParallel(
+                model, device_ids=[0], output_device=0, find_unused_parameters=case.parallel == "ddp", init_sync=False)
+            model.register_comm_hook(None, _sums)
+            return model
+        policy = fsdp.MixedPrecisionPolicy()
+        if case.precision == "autocast":
+            policy = fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16, output_dtype=torch.bfloat16)
+        options = {"mp_policy": policy, "reshard_after_forward": case.parallel != "fsdp2_keep", "mesh": self.mesh}
+        for module in [m for m in model.modules() if type(m).__name__ in model._no_split_modules]:
+            fsdp.fully_shard(module, **options)
+        return fsdp.fully_shard(model, **options)
+
     def optimizer(self):
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         match self.case.optimizer:
@@ -116,9 +165,22 @@ class Run:
         return {"input_ids": ids(), "attention_mask": ids(), "labels": ids()}
 
     def autocast(self):
-        if self.case.precision == "autocast":
+        # accelerate leaves autocast out where fully_shard computes in 16 bits
+        if self.case.precision == "autocast" and not self.case.parallel.startswith("fsdp2"):
             return torch.amp.autocast("cuda", dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _accumulating(self, micro):
+        """accelerate.Accelerator.no_sync around all micro-steps but the last."""
+        more = micro + 1 < self.case.accumulation
+        if self.case.parallel.startswith("ddp") and more:
+            with self.model.no_sync():
+                yield
+            return
+        if self.case.parallel.startswith("fsdp2"):
+            self.model.set_requires_gradient_sync(not more)
+        yield
 
     def micro_step(self, step, micro):
         tracker = self.tracker
@@ -135,14 +197,22 @@ class Run:
         loss.backward()
 
     def record(self):
+        try:
+            self._record()
+        finally:
+            if self.case.parallel != "none":
+                torch.distributed.destroy_process_group()
+
+    def _record(self):
         with self.fake_mode, self.tracker as tracker:
             tracker.mark("load")
-            model = self.build()
+            model = self.model = self._parallel(self.build())
             tracker.adopt([*model.parameters(), *model.buffers()], "load")
             optimizer = self.optimizer()
             for step in ("first_step", "train_step"):
                 for micro in range(self.case.accumulation):
-                    self.micro_step(step, micro)
+                    with self._accumulating(micro):
+                        self.micro_step(step, micro)
                 tracker.mark(f"{step} clip")
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 tracker.mark(f"{step} optimizer")

@@ -29,6 +29,7 @@ status cudaEventRecord(void *event, void *stream) { (void)event; (void)stream; r
 status cudaEventRecordWithFlags(void *event, void *stream, unsigned flags) { (void)event; (void)stream; (void)flags; return 0; }
 status cudaEventQuery(void *event) { (void)event; return 0; }
 status cudaEventDestroy(void *event) { (void)event; return 0; }
+status cudaEventElapsedTime(float *ms, void *from, void *to) { (void)from; (void)to; *ms = 0; return 0; }
 status cudaEventSynchronize(void *event) { (void)event; return 0; }
 
 /* attributes: 10 warp size, 16 multiprocessors, 75 and 76 compute capability */

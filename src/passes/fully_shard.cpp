@@ -1,0 +1,189 @@
+// See fully_shard.hpp.
+#include "passes/fully_shard.hpp"
+
+#include <algorithm>
+
+namespace dryfit::eager {
+
+FullyShard::FullyShard(Tape& tape, const Transformer& model, FullyShardOptions options) : t_(tape), options_(options) {
+  groups_.resize(1);
+  groups_[0].reshards = options.reshard_after_forward;
+  const Category outer = t_.category();
+  t_.category(Category::weights);
+  for (const Transformer::Weight& w : model.weights()) {
+    const int unit = options_.wrap_blocks ? w.layer : -1;
+    for (int next = static_cast<int>(groups_.size()) - 1; next <= unit; ++next) {
+      groups_.emplace_back().layer = next;
+      groups_.back().reshards = options.reshard_after_forward;
+    }
+    Member m{w.tensor, {}, {}, w.role, w.layer, w.trains, 0};
+    Dims d = w.tensor.dims();
+    if (d.rank == 0) d = dims({1}, false);
+    d.size[0] = ceil_div(d.size[0], options_.shards);
+    t_.at(w.layer);
+    m.shard = t_.parameter(w.role, contiguous(d), options_.stored, w.trains);
+    m.padded = d.numel() * options_.shards;
+    group_of(unit).members.push_back(std::move(m));
+  }
+  t_.at(-1);
+  t_.category(outer);
+}
+
+UnitHooks FullyShard::hooks() {
+  return {[this](int unit, const Tensor& x) { return before(unit, x); }, [this](int unit, const Tensor& y) { return after(unit, y); }};
+}
+
+std::vector<Trained> FullyShard::trained() const {
+  std::vector<Trained> out;
+  for (const Group& g : groups_) {
+    for (const Member& m : g.members) {
+      if (m.trains) out.push_back({m.shard, m.role, m.layer});
+    }
+  }
+  return out;
+}
+
+Tensor FullyShard::buffer(const char* role, std::int64_t elements, Dtype d, Category category, Stream stream) {
+  const Category outer = t_.category();
+  t_.category(category);
+  t_.stream(stream);
+  Tensor made = t_.empty(role, dims({elements}, false), d);
+  t_.stream(compute);
+  t_.category(outer);
+  return made;
+}
+
+// FSDPParamGroup.pre_forward, with the node that runs post_backward when the unit's input has its gradient. A unit that is not wrapped
+// has no hooks.
+Tensor FullyShard::before(int unit, const Tensor& x) {
+  if (!options_.wrap_blocks && unit >= 0) return x;
+  Group& g = group_of(unit);
+  t_.at(g.layer);
+  g.state = State::forward;
+  unshard(g);
+  wait(g);
+  t_.at(-1);
+  if (!x.defined() || !t_.grad_enabled() || !x.requires_grad()) return x;
+  return t_.hook(x, [this, &g] { post_backward(g); });
+}
+
+Tensor FullyShard::after(int unit, const Tensor& y) {
+  if (!options_.wrap_blocks && unit >= 0) return y;
+  Group& g = group_of(unit);
+  if (g.reshards) reshard(g);
+  g.forward_order.push_back(order_.size());
+  order_.push_back(&g);
+  g.state = State::idle;
+  if (unit < 0) kept_gather_.reset();
+  if (!t_.grad_enabled() || !y.requires_grad()) return y;
+  return t_.hook(y, [this, &g] { pre_backward(g); });
+}
+
+// foreach_all_gather: shards cast to the computed dtype in one flat tensor, which goes when the collective has its input; the output of all ranks.
+void FullyShard::unshard(Group& g) {
+  if (g.gathered.defined() || g.there || g.members.empty()) return;
+  std::int64_t cast = 0, bytes = 0;
+  bool uniform = true;
+  const Dtype first = g.members.front().full.dtype();
+  for (const Member& m : g.members) {
+    const Dtype d = m.full.dtype();
+    if (d != options_.stored) cast += m.padded / options_.shards;
+    bytes += m.padded * size_of(d);
+    uniform = uniform && d == first;
+  }
+  Tensor input;
+  if (cast > 0) input = buffer("fsdp.all_gather_input", cast, first, Category::communication, gathering);
+  // of several dtypes it goes as bytes
+  g.gathered = buffer("fsdp.all_gather", uniform ? bytes / size_of(first) : bytes, uniform ? first : Dtype::uint8, Category::communication, gathering);
+}
+
+// wait_for_unshard. In forward the output stays until the next unit's copy-out, so that the two can overlap.
+void FullyShard::wait(Group& g) {
+  if (!g.gathered.defined()) return;
+  const bool forward = g.state == State::forward;
+  if (forward) kept_gather_.reset();
+  for (const Member& m : g.members) t_.resize(m.full, true);
+  g.there = true;
+  if (forward) kept_gather_ = g.gathered;
+  g.gathered.reset();
+}
+
+void FullyShard::reshard(Group& g) {
+  if (!g.there) return;
+  for (const Member& m : g.members) t_.resize(m.full, false);
+  g.there = false;
+}
+
+// Gathers the unit, unless it was prefetched, and begins to gather the one that left forward before it.
+void FullyShard::pre_backward(Group& g) {
+  if (g.state == State::pre_backward) return;
+  g.state = State::pre_backward;
+  unshard(g);
+  wait(g);
+  if (g.forward_order.empty()) return;
+  const std::size_t here = g.forward_order.back();
+  g.forward_order.pop_back();
+  if (here > 0) unshard(*order_[here - 1]);
+}
+
+void FullyShard::post_backward(Group& g) {
+  g.state = State::post_backward;
+  std::vector<Tensor> gradients;
+  std::vector<Member*> members;
+  for (Member& m : g.members) {
+    Tensor whole = m.trains ? t_.gradient(m.full) : Tensor();
+    if (m.accumulated.defined() && whole.defined()) {
+      t_.zero_grad(m.full);
+      whole.reset();
+    }
+    if (!reduces_) {
+      if (whole.defined() && whole.dtype() != options_.reduced) {
+        t_.zero_grad(m.full);
+        m.accumulated = buffer(m.role, whole.dims().numel(), options_.reduced, Category::gradients, compute);
+      }
+      continue;
+    }
+    if (m.accumulated.defined()) {
+      gradients.push_back(std::move(m.accumulated));
+    } else if (whole.defined()) {
+      gradients.push_back(std::move(whole));
+      t_.zero_grad(m.full);
+    } else {
+      continue;
+    }
+    members.push_back(&m);
+  }
+  reshard(g);
+  if (members.empty()) return;
+  reduce_input_.reset();
+  reduce(g, std::move(gradients), members);
+}
+
+// foreach_reduce: whole gradients into one flat input, its shard of the sum, the shard in the stored dtype; all .grad are views of it.
+void FullyShard::reduce(Group& g, std::vector<Tensor> gradients, const std::vector<Member*>& members) {
+  t_.at(g.layer);
+  std::int64_t padded = 0;
+  for (const Member* m : members) padded += m->padded;
+  reduce_input_ = buffer("fsdp.reduce_scatter_input", padded, options_.reduced, Category::communication, compute);
+  gradients.clear();
+  const bool cast = options_.reduced != options_.stored;
+  Tensor output = buffer("fsdp.reduce_scatter", padded / options_.shards, options_.reduced, cast ? Category::communication : Category::gradients, reducing);
+  if (cast) output = buffer("fsdp.gradients", padded / options_.shards, options_.stored, Category::gradients, reducing);
+  for (Member* m : members) {
+    if (!t_.gradient(m->shard).defined()) t_.set_gradient(m->shard, t_.slice(output, 0, m->padded / options_.shards));
+  }
+  t_.at(-1);
+}
+
+void FullyShard::after_backward() {
+  for (Group& g : groups_) {
+    if (g.state != State::post_backward) post_backward(g);
+    g.state = State::idle;
+    g.gathered.reset();
+    g.forward_order.clear();
+  }
+  order_.clear();
+  reduce_input_.reset();
+}
+
+}  // namespace dryfit::eager

@@ -1,0 +1,64 @@
+// FSDP2, torch.distributed.fsdp.fully_shard on every block and on the model: one rank's gathered parameters, gradients and buffers, as events of
+// the eager engine. Knows units and their hooks; no model code, no optimizer, no NCCL (memory/outside.hpp).
+// Source: torch/distributed/fsdp/_fully_shard/{_fsdp_state,_fsdp_param_group,_fsdp_collectives,_fsdp_param}.py (2.9).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "passes/torch_optimizer.hpp"
+#include "passes/transformer.hpp"
+
+namespace dryfit::eager {
+
+struct FullyShardOptions {
+  std::int64_t shards = 1;             // W
+  Dtype stored = Dtype::fp32;          // of the shards: accelerate stores fp32 where it computes in 16 bits
+  Dtype reduced = Dtype::fp32;         // MixedPrecisionPolicy.reduce_dtype
+  bool reshard_after_forward = true;
+  bool wrap_blocks = true;             // false: the model is the only unit
+};
+
+// Rank 0 of W, which holds the largest shards: chunks are ceil(rows / W) rows, what is missing lacks in the last.
+class FullyShard {
+ public:
+  // Allocates the shards of the model's hollow weights (ForwardOptions::shards).
+  FullyShard(Tape& tape, const Transformer& model, FullyShardOptions options);
+  UnitHooks hooks();
+  std::vector<Trained> trained() const;  // shards, with .grad after backward
+  void reduces(bool on) { reduces_ = on; }  // set_requires_gradient_sync: whole gradients stay until it is on again
+  void after_backward();                 // the root's final callback
+
+ private:
+  enum class State : std::uint8_t { idle, forward, pre_backward, post_backward };
+  struct Member { Tensor full, shard, accumulated; const char* role; int layer; bool trains; std::int64_t padded; };
+  struct Group {
+    int layer = -1;
+    std::vector<Member> members;
+    Tensor gathered;                     // all-gather output that waits for its copy-out
+    State state = State::idle;
+    bool there = false, reshards = true;
+    std::vector<std::size_t> forward_order;  // where in order_ it stands
+  };
+
+  Group& group_of(int unit) { return groups_[static_cast<std::size_t>(options_.wrap_blocks ? unit + 1 : 0)]; }
+  Tensor before(int unit, const Tensor& x);
+  Tensor after(int unit, const Tensor& y);
+  void unshard(Group& g);
+  void wait(Group& g);
+  void reshard(Group& g);
+  void pre_backward(Group& g);
+  void post_backward(Group& g);
+  void reduce(Group& g, std::vector<Tensor> gradients, const std::vector<Member*>& members);
+  enum Stream : std::uint8_t { compute, gathering, reducing };
+  Tensor buffer(const char* role, std::int64_t elements, Dtype d, Category category, Stream stream);
+
+  Tape& t_;
+  FullyShardOptions options_;
+  std::vector<Group> groups_;            // the model first, then its blocks
+  std::vector<Group*> order_;            // units as they left forward
+  Tensor kept_gather_, reduce_input_;    // until the next copy-out in forward; until the next reduction
+  bool reduces_ = true;
+};
+
+}  // namespace dryfit::eager
