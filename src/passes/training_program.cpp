@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "passes/litgpt.hpp"
 #include "passes/torch_optimizer.hpp"
 
 namespace dryfit {
@@ -12,6 +13,7 @@ namespace {
 using eager::Tape;
 using eager::Tensor;
 using eager::Transformer;
+using eager::Litgpt;
 
 class Trainer {
  public:
@@ -24,9 +26,10 @@ class Trainer {
     forward.attention = resolve_attention(a_, r_, target_);
     forward.use_cache = r_.use_cache;
     forward.eager_attention = r_.attention == AttentionCode::eager;
-    model_ = std::make_unique<Transformer>(tape_, a_, r_, forward);
+    if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, r_, forward);
+    else model_ = std::make_unique<Transformer>(tape_, a_, r_, forward);
     std::vector<eager::Trained> trained;
-    for (const Transformer::Weight& w : model_->weights()) {
+    for (const Transformer::Weight& w : litgpt_ ? litgpt_->weights() : model_->weights()) {
       if (w.trains) trained.push_back({w.tensor, w.role, w.layer});
     }
     if (r_.sharding == Sharding::ddp) make_buckets(trained);
@@ -84,7 +87,7 @@ class Trainer {
     tape_.segment(phase, "forward", micro);
     workspace_once(workspaces_[0]);
     if (r_.mixed != MixedPrecision::none) tape_.enter_autocast(r_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
-    outputs_ = model_->forward(batch);  // what the name held until now goes
+    outputs_ = litgpt_ ? litgpt_->forward(batch) : model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
     loss_ = outputs_.loss;
     if (!r_.holds_outputs) outputs_ = {};
@@ -93,7 +96,7 @@ class Trainer {
     tape_.segment(phase, "backward", micro);
     workspace_once(workspaces_[1]);
     tape_.backward(loss_);
-    model_->finish();
+    if (model_) model_->finish();
   }
 
   void step(const char* phase) {
@@ -109,7 +112,8 @@ class Trainer {
   const Training& r_;
   Target target_;
   Tape tape_;                         // outlives every tensor below
-  std::unique_ptr<Transformer> model_;
+  std::unique_ptr<Transformer> model_;  // one of these two
+  std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<eager::Optimizer> optimizer_;
   Tensor workspaces_[2], loss_;
   Transformer::Outputs outputs_;
@@ -127,6 +131,10 @@ Attention resolve_attention(const Architecture& a, const Training& r, const Targ
 
 Result<Program> build_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {
   const auto unsupported = [](std::string what) { return fail("unsupported_training", std::move(what) + " is not laid out yet", "leave it out; the rest of the run is"); };
+  const bool litgpt = r.framework == Framework::litgpt;
+  const bool described = a.causal && !a.conv1d && !a.moe && a.position == Position::rotary && a.norm_placement == NormPlacement::pre && a.qk_norm == QkNorm::none && a.norm != NormKind::rms_norm_plus_one;
+  if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
+  if (litgpt && (r.recompute != Recompute::none || (r.lora && r.lora->quantized))) return unsupported("LitGPT with checkpointing or quantized weights");
   if (a.latent) return unsupported("multi-head latent attention (" + a.model_type + ")");
   if (r.compile) return unsupported("torch.compile of a transformers model");
   if (r.lora && r.lora->dora) return unsupported("DoRA");
@@ -138,17 +146,20 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
 // Sums over the tensors that loading and the first optimizer step make; no activations are laid out.
 StaticBytes static_bytes(const Architecture& a, const Training& r) {
   Tape tape(1);
-  const Transformer model(tape, a, r, {});
+  std::optional<Transformer> transformer;
+  std::optional<Litgpt> litgpt;
+  if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, r, eager::ForwardOptions{});
+  else transformer.emplace(tape, a, r, eager::ForwardOptions{});
   StaticBytes out;
   std::vector<eager::Trained> trained;
-  for (const Transformer::Weight& w : model.weights()) {
+  for (const Transformer::Weight& w : litgpt ? litgpt->weights() : transformer->weights()) {
     const Bytes bytes(w.tensor.dims().numel() * size_of(w.tensor.dtype()));
     out.weights += bytes;
     if (!w.trains) continue;
     out.gradients += bytes;
     trained.push_back({w.tensor, w.role, w.layer});
   }
-  out.weights += Bytes(model.frozen_bytes());
+  if (transformer) out.weights += Bytes(transformer->frozen_bytes());
   eager::Optimizer optimizer(tape, r.optimizer, std::move(trained));
   optimizer.step();
   out.optimizer = Bytes(optimizer.state_bytes());

@@ -190,7 +190,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   const Target target = target_of(machine);
   report.attention = resolve_attention(workload, target);
   if (!workload.transformers) warn_of_nanochat(report);
-  else report.warnings.push_back("the interval of transformers runs is 5 % by convention, not from residuals: none of their measured runs is in the accuracy report yet");
+  else report.warnings.push_back("the interval of transformers runs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one framework, LitGPT (docs/accuracy.md)");
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";

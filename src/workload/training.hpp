@@ -36,7 +36,11 @@ struct Lora {
   bool dora = false;
 };
 
+// Whose code the model, its adapters and its loop are.
+enum class Framework : std::uint8_t { transformers, litgpt };
+
 struct Training {
+  Framework framework = Framework::transformers;
   std::int64_t device_batch_size = 8;   // B, --per_device_train_batch_size
   std::int64_t seq_len = 0;             // T, resolved
   std::int64_t grad_accum_steps = 1;
