@@ -58,7 +58,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus);
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.optimizer, over.optimizer), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
   lay(under.compile, over.compile), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
-  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora);
+  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework);
   under.deepspeed = under.deepspeed || over.deepspeed;
 }
 
@@ -80,6 +80,7 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
     return {};
   };
   if (auto ok = word("optimizer", f.optimizer, optimizer_of); !ok) return ok;
+  if (auto ok = word("framework", f.framework, framework_of); !ok) return ok;
   if (auto ok = word("shard", f.sharding, sharding_of); !ok) return ok;
   if (auto ok = word("dtype", f.weights, weights_dtype_of); !ok) return ok;
   if (auto ok = word("attention", f.attention, [](const std::string& text, const std::string& where) { return attention_code_of(text == "flash" ? "flash_attention_2" : text, where); }); !ok) return ok;

@@ -7,8 +7,16 @@
 namespace dryfit::eager {
 
 namespace {
+
 constexpr std::int64_t kHeadChunk = 128;  // finetune/lora.py: lm_head_chunk_size
+
+std::vector<std::int64_t> parts_of(std::int64_t whole, std::int64_t part) {
+  std::vector<std::int64_t> lengths(static_cast<std::size_t>(whole / part), part);
+  if (whole % part != 0) lengths.push_back(whole % part);
+  return lengths;
 }
+
+}  // namespace
 
 Litgpt::Litgpt(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options)
     : t_(tape), a_(architecture), r_(training), o_(options) {
@@ -82,13 +90,14 @@ void Litgpt::load() {
   t_.category(before);
 }
 
-// RMSNorm: all in fp32, and x as fp32 is what both products save; nn.LayerNorm otherwise.
+// RMSNorm: x as fp32 is what both products save; nn.LayerNorm otherwise. (Until 2024-02-23 the weight's product was in fp32 too.)
 Tensor Litgpt::norm(const Tensor& given, const Norm& w, const char* role) {
   if (a_.norm == NormKind::layer_norm) return t_.layer_norm(given, w.weight, w.bias, role);
   const Tensor x = t_.to(given, Dtype::fp32, role);
   const Tensor mean = t_.mean_last(t_.mul(x, x, role), role);
-  const Tensor normed = t_.mul(x, t_.rsqrt(t_.shift(mean, role), role), role);
-  return t_.to(t_.mul(w.weight, normed, role), given.dtype(), role);
+  Tensor normed = t_.mul(x, t_.rsqrt(t_.shift(mean, role), role), role);
+  normed = t_.to(normed, given.dtype(), role);
+  return t_.mul(normed, w.weight, role);
 }
 
 // LoRALinear: pretrained + (dropout(x) @ A^T @ B^T) * scaling.
@@ -190,12 +199,14 @@ Tensor Litgpt::block(int layer, const Tensor& given) {
   return x;
 }
 
-// The head in chunks of tokens; Lightning's "bf16-true" gives what the model returns in fp32.
+// Under the adapters' script the head in chunks of tokens, else at once; Lightning's "bf16-true" gives what the model returns in fp32.
 std::vector<Tensor> Litgpt::head(const Tensor& x) {
-  std::vector<std::int64_t> lengths(static_cast<std::size_t>(T / kHeadChunk), kHeadChunk);
-  if (T % kHeadChunk != 0) lengths.push_back(T % kHeadChunk);
   std::vector<Tensor> chunks;
-  for (const Tensor& part : t_.split(x, 1, lengths)) chunks.push_back(project(head_, part, "logits"));
+  if (r_.lora) {
+    for (const Tensor& part : t_.split(x, 1, parts_of(T, kHeadChunk))) chunks.push_back(project(head_, part, "logits"));
+  } else {
+    chunks.push_back(project(head_, x, "logits"));
+  }
   std::vector<Tensor> full;
   for (const Tensor& c : chunks) full.push_back(t_.to(c, Dtype::fp32, "logits"));
   return full;
@@ -203,10 +214,14 @@ std::vector<Tensor> Litgpt::head(const Tensor& x) {
 
 // chunked_cross_entropy: each chunk by itself, one mean of all (here of scalars, there of one loss a token).
 Tensor Litgpt::loss_of(const std::vector<Tensor>& logits, const Tensor& labels) {
+  const auto flattened = [&](const Tensor& chunk) {
+    return t_.reshape(chunk, dims({chunk.dims().size[0] * chunk.dims().size[1], a_.vocab}, true), "logits");
+  };
+  std::vector<Tensor> rows;
+  if (logits.size() == 1 && r_.loss_chunk > 0) rows = t_.split(flattened(logits[0]), 0, parts_of(B * T, r_.loss_chunk));
+  else for (const Tensor& chunk : logits) rows.push_back(flattened(chunk));
   Tensor sum;
-  for (const Tensor& chunk : logits) {
-    const std::int64_t rows = chunk.dims().size[0] * chunk.dims().size[1];
-    const Tensor flat = t_.reshape(chunk, dims({rows, a_.vocab}, true), "logits");
+  for (const Tensor& flat : rows) {
     const Tensor loss = t_.cross_entropy(flat, labels, "loss.log_probs");
     sum = sum.defined() ? t_.add(sum, loss, "loss") : loss;
   }
@@ -225,7 +240,7 @@ Transformer::Outputs Litgpt::forward(const Transformer::Batch& batch) {
   Transformer::Outputs out;
   out.chunks = head(x);
   x.reset();
-  if (T > 1) out.chunks.back() = t_.slice(out.chunks.back(), 1, out.chunks.back().dims().size[1] - 1);
+  if (r_.lora && T > 1) out.chunks.back() = t_.slice(out.chunks.back(), 1, out.chunks.back().dims().size[1] - 1);
   out.loss = loss_of(out.chunks, batch.labels);
   t_.category(before);
   return out;

@@ -1,6 +1,7 @@
 // A model as LitGPT writes it, on the eager engine: one fused qkv product, fp32 rotary tables, LoRA inside the fused product, the head in
 // chunks of 128 tokens. The same Architecture as transformers'; other code, so other tensors live.
-// Source: Lightning-AI/litgpt lit_gpt/{model,lora,rmsnorm,utils}.py, finetune/lora.py of 2023-10-24 (after pull request 606); Lightning 2.1 HalfPrecision.
+// Source: Lightning-AI/litgpt lit_gpt/{model,lora,rmsnorm,utils}.py, finetune/lora.py of 2023-10-24 (after pull request 606), pretrain.py of 2024-05;
+// Lightning 2.1 HalfPrecision. Without adapters it is pretrain.py: all logits at once, the loss in chunks.
 #pragma once
 
 #include "passes/transformer.hpp"

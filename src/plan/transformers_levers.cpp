@@ -30,7 +30,7 @@ class TransformersLevers {
         w.run.total_batch_size /= 2;
       });
     }
-    if (!t.lora) {
+    if (!t.lora && t.framework == Framework::transformers) {
       add({{"--lora-rank", "16"}}, false, "adapters on the projections peft chooses: another training", std::nullopt, [](Workload& w) {
         w.transformers->training.lora.emplace();
         w.transformers->training.lora->rank = 16;

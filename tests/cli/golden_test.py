@@ -29,6 +29,8 @@ SCREENS = {
     "help_mcp": ["help", "mcp"], "help_web": ["help", "web"], "list_gpu_json": ["list", "gpus", "RTX 4090", "--json"], "list_models_json": ["list", "models", "--json"], "list_versions_json": ["list", "versions", "--json"], "web_help_json": ["help", "web", "--json"],
     "check_model": ["check", "--model", "llama-3.2-1b", "--device-batch-size", "4", "--gpu", "4090"], "check_model_json": ["check", "--model", "gpt2", "--mixed", "bf16", "--gpu", "3090", "--json"],
     "explain_model": ["explain", "--model", "qwen2.5-1.5b", "--mixed", "bf16", "--recompute", "full", "--device-batch-size", "8", "--gpu", "h100"],
+    "check_litgpt": ["check", "--framework", "litgpt", "--model", "llama-2-7b", "--dtype", "bf16", "--lora-rank", "8", "--device-batch-size", "2", "--max-seq-len", "1304", "--gpu", "A100-SXM4-40GB"],
+    "error_framework": ["check", "--framework", "lit", "--model", "llama-2-7b", "--gpu", "h100"],
     "check_trainer": ["check", "--gpu", "h100", "--", "python run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B-Instruct --per_device_train_batch_size 2 --block_size 1024 --torch_dtype bfloat16 --gradient_checkpointing --output_dir out --use_liger_kernel"],
     "list_models": ["list", "models"], "list_models_one": ["list", "models", "meta-llama/Llama-3.1-8B-Instruct"], "list_models_moe": ["list", "models", "deepseek-v2-lite"], "list_models_part": ["list", "models", "gemma-3"],
     "list_models_file": ["list", "models", "tests/workload/configs/future_llama.json"], "error_model": ["list", "models", "lamma-3.1-8b"], "error_architecture": ["list", "models", "tests/workload/configs/mamba.json"], "list_versions": ["list", "versions"], "error_gpu": ["check", "--gpu", "h10O"], "help_doctor": ["help", "doctor"],
