@@ -218,7 +218,7 @@ class Command {
     const auto transformers = asks_for_transformers(o_);
     if (!transformers) return std::unexpected(transformers.error());
     if (*transformers) return transformers_report(timeline, always_alternatives);
-    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "lora-rank", "parallel"}) {
+    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "lora-rank", "parallel", "framework"}) {
       if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));
     }
     auto flags = workload_flags();

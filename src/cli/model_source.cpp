@@ -59,7 +59,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.optimizer, over.optimizer), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
   lay(under.compile, over.compile), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
-  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora);
+  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework);
   under.deepspeed = under.deepspeed || over.deepspeed;
 }
 
@@ -82,6 +82,7 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
   };
   if (auto ok = word("optimizer", f.optimizer, optimizer_of); !ok) return ok;
   if (auto ok = word("parallel", f.sharding, sharding_of); !ok) return ok;
+  if (auto ok = word("framework", f.framework, framework_of); !ok) return ok;
   if (auto ok = word("dtype", f.weights, weights_dtype_of); !ok) return ok;
   if (auto ok = word("attention", f.attention, [](const std::string& text, const std::string& where) { return attention_code_of(text == "flash" ? "flash_attention_2" : text, where); }); !ok) return ok;
   if (const auto text = o.get("mixed")) {

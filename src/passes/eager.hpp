@@ -148,6 +148,8 @@ class Tape {
   Tensor matmul(const Tensor& a, const Tensor& b, const char* role);                        // four and four, or n and two
   Tensor linear(const Tensor& x, const Tensor& w, const char* role, const Tensor& bias = {});
   Tensor conv1d(const Tensor& rows, const Tensor& w, const Tensor& bias, const char* role);  // transformers' Conv1D: addmm with an untransposed weight
+  Tensor convolution(const Tensor& x, const Tensor& w, Dims out, const char* role);          // conv1d of width 1; the kernel's own workspace is not known
+  Tensor index_copy(const Tensor& into, const Tensor& index, const Tensor& rows);            // not in place
   Tensor index_add(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place
   Tensor embedding(const Tensor& table, const Tensor& ids, const char* role);
   Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // index or gather: rows of x

@@ -247,7 +247,21 @@ Tensor Tape::conv1d(const Tensor& rows, const Tensor& w, const Tensor& bias, con
   return mm(cast_input(rows), cast_input(w), role, cast_input(bias));
 }
 
+Tensor Tape::convolution(const Tensor& given, const Tensor& weight, Dims out, const char* role) {
+  const Tensor x = cast_input(given), w = cast_input(weight);
+  const std::int32_t n = record(Rule::matmul, {x, w, Tensor()}, role);
+  save_other(n, x, w);
+  return attach(empty(role, eager::contiguous(out), x.dtype()), n);
+}
+
 // -- rows
+
+Tensor Tape::index_copy(const Tensor& into, const Tensor& index, const Tensor& rows) {
+  const std::int32_t n = record(Rule::index_add, {into, rows}, node_role(into));
+  save(n, index);
+  if (n >= 0 && wants(n, 1)) save(n, rows);  // for its sizes
+  return attach(empty(node_role(into), like(into.dims()), into.dtype()), n);
+}
 
 Tensor Tape::index_add(const Tensor& into, const Tensor& index, const Tensor& rows) {
   const std::int32_t n = record(Rule::index_add, {into, rows}, node_role(into));

@@ -5,6 +5,7 @@
 
 #include "passes/data_parallel.hpp"
 #include "passes/fully_shard.hpp"
+#include "passes/litgpt.hpp"
 #include "passes/torch_optimizer.hpp"
 
 namespace dryfit {
@@ -27,11 +28,12 @@ eager::FullyShardOptions fully_shard_options(const Training& r) {
 
 using eager::Tape;
 using eager::Tensor;
+using eager::Litgpt;
 using eager::Transformer;
 
-std::vector<eager::Trained> trained_weights(const Transformer& model) {
+std::vector<eager::Trained> trained_weights(const std::vector<Transformer::Weight>& weights) {
   std::vector<eager::Trained> out;
-  for (const Transformer::Weight& w : model.weights()) {
+  for (const Transformer::Weight& w : weights) {
     if (w.trains) out.push_back({w.tensor, w.role, w.layer});
   }
   return out;
@@ -49,8 +51,9 @@ class Trainer {
     forward.use_cache = r_.use_cache;
     forward.eager_attention = r_.attention == AttentionCode::eager;
     if (is_fully_sharded(r_)) forward.shards = r_.world_size;
-    model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
-    std::vector<eager::Trained> trained = trained_weights(*model_);
+    if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, r_, forward);
+    else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
+    std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : model_->weights());
     if (is_fully_sharded(r_)) {
       sharded_ = std::make_unique<eager::FullyShard>(tape_, *model_, fully_shard_options(r_));
       model_->around_units(sharded_->hooks());
@@ -91,7 +94,7 @@ class Trainer {
     if (replicated_) replicated_->before_forward(reduces);
     if (sharded_) sharded_->reduces(reduces);
     if (computed_.mixed != MixedPrecision::none) tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
-    outputs_ = model_->forward(batch);  // what the name held until now goes
+    outputs_ = litgpt_ ? litgpt_->forward(batch) : model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
     if (replicated_) {
       outputs_.loss = replicated_->output(outputs_.loss);
@@ -105,7 +108,7 @@ class Trainer {
     workspace_once(workspaces_[1]);
     tape_.backward(loss_);
     if (sharded_) sharded_->after_backward();
-    model_->finish();
+    if (model_) model_->finish();
   }
 
   int micro_steps() const { return r_.grad_accum_steps > 1 ? 2 : 1; }
@@ -123,7 +126,8 @@ class Trainer {
   Training computed_;                 // what the modules see
   Target target_;
   Tape tape_;                         // outlives every tensor below
-  std::unique_ptr<Transformer> model_;
+  std::unique_ptr<Transformer> model_;  // one of these two
+  std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<eager::DataParallel> replicated_;
   std::unique_ptr<eager::FullyShard> sharded_;
   std::unique_ptr<eager::Optimizer> optimizer_;
@@ -144,6 +148,11 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   const auto unsupported = [](std::string what, std::string hint = "leave it out; the rest of the run is") {
     return fail("unsupported_training", std::move(what) + " is not laid out yet", std::move(hint));
   };
+  const bool litgpt = r.framework == Framework::litgpt;
+  const bool described = a.causal && !a.conv1d && !a.moe && a.position == Position::rotary && a.norm_placement == NormPlacement::pre && a.qk_norm == QkNorm::none && a.norm != NormKind::rms_norm_plus_one;
+  if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
+  if (litgpt && r.sharding != Sharding::none) return unsupported("LitGPT on several GPUs", "give --gpus 1, or leave --framework out");
+  if (litgpt && (r.recompute != Recompute::none || (r.lora && r.lora->quantized))) return unsupported("LitGPT with checkpointing or quantized weights");
   if (a.latent) return unsupported("multi-head latent attention (" + a.model_type + ")");
   if (r.compile) return unsupported("torch.compile of a transformers model");
   if (r.lora && r.lora->dora) return unsupported("DoRA");
@@ -160,20 +169,24 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   const Training computes = computed(r);
   eager::ForwardOptions forward;
   if (is_fully_sharded(r)) forward.shards = r.world_size;
-  const Transformer model(tape, a, computes, forward);
+  std::optional<Transformer> transformer;
+  std::optional<Litgpt> litgpt;
+  if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, r, forward);
+  else transformer.emplace(tape, a, computes, forward);
+  const auto& weights = litgpt ? litgpt->weights() : transformer->weights();
   StaticBytes out;
   const auto bytes_of = [](const eager::Tensor& t) { return Bytes(t.dims().numel() * size_of(t.dtype())); };
-  std::vector<eager::Trained> trained = trained_weights(model);
+  std::vector<eager::Trained> trained = trained_weights(weights);
   std::unique_ptr<eager::FullyShard> sharded;
   if (is_fully_sharded(r)) {
-    sharded = std::make_unique<eager::FullyShard>(tape, model, fully_shard_options(r));
+    sharded = std::make_unique<eager::FullyShard>(tape, *transformer, fully_shard_options(r));
     trained = sharded->trained();
     for (const eager::Trained& p : trained) out.weights += bytes_of(p.parameter);
   } else {
-    for (const Transformer::Weight& w : model.weights()) out.weights += bytes_of(w.tensor);
+    for (const Transformer::Weight& w : weights) out.weights += bytes_of(w.tensor);
   }
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);
-  out.weights += Bytes(model.frozen_bytes());
+  if (transformer) out.weights += Bytes(transformer->frozen_bytes());
   eager::Optimizer optimizer(tape, r.optimizer, std::move(trained));
   optimizer.step();
   out.optimizer = Bytes(optimizer.state_bytes());

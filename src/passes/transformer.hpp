@@ -31,7 +31,10 @@ class Transformer {
   Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
 
   struct Batch { Tensor ids, mask, labels; };
-  struct Outputs { Tensor loss, logits; };
+  struct Outputs {
+    Tensor loss, logits;
+    std::vector<Tensor> chunks;    // LitGPT: the logits in parts of the length
+  };
   Outputs forward(const Batch& batch);
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   void finish();                   // after backward: what recomputed blocks were given goes

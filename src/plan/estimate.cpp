@@ -190,7 +190,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   const Target target = target_of(machine);
   report.attention = resolve_attention(workload, target);
   if (!workload.transformers) warn_of_nanochat(report);
-  else report.warnings.push_back("the interval of transformers runs is 5 % by convention, not from residuals: none of their measured runs is in the accuracy report yet");
+  else if (workload.transformers->training.framework == Framework::transformers) report.warnings.push_back("the interval of transformers runs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one framework, LitGPT (docs/accuracy.md)");
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
@@ -253,7 +253,7 @@ std::string_view name_of(Verdict verdict) {
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {
-  const std::string_view family = workload.transformers ? "transformers" : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
+  const std::string_view family = workload.transformers ? name_of(workload.transformers->training.framework) : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
     const auto fields = split(line, ',');
     if (fields.size() < 3 || fields[0] != family) continue;

@@ -229,7 +229,7 @@ void chat_flags(const Workload& workload, Flags& flags) {
 }  // namespace
 
 std::vector<std::string> launch_command(const Workload& workload) {
-  if (workload.transformers) return trainer_arguments(workload);
+  if (workload.transformers) return workload.transformers->training.framework == Framework::litgpt ? litgpt_command(workload) : trainer_arguments(workload);
   const Model& m = workload.model;
   const Run& run = workload.run;
   std::vector<std::string> out;

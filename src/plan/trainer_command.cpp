@@ -302,4 +302,22 @@ std::vector<std::string> trainer_arguments(const Workload& workload) {
   return out;
 }
 
+std::vector<std::string> litgpt_command(const Workload& workload) {
+  const Architecture& a = workload.transformers->architecture;
+  const Training t = training_of(*workload.transformers, workload.run);
+  std::vector<std::string> out{"litgpt", t.lora ? "finetune_lora" : "pretrain"};
+  if (!a.name.empty()) out.push_back(a.name);
+  const std::string bits = t.mixed == MixedPrecision::bf16 ? "bf16-mixed" : t.mixed == MixedPrecision::fp16 ? "16-mixed" : t.weights == Dtype::bf16 ? "bf16-true" : t.weights == Dtype::fp16 ? "16-true" : "32-true";
+  const auto add = [&](std::string name, std::string text) {
+    out.push_back("--" + name);
+    out.push_back(std::move(text));
+  };
+  add("precision", bits);
+  add("train.micro_batch_size", std::to_string(t.device_batch_size));
+  add("train.global_batch_size", std::to_string(t.device_batch_size * t.grad_accum_steps * t.world_size));
+  add("train.max_seq_length", std::to_string(t.seq_len));
+  if (t.lora) add("lora_r", std::to_string(t.lora->rank));
+  return out;
+}
+
 }  // namespace dryfit

@@ -33,7 +33,7 @@ class TransformersLevers {
     if (t.sharding == Sharding::ddp && !t.lora) {
       add({{"--parallel", "fsdp2"}}, true, "weights, gradients and states shared out over the GPUs, gathered block by block", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp2; });
     }
-    if (!t.lora) {
+    if (!t.lora && t.framework == Framework::transformers) {
       add({{"--lora-rank", "16"}}, false, "adapters on the projections peft chooses: another training", std::nullopt, [](Workload& w) {
         w.transformers->training.lora.emplace();
         w.transformers->training.lora->rank = 16;

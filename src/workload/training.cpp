@@ -25,6 +25,8 @@ constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sha
 
 constexpr std::array kDtypes = {Word{"float32", Dtype::fp32}, Word{"fp32", Dtype::fp32}, Word{"bfloat16", Dtype::bf16}, Word{"bf16", Dtype::bf16}, Word{"float16", Dtype::fp16}, Word{"fp16", Dtype::fp16}, Word{"half", Dtype::fp16}};
 
+constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers}, Word{"litgpt", Framework::litgpt}};
+
 constexpr std::array kAttention = {Word{"eager", AttentionCode::eager}, Word{"sdpa", AttentionCode::sdpa}, Word{"flash_attention_2", AttentionCode::flash_attention_2}};
 
 template <class Words>
@@ -49,10 +51,12 @@ std::string_view text_of(const Words& words, Value value) {
 }  // namespace
 
 std::string_view name_of(OptimizerKind kind) { return text_of(kOptimizers, kind); }
+std::string_view name_of(Framework framework) { return text_of(kFrameworks, framework); }
 std::string_view name_of(Sharding sharding) { return text_of(kShardings, sharding); }
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where) { return value_of(kOptimizers, text, where, "optimizer"); }
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where) { return value_of(kAttention, text, where, "attention"); }
+Result<Framework> framework_of(std::string_view text, std::string_view where) { return value_of(kFrameworks, text, where, "framework"); }
 Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "way to use several GPUs"); }
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { return value_of(kDtypes, text.starts_with("torch.") ? text.substr(6) : text, where, "dtype"); }
 

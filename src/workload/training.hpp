@@ -36,7 +36,12 @@ struct Lora {
   bool dora = false;
 };
 
+// Whose code the model, its adapters and its loop are.
+enum class Framework : std::uint8_t { transformers, litgpt };
+std::string_view name_of(Framework framework);  // as in --framework
+
 struct Training {
+  Framework framework = Framework::transformers;
   std::int64_t device_batch_size = 8;   // B, --per_device_train_batch_size
   std::int64_t seq_len = 0;             // T, resolved
   std::int64_t grad_accum_steps = 1;
@@ -52,6 +57,7 @@ struct Training {
   bool use_cache = false;               // a key-value cache is filled while training (config.json's use_cache, unless checkpointing)
   bool padded = false;                  // rows of a batch are filled up, so that SDPA gets a mask [B, 1, T, T] instead of is_causal
   bool holds_outputs = false;           // a loop of one's own that names the model's outputs: logits live until the next forward pass is done; Trainer drops them
+  std::int64_t loss_chunk = 128;        // LitGPT: tokens whose loss is taken at once; 0: all
   Sharding sharding = Sharding::none;
   std::optional<bool> ddp_find_unused;  // --ddp_find_unused_parameters; not given: unless the model is checkpointed
   bool wrap_blocks = true;              // FSDP: every block is a unit (auto_wrap); false: the model is the only one

@@ -90,8 +90,10 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
-  t.optimizer = f.optimizer.value_or(OptimizerKind::adamw_fused);
-  if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), kDefault);
+  t.framework = f.framework.value_or(Framework::transformers);
+  const bool litgpt = t.framework == Framework::litgpt;
+  t.optimizer = f.optimizer.value_or(litgpt && f.lora ? OptimizerKind::adamw : OptimizerKind::adamw_fused);
+  if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), litgpt ? "LitGPT's default" : kDefault);
   t.recompute = f.recompute.value_or(Recompute::none);
   t.reentrant = f.reentrant.value_or(false);
   t.sharding = f.sharding.value_or(t.world_size > 1 ? Sharding::ddp : Sharding::none);
@@ -100,10 +102,12 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.ddp_find_unused = f.ddp_find_unused;
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
   t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
-  t.max_grad_norm = f.max_grad_norm.value_or(1.0);
+  t.holds_outputs = litgpt;  // its loops name the logits
+  t.max_grad_norm = f.max_grad_norm.value_or(litgpt && f.lora ? 0.0 : 1.0);
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
   t.lora = f.lora;
   if (t.lora && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
+  if (litgpt && t.lora && t.lora->dropout == 0) t.lora->dropout = 0.05;
   return std::move(d.plan);
 }
 

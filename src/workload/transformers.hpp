@@ -15,6 +15,7 @@ namespace dryfit {
 struct TransformersFlags {
   std::optional<std::string> model;     // name of a shipped model, repository, or a folder or file
   std::optional<std::int64_t> device_batch_size, grad_accum_steps, max_seq_len, gpus;
+  std::optional<Framework> framework;
   std::optional<Dtype> weights;         // dtype the model is loaded in
   std::optional<MixedPrecision> mixed;
   std::optional<AttentionCode> attention;
@@ -31,6 +32,7 @@ struct TransformersFlags {
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where);  // --optim's words
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where);      // "bfloat16", "bf16", "torch.float32", ...
+Result<Framework> framework_of(std::string_view text, std::string_view where);      // "transformers", "litgpt"
 Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp"
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where);
 

@@ -1,0 +1,89 @@
+// LitGPT's model on the eager engine against PyTorch running LitGPT's own code (commit 6178c7cc of 2023-10-24, logits taken to fp32 as Lightning's
+// "bf16-true" does) under torch 2.9.1's FakeTensorMode with the tracker of tools/oracle: one forward and backward pass of two layers.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <set>
+
+#include "passes/training_program.hpp"
+#include "workload/hf_config.hpp"
+#include "workload/probe_document.hpp"
+
+namespace dryfit {
+namespace {
+
+struct Recorded { const char* name; const char* config; std::int64_t batch; double load, forward, peak, backward; };  // MiB: ends of parts, peak of both
+
+constexpr const char* kLlama = R"({"model_type":"llama","hidden_size":4096,"intermediate_size":11008,"num_hidden_layers":2,"num_attention_heads":32,"vocab_size":32000,"max_position_embeddings":4096})";
+constexpr const char* kPhi = R"({"model_type":"phi","hidden_size":2048,"intermediate_size":8192,"num_hidden_layers":2,"num_attention_heads":32,"vocab_size":51200,"max_position_embeddings":2048,"partial_rotary_factor":0.5})";
+constexpr const char* kStable = R"({"model_type":"gpt_neox","hidden_size":4096,"intermediate_size":16384,"num_hidden_layers":2,"num_attention_heads":32,"vocab_size":50688,"max_position_embeddings":4096,"rotary_pct":0.25,"use_parallel_residual":true})";
+
+constexpr Recorded kRecorded[] = {
+    {"llama-2-7b B1", kLlama, 1, 1272.83203125, 1446.0859375, 1477.33740234375, 1309.95849609375},
+    {"llama-2-7b B2", kLlama, 2, 1272.83203125, 1619.2138671875, 1681.71337890625, 1346.58447265625},
+    {"phi-1.5 B2", kPhi, 2, 592.5146484375, 884.1953125, 984.19482421875, 709.96240234375},
+    {"stablelm-base-alpha-3b B2", kStable, 2, 1560.7919921875, 1907.6220703125, 2006.62158203125, 1677.31787109375},
+};
+
+Training lora_training(std::int64_t batch) {
+  Training t;
+  t.framework = Framework::litgpt;
+  t.device_batch_size = batch;
+  t.seq_len = 300;
+  t.weights = Dtype::bf16;
+  t.optimizer = OptimizerKind::adamw;
+  t.holds_outputs = true;
+  t.max_grad_norm = 0;
+  t.lora.emplace();
+  t.lora->dropout = 0.05;
+  return t;
+}
+
+Architecture architecture(const char* text) {
+  const auto document = document_from_json(text, "config");
+  EXPECT_TRUE(document.has_value());
+  const auto model = architecture_from(*document, "config");
+  EXPECT_TRUE(model.has_value());
+  return model->architecture;
+}
+
+double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+TEST(Litgpt, OneStepOfTwoLayersIsAsRecorded) {
+  static const std::set<std::string> hidden = {"cublas_workspace", "attn.softmax_d", "attn.dq_accum"};  // no recording sees them
+  for (const Recorded& r : kRecorded) {
+    const auto p = build_program(architecture(r.config), lora_training(r.batch), {8, 0, 0}, {.add_in_place = false});
+    ASSERT_TRUE(p.has_value()) << p.error().message;
+    double load = 0, forward = 0, peak = 0, backward = 0;
+    std::int64_t live = 0;
+    std::size_t segment = 0;
+    for (std::size_t i = 0; i < p->events.size(); ++i) {
+      while (segment + 1 < p->segments.size() && p->segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment;
+      const Segment& s = p->segments[segment];
+      if (std::string(s.part) == "optimizer") break;
+      const TensorInfo& t = p->tensors[static_cast<std::size_t>(p->events[i].tensor)];
+      if (hidden.contains(t.role)) continue;
+      live += (p->events[i].kind == Event::Kind::alloc ? 1 : -1) * (t.bytes + 511) / 512 * 512;
+      peak = std::max(peak, mib(live));
+      (std::string(s.phase) == "load" ? load : std::string(s.part) == "forward" ? forward : backward) = mib(live);
+    }
+    std::printf("%s: load %+.3f forward %+.3f peak %+.3f backward %+.3f MiB\n", r.name, load - r.load, forward - r.forward, peak - r.peak, backward - r.backward);
+    EXPECT_NEAR(load, r.load, 0.01) << r.name;
+    EXPECT_NEAR(forward, r.forward, 0.2) << r.name;
+    EXPECT_NEAR(peak, r.peak, 0.2) << r.name;
+    EXPECT_NEAR(backward, r.backward, 0.2) << r.name;
+  }
+}
+
+TEST(Litgpt, WhatIsNotWrittenDownIsRefused) {
+  const Architecture bert = architecture(R"({"model_type":"bert"})");
+  const auto refused = build_program(bert, lora_training(1), {8, 0, 0});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, "unsupported_training");
+  Training quantized = lora_training(1);
+  quantized.lora->quantized = true;
+  EXPECT_FALSE(build_program(architecture(kLlama), quantized, {8, 0, 0}).has_value());
+}
+
+}  // namespace
+}  // namespace dryfit

@@ -1,0 +1,236 @@
+// See transformers.hpp. A row's `flags` are dryfit's own, read by the command line's reader; `loop` says what its loop does that no flag says.
+#include "transformers.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "base/text.hpp"
+#include "cli/model_source.hpp"
+#include "cli/terminal.hpp"
+#include "plan/plan.hpp"
+
+namespace dryfit {
+
+namespace {
+
+struct Row {
+  std::map<std::string, std::string> field;
+  bool known = false, oom = false;
+  double measured = 0, predicted = 0;  // MiB
+  Verdict verdict = Verdict::fits;
+  double error() const { return oom ? 0 : predicted / measured - 1; }
+};
+
+std::vector<std::string_view> words_of(std::string_view text) {
+  std::vector<std::string_view> out;
+  for (const std::string_view word : split(text, ' ')) {
+    if (!word.empty()) out.push_back(word);
+  }
+  return out;
+}
+
+// What the program around the model does, in words: Training's fields that are no flags.
+Result<void> apply_loop(std::string_view loop, Training& t) {
+  for (const std::string_view word : words_of(loop)) {
+    if (word == "padded") t.padded = true;
+    else if (word == "cache") t.use_cache = true;
+    else if (word == "names-outputs") t.holds_outputs = true;
+    else if (word == "thunder") t.loss_chunk = 0, t.holds_outputs = false, t.max_grad_norm = 0;  // LitGPT's extensions/thunder/pretrain.py
+    else return fail("bad_row", "loop: " + std::string(word) + " is not known", "see apply_loop", "loop");
+  }
+  return {};
+}
+
+Result<Report> report_of(const std::map<std::string, std::string>& f) {
+  std::vector<std::string_view> words{"check"};
+  for (const std::string_view word : words_of(f.at("flags"))) words.push_back(word);
+  const auto options = cli::parse_options(words);
+  if (!options) return std::unexpected(options.error());
+  const cli::Env env = cli::machine_env();
+  const auto request = cli::transformers_request(*options, env);
+  if (!request) return std::unexpected(request.error());
+  auto workload = cli::transformers_workload(*request, env);
+  if (!workload) return std::unexpected(workload.error());
+  if (auto ok = apply_loop(f.at("loop"), workload->transformers->training); !ok) return std::unexpected(ok.error());
+  const auto machine = machine_from_flags({f.at("gpu"), 1, std::nullopt, std::nullopt});
+  if (!machine) return std::unexpected(machine.error());
+  return estimate(*workload, *machine);
+}
+
+// Of the whole run, or of the one phase in which the row was measured.
+double predicted_mib(const Report& r, const std::string& kind, const std::string& phase) {
+  for (const PhaseResult& p : r.phases) {
+    if (p.name == phase) return (kind == "reserved" ? p.reserved : p.allocated).mib();
+  }
+  return (kind == "reserved" ? r.reserved : r.allocated).bytes.mib();
+}
+
+Result<Row> predict(std::map<std::string, std::string> f) {
+  const auto report = report_of(f);
+  if (!report) return std::unexpected(report.error());
+  Row row;
+  row.known = f.at("known") == "yes";
+  row.oom = f.at("kind") == "oom";
+  row.verdict = report->verdict;
+  row.predicted = predicted_mib(*report, f.at("kind"), f.at("phase"));
+  if (!row.oom) row.measured = parse_real(f.at("measured_mib"), "measured_mib").value_or(0);
+  row.field = std::move(f);
+  return row;
+}
+
+Result<std::vector<Row>> read(const char* path) {
+  std::ifstream in(path);
+  std::string line;
+  std::vector<std::string> header;
+  std::vector<Row> rows;
+  while (std::getline(in, line)) {
+    std::vector<std::string> fields;
+    for (const std::string_view part : split(line, ',')) fields.emplace_back(part);
+    if (header.empty()) {
+      header = fields;
+      continue;
+    }
+    if (fields.size() != header.size()) return fail("bad_row", "a row has " + std::to_string(fields.size()) + " fields, not " + std::to_string(header.size()), "commas separate fields", line);
+    std::map<std::string, std::string> f;
+    for (std::size_t i = 0; i < header.size(); ++i) f[header[i]] = fields[i];
+    auto row = predict(std::move(f));
+    if (!row) return fail(row.error().code, row.error().message, row.error().hint, line);
+    rows.push_back(std::move(*row));
+  }
+  return rows;
+}
+
+struct Sum {
+  int rows = 0;
+  double total = 0, worst = 0;
+  void add(double error) {
+    ++rows;
+    total += std::fabs(error);
+    if (std::fabs(error) > std::fabs(worst)) worst = error;
+  }
+  std::string shown() const { return rows == 0 ? "- | - | -" : fmt::format("{} | {:.1f} % | {:+.1f} %", rows, total / rows * 100, worst * 100); }
+};
+
+// Twice the largest error of the fully known rows on each side, at least 0.1 %: how much too high and too low predictions were.
+struct Band { double below = 0.001, above = 0.001; int rows = 0; };
+template <class Chosen>
+Band band_of(const std::vector<Row>& rows, Chosen chosen) {
+  Band b;
+  for (const Row& r : rows) {
+    if (!r.known || r.oom || !chosen(r)) continue;
+    ++b.rows;
+    const double off = r.measured / r.predicted - 1;
+    b.below = std::max(b.below, -2 * off);
+    b.above = std::max(b.above, 2 * off);
+  }
+  return b;
+}
+
+// The model of a row: its name or its file.
+std::string model_of(const Row& r) {
+  const auto words = words_of(r.field.at("flags"));
+  return words.size() < 2 ? "" : std::string(words[1]);
+}
+
+void print_summary(const std::vector<Row>& rows) {
+  std::map<std::string, std::pair<Sum, Sum>> families;
+  std::map<std::string, std::pair<int, int>> ooms;
+  Sum known, others;
+  int oom = 0, called_fitting = 0;
+  for (const Row& r : rows) {
+    const std::string& family = r.field.at("family");
+    if (r.oom) {
+      ++oom, ++ooms[family].first;
+      if (r.verdict == Verdict::fits) ++called_fitting, ++ooms[family].second;
+      families[family];
+      continue;
+    }
+    (r.known ? families[family].first : families[family].second).add(r.error());
+    (r.known ? known : others).add(r.error());
+  }
+  std::cout << "| family | fully known rows | mean error | largest | other rows | mean error | largest | out of memory | of these called fitting |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+  for (const auto& [family, sums] : families) std::cout << fmt::format("| {} | {} | {} | {} | {} |\n", family, sums.first.shown(), sums.second.shown(), ooms[family].first, ooms[family].second);
+  std::cout << fmt::format("| all | {} | {} | {} | {} |\n\n", known.shown(), others.shown(), oom, called_fitting);
+  // one family alone has fully known rows: its models are judged by each other
+  std::set<std::string> models;
+  int inside = 0, judged = 0;
+  for (const Row& r : rows) {
+    if (!r.known || r.oom) continue;
+    models.insert(model_of(r));
+    const Band b = band_of(rows, [&](const Row& o) { return model_of(o) != model_of(r); });
+    if (b.rows == 0) continue;
+    ++judged;
+    inside += r.measured >= r.predicted * (1 - b.below) && r.measured <= r.predicted * (1 + b.above) ? 1 : 0;
+  }
+  std::cout << fmt::format("leave one model out ({} models, all of LitGPT): {} of {} fully known rows lie inside the interval that the others give\n", models.size(), inside, judged);
+}
+
+void print_rows(const std::vector<Row>& rows) {
+  std::cout << "| row | run | kind | measured MiB | predicted MiB | error | not known |\n| --- | --- | --- | ---: | ---: | ---: | --- |\n";
+  for (const Row& r : rows) {
+    const auto& f = r.field;
+    const std::string run = f.at("flags") + (f.at("loop").empty() ? "" : " (" + f.at("loop") + ")") + ", " + f.at("gpu");
+    if (r.oom) std::cout << fmt::format("| {} | {} | out of memory | - | {:.0f} | {} | {} |\n", f.at("id"), run, r.predicted, name_of(r.verdict), f.at("unknown"));
+    else std::cout << fmt::format("| {} | {} | {} | {:.0f} | {:.0f} | {:+.1f} % | {} |\n", f.at("id"), run, f.at("kind"), r.measured, r.predicted, r.error() * 100, f.at("unknown"));
+  }
+  std::cout << "\n";
+}
+
+// Fails when an error has grown past what the file has, by more than its last digit, when a row is not in it, and when a run that went out of
+// memory is called fitting.
+int check(const std::vector<Row>& rows, const char* path) {
+  std::ifstream in(path);
+  std::map<std::string, double> known;
+  std::string line, id;
+  double error = 0;
+  while (std::getline(in, line)) {
+    std::istringstream fields(line);
+    if (fields >> id >> error) known[id] = error;
+  }
+  int worse = 0;
+  for (const Row& r : rows) {
+    const auto before = known.find(r.field.at("id"));
+    const double now = r.error() * 100;
+    const bool good = before != known.end() && std::fabs(now) <= std::fabs(before->second) + 0.011 && !(r.oom && r.verdict == Verdict::fits);
+    if (good) continue;
+    ++worse;
+    if (r.oom) std::cout << fmt::format("{}: ran out of memory, called {}\n", r.field.at("id"), name_of(r.verdict));
+    else std::cout << fmt::format("{}: error {:+.2f} %, was {}\n", r.field.at("id"), now, before == known.end() ? "not recorded" : fmt::format("{:+.2f} %", before->second));
+  }
+  std::cout << fmt::format("{} rows of transformers, {} worse than recorded\n", rows.size(), worse);
+  return worse == 0 && !rows.empty() ? 0 : 1;
+}
+
+}  // namespace
+
+int transformers_accuracy(const char* path, const char* mode, const char* argument) {
+  const auto rows = read(path);
+  if (!rows) {
+    std::cerr << rows.error().message << "\n  " << rows.error().where << "\n";
+    return 2;
+  }
+  const std::string_view m = mode;
+  if (m == "--check") return check(*rows, argument);
+  if (m == "--errors") {
+    std::cout << "# error of each measured run of a Hugging Face model in percent, as of the commit that last wrote this; a larger one fails the tests\nid\terror_percent\n";
+    for (const Row& r : *rows) std::cout << fmt::format("{}\t{:.2f}\n", r.field.at("id"), r.error() * 100);
+    return 0;
+  }
+  if (m == "--intervals") {
+    const Band b = band_of(*rows, [](const Row& r) { return r.field.at("family") == "litgpt"; });  // no other has fully known rows
+    std::cout << fmt::format("litgpt,{:.4f},{:.4f},{},{}\n", b.below, b.above, b.rows, argument);
+    return 0;
+  }
+  if (m != "--summary") print_rows(*rows);
+  print_summary(*rows);
+  return 0;
+}
+
+}  // namespace dryfit
