@@ -15,6 +15,7 @@
 #include "memory/timeline.hpp"
 #include "passes/compile.hpp"
 #include "plan/plan.hpp"
+#include "known_errors.hpp"
 #include "speed.hpp"
 #include "transformers.hpp"
 
@@ -181,14 +182,7 @@ Coverage leave_one_family_out(const std::vector<Row>& rows) {
 
 // Fails when a row's error has grown past what the file has, by more than its last digit, or is not in it.
 int check(const std::vector<Row>& rows, const char* path) {
-  std::ifstream in(path);
-  std::map<std::string, double> known;
-  std::string line, id;
-  double error = 0;
-  while (std::getline(in, line)) {
-    std::istringstream fields(line);
-    if (fields >> id >> error) known[id] = error;
-  }
+  const std::map<std::string, double> known = known_errors(path);
   int worse = 0;
   for (const Row& r : rows) {
     const auto before = known.find(r.field.at("id"));

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "known_errors.hpp"
 #include "base/text.hpp"
 #include "plan/plan.hpp"
 
@@ -170,14 +171,7 @@ void print_parts(const std::vector<Row>& rows) {
 }
 
 int check(const std::vector<Row>& rows, const char* path) {
-  std::ifstream in(path);
-  std::map<std::string, double> known;
-  std::string line, id;
-  double error = 0;
-  while (std::getline(in, line)) {
-    std::istringstream fields(line);
-    if (fields >> id >> error) known[id] = error;
-  }
+  const std::map<std::string, double> known = known_errors(path);
   int worse = 0;
   for (const Row& r : rows) {
     const auto before = known.find(r.field.at("id"));

@@ -11,6 +11,7 @@
 #include <set>
 #include <sstream>
 
+#include "known_errors.hpp"
 #include "base/text.hpp"
 #include "cli/model_source.hpp"
 #include "cli/terminal.hpp"
@@ -186,14 +187,7 @@ void print_rows(const std::vector<Row>& rows) {
 // Fails when an error has grown past what the file has, by more than its last digit, when a row is not in it, and when a run that went out of
 // memory is called fitting.
 int check(const std::vector<Row>& rows, const char* path) {
-  std::ifstream in(path);
-  std::map<std::string, double> known;
-  std::string line, id;
-  double error = 0;
-  while (std::getline(in, line)) {
-    std::istringstream fields(line);
-    if (fields >> id >> error) known[id] = error;
-  }
+  const std::map<std::string, double> known = known_errors(path);
   int worse = 0;
   for (const Row& r : rows) {
     const auto before = known.find(r.field.at("id"));
