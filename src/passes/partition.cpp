@@ -16,7 +16,7 @@ namespace {
 
 class Partitioner {
  public:
-  explicit Partitioner(const JointGraph& joint) : joint_(joint), nodes_(joint.graph.nodes), forward_(joint.forward_count) {
+  explicit Partitioner(const JointGraph& joint) : nodes_(joint.graph.nodes), forward_(joint.forward_count) {
     list_users();
     banned_.assign(at(forward_), false);
     free_.assign(at(forward_), false);
@@ -182,7 +182,6 @@ class Partitioner {
     return saved;
   }
 
-  const JointGraph& joint_;
   const std::vector<Node>& nodes_;
   NodeId forward_;
   std::vector<std::int32_t> first_user_;

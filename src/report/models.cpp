@@ -80,20 +80,20 @@ std::string presets_text(std::span<const ListedModel> models) {
 }
 
 std::string presets_json(std::span<const ListedModel> models) {
-  using Json = nlohmann::ordered_json;
-  Json out = Json::array();
+  using Ordered = nlohmann::ordered_json;
+  Ordered out = Ordered::array();
   for (const ListedModel& m : models) {
     const Architecture& a = m.model.architecture;
     const std::vector<Parameter> parameters = parameters_of(a);
-    Json assumed = Json::array();
+    Ordered assumed = Ordered::array();
     for (const Assumption& s : m.model.assumptions) assumed.push_back({{"key", s.key}, {"value", s.value}, {"source", s.source}});
     out.push_back({{"name", m.name}, {"origin", m.origin}, {"model_type", a.model_type}, {"class", a.class_name}, {"params", count(parameters)}, {"active_params", active(a, count(parameters))},
                    {"param_groups", {{"embeddings", count(parameters, ParamGroup::wte)}, {"blocks", count(parameters, ParamGroup::transformer_matrices)}, {"head", count(parameters, ParamGroup::lm_head)}, {"norms_and_biases", count(parameters, ParamGroup::scalars)}}},
                    {"layers", a.layers}, {"width", a.width}, {"heads", a.heads}, {"kv_heads", a.kv_heads}, {"head_dim", a.head_dim}, {"ffn", a.ffn}, {"vocab_size", a.vocab}, {"max_positions", a.max_positions}, {"tied_head", a.tied_head},
-                   {"experts", a.moe ? Json(a.moe->experts) : Json()}, {"experts_per_token", a.moe ? Json(a.moe->top_k) : Json()}, {"dtype", a.dtype ? Json(name_of(*a.dtype)) : Json()},
+                   {"experts", a.moe ? Ordered(a.moe->experts) : Ordered()}, {"experts_per_token", a.moe ? Ordered(a.moe->top_k) : Ordered()}, {"dtype", a.dtype ? Ordered(name_of(*a.dtype)) : Ordered()},
                    {"assumptions", assumed}, {"notes", a.notes}, {"not_read", m.model.unused}});
   }
-  return Json({{"schema_version", 1}, {"presets", out}}).dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return Ordered({{"schema_version", 1}, {"presets", out}}).dump(1, ' ', false, Ordered::error_handler_t::replace) + "\n";
 }
 
 std::string model_text(const ListedModel& m) {

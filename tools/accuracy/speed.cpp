@@ -94,7 +94,7 @@ Width width_of(const std::vector<Row>& rows, Chosen chosen) {
   }
   double mean = 0;
   for (const auto& [name, f] : families) mean += f.first / f.second;
-  const double half = 2 * std::sqrt(mean / std::max<std::size_t>(1, families.size()));
+  const double half = 2 * std::sqrt(mean / static_cast<double>(std::max<std::size_t>(1, families.size())));
   return {1 - std::exp(-half), std::exp(half) - 1, n};
 }
 
