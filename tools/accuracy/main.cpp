@@ -15,7 +15,7 @@
 #include "memory/timeline.hpp"
 #include "passes/compile.hpp"
 #include "plan/plan.hpp"
-#include "known_errors.hpp"
+#include "measured_rows.hpp"
 #include "speed.hpp"
 #include "transformers.hpp"
 
@@ -180,19 +180,8 @@ Coverage leave_one_family_out(const std::vector<Row>& rows) {
   return out;
 }
 
-// Fails when a row's error has grown past what the file has, by more than its last digit, or is not in it.
 int check(const std::vector<Row>& rows, const char* path) {
-  const std::map<std::string, double> known = known_errors(path);
-  int worse = 0;
-  for (const Row& r : rows) {
-    const auto before = known.find(r.field.at("id"));
-    const double now = r.predicted - r.measured;
-    if (before != known.end() && std::fabs(now) <= std::fabs(before->second) + 0.011) continue;
-    ++worse;
-    std::cout << fmt::format("{}: error {:+.2f} MiB, was {}\n", r.field.at("id"), now, before == known.end() ? "not recorded" : fmt::format("{:+.2f} MiB", before->second));
-  }
-  std::cout << fmt::format("{} rows, {} worse than recorded\n", rows.size(), worse);
-  return worse == 0 && !rows.empty() ? 0 : 1;
+  return check_rows(rows, path, "", "MiB", 2, 0.011, [](const Row& r) { return r.predicted - r.measured; }, [](const Row&) { return std::string(); });
 }
 
 }  // namespace
@@ -204,26 +193,12 @@ int main(int argc, char** argv) {
   }
   if (argc > 2 && std::string_view(argv[1]) == "--speed") return speed_accuracy(argv[2], argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
   if (argc > 2 && std::string_view(argv[1]) == "--transformers") return transformers_accuracy(argv[2], argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
-  std::ifstream in(argv[1]);
-  std::string line;
-  std::vector<std::string> header;
-  std::vector<Row> rows;
-  while (std::getline(in, line)) {
-    std::vector<std::string> fields;
-    for (std::string_view part : split(line, ',')) fields.emplace_back(part);
-    if (header.empty()) {
-      header = fields;
-      continue;
-    }
-    std::map<std::string, std::string> f;
-    for (std::size_t i = 0; i < header.size() && i < fields.size(); ++i) f[header[i]] = fields[i];
-    auto row = predict(std::move(f));
-    if (!row) {
-      std::cerr << line << "\n  " << row.error().message << "\n";
-      return 2;
-    }
-    rows.push_back(std::move(*row));
+  const auto read = read_rows(argv[1], predict);
+  if (!read) {
+    std::cerr << read.error().where << "\n  " << read.error().message << "\n";
+    return 2;
   }
+  const std::vector<Row>& rows = *read;
   if (argc > 3 && std::string_view(argv[2]) == "--check") return check(rows, argv[3]);
   if (argc > 3 && std::string_view(argv[2]) == "--errors") {
     std::cout << "# error of each measured row in MiB, as of the commit that last wrote this; a larger one fails the tests\nid\terror_mib\n";

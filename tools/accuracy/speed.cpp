@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "known_errors.hpp"
+#include "measured_rows.hpp"
 #include "base/text.hpp"
 #include "plan/plan.hpp"
 
@@ -52,27 +52,6 @@ Result<Row> predict(std::map<std::string, std::string> f) {
   if (!(row.measured > 0)) return fail("bad_number", "no tokens_per_s in " + row.field["id"], "", "");
   row.stock = row.field["stock"] == "yes";
   return row;
-}
-
-Result<std::vector<Row>> read(const char* path) {
-  std::ifstream in(path);
-  std::string line;
-  std::vector<std::string> header;
-  std::vector<Row> rows;
-  while (std::getline(in, line)) {
-    std::vector<std::string> fields;
-    for (std::string_view part : split(line, ',')) fields.emplace_back(part);
-    if (header.empty()) {
-      header = fields;
-      continue;
-    }
-    std::map<std::string, std::string> f;
-    for (std::size_t i = 0; i < header.size() && i < fields.size(); ++i) f[header[i]] = fields[i];
-    auto row = predict(std::move(f));
-    if (!row) return std::unexpected(row.error());
-    rows.push_back(std::move(*row));
-  }
-  return rows;
 }
 
 // A family: one GPU kind under one epoch of nanochat, fp8 apart.
@@ -171,23 +150,13 @@ void print_parts(const std::vector<Row>& rows) {
 }
 
 int check(const std::vector<Row>& rows, const char* path) {
-  const std::map<std::string, double> known = known_errors(path);
-  int worse = 0;
-  for (const Row& r : rows) {
-    const auto before = known.find(r.field.at("id"));
-    const double now = error_of(r) * 100;
-    if (before != known.end() && std::fabs(now) <= std::fabs(before->second) + 0.11) continue;
-    ++worse;
-    std::cout << fmt::format("{}: error {:+.1f} %, was {}\n", r.field.at("id"), now, before == known.end() ? "not recorded" : fmt::format("{:+.1f} %", before->second));
-  }
-  std::cout << fmt::format("{} rows of speed, {} worse than recorded\n", rows.size(), worse);
-  return worse == 0 && !rows.empty() ? 0 : 1;
+  return check_rows(rows, path, " of speed", "%", 1, 0.11, [](const Row& r) { return error_of(r) * 100; }, [](const Row&) { return std::string(); });
 }
 
 }  // namespace
 
 int speed_accuracy(const char* path, const char* mode, const char* argument) {
-  const auto rows = read(path);
+  const auto rows = read_rows(path, predict);
   if (!rows) {
     std::cerr << rows.error().message << " " << rows.error().where << "\n";
     return 2;

@@ -11,7 +11,7 @@
 #include <set>
 #include <sstream>
 
-#include "known_errors.hpp"
+#include "measured_rows.hpp"
 #include "base/text.hpp"
 #include "cli/model_source.hpp"
 #include "cli/terminal.hpp"
@@ -84,28 +84,6 @@ Result<Row> predict(std::map<std::string, std::string> f) {
   if (!row.oom) row.measured = parse_real(f.at("measured_mib"), "measured_mib").value_or(0);
   row.field = std::move(f);
   return row;
-}
-
-Result<std::vector<Row>> read(const char* path) {
-  std::ifstream in(path);
-  std::string line;
-  std::vector<std::string> header;
-  std::vector<Row> rows;
-  while (std::getline(in, line)) {
-    std::vector<std::string> fields;
-    for (const std::string_view part : split(line, ',')) fields.emplace_back(part);
-    if (header.empty()) {
-      header = fields;
-      continue;
-    }
-    if (fields.size() != header.size()) return fail("bad_row", "a row has " + std::to_string(fields.size()) + " fields, not " + std::to_string(header.size()), "commas separate fields", line);
-    std::map<std::string, std::string> f;
-    for (std::size_t i = 0; i < header.size(); ++i) f[header[i]] = fields[i];
-    auto row = predict(std::move(f));
-    if (!row) return fail(row.error().code, row.error().message, row.error().hint, line);
-    rows.push_back(std::move(*row));
-  }
-  return rows;
 }
 
 struct Sum {
@@ -184,28 +162,16 @@ void print_rows(const std::vector<Row>& rows) {
   std::cout << "\n";
 }
 
-// Fails when an error has grown past what the file has, by more than its last digit, when a row is not in it, and when a run that went out of
-// memory is called fitting.
+// No error may grow, and no run that went out of memory may be called fitting.
 int check(const std::vector<Row>& rows, const char* path) {
-  const std::map<std::string, double> known = known_errors(path);
-  int worse = 0;
-  for (const Row& r : rows) {
-    const auto before = known.find(r.field.at("id"));
-    const double now = r.error() * 100;
-    const bool good = before != known.end() && std::fabs(now) <= std::fabs(before->second) + 0.011 && !(r.oom && r.verdict == Verdict::fits);
-    if (good) continue;
-    ++worse;
-    if (r.oom) std::cout << fmt::format("{}: ran out of memory, called {}\n", r.field.at("id"), name_of(r.verdict));
-    else std::cout << fmt::format("{}: error {:+.2f} %, was {}\n", r.field.at("id"), now, before == known.end() ? "not recorded" : fmt::format("{:+.2f} %", before->second));
-  }
-  std::cout << fmt::format("{} rows of transformers, {} worse than recorded\n", rows.size(), worse);
-  return worse == 0 && !rows.empty() ? 0 : 1;
+  return check_rows(rows, path, " of transformers", "%", 2, 0.011, [](const Row& r) { return r.error() * 100; },
+                    [](const Row& r) { return r.oom && r.verdict == Verdict::fits ? fmt::format("ran out of memory, called {}", name_of(r.verdict)) : ""; });
 }
 
 }  // namespace
 
 int transformers_accuracy(const char* path, const char* mode, const char* argument) {
-  const auto rows = read(path);
+  const auto rows = read_rows(path, predict);
   if (!rows) {
     std::cerr << rows.error().message << "\n  " << rows.error().where << "\n";
     return 2;
