@@ -42,7 +42,7 @@ std::optional<std::int64_t> number_after(std::string_view text, std::string_view
   while (at < text.size() && (text[at] == ' ' || text[at] == ':' || text[at] == '"' || text[at] == '=')) ++at;
   std::int64_t n = 0;
   int digits = 0;
-  for (; at < text.size() && ((text[at] >= '0' && text[at] <= '9') || (text[at] == ',' && digits > 0 && at + 1 < text.size() && text[at + 1] >= '0' && text[at + 1] <= '9')); ++at) {
+  for (; at < text.size() && (is_digit(text[at]) || (text[at] == ',' && digits > 0 && at + 1 < text.size() && is_digit(text[at + 1]))); ++at) {
     if (text[at] == ',') continue;
     if (++digits > 15) return std::nullopt;
     n = n * 10 + (text[at] - '0');

@@ -82,7 +82,7 @@ Words words_of(std::string_view name) {
   std::string word;
   const auto finish = [&] {
     if (word.empty()) return;
-    if (word.size() > 2 && word.ends_with("gb") && std::ranges::all_of(word.substr(0, word.size() - 2), [](char c) { return c >= '0' && c <= '9'; })) {
+    if (word.size() > 2 && word.ends_with("gb") && std::ranges::all_of(word.substr(0, word.size() - 2), is_digit)) {
       out.gigabytes = parse_int(word.substr(0, word.size() - 2), "").value_or(0);
     } else if (std::ranges::find(kDropped, word) == kDropped.end()) {
       out.core.push_back(word);

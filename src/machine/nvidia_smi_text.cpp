@@ -92,7 +92,7 @@ std::optional<std::array<int, 4>> four_numbers(std::string_view cell) {
 void read_slice(std::string_view line, const std::array<int, 4>& ids, ProbeResult& out) {
   const auto at = line.find("MiB /");
   std::size_t start = at;
-  while (start > 0 && line[start - 1] >= '0' && line[start - 1] <= '9') --start;
+  while (start > 0 && is_digit(line[start - 1])) --start;
   GpuReading slice;
   for (GpuReading& g : out.gpus) {
     if (g.index != ids[0] || g.mig_slice) continue;
@@ -152,7 +152,7 @@ void read_table(const std::vector<std::string_view>& lines, ProbeResult& out) {
       read_slice(line, *ids, out);
     } else if (open) {
       std::size_t start = memory;
-      while (start > 0 && line[start - 1] >= '0' && line[start - 1] <= '9') --start;
+      while (start > 0 && is_digit(line[start - 1])) --start;
       current.used = table_mebibytes(line.substr(start, memory - start));
       const std::string_view after = trim(line.substr(memory + 5));
       current.total = table_mebibytes(after.substr(0, after.find("MiB")));

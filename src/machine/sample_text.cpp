@@ -30,7 +30,7 @@ std::optional<std::uint64_t> hexadecimal(std::string_view text) {
   if (!text.starts_with("0x") || text.size() < 3 || text.size() > 18) return std::nullopt;
   std::uint64_t out = 0;
   for (char c : to_lower(text.substr(2))) {
-    const bool digit = c >= '0' && c <= '9';
+    const bool digit = is_digit(c);
     if (!digit && !(c >= 'a' && c <= 'f')) return std::nullopt;
     out = out * 16 + static_cast<std::uint64_t>(digit ? c - '0' : c - 'a' + 10);
   }

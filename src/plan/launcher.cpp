@@ -15,7 +15,7 @@ constexpr std::int64_t kMost = 65536;
 bool is_assignment(std::string_view w) {
   const std::size_t at = w.find('=');
   if (at == std::string_view::npos || at == 0) return false;
-  return std::ranges::all_of(w.substr(0, at), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || (c >= '0' && c <= '9'); });
+  return std::ranges::all_of(w.substr(0, at), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || is_digit(c); });
 }
 
 class LauncherReader {

@@ -16,7 +16,7 @@ std::optional<double> number_at(std::string_view text) {
   text = trim(text);
   std::string digits;
   for (char c : text.substr(0, 40)) {
-    if ((c >= '0' && c <= '9') || c == '.' || c == '-' || c == '+' || c == 'e') digits += c;
+    if (is_digit(c) || c == '.' || c == '-' || c == '+' || c == 'e') digits += c;
     else if (c != ',') break;
   }
   const auto n = parse_real(digits, "");
