@@ -66,15 +66,23 @@ Json input_schema(const Tool& tool) {
   return {{"type", "object"}, {"properties", std::move(properties)}, {"additionalProperties", false}};
 }
 
-// A validator of an older draft stumbles over the name of a newer one; nothing in these schemas depends on it.
+// A schema, for place `at` of another one ("#": it stands alone), with its references made to follow. Without the name of its draft: a validator of
+// an older draft stumbles over a newer one's, and nothing in these schemas depends on it.
+Json schema_at(std::string_view text, const std::string& at) {
+  constexpr std::string_view kOwn = "\"#/$defs/";
+  std::string moved;
+  for (std::size_t found = text.find(kOwn); found != std::string_view::npos; found = text.find(kOwn)) {
+    moved.append(text.substr(0, found)).append("\"" + at + "/$defs/");
+    text.remove_prefix(found + kOwn.size());
+  }
+  Json schema = Json::parse(moved.append(text), nullptr, false);
+  schema.erase("$schema");
+  return schema;
+}
+
 Json output_schema(const Tool& tool) {
-  const auto read = [](std::string_view text) {
-    Json schema = Json::parse(text, nullptr, false);
-    schema.erase("$schema");
-    return schema;
-  };
-  if (tool.other_schema == nullptr) return read(tool.output_schema);
-  return {{"type", "object"}, {"anyOf", Json::array({read(tool.output_schema), read(*tool.other_schema)})}};
+  if (tool.other_schema == nullptr) return schema_at(tool.output_schema, "#");
+  return {{"type", "object"}, {"anyOf", Json::array({schema_at(tool.output_schema, "#/anyOf/0"), schema_at(*tool.other_schema, "#/anyOf/1")})}};
 }
 
 }  // namespace

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import tempfile
 
+import jsonschema
+
 import doors
 
 failures = []
@@ -33,8 +35,17 @@ with tempfile.TemporaryDirectory() as folder:
         file.write((doors.ROOT / "tests" / "doctor" / "logs" / "fragmentation.txt").read_text())
     result = server.ask("tools/call", name="dryfit_doctor", arguments={"file": log})["result"]
     expect(not result["isError"] and result["structuredContent"]["finding"] == "failure", result)
+    told = result["structuredContent"]
 snapshot = server.ask("tools/call", name="dryfit_doctor", arguments={"file": str(doors.ROOT / "tests" / "doctor" / "snapshots" / "leak.pickle")})["result"]
 expect(not snapshot["isError"] and snapshot["structuredContent"]["devices"], f"a memory snapshot: {str(snapshot)[:300]}")
+# clients validate an answer by its tool's schema, which stands alone
+schemas = {tool["name"]: jsonschema.Draft202012Validator(tool["outputSchema"]) for tool in tools}
+for tool, answer in [("dryfit_doctor", told), ("dryfit_doctor", snapshot["structuredContent"])] + [
+        (name, server.ask("tools/call", name=name, arguments=arguments)["result"]["structuredContent"]) for name, arguments in (
+            ("dryfit_check", {"depth": 26, "gpu": "h100", "gpus": 8}), ("dryfit_explain", {"depth": 4, "gpu": "4090", "timeline": True}), ("dryfit_plan", {"gpu": "4090", "depth": 8}),
+            ("dryfit_plan", {"depth": 4, "offers": True}), ("dryfit_table", {"gpu": ["t4"], "depths": [4]}))]:
+    problems = [error.message for error in schemas[tool].iter_errors(answer)]
+    expect(not problems, f"{tool}: {str(problems)[:300]}")
 # what is wrong gets its error, and the next message its answer
 for line, code in ((b"{oops\n", -32700), (b"\xff\xfe\x00\n", -32700), (b'{"jsonrpc":"2.0","id":7,"method":"no/such"}\n', -32601), (b"[" * 100000 + b"\n", -32700), (b"x" * (17 << 20) + b"\n", -32600)):
     server.say(line)
