@@ -1,30 +1,40 @@
 // The page: controls to one request, the report to the screen, and the address bar as the place where the state lives (share link, back button).
 import { ask, latest } from './engine.js';
-import { bytes, count, words } from './format.js';
+import { between, bytes, count, duration, rate, words } from './format.js';
 import { draw } from './chart.js';
 
 const $ = (id) => document.getElementById(id);
 const START = { gpu: 'RTX 4090', gpus: '1', depth: '20', 'device-batch-size': '-1', 'max-seq-len': '2048' };
-const CONTROLLED = ['gpu', 'gpus', 'depth', 'device-batch-size', 'max-seq-len'];  // by a control of their own; other flags are generated
-const NOT_HERE = ['json', 'color', 'ascii', 'quiet', 'verbose', 'help', 'timeline', 'svg'];
+const CONTROLLED = ['gpu', 'gpus', 'model', 'depth', 'device-batch-size', 'max-seq-len'];  // by a control of their own; other flags are generated
+const NOT_HERE = ['json', 'color', 'ascii', 'quiet', 'verbose', 'help', 'timeline', 'svg', 'alternatives'];
+const NANOCHAT = 'nanochat';
 const VERDICTS = { fits: 'It fits', tight: 'It is tight', wont_fit: "It won't fit" };
 
-let state = { ...START };
+let state = {};  // what was chosen: flags by name, and `paste`, a training command that they are added to
 let report = null, picture = null, peak = 0, started = false;
-const explain = latest(), planning = latest(), tabulating = latest();
+const explain = latest(), weighing = latest(), planning = latest(), tabulating = latest();
 
 // ---- state and address
+// What stands where nothing was chosen. A pasted command says it all by itself but for the card; a Hugging Face model has a length of its own.
+function defaults() {
+  if (state.paste !== undefined) return { gpu: START.gpu };
+  const { depth, 'max-seq-len': length, ...rest } = START;
+  return state.model === undefined ? START : rest;
+}
+const value = (name) => state[name] ?? defaults()[name];
 function read_address() {
-  const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  state = { ...START, ...given };
+  state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 }
 function write_address() {
-  const changed = Object.entries(state).filter(([key, value]) => value !== undefined && value !== START[key]);
-  const hash = new URLSearchParams(changed).toString();
+  const base = defaults();
+  const hash = new URLSearchParams(Object.entries(state).filter(([key, text]) => text !== base[key])).toString();
   history.replaceState(null, '', hash ? `#${hash}` : location.pathname);
 }
-function arguments_of(more = {}) {
-  return { ...Object.fromEntries(Object.entries(state).map(([key, value]) => [key, value === 'true' ? true : value])), ...more };
+// A request's args and, where one was pasted, its training command.
+function question(command, more = {}) {
+  const { paste, ...flags } = { ...defaults(), ...state };
+  const args = Object.fromEntries(Object.entries(flags).map(([key, text]) => [key, text === 'true' ? true : text]));
+  return { command, args: { ...args, ...more }, ...(paste === undefined ? {} : { paste }) };
 }
 function set(changes) {
   state = { ...state, ...changes };
@@ -35,23 +45,33 @@ function set(changes) {
 }
 
 // ---- controls
+// A control shows what was chosen, or else what the engine took.
 function show_controls() {
-  const batch = Number(state['device-batch-size']), largest = batch === -1;
-  if (document.activeElement !== $('gpu')) $('gpu').value = state.gpu;
-  $('depth').value = state.depth;
-  if (String(report?.workload.depth) !== state.depth) $('depth-out').value = state.depth;
-  $('length').value = Math.log2(state['max-seq-len']);
-  $('length-out').value = state['max-seq-len'];
+  const run = report?.workload.run;
+  const hugging = state.paste === undefined ? state.model !== undefined : report?.workload.family === 'transformers';
+  if (document.activeElement !== $('gpu')) $('gpu').value = value('gpu');
+  if (document.activeElement !== $('model')) $('model').value = value('model') ?? (hugging ? report.workload.model.name : NANOCHAT);
+  $('depth-field').hidden = hugging;
+  for (const id of ['plan-section', 'table-section']) $(id).hidden = hugging;  // both are nanochat's
+  $('depth').value = value('depth') ?? report?.workload.depth ?? START.depth;
+  if (String(report?.workload.depth) !== $('depth').value) $('depth-out').value = $('depth').value;
+  const length = value('max-seq-len') ?? run?.max_seq_len ?? START['max-seq-len'];
+  $('length').value = Math.log2(length);
+  $('length-out').value = length;
+  const batch = Number(value('device-batch-size') ?? run?.device_batch_size ?? 1), largest = batch === -1;
   $('largest').checked = largest;
   if (!largest) {
     $('batch').value = Math.log2(batch);
     $('batch-out').value = String(batch);
   }
-  for (const radio of $('gpus').querySelectorAll('input')) radio.checked = radio.value === state.gpus;
+  const gpus = value('gpus') ?? String(run?.world_size);
+  for (const radio of $('gpus').querySelectorAll('input')) radio.checked = radio.value === gpus;
   for (const input of $('flags').querySelectorAll('[data-flag]')) {
     if (input.type === 'checkbox') input.checked = state[input.dataset.flag] === 'true';
     else if (document.activeElement !== input) input.value = state[input.dataset.flag] ?? '';
   }
+  $('pasted').hidden = state.paste === undefined;
+  $('pasted-text').textContent = state.paste ?? '';
 }
 function wire_controls() {
   $('controls').addEventListener('submit', (event) => event.preventDefault());
@@ -62,8 +82,18 @@ function wire_controls() {
     label.append(radio, n);
     $('gpus').append(label);
   }
+  for (const id of ['gpu', 'model']) $(id).addEventListener('focus', () => $(id).select());
   $('gpu').addEventListener('change', () => set({ gpu: $('gpu').value.trim() || START.gpu }));
-  $('gpu').addEventListener('focus', () => $('gpu').select());
+  // another kind of model has other flags: the machine stays
+  $('model').addEventListener('change', () => {
+    const name = $('model').value.trim();
+    state = Object.fromEntries(Object.entries(state).filter(([key]) => ['gpu', 'gpus'].includes(key)));
+    set({ model: name === '' || name.toLowerCase() === NANOCHAT ? undefined : name });
+  });
+  $('forget').addEventListener('click', () => {
+    state = { gpu: value('gpu') };
+    set({});
+  });
   $('depth').addEventListener('input', () => set({ depth: $('depth').value }));
   $('batch').addEventListener('input', () => set({ 'device-batch-size': String(2 ** $('batch').value) }));
   $('largest').addEventListener('change', () => set({ 'device-batch-size': $('largest').checked ? '-1' : String(report?.workload.run.device_batch_size ?? 1) }));
@@ -71,10 +101,14 @@ function wire_controls() {
 }
 // Flags come from the engine's own command table: a new one appears here by itself.
 async function fill_from_engine() {
-  const [help, gpus, version] = await Promise.all([ask({ command: 'help', operands: ['explain'] }), ask({ command: 'list', operands: ['gpus'] }), ask({ command: 'version' })]);
-  $('version').textContent = `dryfit ${JSON.parse(version.body).dryfit}.`;
-  $('gpu-names').append(...JSON.parse(gpus.body).gpus.map((gpu) => Object.assign(document.createElement('option'), { value: gpu.name, label: bytes(gpu.total_bytes) })));
-  for (const flag of JSON.parse(help.body).commands[0].flags) {
+  const [help, gpus, models, version] = (await Promise.all([
+    ask({ command: 'help', operands: ['explain'] }), ask({ command: 'list', operands: ['gpus'] }), ask({ command: 'list', operands: ['models', ''] }), ask({ command: 'version' }),
+  ])).map((reply) => JSON.parse(reply.body));
+  const options = (list) => list.map(([value, label]) => Object.assign(document.createElement('option'), { value, label }));
+  $('version').textContent = `dryfit ${version.dryfit}.`;
+  $('gpu-names').append(...options(gpus.gpus.map((gpu) => [gpu.name, bytes(gpu.total_bytes)])));
+  $('model-names').append(...options([[NANOCHAT, 'by depth'], ...models.presets.map((model) => [model.name, count(model.params)])]));
+  for (const flag of help.commands[0].flags) {
     if (CONTROLLED.includes(flag.name) || NOT_HERE.includes(flag.name) || flag.argument === 'FILE') continue;
     const label = document.createElement('label'), input = document.createElement('input'), help_text = document.createElement('span');
     input.dataset.flag = flag.name;
@@ -93,7 +127,7 @@ async function fill_from_engine() {
     }
     $('flags').append(label);
   }
-  if (Object.keys(state).some((key) => !CONTROLLED.includes(key))) $('more').open = true;
+  if (Object.keys(state).some((key) => key !== 'paste' && !CONTROLLED.includes(key))) $('more').open = true;
   show_controls();
 }
 
@@ -101,7 +135,7 @@ async function fill_from_engine() {
 async function answer() {
   $('report').classList.add('stale');
   $('answer').setAttribute('aria-busy', 'true');
-  const reply = await explain({ command: 'explain', args: arguments_of({ timeline: true }) });
+  const reply = await explain(question('explain', { timeline: true, alternatives: 0 }));
   if (reply === null) return;  // a newer question is on its way
   const body = JSON.parse(reply.body);
   if (reply.newest) {
@@ -125,7 +159,7 @@ async function answer() {
 function show_error(error) {
   $('verdict').dataset.verdict = 'error';
   $('word').textContent = 'Not a legal run';
-  $('line').textContent = '';
+  $('line').textContent = $('speed').textContent = '';
   $('error').hidden = false;
   $('report').hidden = report === null;
   $('report').classList.add('stale');
@@ -140,18 +174,34 @@ function show_report() {
   const peak = Object.assign(document.createElement('b'), { textContent: bytes(memory.process.bytes) });
   const room = memory.headroom_bytes < 0 ? `${bytes(-memory.headroom_bytes)} too much` : `${bytes(memory.headroom_bytes)} to spare`;
   $('line').replaceChildren(peak, ` of ${bytes(machine.usable_bytes)} on ${machine.gpus} × ${machine.gpu}, ${room}`);
-  document.title = `${VERDICTS[verdict]}: d${workload.depth}, ${bytes(memory.process.bytes)} | dryfit`;
-  if (state['device-batch-size'] === '-1') {
+  const name = workload.family === 'nanochat' ? `d${workload.depth}` : workload.model.name;
+  document.title = `${VERDICTS[verdict]}: ${name}, ${bytes(memory.process.bytes)} | dryfit`;
+  show_controls();
+  if (value('device-batch-size') === '-1') {
     $('batch').value = Math.log2(run.device_batch_size);
     $('batch-out').value = String(run.device_batch_size);
   }
-  $('depth-out').value = `${workload.depth} · ${count(workload.params)}`;
+  $('model-out').value = count(workload.params);
+  $('depth-out').value = String(workload.depth);
   for (const [id, text] of [['depth', `${workload.depth} layers, ${count(workload.params)} parameters`], ['batch', `${run.device_batch_size} sequences`], ['length', `${run.max_seq_len} tokens`]]) $(id).setAttribute('aria-valuetext', text);
-  $('command').textContent = report.command;
+  $('command').replaceChildren(...unbroken(report.command));
+  $('speed').textContent = verdict === 'wont_fit' ? '' : speed_line(report.speed);
   show_meter();
   show_ladder();
-  show_levers();
+  $('levers').classList.add('stale');
   show_chart();
+}
+// Words of a command, none of them parted at its dashes.
+function unbroken(command) {
+  return command.split(/( +|\n)/).map((text) => (text.trim() === '' ? text : Object.assign(document.createElement('span'), { textContent: text })));
+}
+// One line: how fast, how long, what it costs. Empty where the engine does not know.
+function speed_line(speed) {
+  if (speed === null) return '';
+  const parts = [rate(speed.tokens_per_second)];
+  if (speed.horizon) parts.push(`${duration(speed.horizon.seconds)} to ${speed.horizon.rule}`);
+  if (speed.cost) parts.push(`about $${speed.cost.usd < 10 ? speed.cost.usd.toFixed(2) : Math.round(speed.cost.usd)} at ${speed.cost.provider}`);
+  return parts.join(' · ');
 }
 function show_meter() {
   const top = Math.max(report.machine.usable_bytes, report.memory.process.bytes);
@@ -176,13 +226,26 @@ function row(...cells) {
 }
 function show_ladder() {
   const { allocated, reserved, process, headroom_bytes } = report.memory;
-  const between = (e) => `95 %: ${bytes(e.low)} to ${bytes(e.high)}`;
+  const rung = (name, note, amount, e) => {
+    const head = document.createElement('span');
+    head.append(name, Object.assign(document.createElement('small'), { textContent: note }));
+    return row(head, bytes(amount), e ? between(e.low, e.high) : '');
+  };
   $('ladder').tBodies[0].replaceChildren(
-    row('allocated', bytes(allocated.bytes), `max_memory_allocated; ${between(allocated)}`), row('reserved', bytes(reserved.bytes), `max_memory_reserved; ${between(reserved)}`),
-    row('process', bytes(process.bytes), `what nvidia-smi shows; ${between(process)}`), row('usable', bytes(report.machine.usable_bytes), `of ${bytes(report.machine.total_bytes)}; the driver keeps the rest`), row('headroom', bytes(headroom_bytes), 'usable = process + headroom'));
+    rung('allocated', 'max_memory_allocated', allocated.bytes, allocated), rung('reserved', 'max_memory_reserved', reserved.bytes, reserved), rung('process', 'what nvidia-smi shows', process.bytes, process),
+    rung('usable', `of ${bytes(report.machine.total_bytes)}; the driver keeps the rest`, report.machine.usable_bytes), rung('headroom', 'usable − process', headroom_bytes));
 }
-function show_levers() {
-  const items = report.alternatives.map((a) => {
+// Asked after the answer: it takes longer than all the rest.
+async function weigh_levers() {
+  const asked = report, reply = await weighing(question('explain'));
+  if (reply === null || report !== asked) return;
+  const body = JSON.parse(reply.body);
+  if (body.error) return;  // said above
+  $('levers').classList.remove('stale');
+  show_levers(body.alternatives);
+}
+function show_levers(alternatives) {
+  const items = alternatives.map((a) => {
     const li = document.createElement('li'), result = document.createElement('span'), note = document.createElement('small');
     const text = Object.entries(a.change).map(([key, value]) => (key.startsWith('--') ? `${key} ${value}`.trim() : `${key}: ${value}`)).join(' ');
     const flags = Object.entries(a.change).filter(([key]) => key.startsWith('--'));
@@ -243,43 +306,46 @@ let timer = 0, planned = '', tabled = '';
 function later() {
   clearTimeout(timer);
   timer = setTimeout(async () => {
+    await weigh_levers();
     await show_plan();
     if ($('table-section').open) show_table();
   }, 200);
 }
+// The machine and the flags that are not this one run's.
+function others(names) {
+  const { depth, 'device-batch-size': batch, gpus, ...rest } = question('plan').args;
+  const all = { ...rest, gpus: String(report?.machine.gpus ?? gpus) };
+  return names === undefined ? all : Object.fromEntries(Object.entries(all).filter(([key]) => names.includes(key)));
+}
 async function show_plan() {
-  const { depth, 'device-batch-size': batch, ...rest } = arguments_of();
-  const key = JSON.stringify(rest);
-  if (key !== planned) {
-    const reply = await planning({ command: 'plan', args: rest });
-    if (reply === null) return;
-    const body = JSON.parse(reply.body);
-    planned = key;
-    $('plan').replaceChildren();
-    $('plan-why').textContent = body.error ? `${body.error.message}; ${body.error.hint}` : body.why;
-    if (body.error) {
-      $('plan-machine').textContent = state.gpu;
-      return;
-    }
-    if (body.plans.length > 0) $('plan-machine').textContent = `${body.plans[0].machine.gpus} × ${body.plans[0].machine.gpu}`;
-    const head = $('plan').createTHead().insertRow();
-    for (const text of ['depth', 'parameters', 'device batch', 'accumulation', 'peak', 'headroom']) head.append(Object.assign(document.createElement('th'), { textContent: text, scope: 'col' }));
-    const rows = $('plan').createTBody();
-    body.plans.forEach((p, i) => {
-      const pick = Object.assign(document.createElement('button'), { type: 'button', textContent: `d${p.workload.depth}` });
-      pick.addEventListener('click', () => set({ depth: String(p.workload.depth), 'device-batch-size': String(p.workload.run.device_batch_size) }));
-      const tr = row(pick, count(p.workload.params), String(p.workload.run.device_batch_size), String(p.workload.run.grad_accum_steps), bytes(p.memory.process.bytes), bytes(p.memory.headroom_bytes));
-      if (i === body.chosen) tr.setAttribute('aria-current', 'true');
-      rows.append(tr);
-    });
-  }
+  if ($('plan-section').hidden) return;
+  const args = others(), key = JSON.stringify(args);
+  if (key === planned) return;
+  const reply = await planning({ command: 'plan', args });
+  if (reply === null) return;
+  const body = JSON.parse(reply.body);
+  planned = key;
+  $('plan').replaceChildren();
+  $('plan-why').textContent = body.error ? `${body.error.message}; ${body.error.hint}` : body.why;
+  $('plan-machine').textContent = body.plans?.length > 0 ? `${body.plans[0].machine.gpus} × ${body.plans[0].machine.gpu}` : value('gpu');
+  if (body.error) return;
+  const head = $('plan').createTHead().insertRow();
+  for (const text of ['depth', 'parameters', 'device batch', 'accumulation', 'peak', 'headroom', 'tok/s', 'time']) head.append(Object.assign(document.createElement('th'), { textContent: text, scope: 'col' }));
+  const rows = $('plan').createTBody();
+  body.plans.forEach((p, i) => {
+    const run = p.workload.run;
+    const pick = Object.assign(document.createElement('button'), { type: 'button', textContent: `d${p.workload.depth}` });
+    pick.addEventListener('click', () => set({ depth: String(p.workload.depth), 'device-batch-size': String(run.device_batch_size) }));
+    const tr = row(pick, count(p.workload.params), String(run.device_batch_size), String(run.grad_accum_steps), bytes(p.memory.process.bytes), bytes(p.memory.headroom_bytes),
+      p.speed ? rate(p.speed.tokens_per_second).replace(' tok/s', '') : '–', p.speed?.horizon ? duration(p.speed.horizon.seconds) : '–');
+    if (i === body.chosen) tr.setAttribute('aria-current', 'true');
+    rows.append(tr);
+  });
 }
 async function show_table() {
-  const { gpu, depth, 'device-batch-size': batch, ...rest } = arguments_of();
-  const allowed = Object.fromEntries(Object.entries(rest).filter(([key]) => ['gpus', 'max-seq-len', 'nanochat', 'fp8', 'window-pattern', 'vocab-size'].includes(key)));
-  const key = JSON.stringify(allowed);
+  const args = others(['gpus', 'max-seq-len', 'nanochat', 'fp8', 'window-pattern', 'vocab-size']), key = JSON.stringify(args);
   if (key === tabled) return;
-  const reply = await tabulating({ command: 'table', args: allowed });
+  const reply = await tabulating({ command: 'table', args });
   if (reply === null) return;
   const body = JSON.parse(reply.body);
   tabled = key;
@@ -308,17 +374,14 @@ async function read_pasted() {
   const text = $('paste').value.trim(), out = $('diagnosis');
   out.hidden = text === '';
   if (text === '') return;
-  if (/^(\$ |[A-Z_]+=\S+ )*(python3?|torchrun|uv run)\b/.test(text) && !/out of memory/i.test(text)) {
-    const reply = await ask({ command: 'explain', args: { gpu: state.gpu }, paste: text.replace(/^\$ /, '') });
-    const body = JSON.parse(reply.body);
-    if (body.error) {
-      out.textContent = `${body.error.message}\n${body.error.hint}`;
-      return;
-    }
-    const { run, depth, version } = body.workload;
-    out.textContent = 'The controls above show this command now.';
-    set({ depth: String(depth), gpus: String(run.world_size), 'device-batch-size': String(run.device_batch_size), 'max-seq-len': String(run.max_seq_len), 'total-batch-size': String(run.total_batch_size), fp8: run.fp8 ? 'true' : undefined, nanochat: version });
-    $('answer').scrollIntoView({ block: 'start' });
+  if (/^(\$ |[A-Z_]+=\S+ )*(python3?|torchrun|accelerate|deepspeed|uv run)\b/.test(text) && !/out of memory/i.test(text)) {
+    const paste = text.replace(/^\$ /, '');
+    const body = JSON.parse((await ask({ command: 'explain', args: { gpu: value('gpu') }, paste })).body);
+    out.textContent = body.error ? `${body.error.message}\n${body.error.hint}` : 'The answer above is for this command now.';
+    if (body.error) return;
+    state = { gpu: value('gpu') };
+    set({ paste });
+    $('verdict').scrollIntoView({ block: 'start' });
     return;
   }
   out.textContent = (await ask({ command: 'doctor', operands: ['-'], input: `${text}\n`, text: true })).body;

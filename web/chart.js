@@ -42,7 +42,7 @@ export function draw(report, width) {
     from = i;
   }
   svg.append(make('line', { class: 'usable', x1: LEFT, x2: right, y1: y(usable), y2: y(usable) }));
-  svg.append(make('text', { class: 'usable-text', x: right, y: y(usable) - 6, 'text-anchor': 'end' }, `${bytes(usable)} usable`));
+  svg.append(make('text', { class: 'usable-text', x: LEFT + 4, y: y(usable) - 6 }, `${bytes(usable)} usable`));
   const cross = make('g', {});
   const line = make('line', { class: 'cross', y1: TOP, y2: bottom });
   const dot = make('circle', { class: 'dot', r: 4.5 });

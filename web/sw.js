@@ -2,7 +2,7 @@
 const FILES = ['./', 'index.html', 'style.css', 'app.js', 'engine.js', 'worker.js', 'format.js', 'chart.js', 'dryfit.wasm'];
 const CACHE = 'dryfit';
 
-self.addEventListener('install', (event) => event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES)).then(() => self.skipWaiting())));
+self.addEventListener('install', (event) => event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: 'force-cache' })))).then(() => self.skipWaiting())));
 self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
 self.addEventListener('fetch', (event) => {
   if (event.request.method !== 'GET') return;

@@ -195,8 +195,11 @@ class Command {
     return options;
   }
 
+  // Whether a report says what would change it: most of the time that an answer takes goes there.
+  enum class Levers { never, when_needed, always };
+
   // The same of a transformers run, from --model, --config or a pasted Trainer command.
-  Result<Report> transformers_report(bool timeline, bool always_alternatives) {
+  Result<Report> transformers_report(bool timeline, Levers levers) {
     auto request = transformers_request(o_, env_);
     if (!request) return std::unexpected(request.error());
     pasted_conf_ = request->alloc_conf;
@@ -210,14 +213,14 @@ class Command {
     if (search) request->flags.device_batch_size = 1;
     const auto workload = transformers_workload(*request, env_);
     if (!workload) return std::unexpected(workload.error());
-    return report_of(*workload, *m, search, timeline, always_alternatives);
+    return report_of(*workload, *m, search, timeline, levers);
   }
 
   // Workload and machine of check and explain; a device batch of -1 is searched for.
-  Result<Report> report(bool timeline, bool always_alternatives) {
+  Result<Report> report(bool timeline, Levers levers) {
     const auto transformers = asks_for_transformers(o_);
     if (!transformers) return std::unexpected(transformers.error());
-    if (*transformers) return transformers_report(timeline, always_alternatives);
+    if (*transformers) return transformers_report(timeline, levers);
     for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "lora-rank", "parallel", "framework"}) {
       if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));
     }
@@ -228,10 +231,10 @@ class Command {
     flags->gpus = m->gpus;
     const auto workload = make_nanochat_workload(*flags);
     if (!workload) return std::unexpected(workload.error());
-    return report_of(*workload, *m, flags->device_batch_size == -1, timeline, always_alternatives);
+    return report_of(*workload, *m, flags->device_batch_size == -1, timeline, levers);
   }
 
-  Result<Report> report_of(const Workload& given, const Machine& m, bool search, bool timeline, bool always_alternatives) {
+  Result<Report> report_of(const Workload& given, const Machine& m, bool search, bool timeline, Levers levers) {
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
     Result<Workload> workload = given;
@@ -243,18 +246,18 @@ class Command {
       workload->assumptions.push_back({"device_batch_size", std::to_string(workload->run.device_batch_size), *best ? "the largest that fits" : "nothing larger fits"});
     }
     EstimateOptions full = *options;
-    full.alternatives = always_alternatives;
+    full.alternatives = levers == Levers::always;
     full.timeline = timeline;
     full.fine_tuning = true;
     auto result = estimate(*workload, m, full);
-    if (!result || result->verdict == Verdict::fits || always_alternatives) return result;
+    if (!result || result->verdict == Verdict::fits || levers != Levers::when_needed) return result;
     full.alternatives = true;  // it does not fit: what would
     return estimate(*workload, m, full);
   }
 
   Result<int> check() {
     if (!o_.positional.empty()) return stray();
-    const auto r = report(false, json());
+    const auto r = report(false, json() ? Levers::always : Levers::when_needed);
     if (!r) return std::unexpected(r.error());
     if (json()) {
       print(report_json(*r));
@@ -268,7 +271,9 @@ class Command {
   Result<int> explain() {
     if (!o_.positional.empty()) return stray();
     const bool timeline = o_.has("timeline") || o_.has("svg");
-    const auto r = report(timeline, true);
+    const std::string levers = o_.get("alternatives").value_or("1");
+    if (levers != "0" && levers != "1") return fail("bad_value", "--alternatives " + levers.substr(0, 30) + " is neither 0 nor 1", "leave it out, or write --alternatives 0", "--alternatives");
+    const auto r = report(timeline, levers == "1" && o_.get("svg") != "-" ? Levers::always : Levers::never);
     if (!r) return std::unexpected(r.error());
     if (o_.get("svg") == "-") return print(timeline_svg(*r));
     if (const auto path = o_.get("svg")) {

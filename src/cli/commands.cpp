@@ -18,7 +18,7 @@ constexpr FlagSpec kRun[] = {{"device-batch-size", "N", "sequences per GPU and m
 constexpr FlagSpec kMachine[] = {{"gpu", "NAME", "\"RTX 4090\", h100, ... [found here]"}, {"gpus", "N", "how many"}, {"memory", "SIZE", "per GPU: 24GiB"}, {"reserve", "SIZE", "leave this much free"}, {"alloc-conf", "S", "PYTORCH_ALLOC_CONF"}};
 constexpr FlagSpec kPrices[] = {{"prices", "FILE", "your prices of a GPU-hour, as data/prices.csv"}};
 constexpr FlagSpec kPlan[] = {{"offers", "", "what to rent: priced GPUs by time and cost"}, {"prices", "FILE", "your prices of a GPU-hour, as data/prices.csv"}};
-constexpr FlagSpec kExplain[] = {{"prices", "FILE", "your prices of a GPU-hour, as data/prices.csv"}, {"timeline", "", "memory over the run, as a picture"}, {"svg", "FILE", "the same as an SVG chart; -: to standard output, alone"}};
+constexpr FlagSpec kExplain[] = {{"prices", "FILE", "your prices of a GPU-hour, as data/prices.csv"}, {"alternatives", "0|1", "what would change it [1]; 0: a quicker answer"}, {"timeline", "", "memory over the run, as a picture"}, {"svg", "FILE", "the same as an SVG chart; -: to standard output, alone"}};
 constexpr FlagSpec kTransformers[] = {{"model", "NAME", "a Hugging Face model: dryfit list models"}, {"config", "FILE|-", "its config.json"}, {"optimizer", "NAME", "as --optim [adamw_torch_fused]"}, {"mixed", "bf16|fp16", "autocast"}, {"recompute", "none|full", "gradient checkpointing [none]"},
                                       {"grad-accum-steps", "N", "[1]"}, {"lora-rank", "N", "adapters"}, {"parallel", "KIND", "ddp, fsdp2 [ddp]"}, {"framework", "NAME", "transformers or litgpt [transformers]"}};
 constexpr FlagSpec kTable[] = {{"gpu", "A,B,..", "GPUs, by name"}, {"depths", "N,N,..", "[12,16,20,24]"}, {"gpus", "N", "how many of each [1]"}, {"csv", "", "as CSV"}, {"max-seq-len", "N", "[2048]"}, {"nanochat", "VERSION", "[newest]"}, {"fp8", "", "fp8 matrix products"}, {"window-pattern", "S|L..", "[SSSL]"}, {"vocab-size", "N", "[32768]"}};
@@ -28,7 +28,7 @@ constexpr FlagSpec kWatch[] = {{"pid", "N", "of the job [the newest training pro
                                {"record", "FILE", "a new recording"}, {"replay", "FILE", "play a recording"}, {"prometheus", "FILE", "metrics for node_exporter's textfile collector"}};
 
 constexpr FlagSpec kDoctor[] = {{"live", "", "the running job: some seconds of its GPUs"}, {"pid", "N", "of the job [the newest training process on a GPU]"}, {"log", "FILE", "what the training prints: steps, MFU, stalls"},
-                                {"seconds", "S", "how long to read [5; of a recording its last 60]"}, {"replay", "FILE", "a recording of watch in place of this machine"}, {"svg", "FILE", "of a memory snapshot: its allocations over time"}};
+                                {"seconds", "S", "how long to read [5; of a recording its last 60]"}, {"replay", "FILE", "a recording of watch in place of this machine"}, {"svg", "FILE", "of a memory snapshot: its allocations over time; -: to standard output, alone"}};
 
 constexpr FlagSpec kCalibrate[] = {{"show", "", "what is learned"}, {"reset", "", "put it aside and begin anew"}, {"gpu", "NAME", "where a log does not tell it"}, {"gpus", "N", "how many"}};
 

@@ -107,13 +107,18 @@ Result<int> doctor_snapshot(const Snapshot& snapshot, const DoctorRequest& reque
   const auto report = report_snapshot(snapshot, request.given);
   if (!report) return std::unexpected(report.error());
   const std::string& path = request.paths[0];
+  const int status = report->devices.empty() ? kDoesNotFit : kOk;
+  if (request.svg == "-") {
+    env.out(snapshot_svg(*report, path));
+    return status;
+  }
   if (request.svg) {
     if (const auto written = env.write_file(*request.svg, snapshot_svg(*report, path)); !written) return std::unexpected(written.error());
     if (!style.quiet) env.err("wrote " + *request.svg + "\n");
   }
   if (!request.json && !style.quiet) env.err(doctor_sources_text(report->known));
   env.out(request.json ? snapshot_json(*report, path) : snapshot_text(*report, path, style));
-  return report->devices.empty() ? kDoesNotFit : kOk;
+  return status;
 }
 
 }  // namespace

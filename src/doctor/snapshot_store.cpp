@@ -176,7 +176,7 @@ SnapshotStore::Value SnapshotStore::extend(Value list, std::span<const Value> it
   }
   const bool record = first == Kind::entry || first == Kind::block || first == Kind::segment;
   if (record && (fresh || (kind(list) == Kind::run && runs_[payload(list)].kind == first))) {
-    const Run before = fresh ? Run{first, payload(resolve(items[0])), 0} : runs_[payload(list)];
+    const Run before = fresh ? Run{first, static_cast<std::size_t>(payload(resolve(items[0]))), 0} : runs_[payload(list)];
     std::size_t next = before.first + before.count;
     const bool follow = std::ranges::all_of(items, [&](Value item) { return resolve(item).bits == pack(first, next++).bits; });
     if (follow) {

@@ -438,7 +438,7 @@ std::int64_t Transformer::buffer_bytes() const {
 void Transformer::finish() {
   mask_.reset();
   positions_.reset();
-  rotary_ = {};
+  rotary_ = {Tensor{}, Tensor{}};
   if (input_.defined() && r_.recompute == Recompute::full) t_.zero_grad(input_);
   input_.reset();
 }

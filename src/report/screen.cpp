@@ -32,4 +32,13 @@ std::string wrapped(std::string_view text, std::size_t indent, const Style& styl
 
 std::string paragraph(std::string_view head, std::string_view text, const Style& style) { return fmt::format("{:<8}", head) + wrapped(text, 8, style) + "\n"; }
 
+std::string duration_text(double seconds) {
+  if (!(seconds >= 0) || seconds > 1e9) return "?";
+  const auto s = static_cast<std::int64_t>(seconds);
+  if (s < 90) return fmt::format("{} s", s);
+  if (s < 5400) return fmt::format("{} min", (s + 30) / 60);
+  if (s < 172800) return fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
+  return fmt::format("{} d {} h", s / 86400, s / 3600 % 24);
+}
+
 }  // namespace dryfit

@@ -1,4 +1,4 @@
-// What screens are made of: colour, wrapping, paragraphs with a head. Nothing here knows what is said.
+// What screens are made of: colour, wrapping, paragraphs with a head, durations. Nothing here knows what is said.
 #pragma once
 
 #include <string>
@@ -12,5 +12,7 @@ std::string paint(std::string_view text, std::string_view code, const Style& sty
 // Words on lines of the screen's width, each line after the first indented.
 std::string wrapped(std::string_view text, std::size_t indent, const Style& style);
 std::string paragraph(std::string_view head, std::string_view text, const Style& style);
+// "2 h 13 min", "41 s"; negative or absurd durations are "?".
+std::string duration_text(double seconds);
 
 }  // namespace dryfit

@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include "report/watch.hpp"
+#include "report/screen.hpp"
 
 namespace dryfit {
 

@@ -9,7 +9,6 @@
 #include "base/text.hpp"
 #include "report/screen.hpp"
 #include "report/speed.hpp"
-#include "report/watch.hpp"
 
 namespace dryfit {
 

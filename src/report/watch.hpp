@@ -21,8 +21,6 @@ std::string watch_prometheus(const WatchView& view);    // text exposition forma
 std::string watch_prometheus_down();                    // what is left when watch ends
 std::string finding_text(const Finding& finding);       // "97 % full, 1.2 GiB free, full in 40 s"
 
-// "2 h 13 min", "41 s"; negative or absurd durations are "?".
-std::string duration_text(double seconds);
 // Characters that show as themselves in one column each; anything else becomes '?'.
 std::string plain_text(std::string_view text, std::size_t most);
 

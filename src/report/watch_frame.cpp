@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "report/screen.hpp"
 #include "report/speed.hpp"
 #include "report/watch.hpp"
 
@@ -411,15 +412,6 @@ class Drawing {
 };
 
 }  // namespace
-
-std::string duration_text(double seconds) {
-  if (!(seconds >= 0) || seconds > 1e9) return "?";
-  const auto s = static_cast<std::int64_t>(seconds);
-  if (s < 90) return fmt::format("{} s", s);
-  if (s < 5400) return fmt::format("{} min", (s + 30) / 60);
-  if (s < 172800) return fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
-  return fmt::format("{} d {} h", s / 86400, s / 3600 % 24);
-}
 
 std::string plain_text(std::string_view text, std::size_t most) {
   std::string out;

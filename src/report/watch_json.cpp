@@ -7,6 +7,7 @@
 
 #include "base/version.hpp"
 #include "report/json_parts.hpp"
+#include "report/screen.hpp"
 #include "report/watch.hpp"
 
 namespace dryfit {

@@ -32,8 +32,23 @@ struct Connection {
   Clock::time_point since = Clock::now();
 };
 
-std::string answer(std::string_view status, std::string_view type, std::string_view body, bool with_body) {
-  std::string out = "HTTP/1.1 " + std::string(status) + "\r\nContent-Type: " + std::string(type) + "\r\nContent-Length: " + std::to_string(body.size()) +
+// A head without the field takes anything (RFC 9110, 12.5.3).
+bool takes_gzip(std::string_view head) {
+  const std::string lower = to_lower(head);
+  constexpr std::string_view kField = "\r\naccept-encoding:";
+  const std::size_t at = lower.find(kField);
+  if (at == std::string::npos) return true;
+  const std::size_t from = at + kField.size();
+  const std::string_view value = std::string_view(lower).substr(from, lower.find("\r\n", from) - from);
+  for (const std::string_view name : {"gzip", "*"}) {
+    const std::size_t found = value.find(name);
+    if (found != std::string_view::npos) return !value.substr(found + name.size()).starts_with(";q=0") || value.substr(found + name.size()).starts_with(";q=0.");
+  }
+  return false;
+}
+
+std::string answer(std::string_view status, std::string_view type, std::string_view body, bool with_body, std::string_view fields = {}) {
+  std::string out = "HTTP/1.1 " + std::string(status) + "\r\n" + std::string(fields) + "Content-Type: " + std::string(type) + "\r\nContent-Length: " + std::to_string(body.size()) +
                     "\r\nCache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: frame-ancestors 'none'\r\nConnection: close\r\n\r\n";
   if (with_body) out += body;
   return out;
@@ -110,13 +125,14 @@ std::string respond(std::string_view head, std::span<const File> files) {
   const bool whole = head.find("\r\n\r\n") != std::string_view::npos && first != std::string_view::npos && last > first && line.substr(last + 1).starts_with("HTTP/1.");
   if (!whole) return answer("400 Bad Request", "text/plain", "not a request of HTTP/1.1\n", true);
   const std::string_view method = line.substr(0, first);
-  if (method != "GET" && method != "HEAD") return answer("405 Method Not Allowed\r\nAllow: GET, HEAD", "text/plain", "GET and HEAD alone\n", true);
+  if (method != "GET" && method != "HEAD") return answer("405 Method Not Allowed", "text/plain", "GET and HEAD alone\n", true, "Allow: GET, HEAD\r\n");
   std::string_view path = line.substr(first + 1, last - first - 1);
   path = path.substr(0, path.find('?'));
   if (path == "/") path = "/index.html";
   const auto file = std::ranges::find(files, path, &File::path);
   if (file == files.end()) return answer("404 Not Found", "text/plain", "there is no such file; the page is /\n", method == "GET");
-  return answer("200 OK", file->type, file->bytes, method == "GET");
+  if (!takes_gzip(head)) return answer("406 Not Acceptable", "text/plain", "this file is here as gzip alone\n", method == "GET");
+  return answer("200 OK", file->type, file->bytes, method == "GET", "Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n");
 }
 
 Result<int> serve(const cli::Options& options, const cli::Env& env) {

@@ -17,7 +17,7 @@ CASES = [
     ["check", "--gpu", ""], ["check", *GPU, "--gpus", "0"], ["check", *GPU, "--gpus", "3"], ["check", *GPU, "--memory", "12parsecs"], ["check", *GPU, "--memory", "-1GiB"], ["check", *GPU, "--reserve", "900GiB"],
     ["check", *GPU, "--device-batch-size", "3"], ["check", *GPU, "--device-batch-size", "0"], ["check", *GPU, "--total-batch-size", "500000"], ["check", *GPU, "--max-seq-len", "1"],
     ["check", *GPU, "--window-pattern", "SXL"], ["check", *GPU, "--nanochat", "E99"], ["check", *GPU, "--nanochat", "2020-01-01"], ["check", *GPU, "--dtype", "int4"], ["check", *GPU, "--attention", "fa9"],
-    ["check", *GPU, "--compile", "2"], ["check", *GPU, "--alloc-conf", "nonsense:1"], ["check", *GPU, "--color", "purple"], ["check", *GPU, "stray"], ["check", *GPU, "--depth", "4", "--depth", "8"],
+    ["check", *GPU, "--compile", "2"], ["explain", *GPU, "--alternatives", "2"], ["check", *GPU, "--alloc-conf", "nonsense:1"], ["check", *GPU, "--color", "purple"], ["check", *GPU, "stray"], ["check", *GPU, "--depth", "4", "--depth", "8"],
     ["check", *GPU, "--"], ["check", *GPU, "--", "ls"], ["check", *GPU, "--", "python -m scripts.base_train --dept=3"], ["check", *GPU, "--", "python", "-m", "scripts.chat_web"],
     ["check", *GPU, "--script", "chat_stf"], ["check", *GPU, "--script", "mid_train"], ["check", *GPU, "--script", "chat_sft", "--fp8"], ["check", *GPU, "--phases", "validatoin"], ["check", *GPU, "--phases", ""],
     ["check", *GPU, "--eval-every", "-7"], ["check", *GPU, "--sample-every", "x"], ["check", *GPU, "--num-samples", "4"], ["check", *GPU, "--script", "chat_rl", "--device-batch-size", "3"], ["check", *GPU, "--load-optimizer", "2"],

@@ -16,6 +16,8 @@ REQUESTS = [
     {"command": "check", "args": {"gpu": "b200", "fp8": True, "depth": 12, "alloc-conf": "expandable_segments:True"}},
     {"command": "check", "args": {"memory": "17GiB", "depth": 10, "max-seq-len": 4096, "device-batch-size": 2}},
     {"command": "explain", "args": {"depth": 12, "device-batch-size": 8, "gpu": "4090", "timeline": True}},
+    {"command": "explain", "args": {"model": "llama-3.2-1b", "mixed": "bf16", "device-batch-size": 1, "gpu": "4090", "alternatives": 0}},
+    {"command": "check", "args": {"model": "qwen2.5-0.5b", "parallel": "fsdp2", "gpu": "h100", "gpus": 4}},
     {"command": "plan", "args": {"gpu": "rtx 3060", "depth": 8}},
     {"command": "plan", "args": {"gpu": "RTX 4090"}},
     {"command": "table", "args": {"gpu": ["t4", "h200"], "depths": [4, 12], "gpus": 2}},

@@ -77,7 +77,9 @@ with tempfile.TemporaryDirectory() as folder:
     refused("unwritable_file", str(leak), "--svg", str(path / "no" / "x.svg"))
     expect(not (path / "x.svg").exists(), "something half written")
 
+    alone = doctor(str(leak), "--svg", "-")
     done = doctor(str(leak), "--svg", str(path / "t.svg"))
+    expect(alone.returncode == 0 and alone.stdout == (path / "t.svg").read_bytes(), f"--svg -: {alone.stdout[:100]}")
     expect(done.returncode == 0 and b"wrote" in done.stderr, f"--svg: {done.stderr}")
     chart = xml.dom.minidom.parse(str(path / "t.svg"))
     expect(len(chart.getElementsByTagName("polygon")) >= 5, "areas of the chart")

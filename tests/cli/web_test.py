@@ -1,4 +1,5 @@
 """The page: served by `dryfit web` on loopback, and used in a real browser where one is installed (./test.sh --integration)."""
+import gzip
 import http.client
 import json
 import os
@@ -43,9 +44,9 @@ if not address:
 try:
     host = address.removeprefix("http://").rstrip("/")
 
-    def get(path, method="GET"):
+    def get(path, method="GET", encoding="gzip"):
         connection = http.client.HTTPConnection(host, timeout=20)
-        connection.request(method, path)
+        connection.request(method, path, headers={"Accept-Encoding": encoding})
         answer = connection.getresponse()
         return answer.status, answer.read(), dict(answer.getheaders())
 
@@ -53,6 +54,9 @@ try:
     for name in ["", *listed, "dryfit.wasm"]:
         status, body, headers = get("/" + name)
         expect(status == 200 and len(body) > 100 and int(headers["Content-Length"]) == len(body), f"/{name}: {status} {len(body)}")
+        source = doors.SITE / (name or "index.html")
+        expect(not source.exists() or gzip.decompress(body) == source.read_bytes(), f"/{name} is not {source}")
+    expect(get("/", encoding="identity")[0] == 406, "who refuses gzip is told so")
     expect(get("/dryfit.wasm")[2]["Content-Type"] == "application/wasm", "the type of the engine")
     expect(get("/", "HEAD")[1] == b"" and get("/", "POST")[0] == 405 and get("/../../etc/passwd")[0] == 404, "HEAD, POST, what is not there")
     # a client that says nothing, one that never ends, and one that leaves hold nobody up

@@ -31,8 +31,8 @@ const hash = (page) => page.evaluate(() => location.hash);
 
 const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: 'light', permissions: ['clipboard-read', 'clipboard-write'] });
 {
-  let carried = 0;
-  desktop.on('response', async (response) => { carried += (await response.body().catch(() => '')).length; });
+  const responses = [];
+  desktop.on('response', (response) => responses.push(response));
   const page = await open(desktop);
   expect((await text(page, '#word')) === { fits: 'It fits', tight: 'It is tight', wont_fit: "It won't fit" }[expected.verdict], `verdict ${await text(page, '#word')}`);
   const line = await text(page, '#line');
@@ -43,7 +43,15 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   expect(close && Math.abs(close[1] - expected.memory.allocated.bytes / 1024 ** 3) < 0.2, `moment ${await text(page, '#moment')}`);
   await page.waitForFunction(() => document.querySelectorAll('#plan tbody tr').length > 2 && document.querySelectorAll('#gpu-names option').length > 200, null, { timeout: 60000 });
   measures.first_answer_ms_after_load = await page.evaluate(() => performance.getEntriesByName('dryfit-first-answer')[0].startTime - performance.getEntriesByType('navigation')[0].loadEventEnd);
-  measures.bytes = carried;
+  measures.bytes_by_url = {};
+  let carried = 0;  // over the wire, the service worker's own questions among them
+  for (const response of responses) {
+    await response.finished();
+    const size = (await response.request().sizes()).responseBodySize, name = new URL(response.url()).pathname;
+    measures.bytes_by_url[name] = (measures.bytes_by_url[name] ?? 0) + size;
+    carried += size;
+  }
+  measures.bytes_sent = carried;
   expect(carried > 100000 && carried < 1.5e6, `${carried} bytes for the page`);
   await page.screenshot({ path: join(shots, 'desktop-light.png'), fullPage: true });
 
@@ -64,7 +72,7 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   for (let i = 0; i < 3; ++i) await page.keyboard.press('ArrowRight');
   await settled(page);
   expect((await page.locator('#verdict').getAttribute('data-verdict')) === 'wont_fit', 'such a batch does not fit a 4090');
-  expect((await page.locator('#levers li').count()) > 0, 'what would change it is listed');
+  await page.waitForFunction(() => document.querySelectorAll('#levers:not(.stale) li').length > 3, null, { timeout: 20000 });
   await page.screenshot({ path: join(shots, 'desktop-wont-fit.png') });
   await page.locator('#largest').check();
   await page.locator('#gpus input[value="8"]').check();
@@ -100,9 +108,34 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   await page.locator('#paste').scrollIntoViewIfNeeded();
   await page.screenshot({ path: join(shots, 'desktop-pasted.png') });
   await page.locator('#paste').fill('torchrun --nproc_per_node=4 -m scripts.base_train --depth=12 --device-batch-size=16');
-  await page.waitForFunction(() => location.hash.includes('depth=12') && location.hash.includes('gpus=4'), null, { timeout: 20000 });
+  await page.waitForFunction(() => location.hash.includes('paste='), null, { timeout: 20000 });
   await settled(page);
-  expect((await text(page, '#command')).includes('--device-batch-size=16'), 'the pasted command is shown');
+  const shown = () => page.evaluate(() => [document.querySelector('#depth').value, document.querySelector('#gpus :checked').value, document.querySelector('#batch-out').value].join());
+  expect((await shown()) === '12,4,16', `the controls show the pasted command: ${await shown()}`);
+  expect((await text(page, '#command')).includes('--device-batch-size=16'), 'the pasted command is answered');
+  await page.locator('#gpus input[value="2"]').check();
+  await settled(page);
+  expect((await text(page, '#command')).includes('--nproc_per_node=2') && (await page.locator('#pasted').isVisible()), 'a control wins over the pasted command');
+  const as_pasted = await text(page, '#line');
+  await page.reload();
+  await settled(page);
+  expect((await text(page, '#line')) === as_pasted, 'the address holds the pasted command');
+  await page.locator('#forget').click();
+  await settled(page);
+  expect(!(await page.locator('#pasted').isVisible()) && (await text(page, '#command')).includes('--depth=20'), 'the pasted command is forgotten');
+
+  // a Hugging Face model, and back
+  await page.locator('#model').fill('llama-3.2-1b');
+  await page.keyboard.press('Enter');
+  await settled(page);
+  expect((await text(page, '#command')).includes('llama-3.2-1b') && (await page.title()).includes('llama-3.2-1b'), `a model: ${await text(page, '#command')}`);
+  expect(!(await page.locator('#depth').isVisible()) && !(await page.locator('#plan-section').isVisible()), "nanochat's own controls are away");
+  expect((await page.evaluate(() => document.querySelectorAll('#model-names option').length)) > 100, 'models are listed');
+  await page.screenshot({ path: join(shots, 'desktop-model.png'), fullPage: true });
+  await page.locator('#model').fill('nanochat');
+  await page.keyboard.press('Enter');
+  await settled(page);
+  expect(await page.locator('#depth').isVisible(), 'back to nanochat');
 
   // the table, and a pick from it
   await page.locator('#table-section summary').click();

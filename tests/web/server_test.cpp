@@ -23,6 +23,13 @@ TEST(Respond, GivesTheFilesItHolds) {
   EXPECT_NE(head.find("Content-Type: text/javascript\r\n"), std::string::npos);
 }
 
+TEST(Respond, SendsGzipToWhomeverTakesIt) {
+  const auto asking = [](std::string_view value) { return respond("GET / HTTP/1.1\r\nAccept-Encoding: " + std::string(value) + "\r\nHost: x\r\n\r\n", kFiles); };
+  EXPECT_NE(respond("GET / HTTP/1.1\r\n\r\n", kFiles).find("\r\nContent-Encoding: gzip\r\n"), std::string::npos);
+  for (const char* value : {"gzip, deflate, br, zstd", "br;q=1, GZIP;q=0.5", "*", "deflate, gzip"}) EXPECT_TRUE(asking(value).starts_with("HTTP/1.1 200 ")) << value;
+  for (const char* value : {"", "identity", "br", "gzip;q=0", "*;q=0", "br, gzip;q=0, deflate"}) EXPECT_TRUE(asking(value).starts_with("HTTP/1.1 406 ")) << value;
+}
+
 TEST(Respond, RefusesTheRest) {
   for (const char* path : {"/../etc/passwd", "/%2e%2e/etc/passwd", "//index.html", "/index.html/", "/no", "index.html", "http://x/index.html"}) EXPECT_EQ(status("GET " + std::string(path) + " HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 Not Found") << path;
   for (const char* method : {"POST", "PUT", "get", "OPTIONS"}) EXPECT_EQ(status(std::string(method) + " / HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed") << method;
