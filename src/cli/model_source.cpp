@@ -40,12 +40,14 @@ Result<std::vector<std::string>> pasted_words(const Options& options) {
 }
 
 Result<void> apply_file(const std::string& path, auto apply, const Env& env, TransformersRequest& request) {
+  const bool text = path.starts_with("{");  // --deepspeed takes the configuration itself, too
   if (path.ends_with(".yaml") || path.ends_with(".yml")) return fail("unsupported_file", "'" + path.substr(0, 80) + "' is YAML, which this dryfit does not read", "say it in flags: --mixed bf16, --parallel fsdp2, --gpus 8; or give the same as JSON", path);
-  const auto document = read_document(path, env);
+  const auto document = text ? document_from_json(path, "--deepspeed") : read_document(path, env);
   if (!document) return std::unexpected(document.error());
+  const std::string name = text ? "--deepspeed" : shown_name(path);
   std::vector<std::string> unused;
-  if (auto ok = apply(*document, shown_name(path), request.flags, unused); !ok) return ok;
-  for (const std::string& key : unused) request.notes.push_back(path + ": " + key);
+  if (auto ok = apply(*document, name, request.flags, unused); !ok) return ok;
+  for (const std::string& key : unused) request.notes.push_back((text ? name : path) + ": " + key);
   return {};
 }
 
@@ -56,10 +58,12 @@ void lay(std::optional<Value>& under, const std::optional<Value>& over) {
 }
 void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus);
-  lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.optimizer, over.optimizer), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
+  lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
   lay(under.compile, over.compile), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
-  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework);
+  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.zero, over.zero);
+  const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
+  if (!theirs) lay(under.optimizer, over.optimizer);
   under.deepspeed = under.deepspeed || over.deepspeed;
 }
 

@@ -123,6 +123,30 @@ void Tape::resize(const Tensor& t, bool full) {
   if (full) last_op_ = id;
 }
 
+void Tape::leave_to_saved(const Tensor& t) {
+  const std::int32_t s = value(t).storage;
+  std::vector<Saved*> held;
+  for (Node& n : nodes_) {
+    for (Saved& one : n.saved) {
+      if (one.storage == s) held.push_back(&one);
+    }
+  }
+  if (hollow_[static_cast<std::size_t>(s)]) return;
+  resize(t, false);
+  if (held.empty()) return;
+  const TensorInfo info = p_.tensors[static_cast<std::size_t>(s)];
+  const std::int16_t layer = layer_;
+  const Category category = category_;
+  layer_ = info.layer, category_ = info.category;
+  const Tensor kept = place(info.role, value(t).dims, info.bytes / size_of(info.dtype), info.dtype, false);
+  layer_ = layer, category_ = category;
+  for (Saved* one : held) {
+    drop_storage(s);
+    one->storage = value(kept).storage;
+    keep_storage(one->storage);
+  }
+}
+
 Tensor Tape::parameter(const char* role, Dims d, Dtype dtype, bool requires_grad) {
   Tensor t = empty(role, d, dtype);
   return requires_grad ? leaf(t) : t;

@@ -96,6 +96,7 @@ class Tape {
   void category(Category c) { category_ = c; }
   Category category() const { return category_; }
   void stream(int s) { stream_ = static_cast<std::int8_t>(s); }
+  void linear_saves_input(bool on) { linear_saves_input_ = on; }  // of frozen weights too: DeepSpeed's own linear function
   bool grad_enabled() const { return grad_; }
   void grad_enabled(bool on) { grad_ = on; }
   // autocast: the dtype products are computed in, or none; leaving it drops the cache of cast weights
@@ -109,9 +110,12 @@ class Tape {
   // A parameter whose storage comes and goes under its names, as FSDP's resize_ makes it; nothing at first. stored: elements when it is there.
   Tensor hollow_parameter(const char* role, Dims d, std::int64_t stored, Dtype dtype, bool requires_grad);
   void resize(const Tensor& t, bool full);               // no change: nothing happens
+  // resize to nothing, where nodes hold what they saved of it as a tensor of their own (detach()): theirs stays as long as they do
+  void leave_to_saved(const Tensor& t);
   Tensor gradient(const Tensor& parameter) const;        // .grad, or undefined
   void set_gradient(const Tensor& parameter, Tensor g);
   void zero_grad(const Tensor& parameter);               // set_to_none
+  std::int32_t storage_of(const Tensor& t) const { return value(t).storage; }  // the Program's tensor it names
   // called when the gradient of a parameter has been kept
   void on_gradient(const Tensor& parameter, std::function<void()> call);
   // -- views: nothing is allocated
@@ -218,6 +222,7 @@ class Tape {
   std::int32_t new_node();
   Edge edge_of(const Tensor& t);
   Tensor cast_input(const Tensor& x);                    // autocast's rule for products
+  Tensor linear_product(const Tensor& x, const Tensor& w, const char* role, const Tensor& bias);
   Tensor full_precision(const Tensor& x, const char* role);  // and for its fp32 list
   Tensor pointwise(std::span<const Tensor> inputs, const char* role, std::optional<Dtype> out = std::nullopt);
   Tensor copy_result(const Tensor& x, Dims d, const char* role);
@@ -267,7 +272,7 @@ class Tape {
   std::int32_t last_op_ = -1, walk_ = 0;
   std::int64_t sequence_ = 0;
   std::size_t tensors_at_last_save_ = 0;
-  bool grad_ = true, training_ = true;
+  bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
 };
 
 }  // namespace dryfit::eager

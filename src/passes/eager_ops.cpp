@@ -111,7 +111,7 @@ Tensor Tape::mul(const Tensor& a, const Tensor& b, const char* role) {
 void Tape::save_other(std::int32_t n, const Tensor& a, const Tensor& b) {
   if (n < 0) return;
   if (wants(n, 0)) save(n, b);
-  if (wants(n, 1)) save(n, a);
+  if (wants(n, 1) || (linear_saves_input_ && in_linear_)) save(n, a);
 }
 
 Tensor Tape::scale(const Tensor& x, const char* role) {
@@ -233,6 +233,13 @@ Tensor Tape::matmul(const Tensor& given_a, const Tensor& given_b, const char* ro
 // at::linear: a bias makes it addmm on the flattened input; without one it is matmul with the transposed weight.
 Tensor Tape::linear(const Tensor& given, const Tensor& weight, const char* role, const Tensor& given_bias) {
   const Tensor x = cast_input(given), w = cast_input(weight), bias = cast_input(given_bias);
+  in_linear_ = true;
+  Tensor y = linear_product(x, w, role, bias);
+  in_linear_ = false;
+  return y;
+}
+
+Tensor Tape::linear_product(const Tensor& x, const Tensor& w, const char* role, const Tensor& bias) {
   const Dims d = x.dims();
   if (!bias.defined()) return matmul(x, transpose(w, 0, 1), role);
   Dims out = d;

@@ -7,6 +7,8 @@
 #include "passes/fully_shard.hpp"
 #include "passes/litgpt.hpp"
 #include "passes/torch_optimizer.hpp"
+#include "passes/zero_gather.hpp"
+#include "passes/zero_partition.hpp"
 
 namespace dryfit {
 
@@ -15,11 +17,13 @@ namespace {
 // accelerate's fully_shard: with --bf16 or --fp16 shards are fp32, and what computes is 16 bits wide without autocast (utils/fsdp_utils.py
 // fsdp2_prepare_model; utils/dataclasses.py set_mixed_precision).
 bool is_fully_sharded(const Training& r) { return r.sharding == Sharding::fsdp2; }
+// DeepSpeed's engine casts the model to the 16-bit type, buffers and adapters too.
 Training computed(const Training& r) {
   Training out = r;
-  if (!is_fully_sharded(r) || r.mixed == MixedPrecision::none) return out;
+  if (!(is_fully_sharded(r) || is_zero(r.sharding)) || r.mixed == MixedPrecision::none) return out;
   out.weights = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
   out.mixed = MixedPrecision::none;
+  if (out.lora && is_zero(r.sharding)) out.lora->upcast_rest = false;
   return out;
 }
 eager::FullyShardOptions fully_shard_options(const Training& r) {
@@ -30,6 +34,14 @@ using eager::Tape;
 using eager::Tensor;
 using eager::Litgpt;
 using eager::Transformer;
+
+void lay_out(eager::ForwardOptions& forward, const Training& r) {
+  if (is_fully_sharded(r)) forward.shards = r.world_size;
+  if (!is_zero(r.sharding)) return;
+  forward.flat = true;
+  forward.gathered = r.sharding == Sharding::zero3;
+  forward.adapters = computed(r).weights;
+}
 
 std::vector<eager::Trained> trained_weights(const std::vector<Transformer::Weight>& weights) {
   std::vector<eager::Trained> out;
@@ -50,7 +62,7 @@ class Trainer {
     forward.attention = resolve_attention(a_, r_, target_);
     forward.use_cache = r_.use_cache;
     forward.eager_attention = r_.attention == AttentionCode::eager;
-    if (is_fully_sharded(r_)) forward.shards = r_.world_size;
+    lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, r_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : model_->weights());
@@ -60,7 +72,14 @@ class Trainer {
       trained = sharded_->trained();
     }
     if (r_.sharding == Sharding::ddp) replicated_ = std::make_unique<eager::DataParallel>(tape_, trained, model_->buffer_bytes(), r_.ddp_find_unused.value_or(r_.recompute == Recompute::none));
-    optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained));
+    if (r_.sharding == Sharding::zero3) {
+      gathered_ = std::make_unique<eager::ZeroGather>(tape_, model_->weights(), computed_);
+      model_->around_modules(gathered_->hooks());
+    } else if (is_zero(r_.sharding)) {
+      zero_ = std::make_unique<eager::ZeroPartition>(tape_, std::move(trained), computed_);
+    } else {
+      optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained));
+    }
     for (const char* phase : {"first_step", "train_step", "train_step"}) step(phase);
     Program p = tape_.take();
     return p;
@@ -93,6 +112,11 @@ class Trainer {
     const bool reduces = micro == micro_steps();
     if (replicated_) replicated_->before_forward(reduces);
     if (sharded_) sharded_->reduces(reduces);
+    if (zero_) zero_->before_backward(reduces);
+    if (gathered_) {
+      gathered_->before_backward(reduces);
+      gathered_->before_forward();
+    }
     if (computed_.mixed != MixedPrecision::none) tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
     outputs_ = litgpt_ ? litgpt_->forward(batch) : model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
@@ -108,14 +132,22 @@ class Trainer {
     workspace_once(workspaces_[1]);
     tape_.backward(loss_);
     if (sharded_) sharded_->after_backward();
-    if (model_) model_->finish();
+    if (zero_) zero_->after_backward();
+    if (gathered_) gathered_->after_backward();
+    if (model_ && !(graph_stays() && reduces)) model_->finish();
   }
 
+  // accelerate steps DeepSpeed's engine inside backward(), where the loss still has its graph; of reentrant checkpoints it holds what blocks were given.
+  bool graph_stays() const { return is_zero(r_.sharding) && r_.recompute == Recompute::full && r_.reentrant; }
   int micro_steps() const { return r_.grad_accum_steps > 1 ? 2 : 1; }
 
   void step(const char* phase) {
     for (int micro = 1; micro <= micro_steps(); ++micro) micro_step(phase, micro);
     tape_.segment(phase, "optimizer");
+    if (zero_) zero_->step();
+    if (gathered_) gathered_->step();
+    if (graph_stays()) model_->finish();
+    if (zero_ || gathered_) return;
     if (r_.max_grad_norm > 0) optimizer_->clip();
     optimizer_->step();
     optimizer_->zero_grad();
@@ -130,6 +162,8 @@ class Trainer {
   std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<eager::DataParallel> replicated_;
   std::unique_ptr<eager::FullyShard> sharded_;
+  std::unique_ptr<eager::ZeroPartition> zero_;   // stages 1 and 2
+  std::unique_ptr<eager::ZeroGather> gathered_;  // stage 3
   std::unique_ptr<eager::Optimizer> optimizer_;
   Tensor workspaces_[2], loss_;
   Transformer::Outputs outputs_;
@@ -159,7 +193,13 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   if (r.lora && (r.lora->bias || !r.lora->saved_modules.empty())) return unsupported("training modules beside the adapters");
   if (a.encoder && is_fully_sharded(r)) return unsupported("FSDP2 of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
   if (r.lora && is_fully_sharded(r)) return unsupported("adapters under FSDP2", "use --parallel ddp");
-  if (r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fully_sharded(r)) return unsupported("--parallel " + std::string(name_of(r.sharding)) + " (ZeRO and FSDP1)", "--parallel fsdp2 shards the same states, and ddp none");
+  if (r.sharding == Sharding::zero3) {
+    // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
+    if (r.lora && r.recompute == Recompute::full) return unsupported("adapters, checkpoints and ZeRO-3 together", "use --parallel zero2");
+    if (r.lora && r.lora->quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel zero2");
+    if (a.encoder || a.parallel_residual || a.moe || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
+  }
+  if (r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fully_sharded(r) && !is_zero(r.sharding)) return unsupported("--parallel " + std::string(name_of(r.sharding)) + " (FSDP1)", "--parallel fsdp2 and zero3 shard the same states, and ddp none");
   return Trainer(a, r, target, options).run();
 }
 
@@ -168,7 +208,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   Tape tape(1);
   const Training computes = computed(r);
   eager::ForwardOptions forward;
-  if (is_fully_sharded(r)) forward.shards = r.world_size;
+  lay_out(forward, r);
   std::optional<Transformer> transformer;
   std::optional<Litgpt> litgpt;
   if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, r, forward);
@@ -183,10 +223,21 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
     trained = sharded->trained();
     for (const eager::Trained& p : trained) out.weights += bytes_of(p.parameter);
   } else {
-    for (const Transformer::Weight& w : weights) out.weights += bytes_of(w.tensor);
+    for (const Transformer::Weight& w : weights) {
+      if (!forward.gathered && !(forward.flat && w.trains)) out.weights += bytes_of(w.tensor);
+    }
   }
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);
   if (transformer) out.weights += Bytes(transformer->frozen_bytes());
+  const auto account = [&](auto zero) {
+    zero.step();
+    out.weights += Bytes(zero.weight_bytes());
+    out.gradients = Bytes(zero.gradient_bytes());
+    out.optimizer = Bytes(zero.state_bytes());
+    return out;
+  };
+  if (r.sharding == Sharding::zero3) return account(eager::ZeroGather(tape, weights, computes));
+  if (is_zero(r.sharding)) return account(eager::ZeroPartition(tape, std::move(trained), computes));
   eager::Optimizer optimizer(tape, r.optimizer, std::move(trained));
   optimizer.step();
   out.optimizer = Bytes(optimizer.state_bytes());

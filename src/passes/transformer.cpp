@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace dryfit::eager {
 
@@ -11,6 +12,12 @@ namespace dryfit::eager {
 
 // LlamaRMSNorm, Gemma's, nn.LayerNorm and OLMo's without weights.
 Tensor Transformer::norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role) {
+  if (!modules_.before) return normed(x, w, role);
+  const Tensor given = into(&w, {w.first, w.second}, x);
+  return out_of(&w, normed(given, w, role));
+}
+
+Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role) {
   if (a_.norm == NormKind::layer_norm) return t_.layer_norm(x, w.first, w.second, role);
   if (a_.norm == NormKind::non_parametric) return t_.to(t_.layer_norm(t_.to(x, Dtype::fp32, role), Tensor(), Tensor(), role), x.dtype(), role);
   const bool gemma = a_.norm == NormKind::rms_norm_plus_one;
@@ -124,6 +131,12 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
 
 Tensor Transformer::attention(std::int64_t layer, const Tensor& x) {
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
+  into(&b.attention, {}, {});
+  return out_of(&b.attention, attend(layer, x));
+}
+
+Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
+  const Block& b = blocks_[static_cast<std::size_t>(layer)];
   const std::int64_t H = a_.heads, K = a_.kv_heads, h = a_.head_dim;
   Tensor q, k, v;
   if (a_.fused_qkv) {
@@ -200,23 +213,34 @@ Tensor Transformer::activate(const Tensor& x, const char* role) {
   return x;
 }
 
+// The activation as a module of its own, as all of transformers' MLPs call it.
+Tensor Transformer::activate(const Block& b, const Tensor& x) {
+  into(&b.activation, {}, {});
+  return out_of(&b.activation, activate(x, "mlp.act"));
+}
+
 Tensor Transformer::mlp(const Block& b, const std::string& name, const Tensor& x) {
+  into(&b.mlp, {}, {});
+  return out_of(&b.mlp, fed(b, name, x));
+}
+
+Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x) {
   const double p = r_.dropout ? a_.residual_dropout : 0;
   if (!a_.gated_mlp) {
     Tensor h = project(b.linear.at(name + "up"), x, "mlp.up");
-    h = activate(h, "mlp.act");
+    h = activate(b, h);
     h = project(b.linear.at(name + "down"), h, "mlp.down");
-    return a_.family == Family::gpt2 ? t_.dropout(h, p, "mlp.dropout") : h;
+    return a_.family == Family::gpt2 ? drop(&b.dropout, h, p, "mlp.dropout") : h;
   }
   if (a_.fused_gate_up) {
     const Tensor both = project(b.linear.at(name + "gate_up"), x, "mlp.gate_up");
     const std::array<std::int64_t, 2> halves = {both.dims().back() / 2, both.dims().back() / 2};
     const std::vector<Tensor> parts = t_.split(both, -1, halves);
-    const Tensor product = t_.mul(parts[1], activate(parts[0], "mlp.act"), "mlp.product");
+    const Tensor product = t_.mul(parts[1], activate(b, parts[0]), "mlp.product");
     return project(b.linear.at(name + "down"), product, "mlp.down");
   }
   const Tensor product = [&] {
-    const Tensor gate = activate(project(b.linear.at(name + "gate"), x, "mlp.gate"), "mlp.act");
+    const Tensor gate = activate(b, project(b.linear.at(name + "gate"), x, "mlp.gate"));
     return t_.mul(gate, project(b.linear.at(name + "up"), x, "mlp.up"), "mlp.product");
   }();
   return project(b.linear.at(name + "down"), product, "mlp.down");
@@ -273,7 +297,7 @@ Tensor Transformer::pre_norm_block(std::int64_t layer, const Tensor& x) {
   Tensor residual = x;
   Tensor h = norm(x, b.norm.at("norm1"), "attn.norm");
   Tensor attended = attention(layer, h);
-  if (gpt2) attended = t_.dropout(attended, r_.dropout ? a_.residual_dropout : 0, "attn.dropout");
+  if (gpt2) attended = drop(&b.attention_dropout, attended, r_.dropout ? a_.residual_dropout : 0, "attn.dropout");
   if (!gpt2) h = std::move(attended);
   h = gpt2 ? t_.add(attended, residual, "x_mid") : t_.add(residual, h, "x_mid");
   residual = h;
@@ -300,12 +324,63 @@ Tensor Transformer::leave(std::int64_t unit, const Tensor& y) { return hooks_.af
 
 Tensor Transformer::unit(std::int64_t layer, const Tensor& x) {
   const Tensor given = enter(layer, x);
-  return leave(layer, block(layer, given));
+  const Block& b = blocks_[static_cast<std::size_t>(layer)];
+  into(&b, {}, {});
+  return out_of(&b, leave(layer, block(layer, given)));
+}
+
+Tensor Transformer::into(Who who, std::initializer_list<Tensor> own, const Tensor& x) {
+  return modules_.before && !stopped_ ? modules_.before(who, std::span(own.begin(), own.size()), x) : x;
+}
+
+// A block that runs again stops inside one of its modules: hooks after a forward pass are not met from there on.
+Tensor Transformer::out_of(Who who, const Tensor& y) {
+  if (!modules_.after || stopped_) return y;
+  stopped_ = again_ && who == stop_;
+  return stopped_ ? y : modules_.after(who, y, again_);
+}
+
+// Backward passes through the end of the block, whose modules save nothing after what is saved last; there the block runs again.
+void Transformer::begin_again(std::int64_t layer) {
+  const Block& b = blocks_[static_cast<std::size_t>(layer)];
+  const bool dropped = a_.family == Family::gpt2 && r_.dropout && a_.residual_dropout > 0;
+  std::vector<Who> tail{&b};
+  if (a_.norm_placement != NormPlacement::pre) {
+    tail.push_back(&b.norm.at("norm4"));
+  } else {
+    tail.push_back(&b.mlp);
+    if (a_.family == Family::gpt2) tail.push_back(&b.dropout);
+    if (!dropped) tail.push_back(&b.linear.at("mlp.down"));
+  }
+  stop_ = tail.back();
+  for (Who who : tail) modules_.before_backward(who);
+}
+
+// nn.Dropout, where it is a module.
+Tensor Transformer::drop(Who who, const Tensor& x, double p, const char* role) {
+  into(who, {}, {});
+  return out_of(who, t_.dropout(x, p, role));
+}
+
+// nn.Embedding
+Tensor Transformer::lookup(const char* table, const Tensor& ids) {
+  const Tensor& weight = tables_.at(table);
+  into(&weight, {weight}, ids);
+  return out_of(&weight, t_.embedding(weight, ids, table));
 }
 
 // GradientCheckpointingLayer: the block's hooks lie inside what runs again. The newer form meets them only once: by the time it runs again the
 // unit is there for its backward pass.
 Tensor Transformer::recomputed(std::int64_t layer, const Tensor& x) {
+  if (modules_.before && !r_.reentrant) {
+    return t_.checkpoint([this, layer, again = false](const Tensor& in) mutable {
+      if (again) begin_again(layer);
+      again_ = std::exchange(again, true);
+      Tensor y = unit(layer, in);
+      again_ = stopped_ = false;
+      return y;
+    }, x, false);
+  }
   if (r_.reentrant) return t_.checkpoint([this, layer](const Tensor& in) { return unit(layer, in); }, x, true);
   const Tensor given = enter(layer, x);
   return leave(layer, t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, false));
@@ -325,7 +400,7 @@ Tensor Transformer::causal_mask(Dtype d) {
 }
 
 Tensor Transformer::embed(const Batch& batch) {
-  Tensor x = t_.embedding(tables_.at("wte"), batch.ids, "wte");
+  Tensor x = lookup("wte", batch.ids);
   // enable_input_require_grads: adapters behind checkpoints need a gradient to pass there
   if (r_.lora && r_.recompute == Recompute::full) input_ = x = t_.leaf(x);
   if (a_.embedding_scale) x = t_.scale(x, "x_embed");
@@ -341,13 +416,18 @@ Tensor Transformer::body(const Batch& batch) {
   } else {
     positions_ = t_.empty("positions", dims({T}, false), Dtype::int64);
     x = embedded;
-    if (a_.position == Position::learned) x = t_.add(x, t_.embedding(tables_.at("wpe"), t_.view(positions_, {1, T}), "wpe"), "x_embed");
+    if (a_.position == Position::learned) x = t_.add(x, lookup("wpe", t_.view(positions_, {1, T})), "x_embed");
     t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);  // attention_mask as booleans: all ones, and needed no more
     if (o_.eager_attention || r_.padded || any_window()) mask_ = causal_mask(embedded.dtype());
     if (a_.family == Family::gpt2) embedded.reset();
   }
-  if (a_.position == Position::rotary) rotary_ = rotary_tables(x.dtype());
-  if (!a_.encoder) x = t_.dropout(x, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
+  if (a_.position == Position::rotary) {
+    into(&outer_.rotary, {}, {});
+    rotary_ = rotary_tables(x.dtype());
+    out_of(&outer_.rotary, {});
+  }
+  const double p = r_.dropout ? a_.embedding_dropout : 0;
+  if (!a_.encoder) x = a_.family == Family::gpt2 ? drop(&outer_.dropout, x, p, "x_embed") : t_.dropout(x, p, "x_embed");
   for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
     x = r_.recompute == Recompute::full ? recomputed(layer, x) : unit(layer, x);
   }
@@ -420,12 +500,14 @@ Transformer::Outputs Transformer::forward(const Batch& batch) {
   T = d.size[1];
   N = B * T;
   enter(-1, {});
-  const Tensor x = body(batch);
+  into(this, {}, {});
+  into(&outer_, {}, {});
+  const Tensor x = out_of(&outer_, body(batch));
   Outputs out;
   out.logits = head(x);
   out.loss = loss_of(out.logits, batch.labels);
   cache_.clear();
-  out.loss = leave(-1, out.loss);
+  out.loss = out_of(this, leave(-1, out.loss));
   return out;
 }
 

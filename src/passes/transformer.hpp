@@ -19,11 +19,24 @@ struct ForwardOptions {
   bool eager_attention = false;            // attn_implementation="eager"
   bool use_cache = false;                  // a DynamicCache is filled while training: keys and values are copied
   std::int64_t shards = 1;                 // FSDP2: weights are gathered from so many, their storage padded to a multiple of rows; empty at first
+  bool flat = false;                       // ZeRO: what trains has no memory of its own, it lies in flat groups
+  bool gathered = false;                   // ZeRO-3: nothing has
+  Dtype adapters = Dtype::fp32;            // of LoRA's matrices; peft keeps them in fp32 beside 16-bit weights, DeepSpeed casts all
 };
 
 // What a sharding strategy does around the modules it treats as units: a block by its layer, the model itself as -1. Returns what the unit's
 // code, or the caller, gets instead; a model's input may be undefined.
 struct UnitHooks { std::function<Tensor(int unit, const Tensor& x)> before, after; };
+
+// The same around every module that transformers calls, as a hook on each would see it: who it is, and the weights it owns itself. after returns what
+// the caller gets, before what the module gets. again: of a checkpointed block (the newer form) that runs again, whose ops keep what they save by
+// detach(). before_backward: the module's output has its gradient, in a graph that is not kept (such a block's first run).
+struct ModuleHooks {
+  using Who = const void*;
+  std::function<Tensor(Who who, std::span<const Tensor> own, const Tensor& x)> before;
+  std::function<Tensor(Who who, const Tensor& y, bool again)> after;
+  std::function<void(Who who)> before_backward;
+};
 
 class Transformer {
  public:
@@ -37,6 +50,7 @@ class Transformer {
   };
   Outputs forward(const Batch& batch);
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
+  void around_modules(ModuleHooks hooks) { modules_ = std::move(hooks); }
   void finish();                   // after backward: what recomputed blocks were given goes
 
   // Parameters in named_parameters() order with what is needed to train them.
@@ -46,7 +60,7 @@ class Transformer {
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // 4-bit weights with their scales, which weights() leaves out
 
  private:
-  struct Adapter { Tensor a, b; };
+  struct Adapter { Tensor a, b; char self = 0, dropout = 0; };
   struct Linear {
     Tensor weight, bias;
     Tensor packed;                 // QLoRA: 4-bit values; weight then only says the shape
@@ -54,7 +68,12 @@ class Transformer {
     bool conv1d = false;
     std::optional<Adapter> lora;
   };
-  struct Block { std::unordered_map<std::string, Linear> linear; std::unordered_map<std::string, std::pair<Tensor, Tensor>> norm; };
+  struct Block {
+    std::unordered_map<std::string, Linear> linear;
+    std::unordered_map<std::string, std::pair<Tensor, Tensor>> norm;
+    char attention = 0, mlp = 0, activation = 0, attention_dropout = 0, dropout = 0, rotary = 0;  // modules without weights: their addresses are who they are
+  };
+  using Who = ModuleHooks::Who;
 
   void load();
   void place(const Parameter& p);
@@ -65,14 +84,26 @@ class Transformer {
   Tensor weight_of(const char* role, const Parameter& p);
   bool is_target(const std::string& module) const;
   Tensor project(const Linear& l, const Tensor& x, const char* role);
+  Tensor product(const Linear& l, const Tensor& x, const char* role);
+  Tensor adapted(Tensor result, const Linear& l, const Tensor& x, const char* role);
+  Tensor low_rank(const Tensor& weight, const Tensor& x, const char* role);
+  Tensor into(Who who, std::initializer_list<Tensor> own, const Tensor& x);
+  Tensor out_of(Who who, const Tensor& y);
+  void begin_again(std::int64_t layer);
+  Tensor drop(Who who, const Tensor& x, double p, const char* role);
+  Tensor lookup(const char* table, const Tensor& ids);
   Tensor norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role);
+  Tensor normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role);
   Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
   std::pair<Tensor, Tensor> rotary_tables(Dtype like);
   Tensor repeat_kv(const Tensor& x, const char* role);
   Tensor run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
   Tensor attention(std::int64_t layer, const Tensor& x);
+  Tensor attend(std::int64_t layer, const Tensor& x);
   Tensor activate(const Tensor& x, const char* role);
+  Tensor activate(const Block& block, const Tensor& x);
   Tensor mlp(const Block& block, const std::string& name, const Tensor& x);
+  Tensor fed(const Block& block, const std::string& name, const Tensor& x);
   Tensor mixture(const Block& block, const Tensor& x);
   Tensor feed_forward(std::int64_t layer, const Tensor& x);
   Tensor post_norm_block(std::int64_t layer, const Tensor& x);
@@ -97,6 +128,9 @@ class Transformer {
   const Training& r_;
   ForwardOptions o_;
   UnitHooks hooks_;
+  ModuleHooks modules_;
+  Who stop_ = nullptr;             // the module in which a block that runs again stops, for everything saved is there
+  bool again_ = false, stopped_ = false;
   std::vector<Weight> weights_;
   std::vector<Tensor> buffers_;
   std::vector<Block> blocks_;

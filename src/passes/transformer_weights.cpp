@@ -74,7 +74,8 @@ Tensor Transformer::make(const char* role, Dims d, Dtype dtype, bool trains) {
   const Category before = t_.category();
   t_.category(Category::weights);
   const std::int64_t rows = d.rank == 0 ? 1 : d.size[0], stored = d.numel() / std::max<std::int64_t>(1, rows) * round_up(rows, o_.shards);
-  Tensor t = o_.shards > 1 ? t_.hollow_parameter(role, d, stored, dtype, trains) : t_.parameter(role, d, dtype, trains);
+  const bool hollow = o_.shards > 1 || o_.gathered || (o_.flat && trains);
+  Tensor t = hollow ? t_.hollow_parameter(role, d, stored, dtype, trains) : t_.parameter(role, d, dtype, trains);
   t_.category(before);
   return t;
 }
@@ -204,14 +205,14 @@ void Transformer::expert_weights(const Parameter& p) {
   }
 }
 
-// peft: lora_A [r, in], lora_B [out, r], in fp32 beside 16-bit weights (autocast_adapter_dtype), module by module.
+// peft: lora_A [r, in], lora_B [out, r], in fp32 beside 16-bit weights (autocast_adapter_dtype) unless told otherwise, module by module.
 void Transformer::add_adapters() {
   const std::int64_t r = r_.lora->rank;
   const auto adapt = [&](Linear& l, int layer) {
     t_.at(layer);
     Adapter adapter;
-    adapter.a = make("lora.A", dims({r, l.shape.size[1]}, false), Dtype::fp32, true);
-    adapter.b = make("lora.B", dims({l.shape.size[0], r}, false), Dtype::fp32, true);
+    adapter.a = make("lora.A", dims({r, l.shape.size[1]}, false), o_.adapters, true);
+    adapter.b = make("lora.B", dims({l.shape.size[0], r}, false), o_.adapters, true);
     weights_.push_back({adapter.a, "lora.A", layer, true});
     weights_.push_back({adapter.b, "lora.B", layer, true});
     l.lora = adapter;
@@ -230,26 +231,43 @@ void Transformer::add_adapters() {
 // nn.Linear, transformers' Conv1D, bitsandbytes' Linear4bit; peft's LoRA around either.
 Tensor Transformer::project(const Linear& l, const Tensor& x, const char* role) {
   const auto base = [&]() -> Tensor {
-    if (l.packed.defined()) {
-      const Tensor cast = t_.to(x, r_.weights, role);  // bnb_4bit_compute_dtype
-      Tensor y = t_.linear_4bit(cast, l.packed, l.shape, role);
-      if (l.bias.defined()) y = t_.add(y, l.bias, role);
-      return t_.to(y, x.dtype(), role);
-    }
-    if (!l.conv1d) return t_.linear(x, l.weight, role, l.bias);
-    const Dims d = x.dims();
-    const Tensor rows = t_.view(x, {d.numel() / d.back(), d.back()});
-    Dims out = d;
-    out.size[d.rank - 1U] = l.shape.size[0];
-    return t_.view(t_.conv1d(rows, l.weight, l.bias, role), out);
+    if (!modules_.before) return product(l, x, role);
+    const Tensor given = into(&l, {l.weight, l.bias}, x);
+    return out_of(&l, product(l, given, role));
   };
   if (!l.lora) return base();
-  Tensor result = base();
+  into(&l.lora->self, {}, {});
+  return out_of(&l.lora->self, adapted(base(), l, x, role));
+}
+
+Tensor Transformer::product(const Linear& l, const Tensor& x, const char* role) {
+  if (l.packed.defined()) {
+    const Tensor cast = t_.to(x, r_.weights, role);  // bnb_4bit_compute_dtype
+    Tensor y = t_.linear_4bit(cast, l.packed, l.shape, role);
+    if (l.bias.defined()) y = t_.add(y, l.bias, role);
+    return t_.to(y, x.dtype(), role);
+  }
+  if (!l.conv1d) return t_.linear(x, l.weight, role, l.bias);
+  const Dims d = x.dims();
+  const Tensor rows = t_.view(x, {d.numel() / d.back(), d.back()});
+  Dims out = d;
+  out.size[d.rank - 1U] = l.shape.size[0];
+  return t_.view(t_.conv1d(rows, l.weight, l.bias, role), out);
+}
+
+// One of an adapter's two matrices: a module of its own.
+Tensor Transformer::low_rank(const Tensor& weight, const Tensor& x, const char* role) {
+  const Tensor given = into(&weight, {weight}, x);
+  return out_of(&weight, t_.linear(given, weight, role));
+}
+
+// What peft adds to a product.
+Tensor Transformer::adapted(Tensor result, const Linear& l, const Tensor& x, const char* role) {
   const Dtype dtype = result.dtype();
-  const Tensor cast = t_.to(x, Dtype::fp32, "lora.x");
-  Tensor delta = t_.dropout(cast, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
-  delta = t_.linear(delta, l.lora->a, "lora.A");
-  delta = t_.linear(delta, l.lora->b, "lora.B");
+  const Tensor cast = t_.to(x, o_.adapters, "lora.x");
+  Tensor delta = drop(&l.lora->dropout, cast, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
+  delta = low_rank(l.lora->a, delta, "lora.A");
+  delta = low_rank(l.lora->b, delta, "lora.B");
   delta = t_.scale(delta, "lora.scaled");
   result = t_.add(result, delta, role);
   delta.reset();

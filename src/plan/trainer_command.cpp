@@ -218,6 +218,12 @@ class TrainerReader {
     } else if (name == "zero-stage" && value.size() == 1 && value[0] >= '0' && value[0] <= '3') {
       constexpr Sharding kStages[] = {Sharding::ddp, Sharding::zero1, Sharding::zero2, Sharding::zero3};
       f().sharding = kStages[value[0] - '0'];
+    } else if ((name == "offload-optimizer-device" || name == "offload-param-device") && (value == "cpu" || value == "nvme" || value == "none")) {
+      (name == "offload-param-device" ? f().offload_parameters : f().offload_optimizer) = value != "none";
+    } else if (name == "gradient-clipping") {
+      const auto norm = parse_real(value, "--" + name);
+      if (!norm) return std::unexpected(norm.error());
+      f().max_grad_norm = *norm;
     } else if (name == "deepspeed-config-file") {
       out_.deepspeed_file = value;
     } else if (name == "use-fsdp") {
@@ -258,6 +264,35 @@ bool is_trainer_command(const LaunchLine& launch) {
 
 Result<TrainerCommand> trainer_command(const LaunchLine& launch) { return TrainerReader(launch).read(); }
 
+namespace {
+
+// A DeepSpeed configuration in one line, which --deepspeed takes as it takes a file; what is DeepSpeed's default is left out.
+std::string zero_json(const Training& t) {
+  const ZeroConfig& z = t.zero;
+  const ZeroConfig usual;
+  std::string fields = "\"stage\": " + std::string(1, name_of(t.sharding).back());
+  const auto add = [&](const char* key, const std::string& value) { fields += ", \"" + std::string(key) + "\": " + value; };
+  const auto count = [&](const char* key, std::int64_t value, std::int64_t standard) { if (value != standard) add(key, std::to_string(value)); };
+  const auto flag = [&](const char* key, bool value, bool standard) { if (value != standard) add(key, value ? "true" : "false"); };
+  count("reduce_bucket_size", z.reduce_bucket_size, usual.reduce_bucket_size);
+  if (z.overlap_comm) add("overlap_comm", *z.overlap_comm ? "true" : "false");
+  flag("contiguous_gradients", z.contiguous_gradients, true);
+  flag("reduce_scatter", z.reduce_scatter, true);
+  flag("round_robin_gradients", z.round_robin_gradients, false);
+  count("sub_group_size", z.sub_group_size, usual.sub_group_size);
+  count("stage3_prefetch_bucket_size", z.prefetch_bucket_size, usual.prefetch_bucket_size);
+  count("stage3_param_persistence_threshold", z.param_persistence_threshold, usual.param_persistence_threshold);
+  count("stage3_model_persistence_threshold", z.model_persistence_threshold, usual.model_persistence_threshold);
+  count("stage3_max_live_parameters", z.max_live_parameters, usual.max_live_parameters);
+  count("stage3_max_reuse_distance", z.max_reuse_distance, usual.max_reuse_distance);
+  if (t.offload_optimizer) add("offload_optimizer", "{\"device\": \"cpu\"}");
+  if (t.offload_parameters) add("offload_param", "{\"device\": \"cpu\"}");
+  return "{\"train_micro_batch_size_per_gpu\": \"auto\", \"gradient_accumulation_steps\": \"auto\", \"gradient_clipping\": \"auto\", \"bf16\": {\"enabled\": \"auto\"}, "
+         "\"fp16\": {\"enabled\": \"auto\"}, \"zero_optimization\": {" + fields + "}}";
+}
+
+}  // namespace
+
 std::vector<std::string> trainer_arguments(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;
   const Training t = training_of(*workload.transformers, workload.run);
@@ -289,6 +324,7 @@ std::vector<std::string> trainer_arguments(const Workload& workload) {
     add("fsdp", "full_shard auto_wrap");
     add("fsdp_config", t.reshard_after_forward ? "{\"version\": 2}" : "{\"version\": 2, \"reshard_after_forward\": false}");
   }
+  if (is_zero(t.sharding)) add("deepspeed", zero_json(t));
   if (t.sharding == Sharding::ddp && t.ddp_find_unused) add("ddp_find_unused_parameters", *t.ddp_find_unused ? "True" : "False");
   if (!t.lora) return out;
   add("use_peft", "True");

@@ -23,6 +23,7 @@ enum class Recompute : std::uint8_t { none, full };             // --gradient_ch
 enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2 };  // attn_implementation
 enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp_full, fsdp_grad_op, fsdp2 };  // over W GPUs
 std::string_view name_of(Sharding sharding);
+constexpr bool is_zero(Sharding s) { return s == Sharding::zero1 || s == Sharding::zero2 || s == Sharding::zero3; }  // DeepSpeed's engine
 
 struct Lora {
   std::int64_t rank = 8;
@@ -34,6 +35,18 @@ struct Lora {
   bool double_quantized = false;
   bool upcast_rest = true;              // prepare_model_for_kbit_training: what is not in 4 bits becomes fp32
   bool dora = false;
+};
+
+// DeepSpeed's zero_optimization, what of it moves memory; counts are elements. Defaults: runtime/zero/config.py (0.18.2).
+struct ZeroConfig {
+  std::int64_t reduce_bucket_size = 500'000'000;
+  std::optional<bool> overlap_comm;     // not given: with stage 3 only
+  bool contiguous_gradients = true, reduce_scatter = true, round_robin_gradients = false;
+  std::int64_t sub_group_size = 1'000'000'000;
+  std::int64_t prefetch_bucket_size = 50'000'000, param_persistence_threshold = 100'000, model_persistence_threshold = INT64_MAX;
+  std::int64_t max_live_parameters = 1'000'000'000, max_reuse_distance = 1'000'000'000;
+  bool split_groups = true;             // Trainer's optimizer: what decays apart from what does not; false: the optimizer is the file's
+  std::optional<std::int64_t> rank;     // not given: the one that holds most
 };
 
 // Whose code the model, its adapters and its loop are.
@@ -51,7 +64,7 @@ struct Training {
   AttentionCode attention = AttentionCode::sdpa;
   bool compile = false;                 // --torch_compile
   OptimizerKind optimizer = OptimizerKind::adamw_fused;
-  std::optional<Dtype> master_weights;  // DeepSpeed, Megatron: a copy of the weights beside 16-bit ones
+  std::optional<Dtype> master_weights;  // DeepSpeed without ZeRO: a copy of the weights beside 16-bit ones
   Recompute recompute = Recompute::none;
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
   bool use_cache = false;               // a key-value cache is filled while training (config.json's use_cache, unless checkpointing)
@@ -63,6 +76,7 @@ struct Training {
   bool wrap_blocks = true;              // FSDP: every block is a unit (auto_wrap); false: the model is the only one
   bool reshard_after_forward = true;    // FSDP2: units give their gathered weights back between forward and backward
   bool offload_optimizer = false, offload_parameters = false;  // to the host
+  ZeroConfig zero;                      // of zero1, zero2, zero3
   std::optional<Lora> lora;
   double max_grad_norm = 1.0;           // 0: no clipping
   bool dropout = true;                  // the model is in training mode

@@ -2,6 +2,7 @@
 #include "workload/transformers.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/text.hpp"
 
@@ -31,17 +32,24 @@ struct TrainingDraft {
 // A strategy for several GPUs and their number must agree; DDP with one process is none.
 Result<void> several_gpus(Training& t) {
   if (t.sharding == Sharding::ddp && t.world_size == 1) t.sharding = Sharding::none;
-  if (t.sharding == Sharding::none && t.world_size > 1) return fail("bad_value", "--parallel none and --gpus " + std::to_string(t.world_size) + " do not agree", "use --parallel ddp or fsdp2, or --gpus 1", "--parallel");
+  if (t.sharding == Sharding::none && t.world_size > 1) return fail("bad_value", "--parallel none and --gpus " + std::to_string(t.world_size) + " do not agree", "use --parallel ddp, fsdp2, zero2 or zero3, or --gpus 1", "--parallel");
   if (t.sharding == Sharding::fsdp2 && t.world_size == 1) return fail("bad_value", "--parallel fsdp2 shards over several GPUs, and this run has one", "add --gpus N, from 2 on", "--parallel");
   return {};
 }
 
-// DeepSpeed converts the model to its 16-bit type and keeps fp32 masters; autocast keeps the weights as loaded.
+// Autocast keeps the weights as loaded. DeepSpeed converts the model to its 16-bit type and keeps fp32 masters; 16-bit weights without bf16 or fp16 it
+// refuses. Under ZeRO that is laid out (passes/zero_partition.hpp), without it is not.
 void set_precision(TrainingDraft& d, const HfModel& model, const TransformersFlags& f) {
   Training& t = d.plan.training;
   t.mixed = f.mixed.value_or(MixedPrecision::none);
   t.weights = f.weights ? *f.weights : model.architecture.dtype.value_or(Dtype::fp32);
   if (!f.weights) d.assume("dtype", std::string(name_of(t.weights)), model.architecture.dtype ? "of the model's config.json; transformers 4 loads in fp32 unless told" : kDefault);
+  if (is_zero(t.sharding)) {
+    if (t.mixed != MixedPrecision::none || t.weights == Dtype::fp32) return;
+    t.mixed = t.weights == Dtype::fp16 ? MixedPrecision::fp16 : MixedPrecision::bf16;
+    d.assume("mixed", t.weights == Dtype::fp16 ? "fp16" : "bf16", "DeepSpeed trains 16-bit weights with it alone");
+    return;
+  }
   if (!f.deepspeed || t.mixed == MixedPrecision::none) return;
   t.weights = t.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
   t.mixed = MixedPrecision::none;
@@ -58,12 +66,56 @@ void merge(const Fields& f, std::vector<std::string>& unused) {
   for (std::string& key : f.unused()) unused.push_back(std::move(key));
 }
 
+// A count of elements, as people write it: 500000000 or 5e8. Thresholds may be as large as sys.maxsize, buffers not.
+constexpr std::int64_t kMostElements = INT64_MAX, kMostBuffer = 1'000'000'000'000;
+void elements(Fields& f, std::string_view key, std::int64_t& out, std::int64_t most = kMostElements) {
+  const Document* v = f.find(key);
+  if (v == nullptr) return;
+  constexpr double kMostReal = 9e18;
+  const bool real = v->kind == Document::Kind::real && v->real >= 0 && v->real <= kMostReal && std::floor(v->real) == v->real;
+  if (!real && !(v->kind == Document::Kind::whole && v->whole >= 0)) return f.fault(key, "is " + shown(*v) + ", which is no count of elements", "write a whole number such as 500000000 or 5e8");
+  const std::int64_t n = real ? static_cast<std::int64_t>(v->real) : v->whole;
+  if (n > most) return f.fault(key, "is " + shown(*v) + ", more than any buffer holds", "use at most " + std::to_string(most));
+  out = n;
+}
+
+void zero_fields(Fields& g, TransformersFlags& flags) {
+  ZeroConfig& z = flags.zero.emplace();
+  const auto open = [&](std::string_view key, std::int64_t& out, bool& is_auto, std::int64_t most = kMostElements) {
+    const Document* v = g.find(key);
+    is_auto = v != nullptr && v->kind == Document::Kind::text && v->text == "auto";
+    if (!is_auto) elements(g, key, out, most);
+  };
+  open("reduce_bucket_size", z.reduce_bucket_size, flags.auto_reduce_bucket, kMostBuffer);
+  open("stage3_prefetch_bucket_size", z.prefetch_bucket_size, flags.auto_prefetch_bucket);
+  open("stage3_param_persistence_threshold", z.param_persistence_threshold, flags.auto_persistence);
+  elements(g, "stage3_model_persistence_threshold", z.model_persistence_threshold);
+  elements(g, "stage3_max_live_parameters", z.max_live_parameters);
+  elements(g, "stage3_max_reuse_distance", z.max_reuse_distance);
+  elements(g, "sub_group_size", z.sub_group_size);
+  z.overlap_comm = g.yes("overlap_comm");
+  z.contiguous_gradients = g.yes("contiguous_gradients").value_or(true);
+  z.reduce_scatter = g.yes("reduce_scatter").value_or(true);
+  z.round_robin_gradients = g.yes("round_robin_gradients").value_or(false);
+}
+
+// HfTrainerDeepSpeedConfig.trainer_config_finalize
+ZeroConfig resolved_zero(const TransformersFlags& f, const Architecture& a) {
+  ZeroConfig z = f.zero.value_or(ZeroConfig());
+  const std::int64_t square = a.width * a.width;
+  if (f.auto_reduce_bucket) z.reduce_bucket_size = square;
+  if (f.auto_prefetch_bucket) z.prefetch_bucket_size = static_cast<std::int64_t>(0.9 * static_cast<double>(square));
+  if (f.auto_persistence) z.param_persistence_threshold = 10 * a.width;
+  return z;
+}
+
 bool on_host(Fields& zero, std::string_view key, std::string_view where, const std::string& prefix, std::vector<std::string>& unused) {
   const Document* offload = zero.map(key);
   if (offload == nullptr) return false;
   Fields f(*offload, std::string(where), prefix + std::string(key) + ".");
   const std::string device = f.text("device").value_or("none");
-  for (const char* tuning : {"pin_memory", "buffer_count", "buffer_size", "max_in_cpu", "fast_init", "ratio", "nvme_path", "pipeline_read", "pipeline_write"}) f.used(tuning);
+  for (const char* tuning : {"pin_memory", "buffer_count", "buffer_size", "max_in_cpu", "fast_init", "nvme_path", "pipeline_read", "pipeline_write"}) f.used(tuning);
+  if (const auto ratio = f.real("ratio", 0, 1); ratio && *ratio < 1) unused.push_back(prefix + std::string(key) + ".ratio");
   merge(f, unused);
   return device != "none";
 }
@@ -85,6 +137,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!W) return std::unexpected(W.error());
   if (f.grad_accum_steps && (*f.grad_accum_steps < 1 || *f.grad_accum_steps > kMostBatch)) return out_of_range("--gradient-accumulation-steps", *f.grad_accum_steps, kMostBatch);
   t.device_batch_size = *B, t.seq_len = *T, t.world_size = *W, t.grad_accum_steps = f.grad_accum_steps.value_or(1);
+  t.sharding = f.sharding.value_or(t.world_size > 1 ? Sharding::ddp : Sharding::none);
   set_precision(d, model, f);
   const bool no_sdpa = a.family == Family::gemma2;  // its soft-cap is not in SDPA: transformers refuses it and takes eager attention
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
@@ -96,9 +149,9 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), litgpt ? "LitGPT's default" : kDefault);
   t.recompute = f.recompute.value_or(Recompute::none);
   t.reentrant = f.reentrant.value_or(false);
-  t.sharding = f.sharding.value_or(t.world_size > 1 ? Sharding::ddp : Sharding::none);
   if (!f.sharding && t.world_size > 1) d.assume("parallel", "ddp", "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
+  t.zero = resolved_zero(f, a);
   t.ddp_find_unused = f.ddp_find_unused;
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
   t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
@@ -123,9 +176,9 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (!plan) return std::unexpected(plan.error());
   const Architecture& a = model.architecture;
   const Training& t = plan->training;
-  if (t.master_weights || t.offload_optimizer || t.offload_parameters) {
-    return fail("unsupported_training", t.master_weights ? "DeepSpeed's own engine (16-bit weights beside fp32 masters, flattened groups) is not laid out yet" : "keeping states on the host is not laid out yet", "leave it out; the rest of the run is", "");
-  }
+  if (t.master_weights) return fail("unsupported_training", "DeepSpeed's engine without ZeRO (stage 0, or no zero_optimization) is not laid out yet", "stages 1, 2 and 3 are; without DeepSpeed --parallel ddp", "");
+  if ((t.offload_optimizer || t.offload_parameters) && !is_zero(t.sharding)) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet", "leave it out; the rest of the run is. ZeRO's is: --parallel zero3", "");
+  if (t.offload_parameters && t.sharding != Sharding::zero3) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
   w.transformers = TransformersRun{a, t};
   Model& m = w.model;
@@ -145,6 +198,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.assumptions = model.assumptions;
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
+  if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
   if (!model.unused.empty()) {
     std::string keys;
     for (std::size_t i = 0; i < model.unused.size() && i < 10; ++i) keys += (i == 0 ? "" : ", ") + model.unused[i].substr(0, 60);
@@ -174,8 +228,15 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
     Fields g(*optimizer, std::string(where), "optimizer.");
     g.used("params");
     const auto type = g.text("type");
+    flags.zero.emplace().split_groups = false;  // transformers hands it all parameters in one group
     if (type && *type != "auto" && !flags.optimizer) {
-      const auto kind = optimizer_of(to_lower(*type) == "adam" ? "adamw" : to_lower(*type), std::string(where) + ": optimizer.type");
+      // its own FusedAdam, which as torch's fused AdamW makes nothing but moments; torch's, one tensor after the other at once, when asked for
+      const std::string word = to_lower(*type);
+      const Document* params = optimizer->find("params");
+      const Document* torch_adam = params == nullptr ? nullptr : params->find("torch_adam");
+      const bool fused = torch_adam == nullptr || torch_adam->kind != Document::Kind::boolean || !torch_adam->flag;
+      const bool adam = word == "adam" || word == "adamw";
+      const auto kind = optimizer_of(adam ? (fused ? "adamw_torch_fused" : "adamw") : word, std::string(where) + ": optimizer.type");
       if (!kind) return std::unexpected(kind.error());
       flags.optimizer = *kind;
     }
@@ -185,9 +246,14 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
     Fields g(*zero, std::string(where), "zero_optimization.");
     constexpr Sharding kStages[] = {Sharding::ddp, Sharding::zero1, Sharding::zero2, Sharding::zero3};
     flags.sharding = kStages[g.whole("stage", 0, 3).value_or(0)];
+    const bool split = !flags.zero || flags.zero->split_groups;
+    zero_fields(g, flags);
+    flags.zero->split_groups = split;
+    // gathers in place, whole groups at once (all_gather_into_tensor); the rest is about files and messages
+    for (const char* k : {"allgather_partitions", "allgather_bucket_size", "use_multi_rank_bucket_allreduce", "load_from_fp32_weights", "stage3_gather_fp16_weights_on_model_save", "log_trace_cache_warnings"}) g.used(k);
     flags.offload_optimizer = on_host(g, "offload_optimizer", where, "zero_optimization.", unused);
     flags.offload_parameters = on_host(g, "offload_param", where, "zero_optimization.", unused);
-    for (const char* k : {"stage3_gather_16bit_weights_on_model_save", "ignore_unused_parameters", "round_robin_gradients"}) g.used(k);
+    for (const char* k : {"stage3_gather_16bit_weights_on_model_save", "ignore_unused_parameters"}) g.used(k);
     merge(g, unused);
     if (g.error()) return std::unexpected(*g.error());
   } else {

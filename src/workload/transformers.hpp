@@ -26,6 +26,8 @@ struct TransformersFlags {
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
   std::optional<bool> offload_optimizer, offload_parameters;
   bool deepspeed = false;               // the engine of DeepSpeed: 16-bit weights with fp32 masters instead of autocast
+  std::optional<ZeroConfig> zero;       // fields of zero_optimization; those that wait for the model's width ("auto"):
+  bool auto_reduce_bucket = false, auto_prefetch_bucket = false, auto_persistence = false;
   std::optional<double> max_grad_norm;
   std::optional<Lora> lora;
 };
@@ -44,8 +46,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
 // The whole workload: make_training, and what a search and a report need of it.
 Result<Workload> make_transformers_workload(const HfModel& model, const TransformersFlags& flags);
 
-// A DeepSpeed configuration over flags: ZeRO stage, offloading, precision, micro-batch, accumulation, clipping, optimizer. "auto" leaves what the flags
-// say. Fields that move memory and are not modelled, and those that are not read, are named in `unused`. where: names the file.
+// A DeepSpeed configuration over flags: ZeRO stage and its fields, offloading, precision, micro-batch, accumulation, clipping, optimizer. "auto" leaves
+// what the flags say; of bucket sizes and thresholds it is what Trainer makes of it, by the model's width. Fields that move memory and are not modelled, and those that are not read, are named in `unused`. where: names the file.
 Result<void> apply_deepspeed(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused);
 
 // An accelerate configuration (config.yaml): processes, precision, FSDP or DeepSpeed and its fields.

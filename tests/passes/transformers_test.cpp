@@ -9,9 +9,11 @@
 
 #include "passes/data_parallel.hpp"
 #include "passes/training_program.hpp"
+#include "liveness.hpp"
 #include "recording.hpp"
 #include "workload/hf_config.hpp"
 #include "workload/probe_document.hpp"
+#include "workload/transformers.hpp"
 
 namespace dryfit {
 namespace {
@@ -27,6 +29,31 @@ Architecture architecture_of(const json& j) {
   const auto model = config ? architecture_from(*config, "config") : std::unexpected(config.error());
   if (!model) throw std::runtime_error(j["name"].get<std::string>() + ": " + model.error().message);
   return model->architecture;
+}
+
+// "reduce_bucket_size=300000,overlap_comm": fields of zero_optimization.
+void set_zero(Training& t, const json& j) {
+  t.zero.rank = j["rank"];
+  std::istringstream words(j["zero"].get<std::string>());
+  for (std::string word; std::getline(words, word, ',');) {
+    const std::size_t equals = word.find('=');
+    const std::string key = word.substr(0, equals), value = equals == std::string::npos ? "true" : word.substr(equals + 1);
+    const bool yes = value == "true";
+    const auto number = [&] { return static_cast<std::int64_t>(std::stoll(value)); };
+    if (key == "reduce_bucket_size") t.zero.reduce_bucket_size = number();
+    else if (key == "overlap_comm") t.zero.overlap_comm = yes;
+    else if (key == "contiguous_gradients") t.zero.contiguous_gradients = yes;
+    else if (key == "reduce_scatter") t.zero.reduce_scatter = yes;
+    else if (key == "round_robin_gradients") t.zero.round_robin_gradients = yes;
+    else if (key == "sub_group_size") t.zero.sub_group_size = number();
+    else if (key == "stage3_prefetch_bucket_size") t.zero.prefetch_bucket_size = number();
+    else if (key == "stage3_param_persistence_threshold") t.zero.param_persistence_threshold = number();
+    else if (key == "stage3_max_live_parameters") t.zero.max_live_parameters = number();
+    else if (key == "stage3_max_reuse_distance") t.zero.max_reuse_distance = number();
+    else if (key == "offload_optimizer") t.offload_optimizer = yes;
+    else if (key == "offload_param") t.offload_parameters = yes;
+    else throw std::runtime_error("a field of zero_optimization the test does not know: " + key);
+  }
 }
 
 Training training_of(const json& j) {
@@ -45,7 +72,8 @@ Training training_of(const json& j) {
   t.optimizer = kinds.at(j["optimizer"]);
   const std::string parallel = j.value("parallel", "none");
   t.world_size = j.value("gpus", 1);
-  t.sharding = parallel.starts_with("ddp") ? Sharding::ddp : parallel.starts_with("fsdp2") ? Sharding::fsdp2 : Sharding::none;
+  t.sharding = parallel.starts_with("ddp") ? Sharding::ddp : parallel.starts_with("fsdp2") ? Sharding::fsdp2 : parallel.starts_with("zero") ? *sharding_of(parallel, "") : Sharding::none;
+  if (parallel.starts_with("zero")) set_zero(t, j);
   t.reshard_after_forward = parallel != "fsdp2_keep";
   t.ddp_find_unused = parallel == "ddp";
   if (j["lora"] > 0) {
@@ -60,7 +88,7 @@ Training training_of(const json& j) {
 
 // The engine's parts, without what no recording sees: library workspaces and scratch inside kernels.
 std::vector<Part> engine_parts(const json& j) {
-  static const std::set<std::string> hidden = {"cublas_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums"};
+  static const std::set<std::string> hidden = {"cublas_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums", "zero.overflow_abs"};
   const Architecture a = architecture_of(j);
   const Training t = training_of(j);
   const Result<Program> built = build_program(a, t, {9, 0, 0}, {.add_in_place = false});
@@ -166,6 +194,14 @@ TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) {
   std::printf("%d recordings of ranks, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
 
+// Ranks of several under DeepSpeed's engine.
+TEST(Transformers, ranksUnderZeroAreAsDeepSpeedRecordsThem) {
+  int recordings = 0;
+  const Worst worst = compare_all("transformers_zero.jsonl", recordings);
+  EXPECT_GE(recordings, 31);
+  std::printf("%d recordings under ZeRO, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
+}
+
 Architecture small_llama() {
   Architecture a;
   a.family = Family::llama;
@@ -213,11 +249,7 @@ TEST(Transformers, everyTensorDiesOnceAfterItsBirth) {
     t.recompute = recompute;
     t.reentrant = false;
     const Program p = built(small_llama(), t);
-    std::vector<bool> alive(p.tensors.size(), false);
-    for (const Event& e : p.events) {
-      ASSERT_EQ(alive[static_cast<std::size_t>(e.tensor)], e.kind == Event::Kind::free) << p.tensors[static_cast<std::size_t>(e.tensor)].name();
-      alive[static_cast<std::size_t>(e.tensor)] = e.kind == Event::Kind::alloc;
-    }
+    const std::vector<bool> alive = alive_at_end(p);
     for (std::size_t i = 0; i < alive.size(); ++i) {
       const Category c = p.tensors[i].category;
       EXPECT_TRUE(!alive[i] || c == Category::weights || c == Category::optimizer || c == Category::workspace || p.tensors[i].bytes <= 8) << p.tensors[i].name();
@@ -282,11 +314,7 @@ TEST(Transformers, shardsAreAPartAndGatheredWeightsGo) {
     EXPECT_LE(part.weights.count, whole.weights.count / gpus + rows);
     EXPECT_EQ(part.gradients, part.weights);
     const Program p = built(small_llama(), t);
-    std::vector<bool> alive(p.tensors.size(), false);
-    for (const Event& e : p.events) {
-      ASSERT_EQ(alive[static_cast<std::size_t>(e.tensor)], e.kind == Event::Kind::free) << p.tensors[static_cast<std::size_t>(e.tensor)].name();
-      alive[static_cast<std::size_t>(e.tensor)] = e.kind == Event::Kind::alloc;
-    }
+    const std::vector<bool> alive = alive_at_end(p);
     std::int64_t weights = 0;
     for (std::size_t i = 0; i < alive.size(); ++i) weights += alive[i] && p.tensors[i].category == Category::weights ? p.tensors[i].bytes : 0;
     EXPECT_EQ(weights, part.weights.count + 4 * small_llama().rotary_dims / 2);
@@ -323,7 +351,7 @@ TEST(Transformers, whatIsNotLaidOutIsSaid) {
   EXPECT_EQ(p.error().code, "unsupported_training");
   EXPECT_FALSE(p.error().hint.empty());
   Training t = small_run();
-  t.sharding = Sharding::zero2, t.world_size = 2;
+  t.sharding = Sharding::fsdp_full, t.world_size = 2;
   EXPECT_FALSE(build_program(small_llama(), t, {9, 0, 0}));
   t.sharding = Sharding::fsdp2;
   t.lora.emplace();

@@ -66,6 +66,12 @@ TEST(TrainerCommand, launchersNameFilesAndStages) {
   ASSERT_TRUE(staged);
   EXPECT_EQ(staged->flags.sharding, Sharding::zero3);
   EXPECT_FALSE(staged->flags.gpus);
+  const auto offloaded = read("accelerate launch --use_deepspeed --offload_optimizer_device cpu --offload_param_device none --gradient_clipping 0.5 train.py --model_name_or_path gpt2");
+  ASSERT_TRUE(offloaded);
+  EXPECT_EQ(offloaded->flags.sharding, Sharding::zero2);
+  EXPECT_EQ(offloaded->flags.offload_optimizer, true);
+  EXPECT_EQ(offloaded->flags.offload_parameters, false);
+  EXPECT_EQ(offloaded->flags.max_grad_norm, 0.5);
   const auto fsdp = read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp 'full_shard auto_wrap offload'");
   ASSERT_TRUE(fsdp);
   EXPECT_EQ(fsdp->flags.sharding, Sharding::fsdp_full);

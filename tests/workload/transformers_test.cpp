@@ -67,18 +67,53 @@ TEST(Transformers, deepspeedSetsStagePrecisionAndBatch) {
   EXPECT_FALSE(f.grad_accum_steps);
   EXPECT_EQ(f.offload_optimizer, true);
   EXPECT_EQ(f.offload_parameters, false);
-  EXPECT_EQ(unused, (std::vector<std::string>{"zero_optimization.reduce_bucket_size", "activation_checkpointing"}));
+  EXPECT_EQ(unused, (std::vector<std::string>{"activation_checkpointing"}));
   const auto plan = make_training(preset("llama-3.1-8b"), f);
   ASSERT_TRUE(plan);
   EXPECT_EQ(plan->training.weights, Dtype::bf16);
-  EXPECT_EQ(plan->training.master_weights, Dtype::fp32);
-  EXPECT_EQ(plan->training.mixed, MixedPrecision::none);
+  EXPECT_FALSE(plan->training.master_weights);
+  EXPECT_EQ(plan->training.mixed, MixedPrecision::bf16);
+  EXPECT_EQ(plan->training.zero.reduce_bucket_size, 500'000'000);
+  EXPECT_FALSE(plan->training.zero.overlap_comm);
+}
+
+// HfTrainerDeepSpeedConfig.trainer_config_finalize: of a width of 4096 4096^2, 0.9 * 4096^2 cut to a whole number, 40960.
+TEST(Transformers, deepspeedsAutoIsByTheModelsWidth) {
+  TransformersFlags f = deepspeed(R"({"bf16": {"enabled": true}, "optimizer": {"type": "AdamW"}, "zero_optimization": {"stage": 3, "overlap_comm": true, "contiguous_gradients": false,
+                                      "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto", "sub_group_size": 1e8, "stage3_max_live_parameters": 3e8}})");
+  f.gpus = 8;
+  const auto plan = make_training(preset("llama-3.1-8b"), f);
+  ASSERT_TRUE(plan) << plan.error().message;
+  const ZeroConfig& z = plan->training.zero;
+  EXPECT_EQ(z.reduce_bucket_size, 16777216);
+  EXPECT_EQ(z.prefetch_bucket_size, 15099494);
+  EXPECT_EQ(z.param_persistence_threshold, 40960);
+  EXPECT_EQ(z.sub_group_size, 100'000'000);
+  EXPECT_EQ(z.max_live_parameters, 300'000'000);
+  EXPECT_EQ(z.max_reuse_distance, 1'000'000'000);
+  EXPECT_EQ(z.overlap_comm, true);
+  EXPECT_FALSE(z.contiguous_gradients);
+  EXPECT_FALSE(z.split_groups);
+  EXPECT_EQ(plan->training.optimizer, OptimizerKind::adamw_fused);
+}
+
+// Without ZeRO DeepSpeed has other optimizers, FSDP has another way to the host, and only stage 3 can send parameters there.
+TEST(Transformers, whatDeepspeedIsNotLaidOutForIsSaid) {
+  const auto refused = [](std::string_view json) {
+    TransformersFlags f = deepspeed(json);
+    const auto w = make_transformers_workload(preset("llama-3.1-8b"), f);
+    return w ? std::string() : w.error().message;
+  };
+  EXPECT_NE(refused(R"({"bf16": {"enabled": true}})").find("without ZeRO"), std::string::npos);
+  EXPECT_NE(refused(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}})").find("stage 3"), std::string::npos);
+  EXPECT_EQ(refused(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}})"), "");
 }
 
 TEST(Transformers, deepspeedLeavesAutoToTheArguments) {
   TransformersFlags f = deepspeed(R"({"bf16": {"enabled": "auto"}, "fp16": {"enabled": false}, "optimizer": {"type": "AdamW", "params": {"lr": "auto"}}})");
   EXPECT_FALSE(f.mixed);
-  EXPECT_EQ(f.optimizer, OptimizerKind::adamw);
+  EXPECT_EQ(f.optimizer, OptimizerKind::adamw_fused);
+  EXPECT_EQ(deepspeed(R"({"optimizer": {"type": "Adam", "params": {"torch_adam": true}}})").optimizer, OptimizerKind::adamw);
   EXPECT_EQ(f.sharding, Sharding::ddp);
 }
 
@@ -91,6 +126,9 @@ TEST(Transformers, configurationFilesWithFaultsSayWhere) {
   };
   EXPECT_EQ(fault(apply_deepspeed, R"({"zero_optimization": {"stage": 7}})"), "c.json: zero_optimization.stage");
   EXPECT_EQ(fault(apply_deepspeed, R"({"bf16": {"enabled": 1}})"), "c.json: bf16.enabled");
+  EXPECT_EQ(fault(apply_deepspeed, R"({"zero_optimization": {"stage": 2, "reduce_bucket_size": -1}})"), "c.json: zero_optimization.reduce_bucket_size");
+  EXPECT_EQ(fault(apply_deepspeed, R"({"zero_optimization": {"stage": 2, "sub_group_size": 1.5}})"), "c.json: zero_optimization.sub_group_size");
+  EXPECT_EQ(fault(apply_deepspeed, R"({"zero_optimization": {"stage": 2, "overlap_comm": "auto"}})"), "c.json: zero_optimization.overlap_comm");
   EXPECT_EQ(fault(apply_deepspeed, R"({"optimizer": {"type": "OneBitAdam"}})"), "c.json: optimizer.type");
   EXPECT_EQ(fault(apply_deepspeed, "[]"), "c.json");
   EXPECT_EQ(fault(apply_accelerate, R"({"distributed_type": "MEGATRON_LM"})"), "c.json: distributed_type");

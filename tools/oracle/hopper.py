@@ -58,6 +58,9 @@ class _Stream:
 
     wait_stream = wait_event
 
+    def synchronize(self):
+        pass
+
 
 class _Event:
     """Has happened."""
@@ -70,6 +73,9 @@ class _Event:
 
     def synchronize(self):
         pass
+
+    def query(self):
+        return True
 
 
 def _nothing():

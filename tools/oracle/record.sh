@@ -28,7 +28,7 @@ mkdir -p "$work/lib" "$work/trees" "$work/raw"
 if [ -z "$python" ]; then
   python="$work/venv/bin/python"
   [ -x "$python" ] || python3 -m venv "$work/venv"
-  "$python" -m pip install --quiet --requirement "$here/requirements.txt"
+  DS_BUILD_OPS=0 "$python" -m pip install --quiet --requirement "$here/requirements.txt"
 fi
 
 cc -shared -fPIC -O1 -o "$work/lib/cuda_runtime.so" "$here/shim/cuda_runtime.c"

@@ -15,13 +15,19 @@ import transformers_cases as cases
 def record(wanted, raw):
     import pack
     import torch
-    import transformers_session as session
+    import transformers_session
+
+    def runner(case):
+        if not case.parallel.startswith("zero"):
+            return transformers_session.Run(case)
+        import deepspeed_session  # answers for values that fake tensors have not, from then on
+        return deepspeed_session.Run(case)
 
     taken = (torch.where, torch.Tensor.nonzero)  # a case with experts answers these itself
     for case in wanted:
         began = time.monotonic()
         torch.where, torch.Tensor.nonzero = taken
-        run = session.Run(case)
+        run = runner(case)
         run.record()
         text = pack.line(pack.pack(case, torch.__version__.split("+")[0], run.tracker))
         (raw / f"{case.name()}.part").write_text(text, encoding="utf-8")
@@ -30,7 +36,8 @@ def record(wanted, raw):
 
 
 def write_goldens(raw, golden):
-    for file, listed in (("transformers.jsonl", list(cases.seen())), ("transformers_unseen.jsonl", list(cases.unseen())), ("transformers_parallel.jsonl", list(cases.parallel()))):
+    for file, listed in (("transformers.jsonl", list(cases.seen())), ("transformers_unseen.jsonl", list(cases.unseen())), ("transformers_parallel.jsonl", list(cases.parallel())),
+                         ("transformers_zero.jsonl", list(cases.zero()))):
         lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed]
         (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
         print(f"{golden / file}: {len(lines)} recordings", file=sys.stderr)
@@ -43,7 +50,7 @@ def main():
     parser.add_argument("--only", default="", help="record only cases whose name contains this; goldens stay as they are")
     arguments = parser.parse_args()
     arguments.raw.mkdir(parents=True, exist_ok=True)
-    everything = [*cases.seen(), *cases.unseen(), *cases.parallel()]
+    everything = [*cases.seen(), *cases.unseen(), *cases.parallel(), *cases.zero()]
     record([c for c in everything if arguments.only in c.name() and not (arguments.raw / f"{c.name()}.json").exists()], arguments.raw)
     if not arguments.only:
         write_goldens(arguments.raw, arguments.golden)

@@ -35,8 +35,10 @@ class Case:
     lora: int = 0                 # rank; 0: full fine-tuning
     lora_targets: str = ""        # comma separated; empty: peft's default
     use_cache: bool = False
-    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False)
-    gpus: int = 1                 # ranks; what is recorded is rank 0
+    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · zero1 · zero2 · zero3
+    gpus: int = 1                 # ranks
+    rank: int = 0                 # the recorded one
+    zero: str = ""                # of DeepSpeed's zero_optimization, what is not its default: "reduce_bucket_size=65536,overlap_comm"
 
     kind = "transformers"
 
@@ -46,6 +48,8 @@ class Case:
         fields = dataclasses.asdict(self)
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
+        if not self.parallel.startswith("zero"):
+            del fields["rank"], fields["zero"]
         return {"kind": self.kind, **fields, "config": config}
 
     def name(self):
@@ -56,6 +60,8 @@ class Case:
         parts += [self.lora_targets.replace(",", "+")] if self.lora_targets else []
         parts += ["cache"] if self.use_cache else []
         parts += [self.parallel, f"W{self.gpus}"] if self.parallel != "none" else []
+        parts += [f"r{self.rank}"] if self.rank else []
+        parts += [self.zero.replace(",", "+").replace("=", "_").replace("stage3_", "")] if self.zero else []
         return "-".join(parts)
 
 
@@ -107,3 +113,36 @@ def parallel():
     yield Case("llama", parallel="fsdp2", gpus=2, checkpoint="nonreentrant")
     yield Case("qwen2", parallel="fsdp2", gpus=8, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
     yield Case("llama", parallel="ddp", gpus=2, lora=8)
+
+
+def zero():
+    """Rank 0 (or another) under DeepSpeed's own ZeRO optimizers: buckets that hold everything, a few gradients, less than one; boundaries of
+    partitions within tensors; ranks with more and with less."""
+    few, less = "reduce_bucket_size=300000", "reduce_bucket_size=70000"
+    for stage in ("zero2", "zero1"):
+        yield Case("llama", parallel=stage, gpus=2)
+        yield Case("llama", parallel=stage, gpus=8, rank=7, zero=few)
+        yield Case("gpt2", parallel=stage, gpus=4, rank=1, zero=less, optimizer="fused", accumulation=2)
+        yield Case("llama", parallel=stage, gpus=2, zero=few + ",overlap_comm", checkpoint="nonreentrant")
+        yield Case("qwen2", parallel=stage, gpus=2, rank=1, zero=less + ",overlap_comm,round_robin_gradients", batch=1, optimizer="fused", accumulation=2)
+        yield Case("llama", parallel=stage, gpus=4, zero=few + ",contiguous_gradients=false,overlap_comm=false", batch=1)
+        yield Case("llama", parallel=stage, gpus=2, zero=few + ",offload_optimizer")
+    yield Case("llama", parallel="zero2", gpus=4, zero=few + ",contiguous_gradients=false,overlap_comm", batch=1, accumulation=2)
+    yield Case("gpt2", parallel="zero2", gpus=2, zero=few + ",reduce_scatter=false", batch=1)
+    yield Case("gpt2", parallel="zero2", gpus=2, precision="fp32", zero=few, batch=1, length=64)
+    yield Case("llama", parallel="zero2", gpus=2, zero=few, lora=8)
+    small = few + ",stage3_prefetch_bucket_size=100000,stage3_param_persistence_threshold=2560"
+    live = small + ",stage3_max_live_parameters=400000,stage3_max_reuse_distance=0"
+    yield Case("llama", parallel="zero3", gpus=2)
+    yield Case("llama", parallel="zero3", gpus=8, zero=small)
+    yield Case("llama", parallel="zero3", gpus=2, zero=live)
+    yield Case("llama", parallel="zero3", gpus=2, zero=live, checkpoint="nonreentrant", batch=2)
+    yield Case("llama", parallel="zero3", gpus=4, zero=small + ",stage3_max_reuse_distance=500000,overlap_comm=false", optimizer="fused", accumulation=2)
+    yield Case("qwen2", parallel="zero3", gpus=4, rank=3, zero=less + ",sub_group_size=200000,stage3_max_reuse_distance=0", batch=2, optimizer="fused")
+    yield Case("gpt2", parallel="zero3", gpus=4, zero=live, batch=2)
+    yield Case("llama", parallel="zero3", gpus=2, zero=live + ",contiguous_gradients=false", batch=2)
+    yield Case("llama", parallel="zero3", gpus=2, zero=live + ",offload_optimizer", batch=2)
+    yield Case("llama", parallel="zero3", gpus=2, zero=live + ",offload_optimizer,offload_param", batch=2)
+    yield Case("llama", parallel="zero3", gpus=2, zero=live + ",stage3_prefetch_bucket_size=0", batch=2)
+    yield Case("llama", parallel="zero3", gpus=2, zero=small, batch=2, lora=8)
+    yield Case("llama", parallel="zero3", gpus=2, zero=live, batch=2, checkpoint="reentrant")

@@ -74,7 +74,7 @@ class Run:
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.tracker = Tracker()
         if case.parallel != "none":
-            torch.distributed.init_process_group("fake", rank=0, world_size=case.gpus, store=FakeStore())
+            torch.distributed.init_process_group("fake", rank=case.rank, world_size=case.gpus, store=FakeStore())
             self.mesh = init_device_mesh("cuda", (case.gpus,))
         _know_masks_are_ones()
 
@@ -98,6 +98,11 @@ class Run:
         if case.lora:
             model = self._with_lora(model)
         self._to_gpu(model)
+        return self._ready(model)
+
+    def _ready(self, model):
+        """For training, with the checkpoints of the case."""
+        case = self.case
         model.train()
         if case.checkpoint != "none":
             if case.lora:
@@ -121,11 +126,11 @@ class Run:
                         made[id(tensor)] = (tensor, torch.nn.Parameter(gpu, requires_grad=tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else gpu)
                     group[name] = made[id(tensor)][1]
 
-    def _with_lora(self, model):
+    def _with_lora(self, model, cast=True):
         import peft
         targets = self.case.lora_targets.split(",") if self.case.lora_targets else None
         config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=0.05, target_modules=targets, task_type="CAUSAL_LM")
-        return peft.get_peft_model(model, config, autocast_adapter_dtype=True)
+        return peft.get_peft_model(model, config, autocast_adapter_dtype=cast)
 
     def _parallel(self, model):
         """The model as one rank of several holds it; a group that does not communicate has no say in memory but NCCL's own."""
