@@ -149,10 +149,10 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
     return fail("unsupported_training", std::move(what) + " is not laid out yet", std::move(hint));
   };
   const bool litgpt = r.framework == Framework::litgpt;
-  const bool described = a.causal && !a.conv1d && !a.moe && a.position == Position::rotary && a.norm_placement == NormPlacement::pre && a.qk_norm == QkNorm::none && a.norm != NormKind::rms_norm_plus_one;
+  const bool described = a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && a.qk_norm == QkNorm::none;
   if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
   if (litgpt && r.sharding != Sharding::none) return unsupported("LitGPT on several GPUs", "give --gpus 1, or leave --framework out");
-  if (litgpt && (r.recompute != Recompute::none || (r.lora && r.lora->quantized))) return unsupported("LitGPT with checkpointing or quantized weights");
+  if (litgpt && r.recompute != Recompute::none) return unsupported("LitGPT with checkpointing");
   if (a.latent) return unsupported("multi-head latent attention (" + a.model_type + ")");
   if (r.compile) return unsupported("torch.compile of a transformers model");
   if (r.lora && r.lora->dora) return unsupported("DoRA");
@@ -186,7 +186,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
     for (const Transformer::Weight& w : weights) out.weights += bytes_of(w.tensor);
   }
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);
-  if (transformer) out.weights += Bytes(transformer->frozen_bytes());
+  out.weights += Bytes(litgpt ? litgpt->frozen_bytes() : transformer->frozen_bytes());
   eager::Optimizer optimizer(tape, r.optimizer, std::move(trained));
   optimizer.step();
   out.optimizer = Bytes(optimizer.state_bytes());

@@ -92,7 +92,10 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.compile = f.compile.value_or(false);
   t.framework = f.framework.value_or(Framework::transformers);
   const bool litgpt = t.framework == Framework::litgpt;
-  t.optimizer = f.optimizer.value_or(litgpt && f.lora ? OptimizerKind::adamw : OptimizerKind::adamw_fused);
+  if (litgpt) t.litgpt.script = f.litgpt_script.value_or(f.lora ? LitgptScript::lora : LitgptScript::pretrain);
+  const bool pretrains = !litgpt || t.litgpt.script == LitgptScript::pretrain;
+  t.quantized = f.quantized, t.double_quantized = f.double_quantized;
+  t.optimizer = f.optimizer.value_or(pretrains ? OptimizerKind::adamw_fused : t.quantized ? OptimizerKind::paged_adamw : OptimizerKind::adamw);
   if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), litgpt ? "LitGPT's default" : kDefault);
   t.recompute = f.recompute.value_or(Recompute::none);
   t.reentrant = f.reentrant.value_or(false);
@@ -103,7 +106,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
   t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
   t.holds_outputs = litgpt;  // its loops name the logits
-  t.max_grad_norm = f.max_grad_norm.value_or(litgpt && f.lora ? 0.0 : 1.0);
+  t.max_grad_norm = f.max_grad_norm.value_or(pretrains ? 1.0 : 0.0);
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
   t.lora = f.lora;
   if (t.lora && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);

@@ -34,6 +34,7 @@ Training lora_training(std::int64_t batch) {
   t.optimizer = OptimizerKind::adamw;
   t.holds_outputs = true;
   t.max_grad_norm = 0;
+  t.litgpt = {LitgptScript::lora, 20231024};
   t.lora.emplace();
   t.lora->dropout = 0.05;
   return t;
@@ -80,9 +81,9 @@ TEST(Litgpt, WhatIsNotWrittenDownIsRefused) {
   const auto refused = build_program(bert, lora_training(1), {8, 0, 0});
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, "unsupported_training");
-  Training quantized = lora_training(1);
-  quantized.lora->quantized = true;
-  EXPECT_FALSE(build_program(architecture(kLlama), quantized, {8, 0, 0}).has_value());
+  Training recomputed = lora_training(1);
+  recomputed.recompute = Recompute::full;
+  EXPECT_FALSE(build_program(architecture(kLlama), recomputed, {8, 0, 0}).has_value());
 }
 
 }  // namespace
