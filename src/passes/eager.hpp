@@ -163,7 +163,7 @@ class Tape {
   struct FourBit {
     bool via_half = false;       // quantised from fp16: dequantised to it first, then cast
     bool nested = false;         // scales quantised too: fp32 ones are made for the call
-    bool holds_input = false;    // before bitsandbytes 0.44: the node names its input until it goes itself
+    bool holds_input = false;    // bitsandbytes 0.41 and 0.42: the node names its input until it goes itself
   };
   Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how);
   // an autograd function of one tensor whose gradients exist already

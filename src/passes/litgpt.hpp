@@ -13,6 +13,7 @@ class Litgpt {
   Litgpt(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
   Transformer::Outputs forward(const Transformer::Batch& batch);
   const std::vector<Transformer::Weight>& weights() const { return weights_; }
+  std::int64_t buffer_bytes() const { return 2 * cos_.dims().numel() * size_of(cos_.dtype()); }  // rotary tables
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // 4-bit weights with their scales, which weights() leaves out
 
  private:

@@ -59,7 +59,7 @@ class Trainer {
       model_->around_units(sharded_->hooks());
       trained = sharded_->trained();
     }
-    if (r_.sharding == Sharding::ddp) replicated_ = std::make_unique<eager::DataParallel>(tape_, trained, model_->buffer_bytes(), r_.ddp_find_unused.value_or(r_.recompute == Recompute::none));
+    if (r_.sharding == Sharding::ddp) replicated_ = std::make_unique<eager::DataParallel>(tape_, trained, litgpt_ ? litgpt_->buffer_bytes() : model_->buffer_bytes(), r_.ddp_find_unused.value_or(!litgpt_ && r_.recompute == Recompute::none));
     optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained));
     for (const char* phase : {"first_step", "train_step", "train_step"}) step(phase);
     Program p = tape_.take();
@@ -151,7 +151,7 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   const bool litgpt = r.framework == Framework::litgpt;
   const bool described = a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && a.qk_norm == QkNorm::none;
   if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
-  if (litgpt && r.sharding != Sharding::none) return unsupported("LitGPT on several GPUs", "give --gpus 1, or leave --framework out");
+  if (litgpt && r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("LitGPT's FSDP, which its scripts take on several GPUs,", "give --gpus 1, or --parallel ddp");
   if (litgpt && r.recompute != Recompute::none) return unsupported("LitGPT with checkpointing");
   if (a.latent) return unsupported("multi-head latent attention (" + a.model_type + ")");
   if (r.compile) return unsupported("torch.compile of a transformers model");

@@ -99,8 +99,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), litgpt ? "LitGPT's default" : kDefault);
   t.recompute = f.recompute.value_or(Recompute::none);
   t.reentrant = f.reentrant.value_or(false);
-  t.sharding = f.sharding.value_or(t.world_size > 1 ? Sharding::ddp : Sharding::none);
-  if (!f.sharding && t.world_size > 1) d.assume("parallel", "ddp", "torch.distributed without FSDP or ZeRO");
+  t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp_full : Sharding::ddp);
+  if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.ddp_find_unused = f.ddp_find_unused;
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
