@@ -149,6 +149,7 @@ class LitgptReader {
   Result<TrainerCommand> finish() {
     if (!f().device_batch_size) f().device_batch_size = finetunes() ? 1 : 4;
     if (!f().weights) f().weights = Dtype::fp32, f().mixed = MixedPrecision::bf16;  // get_default_supported_precision(training=True)
+    if (f().quantized && f().mixed != MixedPrecision::none) return fail("bad_command", "--quantize beside mixed precision, which LitGPT refuses and takes when --precision is not given", "add --precision bf16-true", "--quantize");
     const std::int64_t all = *f().device_batch_size * f().gpus.value_or(1);
     f().grad_accum_steps = std::max<std::int64_t>(1, global_.value_or(finetunes() ? 16 : 512) / all);
     if (script_ != LitgptScript::lora) return std::move(out_);

@@ -92,6 +92,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.compile = f.compile.value_or(false);
   t.framework = f.framework.value_or(Framework::transformers);
   const bool litgpt = t.framework == Framework::litgpt;
+  if (litgpt && f.lora && f.litgpt_script.value_or(LitgptScript::lora) != LitgptScript::lora) return fail("bad_value", "--lora-rank beside litgpt " + std::string(name_of(*f.litgpt_script)) + ", which has no such adapters", "leave one of them out", "--lora-rank");
   if (litgpt) t.litgpt.script = f.litgpt_script.value_or(f.lora ? LitgptScript::lora : LitgptScript::pretrain);
   const bool pretrains = !litgpt || t.litgpt.script == LitgptScript::pretrain;
   t.quantized = f.quantized, t.double_quantized = f.double_quantized;

@@ -116,7 +116,10 @@ TEST(Litgpt, PromptsBeginAtTheThirdLayer) {
   ASSERT_TRUE(p.has_value()) << p.error().message;
   int prompts = 0, gradients = 0;
   for (const TensorInfo& i : p->tensors) {
-    if (std::string_view(i.role) == "adapter.kv") ++prompts, EXPECT_GE(i.layer, 2);
+    if (std::string_view(i.role) == "adapter.kv") {
+      ++prompts;
+      EXPECT_GE(i.layer, 2);
+    }
     gradients += i.category == Category::gradients && std::string_view(i.role) == "adapter.prompt" ? 1 : 0;
   }
   EXPECT_EQ(prompts, 2);

@@ -50,7 +50,7 @@ TEST(LitgptCommand, OlderNamesAndDefaults) {
 }
 
 TEST(LitgptCommand, WrongOnesAreToldWithTheFlag) {
-  for (const auto& [line, where] : {std::pair{"litgpt", "pasted command"}, std::pair{"litgpt chat some/model", "litgpt"}, std::pair{"litgpt finetune_lora m --quantize int3", "--quantize"}, std::pair{"litgpt finetune_full m --quantize bnb.nf4", "--quantize"},
+  for (const auto& [line, where] : {std::pair{"litgpt", "pasted command"}, std::pair{"litgpt chat some/model", "litgpt"}, std::pair{"litgpt finetune_lora m --quantize int3", "--quantize"}, std::pair{"litgpt finetune_lora m --quantize bnb.nf4", "--quantize"}, std::pair{"litgpt finetune_full m --quantize bnb.nf4", "--quantize"},
                                     std::pair{"litgpt finetune_lora m --precision fp8", "--precision"}, std::pair{"litgpt finetune_lora m --lora_key maybe", "--lora-key"}, std::pair{"litgpt finetune_lora m --train.micro_batch_size 0", "--train.micro-batch-size"},
                                     std::pair{"litgpt finetune_lora m --lora_r x", "--lora-r"}, std::pair{"litgpt finetune_lora m --lora_query false --lora_value false", "pasted command"}, std::pair{"litgpt finetune_lora m --optimizer Shampoo", "--optimizer"}}) {
     const auto c = read(line);
