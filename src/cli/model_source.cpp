@@ -5,6 +5,7 @@
 
 #include "base/text.hpp"
 #include "plan/launch.hpp"
+#include "plan/litgpt_command.hpp"
 #include "plan/trainer_command.hpp"
 #include "workload/probe_document.hpp"
 #include "workload/probe_presets.hpp"
@@ -64,7 +65,9 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.zero, over.zero);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
   if (!theirs) lay(under.optimizer, over.optimizer);
+  lay(under.litgpt_script, over.litgpt_script);
   under.deepspeed = under.deepspeed || over.deepspeed;
+  under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
 }
 
 Result<void> own_flags(const Options& o, TransformersFlags& f) {
@@ -121,7 +124,7 @@ Result<bool> asks_for_transformers(const Options& options) {
   const auto words = pasted_words(options);
   if (!words) return std::unexpected(words.error());
   const auto launch = parse_launch(*words);
-  return launch && is_trainer_command(*launch);  // a faulty one is told by nanochat's reader
+  return launch && (is_trainer_command(*launch) || is_litgpt_command(*launch));  // a faulty one is told by nanochat's reader
 }
 
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {
@@ -131,8 +134,9 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
     if (!words) return std::unexpected(words.error());
     const auto launch = parse_launch(*words);
     if (!launch) return std::unexpected(launch.error());
-    if (!is_trainer_command(*launch)) return fail("unsupported_script", "'" + launch->script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, or leave --model and --config out for nanochat", "pasted command");
-    const auto command = trainer_command(*launch);
+    const bool litgpt = is_litgpt_command(*launch);
+    if (!litgpt && !is_trainer_command(*launch)) return fail("unsupported_script", "'" + launch->script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, or leave --model and --config out for nanochat", "pasted command");
+    const auto command = litgpt ? read_litgpt_command(*launch) : trainer_command(*launch);
     if (!command) return std::unexpected(command.error());
     if (command->accelerate_file) {
       if (auto ok = apply_file(*command->accelerate_file, apply_accelerate, env, request); !ok) return std::unexpected(ok.error());

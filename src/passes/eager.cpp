@@ -76,6 +76,8 @@ void Tape::drop_node(std::int32_t first) {
     stack.pop_back();
     if (--node(n).refs > 0) continue;
     release_saved(n);
+    for (const std::int32_t s : node(n).held) drop_storage(s);
+    node(n).held.clear();
     for (const Input& in : node(n).inputs) {
       if (in.edge.node >= 0) stack.push_back(in.edge.node);
     }

@@ -154,7 +154,7 @@ class Tape {
   Tensor conv1d(const Tensor& rows, const Tensor& w, const Tensor& bias, const char* role);  // transformers' Conv1D: addmm with an untransposed weight
   Tensor convolution(const Tensor& x, const Tensor& w, Dims out, const char* role);          // conv1d of width 1; the kernel's own workspace is not known
   Tensor index_copy(const Tensor& into, const Tensor& index, const Tensor& rows);            // not in place
-  Tensor index_add(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place
+  Tensor index_add(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place; index_copy_ too
   Tensor embedding(const Tensor& table, const Tensor& ids, const char* role);
   Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // index or gather: rows of x
   Tensor dropout(const Tensor& x, double p, const char* role);
@@ -164,7 +164,12 @@ class Tape {
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
   Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role);
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward
-  Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role);
+  struct FourBit {
+    bool via_half = false;       // quantised from fp16: dequantised to it first, then cast
+    bool nested = false;         // scales quantised too: fp32 ones are made for the call
+    bool holds_input = false;    // bitsandbytes 0.41 and 0.42: the node names its input until it goes itself
+  };
+  Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how);
   // an autograd function of one tensor whose gradients exist already
   Tensor stored(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> gradients);
   // torch.utils.checkpoint: `block` runs now without gradients and again in backward
@@ -197,6 +202,7 @@ class Tape {
     const char* role = "";
     std::vector<Input> inputs;
     std::vector<Saved> saved;
+    std::vector<std::int32_t> held; // storages that a Python attribute names: they go with the node, not with what it saved
     std::vector<Tensor> grad;       // input buffer, per output
   };
 
@@ -229,6 +235,7 @@ class Tape {
   Tensor contiguous_copy(const Tensor& x, const char* role);
   const char* node_role(const Tensor& x) const;          // of the storage it names
   Tensor scratch(const char* role, Dims d, Dtype dtype);
+  Tensor dequantized(Dims weight, Dtype dtype, FourBit how, const char* role);
 
   void count_dependencies(std::int32_t root);
   void run(std::int32_t n);

@@ -214,7 +214,8 @@ std::vector<Tensor> Tape::apply(std::int32_t n) {
     case Rule::checkpoint: out[0] = backward_checkpoint(n); break;
     case Rule::quantized: {
       const Dims d = input(n, 0).dims;
-      const Tensor full = scratch(role, eager::dims({at.detail, d.back()}, false), g.dtype());
+      const FourBit how{(at.detail & 1) != 0, (at.detail & 2) != 0, false};
+      const Tensor full = dequantized(eager::dims({at.detail / 4, d.back()}, false), g.dtype(), how, role);
       out[0] = empty(role, eager::contiguous(d), g.dtype());
       break;
     }

@@ -363,11 +363,23 @@ Tensor Tape::cross_entropy(const Tensor& logits, const Tensor& targets, const ch
   return attach(std::move(loss), n);
 }
 
-Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role) {
+// bitsandbytes functional.py dequantize_4bit, and the cast of its result to the input's dtype.
+Tensor Tape::dequantized(Dims weight, Dtype dtype, FourBit how, const char* role) {
+  Tensor full;
+  {
+    Tensor scales;
+    if (how.nested) scales = scratch("quant.scales", eager::dims({ceil_div(weight.numel(), 64)}, false), Dtype::fp32);
+    full = scratch(role, weight, how.via_half ? Dtype::fp16 : dtype);
+  }
+  if (full.dtype() != dtype) full = scratch(role, weight, dtype);
+  return full;
+}
+
+Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how) {
   const Dims d = x.dims();
   Tensor out;
   {
-    const Tensor full = scratch(role, weight, x.dtype());
+    const Tensor full = dequantized(weight, x.dtype(), how, role);
     Dims o = d;
     o.size[d.rank - 1U] = weight.size[0];
     out = empty(role, eager::contiguous(o), x.dtype());
@@ -375,7 +387,11 @@ Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, con
   const std::int32_t n = record(Rule::quantized, {x}, role);
   if (n >= 0) {
     save(n, packed);
-    node(n).detail = weight.size[0];
+    node(n).detail = weight.size[0] * 4 + (how.via_half ? 1 : 0) + (how.nested ? 2 : 0);
+    if (how.holds_input) {
+      keep_storage(value(x).storage);
+      node(n).held.push_back(value(x).storage);
+    }
   }
   return attach(std::move(out), n);
 }

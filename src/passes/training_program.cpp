@@ -71,7 +71,7 @@ class Trainer {
       model_->around_units(sharded_->hooks());
       trained = sharded_->trained();
     }
-    if (r_.sharding == Sharding::ddp) replicated_ = std::make_unique<eager::DataParallel>(tape_, trained, model_->buffer_bytes(), r_.ddp_find_unused.value_or(r_.recompute == Recompute::none));
+    if (r_.sharding == Sharding::ddp) replicated_ = std::make_unique<eager::DataParallel>(tape_, trained, litgpt_ ? litgpt_->buffer_bytes() : model_->buffer_bytes(), r_.ddp_find_unused.value_or(!litgpt_ && r_.recompute == Recompute::none));
     if (r_.sharding == Sharding::zero3) {
       gathered_ = std::make_unique<eager::ZeroGather>(tape_, model_->weights(), computed_);
       model_->around_modules(gathered_->hooks());
@@ -183,10 +183,10 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
     return fail("unsupported_training", std::move(what) + " is not laid out yet", std::move(hint));
   };
   const bool litgpt = r.framework == Framework::litgpt;
-  const bool described = a.causal && !a.conv1d && !a.moe && a.position == Position::rotary && a.norm_placement == NormPlacement::pre && a.qk_norm == QkNorm::none && a.norm != NormKind::rms_norm_plus_one;
+  const bool described = a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && a.qk_norm == QkNorm::none;
   if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
-  if (litgpt && r.sharding != Sharding::none) return unsupported("LitGPT on several GPUs", "give --gpus 1, or leave --framework out");
-  if (litgpt && (r.recompute != Recompute::none || (r.lora && r.lora->quantized))) return unsupported("LitGPT with checkpointing or quantized weights");
+  if (litgpt && r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("LitGPT's FSDP, which its scripts take on several GPUs,", "give --gpus 1, or --parallel ddp");
+  if (litgpt && r.recompute != Recompute::none) return unsupported("LitGPT with checkpointing");
   if (a.latent) return unsupported("multi-head latent attention (" + a.model_type + ")");
   if (r.compile) return unsupported("torch.compile of a transformers model");
   if (r.lora && r.lora->dora) return unsupported("DoRA");
@@ -196,7 +196,7 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   if (r.sharding == Sharding::zero3) {
     // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
     if (r.lora && r.recompute == Recompute::full) return unsupported("adapters, checkpoints and ZeRO-3 together", "use --parallel zero2");
-    if (r.lora && r.lora->quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel zero2");
+    if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel zero2");
     if (a.encoder || a.parallel_residual || a.moe || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
   }
   if (r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fully_sharded(r) && !is_zero(r.sharding)) return unsupported("--parallel " + std::string(name_of(r.sharding)) + " (FSDP1)", "--parallel fsdp2 and zero3 shard the same states, and ddp none");
@@ -228,7 +228,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
     }
   }
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);
-  if (transformer) out.weights += Bytes(transformer->frozen_bytes());
+  out.weights += Bytes(litgpt ? litgpt->frozen_bytes() : transformer->frozen_bytes());
   const auto account = [&](auto zero) {
     zero.step();
     out.weights += Bytes(zero.weight_bytes());

@@ -3,6 +3,7 @@
 #include <array>
 #include <string_view>
 
+#include "passes/four_bit.hpp"
 #include "passes/transformer.hpp"
 
 namespace dryfit::eager {
@@ -93,7 +94,7 @@ bool Transformer::is_target(const std::string& module) const {
 
 Tensor Transformer::weight_of(const char* role, const Parameter& p) {
   const bool trains = !r_.lora;
-  Tensor t = make(role, shape_of(p), r_.lora && r_.lora->quantized && r_.lora->upcast_rest ? Dtype::fp32 : r_.weights, trains);
+  Tensor t = make(role, shape_of(p), r_.quantized && r_.lora && r_.lora->upcast_rest ? Dtype::fp32 : r_.weights, trains);
   weights_.push_back({t, role, p.layer, trains});
   return t;
 }
@@ -148,7 +149,7 @@ void Transformer::place(const Parameter& p) {
     } else {
       l.conv1d = a_.conv1d && p.group == ParamGroup::transformer_matrices;
       l.shape = l.conv1d ? contiguous(swapped(shape_of(p), 0, 1)) : shape_of(p);
-      const bool quantized = r_.lora && r_.lora->quantized && p.layer >= 0;
+      const bool quantized = r_.quantized && p.layer >= 0;
       if (quantized) {
         quantize(l, name, p.count());
       } else {
@@ -159,28 +160,11 @@ void Transformer::place(const Parameter& p) {
   t_.at(-1);
 }
 
-// bitsandbytes' Params4bit (nf4): two values a byte in one column, a scale for every 64 values (in 8 bits with scales of their own for every 256
-// when double quantised), a code book of 16.
 void Transformer::quantize(Linear& l, const char* name, std::int64_t count) {
-  const Category before = t_.category();
-  t_.category(Category::weights);
-  const auto buffer = [&](const char* role, std::int64_t n, Dtype d) {
-    buffers_.push_back(t_.empty(role, dims({n}, false), d));
-    frozen_bytes_ += n * size_of(d);
-  };
-  const std::int64_t packed = (count + 1) / 2, scales = ceil_div(count, 64);
-  l.packed = t_.empty(name, dims({packed, 1}, false), Dtype::uint8);
-  frozen_bytes_ += packed;
-  if (r_.lora->double_quantized) {
-    buffer("quant.absmax", scales, Dtype::uint8);
-    buffer("quant.absmax_scale", ceil_div(scales, 256), Dtype::fp32);
-    buffer("quant.nested_code", 256, Dtype::fp32);
-    buffer("quant.offset", 1, Dtype::fp32);
-  } else {
-    buffer("quant.absmax", scales, Dtype::fp32);
-  }
-  buffer("quant.code", 16, Dtype::fp32);
-  t_.category(before);
+  Packed packed = pack_4bit(t_, name, count, r_.double_quantized);
+  l.packed = packed.values;
+  frozen_bytes_ += packed.bytes;
+  for (Tensor& t : packed.scales) buffers_.push_back(std::move(t));
 }
 
 // One expert's three matrices, as transformers 4 holds them: gate, up, down. parameters_of lists them stacked.
@@ -243,7 +227,7 @@ Tensor Transformer::project(const Linear& l, const Tensor& x, const char* role) 
 Tensor Transformer::product(const Linear& l, const Tensor& x, const char* role) {
   if (l.packed.defined()) {
     const Tensor cast = t_.to(x, r_.weights, role);  // bnb_4bit_compute_dtype
-    Tensor y = t_.linear_4bit(cast, l.packed, l.shape, role);
+    Tensor y = t_.linear_4bit(cast, l.packed, l.shape, role, {.nested = r_.double_quantized});
     if (l.bias.defined()) y = t_.add(y, l.bias, role);
     return t_.to(y, x.dtype(), role);
   }

@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "plan/launcher.hpp"
+#include "plan/litgpt_command.hpp"
 #include "plan/trainer_command.hpp"
 #include "workload/scripts.hpp"
 

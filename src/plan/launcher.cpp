@@ -69,10 +69,13 @@ class LauncherReader {
     } else if (program == "deepspeed") {
       out_.understood.push_back("deepspeed");
       if (const auto ok = options({"no-python", "no-local-rank", "no-ssh", "force-multi", "enable-each-rank-log"}, "num-gpus"); !ok) return ok;
+    } else if (program == "litgpt") {  // launches its processes itself
+      out_.script = program;
+      return {};
     } else if (python) {
       out_.gpus = 1;
     } else {
-      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch or deepspeed");
+      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed or litgpt");
     }
     while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) ++at_;
     if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train, or train.py");

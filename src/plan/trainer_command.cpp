@@ -68,7 +68,7 @@ class TrainerReader {
       f().sharding = Sharding::fsdp2;
     }
     if (lora_ && adapters_) f().lora = *lora_;
-    else if (lora_ && lora_->quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
+    else if (f().quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
     return std::move(out_);
   }
 
@@ -201,8 +201,8 @@ class TrainerReader {
       }
       return true;
     }
-    if (n == "load-in-4bit") return when(a, [&](bool on) { if (on) lora().quantized = true; });
-    if (n == "use-bnb-nested-quant") return when(a, [&](bool on) { if (on) lora().double_quantized = true; });
+    if (n == "load-in-4bit") return when(a, [&](bool on) { if (on) f().quantized = true; });
+    if (n == "use-bnb-nested-quant") return when(a, [&](bool on) { if (on) f().double_quantized = true; });
     if (n == "use-dora") return when(a, [&](bool on) { if (on) lora().dora = true; });
     return false;
   }
@@ -333,26 +333,8 @@ std::vector<std::string> trainer_arguments(const Workload& workload) {
     out.push_back("--lora_target_modules");
     out.insert(out.end(), t.lora->targets.begin(), t.lora->targets.end());
   }
-  if (t.lora->quantized) add("load_in_4bit", "True");
-  if (t.lora->double_quantized) add("use_bnb_nested_quant", "True");
-  return out;
-}
-
-std::vector<std::string> litgpt_command(const Workload& workload) {
-  const Architecture& a = workload.transformers->architecture;
-  const Training t = training_of(*workload.transformers, workload.run);
-  std::vector<std::string> out{"litgpt", t.lora ? "finetune_lora" : "pretrain"};
-  if (!a.name.empty()) out.push_back(a.name);
-  const std::string bits = t.mixed == MixedPrecision::bf16 ? "bf16-mixed" : t.mixed == MixedPrecision::fp16 ? "16-mixed" : t.weights == Dtype::bf16 ? "bf16-true" : t.weights == Dtype::fp16 ? "16-true" : "32-true";
-  const auto add = [&](std::string name, std::string text) {
-    out.push_back("--" + name);
-    out.push_back(std::move(text));
-  };
-  add("precision", bits);
-  add("train.micro_batch_size", std::to_string(t.device_batch_size));
-  add("train.global_batch_size", std::to_string(t.device_batch_size * t.grad_accum_steps * t.world_size));
-  add("train.max_seq_length", std::to_string(t.seq_len));
-  if (t.lora) add("lora_r", std::to_string(t.lora->rank));
+  if (t.quantized) add("load_in_4bit", "True");
+  if (t.double_quantized) add("use_bnb_nested_quant", "True");
   return out;
 }
 

@@ -23,7 +23,4 @@ Result<TrainerCommand> trainer_command(const LaunchLine& launch);
 // The Trainer's arguments of a transformers workload; reading them gives the same Training.
 std::vector<std::string> trainer_arguments(const Workload& workload);
 
-// The command of LitGPT that runs the workload: finetune_lora with adapters, else pretrain.
-std::vector<std::string> litgpt_command(const Workload& workload);
-
 }  // namespace dryfit

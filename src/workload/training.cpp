@@ -27,6 +27,9 @@ constexpr std::array kDtypes = {Word{"float32", Dtype::fp32}, Word{"fp32", Dtype
 
 constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers}, Word{"litgpt", Framework::litgpt}};
 
+constexpr std::array kLitgptScripts = {Word{"pretrain", LitgptScript::pretrain}, Word{"finetune_full", LitgptScript::full}, Word{"finetune_lora", LitgptScript::lora}, Word{"finetune_adapter", LitgptScript::adapter},
+                                       Word{"finetune_adapter_v2", LitgptScript::adapter_v2}, Word{"finetune", LitgptScript::lora}};
+
 constexpr std::array kAttention = {Word{"eager", AttentionCode::eager}, Word{"sdpa", AttentionCode::sdpa}, Word{"flash_attention_2", AttentionCode::flash_attention_2}};
 
 template <class Words>
@@ -52,11 +55,13 @@ std::string_view text_of(const Words& words, Value value) {
 
 std::string_view name_of(OptimizerKind kind) { return text_of(kOptimizers, kind); }
 std::string_view name_of(Framework framework) { return text_of(kFrameworks, framework); }
+std::string_view name_of(LitgptScript script) { return text_of(kLitgptScripts, script); }
 std::string_view name_of(Sharding sharding) { return text_of(kShardings, sharding); }
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where) { return value_of(kOptimizers, text, where, "optimizer"); }
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where) { return value_of(kAttention, text, where, "attention"); }
 Result<Framework> framework_of(std::string_view text, std::string_view where) { return value_of(kFrameworks, text, where, "framework"); }
+Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where) { return value_of(kLitgptScripts, text, where, "script of LitGPT"); }
 Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "way to use several GPUs"); }
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { return value_of(kDtypes, text.starts_with("torch.") ? text.substr(6) : text, where, "dtype"); }
 

@@ -31,8 +31,6 @@ struct Lora {
   std::vector<std::string> targets;     // names of Linear modules, "q_proj"; empty: peft's default for the family; "all-linear"
   std::vector<std::string> saved_modules;  // modules_to_save: trained in full beside the adapters
   bool bias = false;
-  bool quantized = false;               // QLoRA: the base weights of Linear modules in 4 bits (nf4, blocks of 64)
-  bool double_quantized = false;
   bool upcast_rest = true;              // prepare_model_for_kbit_training: what is not in 4 bits becomes fp32
   bool dora = false;
 };
@@ -53,8 +51,19 @@ struct ZeroConfig {
 enum class Framework : std::uint8_t { transformers, litgpt };
 std::string_view name_of(Framework framework);  // as in --framework
 
+// LitGPT's training scripts, one loop each.
+enum class LitgptScript : std::uint8_t { pretrain, full, lora, adapter, adapter_v2 };
+std::string_view name_of(LitgptScript script);  // as LitGPT's command: "finetune_lora"
+
+struct LitgptRun {
+  LitgptScript script = LitgptScript::pretrain;
+  std::int32_t date = 20240927;         // of its code, yyyymmdd: what of it changed is in passes/litgpt.cpp
+  std::int64_t prompt_length = 10, prompt_start = 2;  // LLaMA-Adapter: rows of a prompt, the first layer that has one
+};
+
 struct Training {
   Framework framework = Framework::transformers;
+  LitgptRun litgpt;                     // of Framework::litgpt
   std::int64_t device_batch_size = 8;   // B, --per_device_train_batch_size
   std::int64_t seq_len = 0;             // T, resolved
   std::int64_t grad_accum_steps = 1;
@@ -78,6 +87,8 @@ struct Training {
   bool offload_optimizer = false, offload_parameters = false;  // to the host
   ZeroConfig zero;                      // of zero1, zero2, zero3
   std::optional<Lora> lora;
+  bool quantized = false;               // the frozen weights of Linear modules in 4 bits (nf4, blocks of 64)
+  bool double_quantized = false;
   double max_grad_norm = 1.0;           // 0: no clipping
   bool dropout = true;                  // the model is in training mode
   std::string torch = "2.9.1";

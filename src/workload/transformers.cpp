@@ -137,26 +137,30 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!W) return std::unexpected(W.error());
   if (f.grad_accum_steps && (*f.grad_accum_steps < 1 || *f.grad_accum_steps > kMostBatch)) return out_of_range("--gradient-accumulation-steps", *f.grad_accum_steps, kMostBatch);
   t.device_batch_size = *B, t.seq_len = *T, t.world_size = *W, t.grad_accum_steps = f.grad_accum_steps.value_or(1);
-  t.sharding = f.sharding.value_or(t.world_size > 1 ? Sharding::ddp : Sharding::none);
+  t.framework = f.framework.value_or(Framework::transformers);
+  const bool litgpt = t.framework == Framework::litgpt;
+  t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp_full : Sharding::ddp);
   set_precision(d, model, f);
   const bool no_sdpa = a.family == Family::gemma2;  // its soft-cap is not in SDPA: transformers refuses it and takes eager attention
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
-  t.framework = f.framework.value_or(Framework::transformers);
-  const bool litgpt = t.framework == Framework::litgpt;
-  t.optimizer = f.optimizer.value_or(litgpt && f.lora ? OptimizerKind::adamw : OptimizerKind::adamw_fused);
+  if (litgpt && f.lora && f.litgpt_script.value_or(LitgptScript::lora) != LitgptScript::lora) return fail("bad_value", "--lora-rank beside litgpt " + std::string(name_of(*f.litgpt_script)) + ", which has no such adapters", "leave one of them out", "--lora-rank");
+  if (litgpt) t.litgpt.script = f.litgpt_script.value_or(f.lora ? LitgptScript::lora : LitgptScript::pretrain);
+  const bool pretrains = !litgpt || t.litgpt.script == LitgptScript::pretrain;
+  t.quantized = f.quantized, t.double_quantized = f.double_quantized;
+  t.optimizer = f.optimizer.value_or(pretrains ? OptimizerKind::adamw_fused : t.quantized ? OptimizerKind::paged_adamw : OptimizerKind::adamw);
   if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), litgpt ? "LitGPT's default" : kDefault);
   t.recompute = f.recompute.value_or(Recompute::none);
   t.reentrant = f.reentrant.value_or(false);
-  if (!f.sharding && t.world_size > 1) d.assume("parallel", "ddp", "torch.distributed without FSDP or ZeRO");
+  if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);
   t.ddp_find_unused = f.ddp_find_unused;
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
   t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
   t.holds_outputs = litgpt;  // its loops name the logits
-  t.max_grad_norm = f.max_grad_norm.value_or(litgpt && f.lora ? 0.0 : 1.0);
+  t.max_grad_norm = f.max_grad_norm.value_or(pretrains ? 1.0 : 0.0);
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
   t.lora = f.lora;
   if (t.lora && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);

@@ -30,11 +30,14 @@ struct TransformersFlags {
   bool auto_reduce_bucket = false, auto_prefetch_bucket = false, auto_persistence = false;
   std::optional<double> max_grad_norm;
   std::optional<Lora> lora;
+  bool quantized = false, double_quantized = false;  // frozen weights in 4 bits
+  std::optional<LitgptScript> litgpt_script;
 };
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where);  // --optim's words
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where);      // "bfloat16", "bf16", "torch.float32", ...
 Result<Framework> framework_of(std::string_view text, std::string_view where);      // "transformers", "litgpt"
+Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where);  // "finetune_lora"
 Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp"
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where);
 

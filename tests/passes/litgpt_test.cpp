@@ -34,6 +34,7 @@ Training lora_training(std::int64_t batch) {
   t.optimizer = OptimizerKind::adamw;
   t.holds_outputs = true;
   t.max_grad_norm = 0;
+  t.litgpt = {LitgptScript::lora, 20231024};
   t.lora.emplace();
   t.lora->dropout = 0.05;
   return t;
@@ -75,14 +76,70 @@ TEST(Litgpt, OneStepOfTwoLayersIsAsRecorded) {
   }
 }
 
+// Bytes of one role that are alive when the first optimizer step begins.
+std::int64_t left_after_backward(const Program& p, std::string_view role) {
+  std::size_t end = p.events.size();
+  for (const Segment& s : p.segments) {
+    if (std::string_view(s.part) == "optimizer") {
+      end = static_cast<std::size_t>(s.first_event);
+      break;
+    }
+  }
+  std::int64_t live = 0;
+  for (std::size_t i = 0; i < end; ++i) {
+    const TensorInfo& t = p.tensors[static_cast<std::size_t>(p.events[i].tensor)];
+    if (role == t.role) live += (p.events[i].kind == Event::Kind::alloc ? 1 : -1) * t.bytes;
+  }
+  return live;
+}
+
+// bitsandbytes 0.42's MatMul4Bit names its input; the graph lives as long as the loop's `logits`. So does what the input was, and nothing else.
+TEST(Litgpt, FourBitProductsKeepTheirInputsPastBackward) {
+  Training t = lora_training(1);
+  EXPECT_EQ(left_after_backward(*build_program(architecture(kLlama), t, {8, 0, 0}), "mlp.product"), 0);
+  t.quantized = true;
+  t.optimizer = OptimizerKind::paged_adamw;
+  const auto p = build_program(architecture(kLlama), t, {8, 0, 0});
+  ASSERT_TRUE(p.has_value()) << p.error().message;
+  EXPECT_EQ(left_after_backward(*p, "mlp.product"), 2 * 300 * 11008 * 2);  // two layers, bf16
+  EXPECT_EQ(left_after_backward(*p, "mlp.act"), 0);
+}
+
+// adapter.py: prompts from the third layer on, whose keys and values are there before training; only their factors get gradients.
+TEST(Litgpt, PromptsBeginAtTheThirdLayer) {
+  constexpr const char* kFour = R"({"model_type":"llama","hidden_size":256,"intermediate_size":512,"num_hidden_layers":4,"num_attention_heads":4,"vocab_size":1024,"max_position_embeddings":512})";
+  Training t = lora_training(1);
+  t.lora.reset();
+  t.litgpt = {LitgptScript::adapter, 20240118};
+  const Architecture a = architecture(kFour);
+  const auto p = build_program(a, t, {8, 0, 0});
+  ASSERT_TRUE(p.has_value()) << p.error().message;
+  int prompts = 0, gradients = 0;
+  for (const TensorInfo& i : p->tensors) {
+    if (std::string_view(i.role) == "adapter.kv") {
+      ++prompts;
+      EXPECT_GE(i.layer, 2);
+    }
+    gradients += i.category == Category::gradients && std::string_view(i.role) == "adapter.prompt" ? 1 : 0;
+  }
+  EXPECT_EQ(prompts, 2);
+  EXPECT_EQ(gradients, 0);
+  t.litgpt.script = LitgptScript::adapter_v2;  // every product gets a scale and a shift
+  EXPECT_GT(static_bytes(a, t).gradients, Bytes(0));
+  t.litgpt.script = LitgptScript::full;
+  t.sharding = Sharding::fsdp_full;
+  t.world_size = 2;
+  EXPECT_FALSE(build_program(a, t, {8, 0, 0}).has_value());
+}
+
 TEST(Litgpt, WhatIsNotWrittenDownIsRefused) {
   const Architecture bert = architecture(R"({"model_type":"bert"})");
   const auto refused = build_program(bert, lora_training(1), {8, 0, 0});
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, "unsupported_training");
-  Training quantized = lora_training(1);
-  quantized.lora->quantized = true;
-  EXPECT_FALSE(build_program(architecture(kLlama), quantized, {8, 0, 0}).has_value());
+  Training recomputed = lora_training(1);
+  recomputed.recompute = Recompute::full;
+  EXPECT_FALSE(build_program(architecture(kLlama), recomputed, {8, 0, 0}).has_value());
 }
 
 }  // namespace

@@ -260,7 +260,7 @@ TEST(Transformers, everyTensorDiesOnceAfterItsBirth) {
 TEST(Transformers, quantizedWeightsAreCountedTwice) {
   Training t = small_run();
   t.lora.emplace();
-  t.lora->quantized = t.lora->double_quantized = true;
+  t.quantized = t.double_quantized = true;
   t.lora->targets = {"q_proj"};
   const Program p = built(small_llama(), t);
   std::int64_t values = 0, scales = 0, nested = 0;

@@ -44,7 +44,7 @@ TEST(TrainerCommand, qloraWithTrl) {
   ASSERT_TRUE(c->flags.lora);
   EXPECT_EQ(c->flags.lora->rank, 32);
   EXPECT_EQ(c->flags.lora->targets, (std::vector<std::string>{"q_proj", "k_proj", "v_proj", "o_proj"}));
-  EXPECT_TRUE(c->flags.lora->quantized && c->flags.lora->double_quantized);
+  EXPECT_TRUE(c->flags.quantized && c->flags.double_quantized);
   EXPECT_EQ(c->flags.optimizer, OptimizerKind::paged_adamw_8bit);
   EXPECT_FALSE(c->flags.mixed);
   EXPECT_EQ(c->flags.gpus, 1);

@@ -44,6 +44,11 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
     else if (word == "cache") t.use_cache = true;
     else if (word == "names-outputs") t.holds_outputs = true;
     else if (word == "thunder") t.loss_chunk = 0, t.holds_outputs = false, t.max_grad_norm = 0;  // LitGPT's extensions/thunder/pretrain.py
+    else if (word.starts_with("litgpt-")) {  // the date of its code
+      const auto date = parse_int(word.substr(7), "loop");
+      if (!date) return std::unexpected(date.error());
+      t.litgpt.date = static_cast<std::int32_t>(*date);
+    }
     else return fail("bad_row", "loop: " + std::string(word) + " is not known", "see apply_loop", "loop");
   }
   return {};
