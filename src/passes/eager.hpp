@@ -109,6 +109,7 @@ class Tape {
   // A parameter whose storage comes and goes under its names, as FSDP's resize_ makes it; nothing at first. stored: elements when it is there.
   Tensor hollow_parameter(const char* role, Dims d, std::int64_t stored, Dtype dtype, bool requires_grad);
   void resize(const Tensor& t, bool full);               // no change: nothing happens
+  std::int32_t storage_of(const Tensor& t) const { return value(t).storage; }  // its place in Program::tensors
   Tensor gradient(const Tensor& parameter) const;        // .grad, or undefined
   void set_gradient(const Tensor& parameter, Tensor g);
   void zero_grad(const Tensor& parameter);               // set_to_none
@@ -155,10 +156,10 @@ class Tape {
   Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // index or gather: rows of x
   Tensor dropout(const Tensor& x, double p, const char* role);
   Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, const char* role);
-  Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);
+  Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);      // w: undefined for none
   // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
-  Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role);
+  Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward
   Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role);
   // an autograd function of one tensor whose gradients exist already
