@@ -105,7 +105,9 @@ Attention resolve_attention(const Workload& workload, const Target& target) {
   const Run& run = workload.run;
   if (workload.transformers) return resolve_attention(workload.transformers->architecture, training_of(*workload.transformers, run), target);
   if (run.attention != Attention::automatic) return run.attention;
-  if (workload.model.version.flash_attention3 && target.compute_major == 9 && run.compute == Dtype::bf16) return Attention::fa3;
+  const NanochatVersion& version = workload.model.version;
+  const bool fa3 = version.flash_attention3 && (target.compute_major == 9 || (version.flash_attention3_ampere && target.compute_major == 8));
+  if (fa3 && run.compute == Dtype::bf16) return Attention::fa3;
   const bool half = run.compute != Dtype::fp32;
   if (half && target.compute_major >= 8) return Attention::flash;  // masked layers fall to the efficient kernel one by one
   return Attention::efficient;

@@ -172,6 +172,9 @@ void warn_of_nanochat(Report& report) {
   const Machine& machine = report.machine;
   if (report.attention == Attention::math && workload.run.compile) report.warnings.push_back("math attention is modelled coarsely");
   const bool sliding = std::ranges::any_of(workload.model.windows, [&](std::int64_t w) { return w < workload.run.max_seq_len; });
+  if (workload.model.version.flash_attention3_ampere && machine.gpu.compute_major >= 10 && workload.run.compute == Dtype::bf16) {
+    report.warnings.push_back("nanochat since 2026-07-03 loads a FlashAttention 3 that this GPU cannot run and stops with \"no kernel image is available\" (its issue 820): take its pull request 853, or run `pip uninstall kernels`; then it runs as laid out here");
+  }
   if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
   if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
     report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");

@@ -173,7 +173,7 @@ std::string versions_text() {
   std::string out = "epoch  since       commit   what is different for memory\n";
   for (const NanochatVersion& v : nanochat_versions()) {
     std::string what = v.autocast ? "autocast" : "explicit casts";
-    what += v.flash_attention3 ? ", FA3" : ", SDPA";
+    what += v.flash_attention3_ampere ? ", FA3 (Ampere and Ada too)" : v.flash_attention3 ? ", FA3" : ", SDPA";
     if (v.window) what += ", windows";
     if (v.value_embeds) what += ", value embeddings";
     if (v.smear_backout) what += ", smear and backout";
