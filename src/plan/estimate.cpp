@@ -141,7 +141,8 @@ void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult&
 }
 
 // The verdict, and the simulation whose figures the report shows. `fits`: the events run through with the whole interval taken off
-// the card, and training never has to give cached segments back. `tight`: they run through with the middle of it.
+// the card, and training never has to give cached segments back. `tight`: they run through with the middle of it. Where they do, the
+// figures are those of a cache that ends where the card does; where they do not, those of a card without end.
 ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const Bracket& bracket, const OutsideEstimate& outside, bool only_fits) {
   const Bytes usable = report.machine.usable(), room = usable - outside.memory.middle;
   const PhasePeaks tensors = worst_of(timeline, nullptr);
@@ -162,8 +163,13 @@ ReservedResult judge(Report& report, const Program& program, const Timeline& tim
   else simulated.by_phase.resize(timeline.phases.size());
   fill_ladder(report, timeline, simulated, bracket, outside);
   if (only_fits) return simulated;
-  if (report.process.bytes <= usable || (report.allocated.bytes < room && !simulate_reserved(program, report.allocator, room).out_of_memory)) report.verdict = Verdict::tight;
-  return simulated;
+  if (report.process.bytes <= usable) report.verdict = Verdict::tight;
+  if (report.process.bytes <= usable || report.allocated.bytes >= room) return simulated;
+  ReservedResult limited = simulate_reserved(program, report.allocator, room);
+  if (limited.out_of_memory) return simulated;
+  report.verdict = Verdict::tight;
+  fill_ladder(report, timeline, limited, bracket, outside);
+  return limited;
 }
 
 // What of this run on this machine a nanochat user should know.
@@ -213,6 +219,9 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
 
   const ReservedResult reserved = judge(report, program, timeline, bracket, outside, only_fits);
   if (only_fits && report.verdict != Verdict::fits) return report;
+  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
+    if (timeline.phases[i].phase == kTraining && reserved.by_phase[i].retries > 0) report.warnings.push_back("every step runs out of room and gives cached memory back to the GPU to go on: it takes longer than is said here");
+  }
   report.headroom = machine.usable() - report.process.bytes;
   const StaticBytes fixed = static_bytes(workload);
   report.weights = fixed.weights;

@@ -36,12 +36,6 @@ const Alternative* smallest_change(const Report& r) {
   return nullptr;
 }
 
-std::string change_text(const Alternative& a) {
-  std::string out;
-  for (const auto& [key, value] : a.change) out += (out.empty() ? "" : " ") + key + (value.empty() ? "" : " " + value);
-  return out;
-}
-
 }  // namespace
 
 std::string gib_text(Bytes b) {
@@ -107,6 +101,9 @@ std::string plan_text(const PlanResult& plan, const Machine& m, const Style& sty
   }
   out += "\n";
   out += best.command + "\n\n";
+  for (const Alternative& a : best.alternatives) {
+    if (a.process && a.verdict == Verdict::fits) out += fmt::format("with {} before it: peak {}, headroom {}\n\n", change_text(a), gib_text(*a.process), gib_text(best.machine.usable() - *a.process));
+  }
   const Run& run = best.workload.run;
   out += fmt::format("{} x {} x {} = {} tokens a micro-step; total {} -> {} accumulation step{}\n", run.device_batch_size, run.max_seq_len, run.world_size, run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
   return out;
