@@ -255,15 +255,39 @@ class Command {
     return estimate(*workload, m, full);
   }
 
+  // What --emit asks for, of a run that fits.
+  Result<std::optional<JobFile>> job_of(const Report* report) {
+    const auto wanted = o_.get("emit");
+    if (!wanted) {
+      if (o_.has("nodes")) return fail("bad_value", "--nodes says on how many machines a job runs", "name its kind too: --emit slurm", "--nodes");
+      return std::optional<JobFile>();
+    }
+    const auto kind = job_kind(*wanted);
+    if (!kind) return std::unexpected(kind.error());
+    std::optional<std::int64_t> nodes;
+    if (const auto text = o_.get("nodes")) {
+      const auto n = parse_int(*text, "--nodes");
+      if (!n) return std::unexpected(n.error());
+      nodes = *n;
+    }
+    if (report == nullptr) return std::optional<JobFile>();
+    auto job = write_job(*report, *kind, nodes);
+    if (!job) return std::unexpected(job.error());
+    return std::optional(std::move(*job));
+  }
+
   Result<int> check() {
     if (!o_.positional.empty()) return stray();
     const auto r = report(false, json() ? Levers::always : Levers::when_needed);
     if (!r) return std::unexpected(r.error());
+    const auto job = job_of(r->verdict != Verdict::wont_fit ? &*r : nullptr);
+    if (!job) return std::unexpected(job.error());
     if (json()) {
-      print(report_json(*r));
+      print(report_json(*r, *job));
     } else {
       talk(assumptions_text(*r));
-      print(check_text(*r, style_));
+      if (o_.has("emit")) talk(check_text(*r, style_));  // the output is the job's file, or nothing
+      print(*job ? (*job)->text : o_.has("emit") ? "" : check_text(*r, style_));
     }
     return r->verdict == Verdict::wont_fit ? kDoesNotFit : kOk;
   }
@@ -406,11 +430,14 @@ class Command {
     if (!options) return std::unexpected(options.error());
     const auto result = plan(*flags, *m, *options);
     if (!result) return std::unexpected(result.error());
+    const auto job = job_of(result->plans.empty() ? nullptr : &result->plans[result->chosen]);
+    if (!job) return std::unexpected(job.error());
     if (json()) {
-      print(plan_json(*result));
+      print(plan_json(*result, *job));
     } else {
       if (!result->plans.empty()) talk(assumptions_text(result->plans[result->chosen]));
-      print(plan_text(*result, *m, style_));
+      if (o_.has("emit")) talk(plan_text(*result, *m, style_));
+      print(*job ? (*job)->text : o_.has("emit") ? "" : plan_text(*result, *m, style_));
     }
     return result->plans.empty() ? kDoesNotFit : kOk;
   }

@@ -15,12 +15,6 @@ namespace {
 
 constexpr std::size_t kMostFixes = 6;
 
-std::string change_text(const Alternative& a) {
-  std::string out;
-  for (const auto& [key, value] : a.change) out += (out.empty() ? "" : " ") + key + (value.empty() ? "" : " " + value);
-  return out;
-}
-
 // The flags that give this workload again.
 std::optional<WorkloadFlags> flags_of(const Workload& workload) {
   auto pasted = parse_pasted_command(launch_command(workload));
@@ -70,6 +64,7 @@ std::string speed_of(const Alternative& a) {
   if (key == "--window-pattern") return "faster without FlashAttention 3, slower with it";
   if (key == "--fp8") return "faster on Hopper, Ada and Blackwell";
   if (key == "--gpus") return "faster, on more GPUs";
+  if (is_variable(key)) return "no cost";
   if (key == "recompute") return "about a third slower";
   return "about the same";
 }
@@ -85,7 +80,9 @@ Fix fix_of(const Alternative& a, const Report& report) {
   fix.identical_training = a.identical_training;
   fix.needs_code_change = a.needs_code_change;
   fix.note = a.note;
-  if (!a.needs_code_change) {
+  if (!a.change.empty() && is_variable(a.change.front().first)) {
+    fix.command = fix.change + " " + report.command;
+  } else if (!a.needs_code_change) {
     if (const auto w = changed(report.workload, a.change)) fix.command = shell_join(launch_command(*w));
   }
   return fix;

@@ -72,18 +72,33 @@ struct Words {
 };
 
 bool is_form_word(std::string_view w) {
-  static constexpr std::array<std::string_view, 12> kForms = {"sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "pcie", "hbm2", "hbm2e", "hbm3", "hbm3e", "edition"};
+  static constexpr std::array<std::string_view, 17> kForms = {"sxm",  "sxm2",  "sxm3",  "sxm4",  "sxm5",    "sxm6", "pcie",   "hbm2",     "hbm2e",
+                                                              "hbm3", "hbm3e", "edition", "workstation", "server", "blackwell", "maxq", "design"};
   return std::ranges::find(kForms, w) != kForms.end();
 }
 
+// "16gb" and, as people type it, "16g".
+std::optional<std::int64_t> gigabytes_in(std::string_view word) {
+  const std::size_t digits = word.size() - (word.ends_with("gb") ? 2 : word.ends_with("g") ? 1 : 0);
+  if (digits == word.size() || digits == 0 || !std::ranges::all_of(word.substr(0, digits), is_digit)) return std::nullopt;
+  return parse_int(word.substr(0, digits), "").value_or(0);
+}
+
 Words words_of(std::string_view name) {
-  static constexpr std::array<std::string_view, 8> kDropped = {"nvidia", "amd", "intel", "geforce", "radeon", "instinct", "tesla", "apple"};
+  static constexpr std::array<std::string_view, 11> kDropped = {"nvidia", "amd", "intel", "geforce", "radeon", "instinct", "tesla", "apple", "gpu", "generation", "graphics"};
   Words out;
   std::string word;
   const auto finish = [&] {
     if (word.empty()) return;
-    if (word.size() > 2 && word.ends_with("gb") && std::ranges::all_of(word.substr(0, word.size() - 2), is_digit)) {
-      out.gigabytes = parse_int(word.substr(0, word.size() - 2), "").value_or(0);
+    if (const auto size = gigabytes_in(word)) {
+      out.gigabytes = *size;
+    } else if (word == "q" && !out.core.empty() && out.core.back() == "max") {
+      out.core.back() = "maxq";
+    } else if (word == "gb" && out.core.size() > 1 && gigabytes_in(out.core.back() + "gb")) {  // "80 GB"
+      out.gigabytes = *gigabytes_in(out.core.back() + "gb");
+      out.core.pop_back();
+    } else if (word == "mobile") {
+      out.core.push_back("laptop");
     } else if (std::ranges::find(kDropped, word) == kDropped.end()) {
       out.core.push_back(word);
     }
@@ -94,7 +109,6 @@ Words words_of(std::string_view name) {
     else word += c;
   }
   finish();
-  if (out.core.size() > 1 && out.core.back() == "gb") out.core.pop_back();  // "80 GB"
   std::ranges::sort(out.core);
   return out;
 }

@@ -112,6 +112,7 @@ class Tape {
   void resize(const Tensor& t, bool full);               // no change: nothing happens
   // resize to nothing, where nodes hold what they saved of it as a tensor of their own (detach()): theirs stays as long as they do
   void leave_to_saved(const Tensor& t);
+  std::int32_t storage_of(const Tensor& t) const { return value(t).storage; }  // its place in Program::tensors
   Tensor gradient(const Tensor& parameter) const;        // .grad, or undefined
   void set_gradient(const Tensor& parameter, Tensor g);
   void zero_grad(const Tensor& parameter);               // set_to_none
@@ -159,10 +160,10 @@ class Tape {
   Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // index or gather: rows of x
   Tensor dropout(const Tensor& x, double p, const char* role);
   Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, const char* role);
-  Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);
+  Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);      // w: undefined for none
   // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
-  Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role);
+  Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward
   struct FourBit {
     bool via_half = false;       // quantised from fp16: dequantised to it first, then cast

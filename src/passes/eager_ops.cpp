@@ -83,12 +83,12 @@ Tensor Tape::to(const Tensor& x, Dtype d, const char* role) {
 
 Tensor Tape::pointwise(std::span<const Tensor> inputs, const char* role, std::optional<Dtype> out) {
   std::array<Dims, 4> shapes;
-  Dtype dtype = inputs[0].dtype();
+  std::optional<Dtype> dtype;  // tensors without dimensions have no say beside others
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     shapes[i] = inputs[i].dims();
-    if (inputs[i].dims().rank > 0) dtype = promoted(dtype, inputs[i].dtype());
+    if (shapes[i].rank > 0) dtype = dtype ? promoted(*dtype, inputs[i].dtype()) : inputs[i].dtype();
   }
-  return empty(role, pointwise_result(std::span(shapes).first(inputs.size())), out.value_or(dtype));
+  return empty(role, pointwise_result(std::span(shapes).first(inputs.size())), out ? *out : dtype.value_or(inputs[0].dtype()));
 }
 
 Tensor Tape::add(const Tensor& a, const Tensor& b, const char* role) {
@@ -232,7 +232,7 @@ Tensor Tape::matmul(const Tensor& given_a, const Tensor& given_b, const char* ro
 
 // at::linear: a bias makes it addmm on the flattened input; without one it is matmul with the transposed weight.
 Tensor Tape::linear(const Tensor& given, const Tensor& weight, const char* role, const Tensor& given_bias) {
-  const Tensor x = cast_input(given), w = cast_input(weight), bias = cast_input(given_bias);
+  const Tensor bias = cast_input(given_bias), w = cast_input(weight), x = cast_input(given);  // autocast's wrapper casts its last argument first
   in_linear_ = true;
   Tensor y = linear_product(x, w, role, bias);
   in_linear_ = false;
@@ -325,7 +325,9 @@ Tensor Tape::rms_norm(const Tensor& x, const Tensor& w, const char* role) {
   Tensor out = empty(role, eager::contiguous(x.dims()), x.dtype());
   const Tensor rstd = empty(role, eager::contiguous(row), Dtype::fp32);
   const std::int32_t n = record(Rule::rms_norm, {x, w}, role);
-  for (const Tensor* t : std::initializer_list<const Tensor*>{&x, &rstd, &w}) save(n, *t);
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&x, &rstd, &w}) {
+    if (t->defined()) save(n, *t);
+  }
   return attach(std::move(out), n);
 }
 
@@ -353,10 +355,10 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
 }
 
 // log_softmax keeps its result, nll_loss the same tensor: log-probabilities, targets and a scalar are saved.
-Tensor Tape::cross_entropy(const Tensor& logits, const Tensor& targets, const char* role) {
+Tensor Tape::cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean) {
   const Tensor log_probs = unary(logits, Keep::result, role);
   const Tensor up = full_precision(log_probs, role);
-  Tensor loss = empty("loss", eager::dims({}, false), up.dtype());
+  Tensor loss = empty("loss", mean ? eager::dims({}, false) : targets.dims(), up.dtype());
   const Tensor weight = empty("loss.total_weight", eager::dims({}, false), up.dtype());
   const std::int32_t n = record(Rule::nll, {up}, role);
   for (const Tensor* t : std::initializer_list<const Tensor*>{&up, &targets, &weight}) save(n, *t);

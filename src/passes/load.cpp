@@ -2,6 +2,7 @@
 // later steps will make. Recorded: tests/golden/oracle (segment `load`, kind `resume`).
 #include "passes/program_layout.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace dryfit {
@@ -147,6 +148,25 @@ void ProgramLayout::make_later_tensors() {
     }
     sums_.push_back(static_cast<std::int32_t>(p_.tensors.size()));
     p_.tensors.push_back(p_.tensors[static_cast<std::size_t>(g)]);
+  }
+  if (eager_) add_eager_tensors();
+}
+
+// The step's own tensors, beside what is here under another number: inputs and gradients.
+void ProgramLayout::add_eager_tensors() {
+  const auto& inputs = graph().inputs;
+  for (std::size_t i = 0; i < eager_->program.tensors.size(); ++i) {
+    if (i < inputs.size()) {
+      eager_tensors_.push_back(inputs[i].node);
+      continue;
+    }
+    const auto gradient = std::ranges::find(eager_->gradients, static_cast<std::int32_t>(i));
+    if (gradient != eager_->gradients.end()) {
+      eager_tensors_.push_back(sums_[static_cast<std::size_t>(gradient - eager_->gradients.begin())]);
+      continue;
+    }
+    eager_tensors_.push_back(static_cast<std::int32_t>(p_.tensors.size()));
+    p_.tensors.push_back(eager_->program.tensors[i]);
   }
 }
 

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "passes/compile.hpp"
+#include "passes/nanochat_eager.hpp"
 #include "passes/optimizer.hpp"
 #include "passes/program.hpp"
 #include "passes/sampling.hpp"
@@ -51,11 +53,14 @@ class ProgramLayout {
   void read_optimizer();
   void let_go(const std::vector<std::int32_t>& tensors);
   void make_later_tensors();
+  void add_eager_tensors();
   void loader();
   NodeId input_named(const char* role) const;
 
   // training_step.cpp
   void play(const std::vector<BufferStep>& steps);
+  void play(EagerStep::Part part);
+  void eager_micro_step(const char* phase, int micro);
   void workspace_once(int which);
   void training_step(const char* phase, bool rolls_out = false);
   void play_backward();
@@ -90,7 +95,9 @@ class ProgramLayout {
   const Run& run_;
   Target target_;
   bool accumulate_;
-  CompiledStep step_;
+  CompiledStep step_;                   // of a run that is not compiled: for its inputs and its work alone
+  std::optional<EagerStep> eager_;      // of a run that is not compiled
+  std::vector<std::int32_t> eager_tensors_;  // of those, the tensor here
   std::vector<BufferStep> validation_;  // laid out once, played before and after training
   NodeId losses_ = kNone;
   Program p_;

@@ -10,6 +10,19 @@ void ProgramLayout::play(const std::vector<BufferStep>& steps) {
   for (const BufferStep& s : steps) p_.events.push_back({s.alloc ? Event::Kind::alloc : Event::Kind::free, s.node, s.op});
 }
 
+void ProgramLayout::play(EagerStep::Part part) {
+  for (const Event& e : eager_->events(part)) p_.events.push_back({e.kind, eager_tensors_[static_cast<std::size_t>(e.tensor)], eager_tensors_[static_cast<std::size_t>(e.op)]});
+}
+
+void ProgramLayout::eager_micro_step(const char* phase, int micro) {
+  segment(phase, "forward", micro);
+  workspace_once(0);
+  play(micro == 1 ? EagerStep::forward : EagerStep::forward_again);
+  segment(phase, "backward", micro);
+  workspace_once(1);
+  play(micro == 1 ? EagerStep::backward : EagerStep::backward_again);
+}
+
 void ProgramLayout::workspace_once(int which) {
   if (have_workspace_[which]) return;
   have_workspace_[which] = true;
@@ -21,6 +34,10 @@ void ProgramLayout::training_step(const char* phase, bool rolls_out) {
   const int micro_steps = accumulate_ ? 2 : 1;
   for (int micro = 1; micro <= micro_steps; ++micro) {
     if (rolls_out && micro == 2) sampling("rollout", rollout_of(run_));
+    if (eager_) {
+      eager_micro_step(phase, micro);
+      continue;
+    }
     const Provenance provenance = run_.compile ? Provenance::exact : Provenance::modelled;
     segment(phase, "forward", micro, provenance);
     workspace_once(0);
@@ -95,6 +112,7 @@ void ProgramLayout::validation() {
       alloc(tensor("val_targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
     }
   }
+  if (eager_) return play(EagerStep::validation);
   play(validation_);
   free(losses_);
 }

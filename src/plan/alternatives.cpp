@@ -21,6 +21,32 @@ Alternative alternative(std::vector<std::pair<std::string, std::string>> change,
   return a;
 }
 
+std::optional<Alternative> growing_segments(const Report& report, const Program& program, EstimateOptions options) {
+  const bool cuda = report.machine.gpu.vendor == "NVIDIA" || report.machine.gpu.vendor == "unknown";
+  if (options.allocator || report.allocator.expandable_segments || !cuda) return std::nullopt;
+  options.allocator = report.allocator;
+  options.allocator->expandable_segments = true;
+  options.alternatives = options.timeline = options.fine_tuning = false;
+  const auto result = estimate_program(report.workload, report.machine, options, program);
+  if (!result || 100 * (report.process.bytes - result->process.bytes).count <= report.machine.usable().count) return std::nullopt;
+  const bool renamed = !report.workload.transformers && report.workload.run.torch.starts_with("2.9");
+  return alternative({{"PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"}}, *result, true,
+                     renamed ? "before the command: segments that grow, as nanochat means to have them (torch 2.9 does not act on the name it sets)" : "before the command: segments that grow instead of being cut up (not on Windows)");
+}
+
+std::string change_text(const Alternative& a) {
+  std::string out;
+  for (const auto& [key, value] : a.change) {
+    if (!out.empty()) out += ' ';
+    out += key;
+    if (!value.empty()) out += is_variable(key) ? "=" : " ";
+    out += value;
+  }
+  return out;
+}
+
+bool is_variable(std::string_view key) { return !key.empty() && key.front() >= 'A' && key.front() <= 'Z'; }
+
 namespace {
 
 class Levers {
@@ -31,6 +57,7 @@ class Levers {
     const Run& run = r_.workload.run;
     const Model& m = r_.workload.model;
     const bool base = run.script == Script::base_train;
+    if (auto growing = growing_segments(r_, program_, options_)) out_.push_back(std::move(*growing));
     const auto legal = legal_device_batches(r_.workload);
     const auto smaller = std::ranges::find_if(legal, [&](std::int64_t b) { return b < run.device_batch_size; });
     if (smaller != legal.end()) batch(*smaller);
@@ -172,8 +199,12 @@ class Levers {
     Alternative a;
     a.change = {{lever, how}};
     a.allocated = peak;
-    a.process = peak + (r_.process.bytes - r_.allocated.bytes);
-    a.verdict = *a.process <= r_.machine.usable() ? (static_cast<double>(a.process->count) * 1.05 <= static_cast<double>(r_.machine.usable().count) ? Verdict::fits : Verdict::tight) : Verdict::wont_fit;
+    const Bytes room = r_.machine.usable() - r_.context;
+    ReservedResult simulated = simulate_reserved(changed, r_.allocator, room);
+    const bool fits = !simulated.out_of_memory;
+    if (!fits) simulated = simulate_reserved(changed, r_.allocator, std::nullopt);
+    a.process = simulated.peak.reserved + r_.context;
+    a.verdict = fits ? (static_cast<double>(a.process->count) * 1.05 <= static_cast<double>(r_.machine.usable().count) ? Verdict::fits : Verdict::tight) : Verdict::wont_fit;
     a.step_time_ratio = step_time;
     a.identical_training = true;
     a.needs_code_change = true;
@@ -190,7 +221,7 @@ class Levers {
 }  // namespace
 
 std::vector<Alternative> find_alternatives(const Report& report, const Program& program, const EstimateOptions& options) {
-  if (report.workload.transformers) return transformers_alternatives(report, options);
+  if (report.workload.transformers) return transformers_alternatives(report, program, options);
   return Levers(report, program, options).all();
 }
 

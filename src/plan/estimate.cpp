@@ -141,7 +141,8 @@ void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult&
 }
 
 // The verdict, and the simulation whose figures the report shows. `fits`: the events run through with the whole interval taken off
-// the card, and training never has to give cached segments back. `tight`: they run through with the middle of it.
+// the card, and training never has to give cached segments back. `tight`: they run through with the middle of it. Where they do, the
+// figures are those of a cache that ends where the card does; where they do not, those of a card without end.
 ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const Bracket& bracket, const OutsideEstimate& outside, bool only_fits) {
   const Bytes usable = report.machine.usable(), room = usable - outside.memory.middle;
   const PhasePeaks tensors = worst_of(timeline, nullptr);
@@ -162,8 +163,13 @@ ReservedResult judge(Report& report, const Program& program, const Timeline& tim
   else simulated.by_phase.resize(timeline.phases.size());
   fill_ladder(report, timeline, simulated, bracket, outside);
   if (only_fits) return simulated;
-  if (report.process.bytes <= usable || (report.allocated.bytes < room && !simulate_reserved(program, report.allocator, room).out_of_memory)) report.verdict = Verdict::tight;
-  return simulated;
+  if (report.process.bytes <= usable) report.verdict = Verdict::tight;
+  if (report.process.bytes <= usable || report.allocated.bytes >= room) return simulated;
+  ReservedResult limited = simulate_reserved(program, report.allocator, room);
+  if (limited.out_of_memory) return simulated;
+  report.verdict = Verdict::tight;
+  fill_ladder(report, timeline, limited, bracket, outside);
+  return limited;
 }
 
 // What of this run on this machine a nanochat user should know.
@@ -172,6 +178,9 @@ void warn_of_nanochat(Report& report) {
   const Machine& machine = report.machine;
   if (report.attention == Attention::math && workload.run.compile) report.warnings.push_back("math attention is modelled coarsely");
   const bool sliding = std::ranges::any_of(workload.model.windows, [&](std::int64_t w) { return w < workload.run.max_seq_len; });
+  if (workload.model.version.flash_attention3_ampere && machine.gpu.compute_major >= 10 && workload.run.compute == Dtype::bf16) {
+    report.warnings.push_back("nanochat since 2026-07-03 loads a FlashAttention 3 that this GPU cannot run and stops with \"no kernel image is available\" (its issue 820): take its pull request 853, or run `pip uninstall kernels`; then it runs as laid out here");
+  }
   if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
   if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
     report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
@@ -210,6 +219,9 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
 
   const ReservedResult reserved = judge(report, program, timeline, bracket, outside, only_fits);
   if (only_fits && report.verdict != Verdict::fits) return report;
+  for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
+    if (timeline.phases[i].phase == kTraining && reserved.by_phase[i].retries > 0) report.warnings.push_back("every step runs out of room and gives cached memory back to the GPU to go on: it takes longer than is said here");
+  }
   report.headroom = machine.usable() - report.process.bytes;
   const StaticBytes fixed = static_bytes(workload);
   report.weights = fixed.weights;

@@ -41,6 +41,10 @@ struct Alternative {
   std::string note;
 };
 
+// As it is typed: "--device-batch-size 16", "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True".
+std::string change_text(const Alternative& alternative);
+bool is_variable(std::string_view key);  // of the environment, not a flag or a word
+
 // Memory over the step, thinned to at most a few hundred points that keep every local maximum of note.
 struct TimelinePoint { std::int64_t event; Bytes allocated; std::array<Bytes, kCategories> by_category; std::string phase, part; std::int32_t micro_step; std::string op; };
 

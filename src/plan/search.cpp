@@ -5,6 +5,7 @@
 
 #include "base/text.hpp"
 #include "memory/timeline.hpp"
+#include "plan/alternatives.hpp"
 #include "plan/plan.hpp"
 
 namespace dryfit {
@@ -100,6 +101,13 @@ Result<TableRow> table_row(const Machine& machine, std::int64_t depth, const Wor
   return row;
 }
 
+// Asked only where much of the card holds nothing but the allocator's cache.
+std::optional<Alternative> growing_segments_of(const Report& report, const EstimateOptions& options) {
+  if (20 * (report.reserved.bytes - report.allocated.bytes).count <= report.machine.usable().count) return std::nullopt;
+  const auto program = program_for(report.workload, target_of(report.machine), report.workload.run.grad_accum_steps > 1);
+  return program ? growing_segments(report, *program, options) : std::nullopt;
+}
+
 }  // namespace
 
 Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
@@ -140,6 +148,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   for (std::size_t i = 0; i < result.plans.size(); ++i) {
     if (result.plans[i].workload.run.device_batch_size >= kWorthwhileBatch) result.chosen = i;
   }
+  if (const auto growing = growing_segments_of(result.plans[result.chosen], options)) result.plans[result.chosen].alternatives = {*growing};
   const Run& run = result.plans[result.chosen].workload.run;
   const bool largest = !result.plans[result.chosen].speed;
   result.why = flags.depth ? (largest ? "the largest device batch that fits" : "the fastest device batch that fits") : "the deepest model that fits with a device batch of at least " + std::to_string(kWorthwhileBatch);

@@ -11,11 +11,12 @@ using Change = std::vector<std::pair<std::string, std::string>>;
 
 class TransformersLevers {
  public:
-  TransformersLevers(const Report& report, const EstimateOptions& options) : r_(report), options_(options) { options_.alternatives = options_.timeline = false; }
+  TransformersLevers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), options_(options) { options_.alternatives = options_.timeline = false; }
 
   std::vector<Alternative> all() {
     const Run& run = r_.workload.run;
     const Training t = training_of(*r_.workload.transformers, run);
+    if (auto growing = growing_segments(r_, program_, options_)) out_.push_back(std::move(*growing));
     if (run.device_batch_size % 2 == 0) batch(run.device_batch_size / 2, run.grad_accum_steps * 2);
     if (run.grad_accum_steps % 2 == 0) batch(run.device_batch_size * 2, run.grad_accum_steps / 2);
     if (t.recompute == Recompute::none) {
@@ -67,12 +68,13 @@ class TransformersLevers {
   }
 
   const Report& r_;
+  const Program& program_;
   EstimateOptions options_;
   std::vector<Alternative> out_;
 };
 
 }  // namespace
 
-std::vector<Alternative> transformers_alternatives(const Report& report, const EstimateOptions& options) { return TransformersLevers(report, options).all(); }
+std::vector<Alternative> transformers_alternatives(const Report& report, const Program& program, const EstimateOptions& options) { return TransformersLevers(report, program, options).all(); }
 
 }  // namespace dryfit

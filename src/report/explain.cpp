@@ -53,11 +53,9 @@ std::string bar(const Report& r, const Style& style) {
 std::string levers(const Report& r) {
   std::string out = "\n  what would change it\n";
   for (const Alternative& a : r.alternatives) {
-    std::string change;
-    for (const auto& [key, value] : a.change) change += (change.empty() ? "" : " ") + key + (value.empty() ? "" : " " + value);
     const std::string difference = a.process ? fmt::format("{}{}", *a.process >= r.process.bytes ? "+" : "-", gib_text(*a.process >= r.process.bytes ? *a.process - r.process.bytes : r.process.bytes - *a.process)) : "?";
     const char* verdict = !a.verdict ? "" : *a.verdict == Verdict::fits ? "fits" : *a.verdict == Verdict::tight ? "tight" : "won't fit";
-    out += fmt::format("    {:<32} {:>10}  {:<9}  {}{}{}\n", change, difference, verdict, a.identical_training ? "same training" : "other training",
+    out += fmt::format("    {:<32} {:>10}  {:<9}  {}{}{}\n", change_text(a), difference, verdict, a.identical_training ? "same training" : "other training",
                        a.step_time_ratio && std::fabs(*a.step_time_ratio - 1) > 0.005 ? fmt::format(", step x{:.2f}", *a.step_time_ratio) : "", a.needs_code_change ? ", code change" : "");
     out += fmt::format("        {}\n", a.note);
   }

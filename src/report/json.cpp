@@ -103,14 +103,22 @@ Json to_json(const Report& r) {
 
 std::string dump(const Json& json) { return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
+Json job_json(const JobFile& job) { return {{"kind", name_of(job.kind)}, {"file", file_of(job.kind)}, {"text", job.text}}; }
+
 }  // namespace
 
-std::string report_json(const Report& report) { return dump(to_json(report)); }
+std::string report_json(const Report& report, const std::optional<JobFile>& job) {
+  Json out = to_json(report);
+  if (job) out["job"] = job_json(*job);
+  return dump(out);
+}
 
-std::string plan_json(const PlanResult& plan) {
+std::string plan_json(const PlanResult& plan, const std::optional<JobFile>& job) {
   Json plans = Json::array();
   for (const Report& r : plan.plans) plans.push_back(to_json(r));
-  return dump({{"schema_version", 1}, {"plans", plans}, {"chosen", plan.plans.empty() ? Json() : Json(plan.chosen)}, {"why", plan.why}});
+  Json out = {{"schema_version", 1}, {"plans", plans}, {"chosen", plan.plans.empty() ? Json() : Json(plan.chosen)}, {"why", plan.why}};
+  if (job) out["job"] = job_json(*job);
+  return dump(out);
 }
 
 std::string offers_json(std::span<const Offer> offers) {

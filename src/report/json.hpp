@@ -5,13 +5,15 @@
 #include <span>
 #include <string>
 
+#include "plan/job.hpp"
 #include "plan/plan.hpp"
 #include "plan/rule_of_thumb.hpp"
 
 namespace dryfit {
 
-std::string report_json(const Report& report);
-std::string plan_json(const PlanResult& plan);
+// job: the file that starts the run (of a plan: the chosen one), when one was asked for.
+std::string report_json(const Report& report, const std::optional<JobFile>& job = std::nullopt);
+std::string plan_json(const PlanResult& plan, const std::optional<JobFile>& job = std::nullopt);
 std::string offers_json(std::span<const Offer> offers);
 std::string table_json(std::span<const TableRow> rows);
 std::string rule_json(const RuleOfThumb& rule, std::optional<std::int64_t> engine);

@@ -35,12 +35,6 @@ const Alternative* smallest_change(const Report& r) {
   return nullptr;
 }
 
-std::string change_text(const Alternative& a) {
-  std::string out;
-  for (const auto& [key, value] : a.change) out += (out.empty() ? "" : " ") + key + (value.empty() ? "" : " " + value);
-  return out;
-}
-
 }  // namespace
 
 std::string gib_text(Bytes b) {
@@ -106,6 +100,9 @@ std::string plan_text(const PlanResult& plan, const Machine& m, const Style& sty
   }
   out += "\n";
   out += best.command + "\n\n";
+  for (const Alternative& a : best.alternatives) {
+    if (a.process && a.verdict == Verdict::fits) out += fmt::format("with {} before it: peak {}, headroom {}\n\n", change_text(a), gib_text(*a.process), gib_text(best.machine.usable() - *a.process));
+  }
   const Run& run = best.workload.run;
   out += fmt::format("{} x {} x {} = {} tokens a micro-step; total {} -> {} accumulation step{}\n", run.device_batch_size, run.max_seq_len, run.world_size, run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
   return out;
@@ -172,7 +169,7 @@ std::string versions_text() {
   std::string out = "epoch  since       commit   what is different for memory\n";
   for (const NanochatVersion& v : nanochat_versions()) {
     std::string what = v.autocast ? "autocast" : "explicit casts";
-    what += v.flash_attention3 ? ", FA3" : ", SDPA";
+    what += v.flash_attention3_ampere ? ", FA3 (Ampere and Ada too)" : v.flash_attention3 ? ", FA3" : ", SDPA";
     if (v.window) what += ", windows";
     if (v.value_embeds) what += ", value embeddings";
     if (v.smear_backout) what += ", smear and backout";

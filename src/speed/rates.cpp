@@ -99,8 +99,8 @@ double attention_rate(const GpuRates& r, Attention kind, bool backward, Dtype op
   double gemm = gemm_rate(r, operands);
   if (kind == Attention::math) return gemm;
   const bool newer = r.major == 9 || r.major == 10;
-  const Published& p = kind == Attention::efficient ? kMaskedA100 : kind == Attention::fa3 ? kFlash3H100 : newer ? kFlashH100 : kFlashA100;
-  if (newer && kind != Attention::fa3) gemm = std::min(gemm, kOldInstructions * lanes);
+  const Published& p = kind == Attention::efficient ? kMaskedA100 : kind == Attention::fa3 && r.major == 9 ? kFlash3H100 : newer ? kFlashH100 : kFlashA100;
+  if (newer && !(kind == Attention::fa3 && r.major == 9)) gemm = std::min(gemm, kOldInstructions * lanes);
   constexpr double kHead = 128;
   const double flops = (backward ? 10 : 4) * kHead;
   const double extra = flops * p.lanes * (1 / (backward ? p.backward : p.forward) - 1 / p.gemm);

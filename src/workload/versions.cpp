@@ -50,7 +50,7 @@ std::vector<NanochatVersion> build_versions() {
   next("E5b", "6ed7d1d", "2026-03-09"), v.short_window = Short::third128, v.ve_gate_channels = 12, v.default_eval_tokens = 80LL * 524288, rows.push_back(v);
   next("E6", "a825e63", "2026-03-14"), v.short_window = Short::quarter128, v.smear_backout = true, rows.push_back(v);
   next("E6b", "47e983e", "2026-03-26"), v.default_data_ratio = 12, rows.push_back(v);
-  next("E7", "a9d0a86", "2026-07-03"), v.optimizer = Optimizer::muon_all_groups, v.kv_cache = NanochatVersion::Cache::compute, rows.push_back(v);
+  next("E7", "a9d0a86", "2026-07-03"), v.optimizer = Optimizer::muon_all_groups, v.flash_attention3_ampere = true, v.kv_cache = NanochatVersion::Cache::compute, rows.push_back(v);
   return rows;
 }
 

@@ -31,6 +31,7 @@ struct NanochatVersion {
   bool autocast = false;              // before E5: bf16 autocast around fp32 Linear weights; after: weight.to(x.dtype) in forward
   bool float_before_softcap = true;   // E1d
   bool flash_attention3 = true;       // E3: FA3 on Hopper; SDPA elsewhere
+  bool flash_attention3_ampere = false;  // E7: FA3 on Ampere and Ada too, and loaded on Blackwell, which cannot run it (pull request 540, issue 820)
   bool window = true;                 // E3: window_pattern
   enum class ShortWindow { half, third128, quarter128 } short_window = ShortWindow::quarter128;
   bool lambdas = true;                // E3: resid_lambdas, x0_lambdas (keeps x0)

@@ -32,7 +32,10 @@ TEST(Catalogue, everyRowIsSaneAndSourced) {
 TEST(Catalogue, findsWhatPeopleType) {
   const std::pair<const char*, const char*> names[] = {{"4090", "NVIDIA GeForce RTX 4090"}, {"RTX 4090", "NVIDIA GeForce RTX 4090"}, {"rtx-4090", "NVIDIA GeForce RTX 4090"}, {"h100", "NVIDIA H100 80GB HBM3"},
                                                        {"H100 80GB", "NVIDIA H100 80GB HBM3"}, {"h200", "NVIDIA H200"}, {"b200", "NVIDIA B200"}, {"a10", "NVIDIA A10"}, {"3090", "NVIDIA GeForce RTX 3090"},
-                                                       {"3080 12gb", "NVIDIA GeForce RTX 3080 12GB"}, {"t4", "Tesla T4"}, {"l4", "NVIDIA L4"}, {"mi300x", "AMD Instinct MI300X"}};
+                                                       {"3080 12gb", "NVIDIA GeForce RTX 3080 12GB"}, {"t4", "Tesla T4"}, {"l4", "NVIDIA L4"}, {"mi300x", "AMD Instinct MI300X"},
+                                                       {"rtx 3060 laptop", "NVIDIA GeForce RTX 3060 Laptop GPU"}, {"4090 mobile", "NVIDIA GeForce RTX 4090 Laptop GPU"}, {"rtx 6000 ada", "NVIDIA RTX 6000 Ada Generation"},
+                                                       {"rtx 2000 ada laptop", "NVIDIA RTX 2000 Ada Generation Laptop GPU"}, {"5060 ti 16g", "NVIDIA GeForce RTX 5060 Ti 16GB"}, {"a100 80 GB pcie", "NVIDIA A100 80GB PCIe"},
+                                                       {"rtx pro 6000 max-q", "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition"}};
   for (const auto& [typed, name] : names) {
     const auto g = find_gpu(typed);
     ASSERT_TRUE(g) << typed << ": " << g.error().hint;
@@ -40,6 +43,7 @@ TEST(Catalogue, findsWhatPeopleType) {
   }
   EXPECT_NEAR(find_gpu("a100 40gb")->total.gib(), 40, 0.5);
   EXPECT_NEAR(find_gpu("a100 80gb")->total.gib(), 80, 0.5);
+  EXPECT_NEAR(find_gpu("rtx pro 6000")->total.gib(), 95.6, 0.5);  // three editions, one size
   EXPECT_FALSE(find_gpu("rtx 3080")->note.empty());  // two sizes: says which it took
   EXPECT_NEAR(find_gpu("rtx 3080", gib(12))->total.gib(), 12, 0.1);
   const auto wrong = find_gpu("h10O");
