@@ -72,10 +72,12 @@ struct Words {
 };
 
 bool is_form_word(std::string_view w) {
-  static constexpr std::array<std::string_view, 17> kForms = {"sxm",  "sxm2",  "sxm3",  "sxm4",  "sxm5",    "sxm6", "pcie",   "hbm2",     "hbm2e",
-                                                              "hbm3", "hbm3e", "edition", "workstation", "server", "blackwell", "maxq", "design"};
+  static constexpr std::array<std::string_view, 12> kForms = {"sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "pcie", "hbm2", "hbm2e", "hbm3", "hbm3e", "edition"};
   return std::ranges::find(kForms, w) != kForms.end();
 }
+
+// Boards of one chip that people leave out; of those that fit, the one with the fewest such words.
+bool is_board_word(std::string_view w) { return w == "workstation" || w == "server" || w == "blackwell" || w == "maxq" || w == "design"; }
 
 // "16gb" and, as people type it, "16g".
 std::optional<std::int64_t> gigabytes_in(std::string_view word) {
@@ -119,16 +121,19 @@ std::string squeezed(const Words& w) {
   return out;
 }
 
-// How well a query fits a name: 0 not at all; 1 but for form words or the series name; 2 the same words.
+// How well a query fits a name: 0 not at all; up to kAlmost but for form words or the series name, one less for each word of the board; kSame: the same words.
+constexpr int kAlmost = 10, kSame = 20;
 int fit(const Words& query, const Words& name) {
   if (query.core.empty()) return 0;
-  if (query.core == name.core || squeezed(query) == squeezed(name)) return 2;
+  if (query.core == name.core || squeezed(query) == squeezed(name)) return kSame;
   if (!std::ranges::includes(name.core, query.core)) return 0;
+  int score = kAlmost;
   for (const std::string& extra : name.core) {
-    const bool asked = std::ranges::find(query.core, extra) != query.core.end();
-    if (!asked && !is_form_word(extra) && extra != "rtx" && extra != "gtx" && extra != "rx") return 0;
+    if (std::ranges::find(query.core, extra) != query.core.end() || is_form_word(extra) || extra == "rtx" || extra == "gtx" || extra == "rx") continue;
+    if (!is_board_word(extra)) return 0;
+    --score;
   }
-  return 1;
+  return score;
 }
 
 std::string gigabytes_text(Bytes b) { return std::to_string((b.count + (std::int64_t{1} << 29)) >> 30) + " GiB"; }
@@ -149,7 +154,7 @@ Result<GpuKind> find_gpu(std::string_view name, std::optional<Bytes> total) {
     for (const std::string& alias : g.aliases) score = std::max(score, fit(query, words_of(alias)));
     // "GH200 480GB" names the host's memory: a whole name is taken at its word
     const bool whole = to_lower(trim(name)) == to_lower(g.name);
-    if (whole) score = 3;
+    if (whole) score = kSame + 1;
     if (!whole && query.gigabytes != 0 && std::abs(g.total.gib() - static_cast<double>(query.gigabytes)) > 0.07 * static_cast<double>(query.gigabytes)) score = 0;
     if (score > best) found.clear(), best = score;
     if (score == best && score > 0) found.push_back(&g);

@@ -35,7 +35,7 @@ TEST(Catalogue, findsWhatPeopleType) {
                                                        {"3080 12gb", "NVIDIA GeForce RTX 3080 12GB"}, {"t4", "Tesla T4"}, {"l4", "NVIDIA L4"}, {"mi300x", "AMD Instinct MI300X"},
                                                        {"rtx 3060 laptop", "NVIDIA GeForce RTX 3060 Laptop GPU"}, {"4090 mobile", "NVIDIA GeForce RTX 4090 Laptop GPU"}, {"rtx 6000 ada", "NVIDIA RTX 6000 Ada Generation"},
                                                        {"rtx 2000 ada laptop", "NVIDIA RTX 2000 Ada Generation Laptop GPU"}, {"5060 ti 16g", "NVIDIA GeForce RTX 5060 Ti 16GB"}, {"a100 80 GB pcie", "NVIDIA A100 80GB PCIe"},
-                                                       {"rtx pro 6000 max-q", "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition"}};
+                                                       {"rtx pro 6000 blackwell workstation", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"}, {"rtx pro 6000 max-q", "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition"}};
   for (const auto& [typed, name] : names) {
     const auto g = find_gpu(typed);
     ASSERT_TRUE(g) << typed << ": " << g.error().hint;
