@@ -42,6 +42,7 @@ for verdict in verdicts:
 folder = tempfile.TemporaryDirectory()  # where the user's train.log lies
 shutil.copy(SKILL.parent.parent / "tests" / "doctor" / "logs" / "first_step.log", os.path.join(folder.name, "train.log"))
 shutil.copy(SKILL.parent.parent / "data" / "prices.csv", os.path.join(folder.name, "my_prices.csv"))
+shutil.copy(SKILL.parent.parent / "tests" / "workload" / "configs" / "ds_zero3.json", os.path.join(folder.name, "ds.json"))
 for command in commands + ["dryfit list gpus 4090", "dryfit plan --gpu h100 --gpus 8 --depth 24"]:
     done = subprocess.run([DRYFIT, *shlex.split(command)[1:]], capture_output=True, text=True, timeout=60, cwd=folder.name)
     expect(done.returncode in (0, 1) and done.stdout, f"{command}: exit {done.returncode} {done.stderr[-200:]}")

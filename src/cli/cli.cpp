@@ -12,6 +12,7 @@
 #include "cli/commands.hpp"
 #include "cli/doctor.hpp"
 #include "cli/doctor_live.hpp"
+#include "cli/job_flags.hpp"
 #include "cli/model_source.hpp"
 #include "cli/options.hpp"
 #include "cli/watch.hpp"
@@ -255,32 +256,11 @@ class Command {
     return estimate(*workload, m, full);
   }
 
-  // What --emit asks for, of a run that fits.
-  Result<std::optional<JobFile>> job_of(const Report* report) {
-    const auto wanted = o_.get("emit");
-    if (!wanted) {
-      if (o_.has("nodes")) return fail("bad_value", "--nodes says on how many machines a job runs", "name its kind too: --emit slurm", "--nodes");
-      return std::optional<JobFile>();
-    }
-    const auto kind = job_kind(*wanted);
-    if (!kind) return std::unexpected(kind.error());
-    std::optional<std::int64_t> nodes;
-    if (const auto text = o_.get("nodes")) {
-      const auto n = parse_int(*text, "--nodes");
-      if (!n) return std::unexpected(n.error());
-      nodes = *n;
-    }
-    if (report == nullptr) return std::optional<JobFile>();
-    auto job = write_job(*report, *kind, nodes);
-    if (!job) return std::unexpected(job.error());
-    return std::optional(std::move(*job));
-  }
-
   Result<int> check() {
     if (!o_.positional.empty()) return stray();
     const auto r = report(false, json() ? Levers::always : Levers::when_needed);
     if (!r) return std::unexpected(r.error());
-    const auto job = job_of(r->verdict != Verdict::wont_fit ? &*r : nullptr);
+    const auto job = job_asked_for(o_, r->verdict != Verdict::wont_fit ? &*r : nullptr);
     if (!job) return std::unexpected(job.error());
     if (json()) {
       print(report_json(*r, *job));
@@ -430,7 +410,7 @@ class Command {
     if (!options) return std::unexpected(options.error());
     const auto result = plan(*flags, *m, *options);
     if (!result) return std::unexpected(result.error());
-    const auto job = job_of(result->plans.empty() ? nullptr : &result->plans[result->chosen]);
+    const auto job = job_asked_for(o_, result->plans.empty() ? nullptr : &result->plans[result->chosen]);
     if (!job) return std::unexpected(job.error());
     if (json()) {
       print(plan_json(*result, *job));

@@ -116,7 +116,6 @@ class Tape {
   Tensor gradient(const Tensor& parameter) const;        // .grad, or undefined
   void set_gradient(const Tensor& parameter, Tensor g);
   void zero_grad(const Tensor& parameter);               // set_to_none
-  std::int32_t storage_of(const Tensor& t) const { return value(t).storage; }  // the Program's tensor it names
   // called when the gradient of a parameter has been kept
   void on_gradient(const Tensor& parameter, std::function<void()> call);
   // -- views: nothing is allocated

@@ -199,12 +199,8 @@ class Levers {
     Alternative a;
     a.change = {{lever, how}};
     a.allocated = peak;
-    const Bytes room = r_.machine.usable() - r_.context;
-    ReservedResult simulated = simulate_reserved(changed, r_.allocator, room);
-    const bool fits = !simulated.out_of_memory;
-    if (!fits) simulated = simulate_reserved(changed, r_.allocator, std::nullopt);
-    a.process = simulated.peak.reserved + r_.context;
-    a.verdict = fits ? (static_cast<double>(a.process->count) * 1.05 <= static_cast<double>(r_.machine.usable().count) ? Verdict::fits : Verdict::tight) : Verdict::wont_fit;
+    a.process = peak + (r_.process.bytes - r_.allocated.bytes);
+    a.verdict = *a.process <= r_.machine.usable() ? (static_cast<double>(a.process->count) * 1.05 <= static_cast<double>(r_.machine.usable().count) ? Verdict::fits : Verdict::tight) : Verdict::wont_fit;
     a.step_time_ratio = step_time;
     a.identical_training = true;
     a.needs_code_change = true;

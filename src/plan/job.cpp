@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "base/text.hpp"
-#include "base/version.hpp"
 #include "plan/launch.hpp"
 
 namespace dryfit {
@@ -65,7 +64,7 @@ class JobWriter {
 
   std::string slurm() const {
     std::string out = "#!/bin/bash\n#SBATCH --job-name=" + name() + "\n#SBATCH --nodes=" + number(nodes_) + "\n#SBATCH --ntasks-per-node=1\n#SBATCH --gpus-per-node=" + number(each_) +
-                      "\n#SBATCH --cpus-per-task=" + number(8 * each_) + "\n";
+                      "\n#SBATCH --cpus-per-task=" + number(4 * each_) + "\n";
     if (const auto hours = limit_hours()) out += "#SBATCH --time=" + number(*hours) + ":00:00\n";
     out += "#SBATCH --output=%x-%j.log\n" + head("# ");
     out += "# sbatch job.sbatch, from a checkout of nanochat that every node sees, set up as its runs/speedrun.sh does\nset -euo pipefail\n" + exports();
@@ -76,7 +75,7 @@ class JobWriter {
 
   // The operator sets torchrun's PET_* variables from nprocPerNode and the replicas.
   std::string pytorch_job() const {
-    std::string out = head("# ") + "apiVersion: kubeflow.org/v1\nkind: PyTorchJob\nmetadata:\n  name: " + name() + "\nspec:\n  nprocPerNode: \"" + number(each_) + "\"\n  pytorchReplicaSpecs:\n    Master:\n      replicas: 1\n" + replica();
+    std::string out = head("# ") + "apiVersion: kubeflow.org/v1\nkind: PyTorchJob\nmetadata:\n  name: " + name() + "\nspec:\n  runPolicy:\n    cleanPodPolicy: None\n  nprocPerNode: \"" + number(each_) + "\"\n  pytorchReplicaSpecs:\n    Master:\n      replicas: 1\n" + replica();
     if (nodes_ > 1) out += "    Worker:\n      replicas: " + number(nodes_ - 1) + "\n" + replica();
     return out;
   }
@@ -101,7 +100,7 @@ class JobWriter {
 
   // Ray opens a process group of its own on every worker; nanochat opens it itself from the same variables, so Ray's is closed first.
   std::string ray() const {
-    std::string out = head("# ") + "# python job.py, on the head of a Ray cluster, in a checkout of nanochat that every node has\nimport os\nimport runpy\nimport sys\n\nimport ray.train\nimport torch.distributed\nfrom ray.train.torch import TorchTrainer\n\n";
+    std::string out = head("# ") + "# python job.py, on the head of a Ray cluster, in a checkout of nanochat that every node has\nimport runpy\nimport sys\n\nimport ray\nimport ray.train\nimport torch.distributed\nfrom ray.train.torch import TorchTrainer\n\n";
     out += "MODULE = " + quoted(parts_.module) + "\nARGUMENTS = [";
     for (std::size_t i = 0; i < parts_.arguments.size(); ++i) out += (i > 0 ? ", " : "") + quoted(parts_.arguments[i]);
     out += "]\nENVIRONMENT = {";
@@ -109,8 +108,8 @@ class JobWriter {
       const std::string& e = parts_.environment[i];
       out += (i > 0 ? ", " : "") + quoted(e.substr(0, e.find('='))) + ": " + quoted(e.substr(e.find('=') + 1));
     }
-    out += "}\n\n\ndef train():\n    if torch.distributed.is_initialized():\n        torch.distributed.destroy_process_group()\n    os.environ.update(ENVIRONMENT)\n    sys.argv = [MODULE, *ARGUMENTS]\n    runpy.run_module(MODULE, run_name=\"__main__\")\n\n\n";
-    out += "if __name__ == \"__main__\":\n    scaling = ray.train.ScalingConfig(num_workers=" + number(r_.workload.run.world_size) + ", use_gpu=True)\n    TorchTrainer(train, scaling_config=scaling).fit()\n";
+    out += "}\n\n\ndef train():\n    if torch.distributed.is_initialized():\n        torch.distributed.destroy_process_group()\n    sys.argv = [MODULE, *ARGUMENTS]\n    runpy.run_module(MODULE, run_name=\"__main__\")\n\n\n";
+    out += "if __name__ == \"__main__\":\n    ray.init(runtime_env={\"env_vars\": ENVIRONMENT})\n    scaling = ray.train.ScalingConfig(num_workers=" + number(r_.workload.run.world_size) + ", use_gpu=True)\n    TorchTrainer(train, scaling_config=scaling).fit()\n";
     return out;
   }
 
@@ -139,7 +138,7 @@ class JobWriter {
 
   std::string head(const std::string& comment) const {
     const Run& run = r_.workload.run;
-    std::string out = comment + "Written by dryfit " DRYFIT_VERSION ": d" + number(r_.workload.model.depth) + ", device batch " + number(run.device_batch_size) + ", " + number(run.world_size) + " x " + r_.machine.gpu.name;
+    std::string out = comment + "Written by dryfit: d" + number(r_.workload.model.depth) + ", device batch " + number(run.device_batch_size) + ", " + number(run.world_size) + " x " + r_.machine.gpu.name;
     return out + (nodes_ > 1 ? " on " + number(nodes_) + " machines" : "") + "\n";
   }
 

@@ -103,6 +103,7 @@ std::string plan_text(const PlanResult& plan, const Machine& m, const Style& sty
   for (const Alternative& a : best.alternatives) {
     if (a.process && a.verdict == Verdict::fits) out += fmt::format("with {} before it: peak {}, headroom {}\n\n", change_text(a), gib_text(*a.process), gib_text(best.machine.usable() - *a.process));
   }
+  if (m.gpus > 8) out += "for several machines: --emit torchrun, slurm, kubernetes, trainjob, skypilot or ray\n\n";
   const Run& run = best.workload.run;
   out += fmt::format("{} x {} x {} = {} tokens a micro-step; total {} -> {} accumulation step{}\n", run.device_batch_size, run.max_seq_len, run.world_size, run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
   return out;

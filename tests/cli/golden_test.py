@@ -20,6 +20,7 @@ SCREENS = {
     "explain_fp8_json": ["explain", "--depth", "4", "--device-batch-size", "8", "--gpu", "h100", "--fp8", "--json"],
     "check_json": ["check", "--depth", "20", "--device-batch-size", "8", "--gpu", "h100", "--json"],
     "plan_json": ["plan", "--gpu", "rtx 3060", "--depth", "12", "--json"],
+    **{f"plan_emit_{kind}": ["plan", "--gpu", "h100", "--gpus", "16", "--depth", "26", "--emit", kind] for kind in ("torchrun", "slurm", "kubernetes", "trainjob", "skypilot", "ray")},
     "plan_offers": ["plan", "--offers", "--depth", "20"], "plan_offers_json": ["plan", "--offers", "--depth", "4", "--num-iterations", "100", "--prices", "tests/cli/prices.csv", "--json"], "help_plan": ["help", "plan"],
     "explain_speed": ["explain", "--depth", "24", "--device-batch-size", "16", "--fp8", "--gpu", "h100", "--gpus", "8", "-v"], "check_horizon": ["check", "--gpu", "4090", "--prices", "tests/cli/prices.csv", "--", "python -m scripts.base_train --depth=12 --device-batch-size=8 --target-param-data-ratio=20"],
     "table": ["table"], "table_csv": ["table", "--gpu", "h100,b200", "--depths", "20,24", "--gpus", "8", "--csv"], "table_json": ["table", "--gpu", "3090", "--depths", "12", "--json"],
