@@ -30,8 +30,10 @@ std::optional<Alternative> growing_segments(const Report& report, const Program&
   const auto result = estimate_program(report.workload, report.machine, options, program);
   if (!result || 100 * (report.process.bytes - result->process.bytes).count <= report.machine.usable().count) return std::nullopt;
   const bool renamed = !report.workload.transformers && report.workload.run.torch.starts_with("2.9");
-  return alternative({{"PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"}}, *result, true,
+  Alternative a = alternative({{"PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"}}, *result, true,
                      renamed ? "before the command: segments that grow, as nanochat means to have them (torch 2.9 does not act on the name it sets)" : "before the command: segments that grow instead of being cut up (not on Windows)");
+  a.step_time_ratio = 1;
+  return a;
 }
 
 std::string change_text(const Alternative& a) {

@@ -21,6 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   env.variable = [](const char*) { return std::optional<std::string>(); };
   env.probe = [] { return std::make_unique<NoProbe>(); };
   env.write_file = [](const std::string&, std::string_view) { return dryfit::Result<void>(); };
+  env.stream_file = [](const std::string& path, const dryfit::cli::ReadSink&) -> dryfit::Result<void> { return dryfit::fail("unreadable_file", "cannot read '" + path.substr(0, 60) + "'", "there are no files here", "file"); };
   const auto words = dryfit::split(std::string_view(reinterpret_cast<const char*>(data), size), '\n');
   const int status = dryfit::cli::run(words, env);
   if (status == dryfit::cli::kBadInput && said.find("hint") == std::string::npos) std::abort();
