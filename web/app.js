@@ -247,7 +247,7 @@ async function weigh_levers() {
 function show_levers(alternatives) {
   const items = alternatives.map((a) => {
     const li = document.createElement('li'), result = document.createElement('span'), note = document.createElement('small');
-    const text = Object.entries(a.change).map(([key, value]) => (key.startsWith('--') ? `${key} ${value}`.trim() : `${key}: ${value}`)).join(' ');
+    const text = Object.entries(a.change).map(([key, value]) => (key.startsWith('--') ? `${key} ${value}`.trim() : /^[A-Z]/.test(key) ? `${key}=${value}` : `${key}: ${value}`)).join(' ');
     const flags = Object.entries(a.change).filter(([key]) => key.startsWith('--'));
     const name = document.createElement(flags.length > 0 && !a.needs_code_change ? 'button' : 'span');
     name.textContent = text;

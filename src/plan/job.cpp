@@ -88,7 +88,7 @@ class JobWriter {
   }
 
   Result<std::string> skypilot() const {
-    const auto* known = std::ranges::find(kSkyNames, std::string_view(r_.machine.gpu.name), &SkyName::gpu);
+    const auto known = std::ranges::find(kSkyNames, std::string_view(r_.machine.gpu.name), &SkyName::gpu);
     if (known == kSkyNames.end()) return fail("bad_value", "SkyPilot has no name for " + r_.machine.gpu.name + " that is known here", "--emit slurm, kubernetes or torchrun do without one", "--emit");
     std::string out = head("# ") + "# sky launch job.yaml, in a checkout of nanochat\nname: " + name() + "\nworkdir: .\nnum_nodes: " + number(nodes_) + "\nresources:\n  accelerators: " + std::string(known->name) + ":" + number(each_) + "\nenvs:\n";
     for (const std::string& e : parts_.environment) out += "  " + e.substr(0, e.find('=')) + ": " + quoted(e.substr(e.find('=') + 1)) + "\n";
