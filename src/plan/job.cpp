@@ -116,10 +116,17 @@ class JobWriter {
  private:
   static constexpr std::string_view kImage = "nanochat:latest";  // the user's own: nanochat is not published as one
   static std::string number(std::int64_t n) { return std::to_string(n); }
-  // As a string of JSON, which YAML and Python read alike. The words of a command hold no control characters (they came through a shell's).
+  // As a string of JSON, which YAML and Python read alike.
   static std::string quoted(std::string_view text) {
+    constexpr std::string_view kDigits = "0123456789abcdef";
     std::string out = "\"";
     for (char c : text) {
+      const auto code = static_cast<unsigned char>(c);
+      if (code < 0x20) {
+        out += "\\u00";
+        out += {kDigits[code >> 4], kDigits[code & 15]};
+        continue;
+      }
       if (c == '"' || c == '\\') out += '\\';
       out += c;
     }

@@ -102,6 +102,16 @@ class Jobs(unittest.TestCase):
         self.assertEqual(values["ARGUMENTS"], PLANNED)
         self.assertEqual(values["ENVIRONMENT"]["OMP_NUM_THREADS"], "1")
 
+    def test_odd_arguments_stay_as_they_are(self):
+        odd = "--run=a\n\"b\" 'c' $d"
+        words = ["check", "--gpu", "h100", "--depth", "4", "--device-batch-size", "1"]
+        paste = ["--", "python", "-m", "scripts.base_train", "--depth=4", "--device-batch-size=1", odd]
+        done, seen = self.run_with_stand_ins(dryfit(*words[:3], "--emit", "torchrun", *paste).stdout.replace("exec python", "exec printf '%s|'"))
+        self.assertIn(odd, done.stdout.split("|"))
+        tree = ast.parse(dryfit(*words[:3], "--emit", "ray", *paste).stdout)
+        values = {n.targets[0].id: ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)}
+        self.assertIn(odd, values["ARGUMENTS"])
+
     def test_read_back_it_is_the_same_run(self):
         done, seen = self.run_with_stand_ins(self.job("torchrun"), MASTER_ADDR="first")
         words = seen[0].split()
