@@ -69,7 +69,7 @@ class JobWriter {
     out += "#SBATCH --output=%x-%j.log\n" + head("# ");
     out += "# sbatch job.sbatch, from a checkout of nanochat that every node sees, set up as its runs/speedrun.sh does\nset -euo pipefail\n" + exports();
     out += "[ -f .venv/bin/activate ] && source .venv/bin/activate\n";
-    if (nodes_ > 1) out += "first=$(scontrol show hostnames \"$SLURM_JOB_NODELIST\" | head -n 1)\n";
+    if (nodes_ > 1) out += "first=$(scontrol show hostnames \"$SLURM_JOB_NODELIST\" | sed -n 1p)\n";
     return out + "srun --kill-on-bad-exit=1 " + launcher("\"$first:29500\"", "\"$SLURM_JOB_ID\"") + "\n";
   }
 
@@ -94,7 +94,7 @@ class JobWriter {
     for (const std::string& e : parts_.environment) out += "  " + e.substr(0, e.find('=')) + ": " + quoted(e.substr(e.find('=') + 1)) + "\n";
     out += "setup: |\n  pip install uv\n  uv sync --extra gpu\n  source .venv/bin/activate\n  python -m nanochat.dataset -n 170\n  [ -d ~/.cache/nanochat/tokenizer ] || python -m scripts.tok_train\n";
     out += "run: |\n  source .venv/bin/activate\n";
-    if (nodes_ > 1) out += "  first=$(echo \"$SKYPILOT_NODE_IPS\" | head -n 1)\n";
+    if (nodes_ > 1) out += "  first=$(echo \"$SKYPILOT_NODE_IPS\" | sed -n 1p)\n";
     return out + "  " + launcher("\"$first:29500\"", "\"$SKYPILOT_TASK_ID\"") + "\n";
   }
 
