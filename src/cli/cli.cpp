@@ -59,6 +59,13 @@ class Command {
     if (!style_.quiet) env_.err(text);
   }
 
+  // The screen; with --emit the job's file alone, or nothing, and the screen is talk.
+  void answer(const std::string& screen, const std::optional<JobFile>& job) const {
+    if (!o_.has("emit")) return env_.out(screen);
+    talk(screen);
+    env_.out(job ? job->text : std::string());
+  }
+
   Result<std::optional<std::int64_t>> number(std::string_view flag) const {
     const auto text = o_.get(flag);
     if (!text) return std::optional<std::int64_t>();
@@ -266,8 +273,7 @@ class Command {
       print(report_json(*r, *job));
     } else {
       talk(assumptions_text(*r));
-      if (o_.has("emit")) talk(check_text(*r, style_));  // the output is the job's file, or nothing
-      print(*job ? (*job)->text : o_.has("emit") ? "" : check_text(*r, style_));
+      answer(check_text(*r, style_), *job);
     }
     return r->verdict == Verdict::wont_fit ? kDoesNotFit : kOk;
   }
@@ -416,8 +422,7 @@ class Command {
       print(plan_json(*result, *job));
     } else {
       if (!result->plans.empty()) talk(assumptions_text(result->plans[result->chosen]));
-      if (o_.has("emit")) talk(plan_text(*result, *m, style_));
-      print(*job ? (*job)->text : o_.has("emit") ? "" : plan_text(*result, *m, style_));
+      answer(plan_text(*result, *m, style_), *job);
     }
     return result->plans.empty() ? kDoesNotFit : kOk;
   }

@@ -194,7 +194,7 @@ NodeId Writer::attend(NodeId x, NodeId ve, const Layer& l, std::int64_t layer) {
   k = rotate(k, "attn.k_rot");
   q = norm(q, "attn.q_norm");
   k = norm(k, "attn.k_norm");
-  if (m_.version.smear_backout || m_.version.ve_gate_channels == 12) {  // E5b on: sharper attention, a constant factor
+  if (m_.version.sharper_attention()) {
     q = b_.unary(Fn::scale, q, run_.compute, "attn.q_norm");
     k = b_.unary(Fn::scale, k, run_.compute, "attn.k_norm");
   }
@@ -220,7 +220,7 @@ NodeId Writer::attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window)
     mask_window_ = window;
     bias = mask_;
   }
-  const Attention kind = attention_ == Attention::flash && bias != kNone ? Attention::efficient : attention_;
+  const Attention kind = bias == kNone ? attention_ : with_mask(attention_);
   const NodeId call = bias == kNone ? b_.kernel(Fn::attention, std::array{q, k, v}, "attn") : b_.kernel(Fn::attention, std::array{q, k, v, bias}, "attn");
   g_.nodes.back().variant = static_cast<std::int8_t>(kind);
   const NodeId out = b_.result(call, 0, tokens(D), run_.compute, "attn.out");

@@ -96,8 +96,8 @@ Words words_of(std::string_view name) {
       out.gigabytes = *size;
     } else if (word == "q" && !out.core.empty() && out.core.back() == "max") {
       out.core.back() = "maxq";
-    } else if (word == "gb" && out.core.size() > 1 && gigabytes_in(out.core.back() + "gb")) {  // "80 GB"
-      out.gigabytes = *gigabytes_in(out.core.back() + "gb");
+    } else if (const auto apart = word == "gb" && out.core.size() > 1 ? gigabytes_in(out.core.back() + word) : std::nullopt) {  // "80 GB"
+      out.gigabytes = *apart;
       out.core.pop_back();
     } else if (word == "mobile") {
       out.core.push_back("laptop");

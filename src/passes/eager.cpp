@@ -149,6 +149,15 @@ void Tape::leave_to_saved(const Tensor& t) {
   }
 }
 
+Tensor Tape::buffer(const char* role, std::int64_t elements, Dtype dtype, Category category, int on_stream) {
+  const Category outer = std::exchange(category_, category);
+  const std::int8_t outer_stream = std::exchange(stream_, static_cast<std::int8_t>(on_stream));
+  Tensor made = empty(role, eager::dims({elements}, false), dtype);
+  category_ = outer;
+  stream_ = outer_stream;
+  return made;
+}
+
 Tensor Tape::parameter(const char* role, Dims d, Dtype dtype, bool requires_grad) {
   Tensor t = empty(role, d, dtype);
   return requires_grad ? leaf(t) : t;

@@ -106,6 +106,7 @@ class Tape {
 
   // -- tensors that no op makes
   Tensor empty(const char* role, Dims d, Dtype dtype);
+  Tensor buffer(const char* role, std::int64_t elements, Dtype dtype, Category category, int stream = 0);  // flat, of no batch, on its own account
   Tensor parameter(const char* role, Dims d, Dtype dtype, bool requires_grad);
   // A parameter whose storage comes and goes under its names, as FSDP's resize_ makes it; nothing at first. stored: elements when it is there.
   Tensor hollow_parameter(const char* role, Dims d, std::int64_t stored, Dtype dtype, bool requires_grad);

@@ -43,16 +43,6 @@ std::vector<Trained> FullyShard::trained() const {
   return out;
 }
 
-Tensor FullyShard::buffer(const char* role, std::int64_t elements, Dtype d, Category category, Stream stream) {
-  const Category outer = t_.category();
-  t_.category(category);
-  t_.stream(stream);
-  Tensor made = t_.empty(role, dims({elements}, false), d);
-  t_.stream(compute);
-  t_.category(outer);
-  return made;
-}
-
 // FSDPParamGroup.pre_forward, with the node that runs post_backward when the unit's input has its gradient. A unit that is not wrapped
 // has no hooks.
 Tensor FullyShard::before(int unit, const Tensor& x) {
@@ -92,9 +82,9 @@ void FullyShard::unshard(Group& g) {
     uniform = uniform && d == first;
   }
   Tensor input;
-  if (cast > 0) input = buffer("fsdp.all_gather_input", cast, first, Category::communication, gathering);
+  if (cast > 0) input = t_.buffer("fsdp.all_gather_input", cast, first, Category::communication, gathering);
   // of several dtypes it goes as bytes
-  g.gathered = buffer("fsdp.all_gather", uniform ? bytes / size_of(first) : bytes, uniform ? first : Dtype::uint8, Category::communication, gathering);
+  g.gathered = t_.buffer("fsdp.all_gather", uniform ? bytes / size_of(first) : bytes, uniform ? first : Dtype::uint8, Category::communication, gathering);
 }
 
 // wait_for_unshard. In forward the output stays until the next unit's copy-out, so that the two can overlap.
@@ -139,7 +129,7 @@ void FullyShard::post_backward(Group& g) {
     if (!reduces_) {
       if (whole.defined() && whole.dtype() != options_.reduced) {
         t_.zero_grad(m.full);
-        m.accumulated = buffer(m.role, whole.dims().numel(), options_.reduced, Category::gradients, compute);
+        m.accumulated = t_.buffer(m.role, whole.dims().numel(), options_.reduced, Category::gradients, compute);
       }
       continue;
     }
@@ -164,11 +154,11 @@ void FullyShard::reduce(Group& g, std::vector<Tensor> gradients, const std::vect
   t_.at(g.layer);
   std::int64_t padded = 0;
   for (const Member* m : members) padded += m->padded;
-  reduce_input_ = buffer("fsdp.reduce_scatter_input", padded, options_.reduced, Category::communication, compute);
+  reduce_input_ = t_.buffer("fsdp.reduce_scatter_input", padded, options_.reduced, Category::communication, compute);
   gradients.clear();
   const bool cast = options_.reduced != options_.stored;
-  Tensor output = buffer("fsdp.reduce_scatter", padded / options_.shards, options_.reduced, cast ? Category::communication : Category::gradients, reducing);
-  if (cast) output = buffer("fsdp.gradients", padded / options_.shards, options_.stored, Category::gradients, reducing);
+  Tensor output = t_.buffer("fsdp.reduce_scatter", padded / options_.shards, options_.reduced, cast ? Category::communication : Category::gradients, reducing);
+  if (cast) output = t_.buffer("fsdp.gradients", padded / options_.shards, options_.stored, Category::gradients, reducing);
   for (Member* m : members) {
     if (!t_.gradient(m->shard).defined()) t_.set_gradient(m->shard, t_.slice(output, 0, m->padded / options_.shards));
   }

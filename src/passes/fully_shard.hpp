@@ -51,7 +51,6 @@ class FullyShard {
   void post_backward(Group& g);
   void reduce(Group& g, std::vector<Tensor> gradients, const std::vector<Member*>& members);
   enum Stream : std::uint8_t { compute, gathering, reducing };
-  Tensor buffer(const char* role, std::int64_t elements, Dtype d, Category category, Stream stream);
 
   Tape& t_;
   FullyShardOptions options_;

@@ -2,7 +2,6 @@
 // later steps will make. Recorded: tests/golden/oracle (segment `load`, kind `resume`).
 #include "passes/program_layout.hpp"
 
-#include <algorithm>
 #include <cstring>
 
 namespace dryfit {
@@ -154,18 +153,14 @@ void ProgramLayout::make_later_tensors() {
 
 // The step's own tensors, beside what is here under another number: inputs and gradients.
 void ProgramLayout::add_eager_tensors() {
-  const auto& inputs = graph().inputs;
-  for (std::size_t i = 0; i < eager_->program.tensors.size(); ++i) {
-    if (i < inputs.size()) {
-      eager_tensors_.push_back(inputs[i].node);
-      continue;
-    }
-    const auto gradient = std::ranges::find(eager_->gradients, static_cast<std::int32_t>(i));
-    if (gradient != eager_->gradients.end()) {
-      eager_tensors_.push_back(sums_[static_cast<std::size_t>(gradient - eager_->gradients.begin())]);
-      continue;
-    }
-    eager_tensors_.push_back(static_cast<std::int32_t>(p_.tensors.size()));
+  eager_tensors_.assign(eager_->program.tensors.size(), -1);
+  for (std::size_t i = 0; i < graph().inputs.size(); ++i) {
+    eager_tensors_[i] = graph().inputs[i].node;
+    if (eager_->gradients[i] >= 0) eager_tensors_[static_cast<std::size_t>(eager_->gradients[i])] = sums_[i];
+  }
+  for (std::size_t i = 0; i < eager_tensors_.size(); ++i) {
+    if (eager_tensors_[i] >= 0) continue;
+    eager_tensors_[i] = static_cast<std::int32_t>(p_.tensors.size());
     p_.tensors.push_back(eager_->program.tensors[i]);
   }
 }

@@ -182,7 +182,7 @@ class Step {
     }
     replace(q, k, rotate(q, "attn.q_rot"), [&] { return rotate(k, "attn.k_rot"); });
     replace(q, k, norm(q, "attn.q_norm"), [&] { return norm(k, "attn.k_norm"); });
-    if (m_.version.smear_backout || m_.version.ve_gate_channels == 12) {  // E5b on: sharper attention, a constant factor
+    if (m_.version.sharper_attention()) {
       q = t_.scale(q, "attn.q_norm");
       k = t_.scale(k, "attn.k_norm");
     }
@@ -190,7 +190,7 @@ class Step {
     Tensor y;
     {
       const Tensor bias = masked ? mask() : Tensor();
-      const Attention kind = attention_ == Attention::flash && masked ? Attention::efficient : attention_;
+      const Attention kind = masked ? with_mask(attention_) : attention_;
       y = t_.attention(kind, t_.transpose(q, 1, 2), t_.transpose(k, 1, 2), t_.transpose(v, 1, 2), bias, 0, "attn.out");
     }
     y = t_.view(t_.contiguous(t_.transpose(y, 1, 2), "attn.out"), {B, T, D});

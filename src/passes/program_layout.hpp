@@ -68,6 +68,8 @@ class ProgramLayout {
   void keep_gradients(int micro);
   void free_gradients();
   void validation();
+  void lay_out_validation();
+  void validation_loader();
 
   // optimizer_step.cpp
   std::int32_t temporary(const char* role, Dtype d, std::int64_t elements, Category category = Category::optimizer);
@@ -100,6 +102,7 @@ class ProgramLayout {
   std::vector<std::int32_t> eager_tensors_;  // of those, the tensor here
   std::vector<BufferStep> validation_;  // laid out once, played before and after training
   NodeId losses_ = kNone;
+  bool validated_ = false;
   Program p_;
   std::vector<std::int32_t> state_, sums_;
   std::int32_t workspaces_[2] = {-1, -1}, scratch_[2] = {-1, -1}, loss_ = -1;

@@ -94,27 +94,34 @@ void ProgramLayout::free_gradients() {
   }
 }
 
-// Validation: the compiled forward pass without gradients; only the loss of each token comes out.
+// Validation: the forward pass without gradients; only the loss of each token comes out.
 void ProgramLayout::validation() {
   segment("validation", "forward");
-  if (losses_ == kNone) {
-    FuseInput fw{&graph(), {}, {}, {}, {graph().loss}};
-    for (NodeId v = 0; v < step_.joint.forward_count; ++v) (node(v).kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
-    FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
-    validation_ = std::move(done.steps);
-    losses_ = done.outputs.front();
-    const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
-    // the name of the validation loader stays until the next one: so does its batch
-    if (run_.script == Script::base_train && m_.version.loader_gpu_buffer) {
-      alloc(tensor("val_loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
-    } else {
-      alloc(tensor("val_idx", Category::workspace, trains_eagerly(w_) ? Dtype::int64 : Dtype::int32, shape({B, T}, true)));
-      alloc(tensor("val_targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
-    }
-  }
+  if (!validated_) validation_loader();
+  validated_ = true;
   if (eager_) return play(EagerStep::validation);
+  if (losses_ == kNone) lay_out_validation();
   play(validation_);
   free(losses_);
+}
+
+void ProgramLayout::lay_out_validation() {
+  FuseInput fw{&graph(), {}, {}, {}, {graph().loss}};
+  for (NodeId v = 0; v < step_.joint.forward_count; ++v) (node(v).kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
+  FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
+  validation_ = std::move(done.steps);
+  losses_ = done.outputs.front();
+}
+
+// The name of the validation loader stays until the next one: so does its batch.
+void ProgramLayout::validation_loader() {
+  const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
+  if (run_.script == Script::base_train && m_.version.loader_gpu_buffer) {
+    alloc(tensor("val_loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
+  } else {
+    alloc(tensor("val_idx", Category::workspace, trains_eagerly(w_) ? Dtype::int64 : Dtype::int32, shape({B, T}, true)));
+    alloc(tensor("val_targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
+  }
 }
 
 }  // namespace dryfit

@@ -87,13 +87,7 @@ ZeroGather::ZeroGather(Tape& tape, const std::vector<Transformer::Weight>& weigh
 }
 
 Tensor ZeroGather::buffer(const char* role, std::int64_t elements, Dtype d, Category category, int stream) {
-  const Category outer = t_.category();
-  t_.category(category);
-  t_.stream(overlap_ ? stream : 0);
-  Tensor made = t_.empty(role, dims({elements}, false), d);
-  t_.stream(0);
-  t_.category(outer);
-  return made;
+  return t_.buffer(role, elements, d, category, overlap_ ? stream : 0);
 }
 
 ModuleHooks ZeroGather::hooks() {

@@ -72,9 +72,9 @@ ZeroPartition::ZeroPartition(Tape& tape, std::vector<Trained> parameters, const 
   std::vector<Tensor> zeros;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const FlatGroup& group = groups_[g];
-    flat_.push_back(buffer("zero.bit16_group_flat", group.elements, dtype_, Category::weights));
+    flat_.push_back(t_.buffer("zero.bit16_group_flat", group.elements, dtype_, Category::weights));
     if (!host_) {
-      Tensor copy = buffer("zero.partition_copy", group.partition, dtype_, Category::optimizer);
+      Tensor copy = t_.buffer("zero.partition_copy", group.partition, dtype_, Category::optimizer);
       masters_.push_back(leaf_master(group.partition, std::move(copy)));
     }
     for (const FlatGroup::Span& s : group.spans) {
@@ -84,9 +84,9 @@ ZeroPartition::ZeroPartition(Tape& tape, std::vector<Trained> parameters, const 
     }
     if (!host_) optimizers_.push_back(std::make_unique<Optimizer>(t_, r_.optimizer, std::vector<Trained>{{masters_.back(), "zero.partition", -1}}));
   }
-  if (host_) host_staging_ = buffer("zero.offload_staging", largest, dtype_, Category::communication);
+  if (host_) host_staging_ = t_.buffer("zero.offload_staging", largest, dtype_, Category::communication);
   if (!host_) {  // initialize_optimizer_states
-    for (const FlatGroup& g : groups_) zeros.push_back(buffer("zero.first_gradients", g.partition, Dtype::fp32, Category::gradients));
+    for (const FlatGroup& g : groups_) zeros.push_back(t_.buffer("zero.first_gradients", g.partition, Dtype::fp32, Category::gradients));
   }
   accumulated_.resize(groups_.size());
   averaged_.resize(groups_.size());
@@ -95,15 +95,7 @@ ZeroPartition::ZeroPartition(Tape& tape, std::vector<Trained> parameters, const 
 // "single_partition_of_fp32_groups": .clone().float(), of fp32 weights the clone itself.
 Tensor ZeroPartition::leaf_master(std::int64_t partition, Tensor copy) {
   if (dtype_ == Dtype::fp32) return t_.leaf(copy);
-  return t_.leaf(buffer("zero.fp32_partition", partition, Dtype::fp32, Category::optimizer));
-}
-
-Tensor ZeroPartition::buffer(const char* role, std::int64_t elements, Dtype d, Category category) {
-  const Category outer = t_.category();
-  t_.category(category);
-  Tensor made = t_.empty(role, dims({elements}, false), d);
-  t_.category(outer);
-  return made;
+  return t_.leaf(t_.buffer("zero.fp32_partition", partition, Dtype::fp32, Category::optimizer));
 }
 
 // "process_gradients", when a gradient has been kept. Stage 1 reduces nothing before the last micro-step, but has its buffers.
@@ -112,7 +104,7 @@ void ZeroPartition::arrived(std::size_t i) {
   if (!stage2 && !overlap_ && !contiguous_) return;  // no hooks
   if (!ready_ && contiguous_) {
     for (Tensor& b : ipg_) b.reset();
-    for (int n = 0; n < (overlap_ ? 2 : 1); ++n) ipg_[n] = buffer("zero.ipg_buffer", z_.reduce_bucket_size, dtype_, Category::communication);
+    for (int n = 0; n < (overlap_ ? 2 : 1); ++n) ipg_[n] = t_.buffer("zero.ipg_buffer", z_.reduce_bucket_size, dtype_, Category::communication);
     index_ = 0;
   }
   ready_ = true;
@@ -174,9 +166,7 @@ void ZeroPartition::average() {
 void ZeroPartition::flatten(std::span<const std::int64_t> pieces, std::int64_t most) {
   std::int64_t sum = 0, count = 0;
   const auto go = [&] {
-    t_.stream(overlap_ ? 1 : 0);
-    if (count > 1) buffer("zero.allreduce_flat", sum, dtype_, Category::communication);
-    t_.stream(0);
+    if (count > 1) t_.buffer("zero.allreduce_flat", sum, dtype_, Category::communication, overlap_ ? 1 : 0);
     sum = count = 0;
   };
   for (std::int64_t n : pieces) {
@@ -193,9 +183,7 @@ void ZeroPartition::keep(std::size_t i) {
   if (!kept_.defined()) {
     std::int64_t sum = 0;
     for (std::size_t j = 0; j < places_.size(); ++j) sum += places_[j].mine > 0 ? elements(j) : 0;
-    t_.stream(overlap_ ? 1 : 0);
-    kept_ = buffer("zero.grads_in_partition", sum, dtype_, Category::gradients);
-    t_.stream(0);
+    kept_ = t_.buffer("zero.grads_in_partition", sum, dtype_, Category::gradients, overlap_ ? 1 : 0);
   }
   t_.set_gradient(parameters_[i].parameter, t_.slice(kept_, 0, elements(i)));
 }
@@ -204,16 +192,16 @@ void ZeroPartition::keep(std::size_t i) {
 void ZeroPartition::to_host(std::size_t i) {
   if (!boundary_) return;
   const std::int64_t part = places_[i].mine, n = elements(i);
-  buffer("zero.norm_double", part, Dtype::fp64, Category::optimizer);
-  host_norms_.push_back(buffer("zero.norm", 1, Dtype::fp64, Category::optimizer));
+  t_.buffer("zero.norm_double", part, Dtype::fp64, Category::optimizer);
+  host_norms_.push_back(t_.buffer("zero.norm", 1, Dtype::fp64, Category::optimizer));
   look_for_infinities(n);
-  if (dtype_ != Dtype::fp32) buffer("zero.offload_fp32", part, Dtype::fp32, Category::communication);
+  if (dtype_ != Dtype::fp32) t_.buffer("zero.offload_fp32", part, Dtype::fp32, Category::communication);
   t_.zero_grad(parameters_[i].parameter);
 }
 
 // "_has_inf_or_nan": the values in fp32, three masks, the last as fp32; isinf itself takes absolute values.
 void ZeroPartition::look_for_infinities(std::int64_t n) {
-  const auto mask = [&](const char* role, Dtype d) { return buffer(role, n, d, Category::optimizer); };
+  const auto mask = [&](const char* role, Dtype d) { return t_.buffer(role, n, d, Category::optimizer); };
   Tensor values;
   if (dtype_ != Dtype::fp32) values = mask("zero.overflow_fp32", Dtype::fp32);
   const Tensor nan = mask("zero.overflow_mask", Dtype::bool8);
@@ -251,7 +239,7 @@ void ZeroPartition::finish() {
     for (const FlatGroup::Span& s : groups_[g].spans) {
       if (places_[s.parameter].mine == 0) continue;
       Tensor gradient = t_.gradient(parameters_[s.parameter].parameter);
-      if (!gradient.defined()) gradient = buffer("zero.no_gradient", elements(s.parameter), dtype_, Category::gradients);
+      if (!gradient.defined()) gradient = t_.buffer("zero.no_gradient", elements(s.parameter), dtype_, Category::gradients);
       mine.push_back(std::move(gradient));
       held += places_[s.parameter].mine;
     }
@@ -259,7 +247,7 @@ void ZeroPartition::finish() {
     if (!boundary_) continue;
     averaged_[g] = std::move(accumulated_[g]);
     accumulated_[g].clear();
-    if (held < groups_[g].partition) averaged_[g].push_back(buffer("zero.padding", groups_[g].partition - held, dtype_, Category::gradients));
+    if (held < groups_[g].partition) averaged_[g].push_back(t_.buffer("zero.padding", groups_[g].partition - held, dtype_, Category::gradients));
   }
   for (Tensor& b : ipg_) b.reset();
   kept_.reset();
@@ -273,8 +261,8 @@ void ZeroPartition::norms() {
     std::vector<Tensor> each;
     for (const FlatGroup::Span& s : groups_[g].spans) {
       if (places_[s.parameter].mine == 0) continue;
-      const Tensor wide = buffer("zero.norm_double", places_[s.parameter].mine, Dtype::fp64, Category::optimizer);
-      each.push_back(buffer("zero.norm", 1, Dtype::fp64, Category::optimizer));
+      const Tensor wide = t_.buffer("zero.norm_double", places_[s.parameter].mine, Dtype::fp64, Category::optimizer);
+      each.push_back(t_.buffer("zero.norm", 1, Dtype::fp64, Category::optimizer));
     }
   }
 }
@@ -292,8 +280,8 @@ void ZeroPartition::step() {
   }
   norms();
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    Tensor flat = averaged_[g].size() != 1 ? buffer("zero.flat_gradients", groups_[g].partition, dtype_, Category::gradients) : averaged_[g].front();
-    if (dtype_ != Dtype::fp32) flat = buffer("zero.fp32_gradients", groups_[g].partition, Dtype::fp32, Category::gradients);
+    Tensor flat = averaged_[g].size() != 1 ? t_.buffer("zero.flat_gradients", groups_[g].partition, dtype_, Category::gradients) : averaged_[g].front();
+    if (dtype_ != Dtype::fp32) flat = t_.buffer("zero.fp32_gradients", groups_[g].partition, Dtype::fp32, Category::gradients);
     t_.set_gradient(masters_[g], std::move(flat));
     averaged_[g].clear();
     optimizers_[g]->step();

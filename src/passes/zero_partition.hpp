@@ -54,7 +54,6 @@ class ZeroPartition {
   void finish();
   void norms();
   std::int64_t elements(std::size_t i) const { return parameters_[i].parameter.dims().numel(); }
-  Tensor buffer(const char* role, std::int64_t elements, Dtype d, Category category);
 
   Tape& t_;
   const Training& r_;

@@ -29,9 +29,9 @@ std::optional<Alternative> growing_segments(const Report& report, const Program&
   options.alternatives = options.timeline = options.fine_tuning = false;
   const auto result = estimate_program(report.workload, report.machine, options, program);
   if (!result || 100 * (report.process.bytes - result->process.bytes).count <= report.machine.usable().count) return std::nullopt;
-  const bool renamed = !report.workload.transformers && report.workload.run.torch.starts_with("2.9");
+  // of nanochat's runs only those come here whose torch does not act on the name
   Alternative a = alternative({{"PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"}}, *result, true,
-                     renamed ? "before the command: segments that grow, as nanochat means to have them (torch 2.9 does not act on the name it sets)" : "before the command: segments that grow instead of being cut up (not on Windows)");
+                              report.workload.transformers ? "before the command: segments that grow instead of being cut up (not on Windows)" : "before the command: segments that grow, as nanochat means to have them (torch 2.9 does not act on the name it sets)");
   a.step_time_ratio = 1;
   return a;
 }

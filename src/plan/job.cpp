@@ -31,7 +31,7 @@ constexpr std::array kSkyNames = {
 
 // The command's parts: assignments before it, the module, its arguments.
 struct Parts {
-  std::vector<std::string> environment;  // "NANOCHAT_DTYPE=float16"
+  std::vector<std::pair<std::string, std::string>> environment;  // {"NANOCHAT_DTYPE", "float16"}
   std::string module;
   std::vector<std::string> arguments;
 };
@@ -40,7 +40,7 @@ Parts parts_of(const Workload& workload) {
   Parts out;
   const std::vector<std::string> words = launch_command(workload);
   const auto module = std::ranges::find(words, "-m");
-  for (auto w = words.begin(); w != module && w->find('=') != std::string::npos && !w->starts_with("-"); ++w) out.environment.push_back(*w);
+  for (auto w = words.begin(); w != module && w->find('=') != std::string::npos && !w->starts_with("-"); ++w) out.environment.emplace_back(w->substr(0, w->find('=')), w->substr(w->find('=') + 1));
   out.module = *(module + 1);
   std::copy_if(module + 2, words.end(), std::back_inserter(out.arguments), [](const std::string& w) { return w != "--"; });
   return out;
@@ -49,8 +49,10 @@ Parts parts_of(const Workload& workload) {
 class JobWriter {
  public:
   JobWriter(const Report& report, std::int64_t nodes) : r_(report), parts_(parts_of(report.workload)), nodes_(nodes), each_(report.workload.run.world_size / nodes) {
-    if (is_growing()) parts_.environment.push_back(growing());
-    parts_.environment.emplace_back("OMP_NUM_THREADS=1");
+    for (const Alternative& a : report.alternatives) {  // the same training with more to spare
+      if (a.verdict == Verdict::fits && is_variable(a.change.front().first)) parts_.environment.push_back(a.change.front());
+    }
+    parts_.environment.emplace_back("OMP_NUM_THREADS", "1");
   }
 
   std::string torchrun() const {
@@ -91,7 +93,7 @@ class JobWriter {
     const auto known = std::ranges::find(kSkyNames, std::string_view(r_.machine.gpu.name), &SkyName::gpu);
     if (known == kSkyNames.end()) return fail("bad_value", "SkyPilot has no name for " + r_.machine.gpu.name + " that is known here", "--emit slurm, kubernetes or torchrun do without one", "--emit");
     std::string out = head("# ") + "# sky launch job.yaml, in a checkout of nanochat\nname: " + name() + "\nworkdir: .\nnum_nodes: " + number(nodes_) + "\nresources:\n  accelerators: " + std::string(known->name) + ":" + number(each_) + "\nenvs:\n";
-    for (const std::string& e : parts_.environment) out += "  " + e.substr(0, e.find('=')) + ": " + quoted(e.substr(e.find('=') + 1)) + "\n";
+    for (const auto& [key, value] : parts_.environment) out += "  " + key + ": " + quoted(value) + "\n";
     out += "setup: |\n  pip install uv\n  uv sync --extra gpu\n  source .venv/bin/activate\n  python -m nanochat.dataset -n 170\n  [ -d ~/.cache/nanochat/tokenizer ] || python -m scripts.tok_train\n";
     out += "run: |\n  source .venv/bin/activate\n";
     if (nodes_ > 1) out += "  first=$(echo \"$SKYPILOT_NODE_IPS\" | sed -n 1p)\n";
@@ -105,8 +107,7 @@ class JobWriter {
     for (std::size_t i = 0; i < parts_.arguments.size(); ++i) out += (i > 0 ? ", " : "") + quoted(parts_.arguments[i]);
     out += "]\nENVIRONMENT = {";
     for (std::size_t i = 0; i < parts_.environment.size(); ++i) {
-      const std::string& e = parts_.environment[i];
-      out += (i > 0 ? ", " : "") + quoted(e.substr(0, e.find('='))) + ": " + quoted(e.substr(e.find('=') + 1));
+      out += (i > 0 ? ", " : "") + quoted(parts_.environment[i].first) + ": " + quoted(parts_.environment[i].second);
     }
     out += "}\n\n\ndef train():\n    if torch.distributed.is_initialized():\n        torch.distributed.destroy_process_group()\n    sys.argv = [MODULE, *ARGUMENTS]\n    runpy.run_module(MODULE, run_name=\"__main__\")\n\n\n";
     out += "if __name__ == \"__main__\":\n    ray.init(runtime_env={\"env_vars\": ENVIRONMENT})\n    scaling = ray.train.ScalingConfig(num_workers=" + number(r_.workload.run.world_size) + ", use_gpu=True)\n    TorchTrainer(train, scaling_config=scaling).fit()\n";
@@ -132,11 +133,6 @@ class JobWriter {
     }
     return out + "\"";
   }
-  static std::string growing() { return "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"; }
-  bool is_growing() const {
-    return std::ranges::any_of(r_.alternatives, [](const Alternative& a) { return change_text(a) == growing() && a.verdict == Verdict::fits; });
-  }
-
   std::string name() const {
     std::string script(name_of(r_.workload.run.script));
     std::ranges::replace(script, '_', '-');
@@ -151,7 +147,7 @@ class JobWriter {
 
   std::string exports() const {
     std::string out;
-    for (const std::string& e : parts_.environment) out += "export " + e + "\n";
+    for (const auto& [key, value] : parts_.environment) out += "export " + key + "=" + shell_join(std::array{value}) + "\n";
     return out;
   }
 
@@ -173,7 +169,7 @@ class JobWriter {
 
   std::string variables(const std::string& indent) const {
     std::string out;
-    for (const std::string& e : parts_.environment) out += indent + "- name: " + e.substr(0, e.find('=')) + "\n" + indent + "  value: " + quoted(e.substr(e.find('=') + 1)) + "\n";
+    for (const auto& [key, value] : parts_.environment) out += indent + "- name: " + key + "\n" + indent + "  value: " + quoted(value) + "\n";
     return out;
   }
 

@@ -82,7 +82,7 @@ class Reader {
   std::unexpected<Error> bad(std::string message, std::string hint) const { return fail("bad_command", std::move(message), std::move(hint), "pasted command"); }
 
   void environment(const std::string& key, const std::string& value) {
-    if (key == "PYTORCH_CUDA_ALLOC_CONF" || key == "PYTORCH_ALLOC_CONF") out_.alloc_conf = value;
+    if (sets_allocator(key)) out_.alloc_conf = value;
     else if (key == "NANOCHAT_DTYPE") out_.flags.dtype = value;
     else if (key != "CUDA_VISIBLE_DEVICES") return out_.ignored.push_back(key);
     out_.understood.push_back(key + "=" + value);

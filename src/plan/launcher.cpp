@@ -157,6 +157,8 @@ class LauncherReader {
 
 bool ends_command(std::string_view w) { return w == "|" || w == "&" || w == "&&" || w == ";" || w == ">" || w == ">>" || w == "2>&1" || w.starts_with(">") || w.starts_with("2>"); }
 
+bool sets_allocator(std::string_view variable) { return variable == "PYTORCH_CUDA_ALLOC_CONF" || variable == "PYTORCH_ALLOC_CONF"; }
+
 std::string dashed(std::string_view name) {
   std::string out(name);
   std::ranges::replace(out, '_', '-');

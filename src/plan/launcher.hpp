@@ -27,6 +27,7 @@ Result<LaunchLine> parse_launch(std::span<const std::string> words);
 
 // Whether a word ends a shell command ("|", "&&", "2>&1", "> log").
 bool ends_command(std::string_view word);
+bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF
 std::string dashed(std::string_view name);       // "nproc_per_node" -> "nproc-per-node"
 
 }  // namespace dryfit

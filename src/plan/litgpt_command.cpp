@@ -21,17 +21,10 @@ constexpr std::array kParts = {Part{"lora-query", "q_proj", true}, Part{"lora-ke
 
 class LitgptReader {
  public:
-  explicit LitgptReader(const LaunchLine& launch) : launch_(launch) {
-    out_.understood = launch.understood;
-    out_.ignored = launch.ignored;
-  }
+  explicit LitgptReader(const LaunchLine& launch) : launch_(launch), out_(before_arguments(launch)) {}
 
   Result<TrainerCommand> read() {
     if (auto ok = script(); !ok) return std::unexpected(ok.error());
-    for (const auto& [key, value] : launch_.environment) {
-      if (key == "PYTORCH_CUDA_ALLOC_CONF" || key == "PYTORCH_ALLOC_CONF") out_.alloc_conf = value;
-      else if (key != "CUDA_VISIBLE_DEVICES") out_.ignored.push_back(key);
-    }
     while (at_ < launch_.arguments.size()) {
       if (auto ok = next(); !ok) return std::unexpected(ok.error());
     }

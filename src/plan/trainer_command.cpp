@@ -43,17 +43,10 @@ std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::st
 
 class TrainerReader {
  public:
-  explicit TrainerReader(const LaunchLine& launch) : launch_(launch) {
-    out_.understood = launch.understood;
-    out_.ignored = launch.ignored;
-  }
+  explicit TrainerReader(const LaunchLine& launch) : launch_(launch), out_(before_arguments(launch)) {}
 
   Result<TrainerCommand> read() {
     f().gpus = launch_.gpus;
-    for (const auto& [key, value] : launch_.environment) {
-      if (key == "PYTORCH_CUDA_ALLOC_CONF" || key == "PYTORCH_ALLOC_CONF") out_.alloc_conf = value;
-      else if (key != "CUDA_VISIBLE_DEVICES") out_.ignored.push_back(key);
-    }
     for (const auto& [name, value] : launch_.options) {
       if (const auto ok = launcher_option(name, value); !ok) return std::unexpected(ok.error());
     }
@@ -255,6 +248,17 @@ class TrainerReader {
 };
 
 }  // namespace
+
+TrainerCommand before_arguments(const LaunchLine& launch) {
+  TrainerCommand out;
+  out.understood = launch.understood;
+  out.ignored = launch.ignored;
+  for (const auto& [key, value] : launch.environment) {
+    if (sets_allocator(key)) out.alloc_conf = value;
+    else if (key != "CUDA_VISIBLE_DEVICES") out.ignored.push_back(key);
+  }
+  return out;
+}
 
 bool is_trainer_command(const LaunchLine& launch) {
   return std::ranges::any_of(launch.arguments, [](const std::string& w) {

@@ -14,6 +14,9 @@ struct TrainerCommand {
   std::vector<std::string> understood, ignored;  // for people
 };
 
+// What a launch line says before its script's own arguments: what was understood, what was not, the environment.
+TrainerCommand before_arguments(const LaunchLine& launch);
+
 // Whether the script's arguments are the Trainer's.
 bool is_trainer_command(const LaunchLine& launch);
 

@@ -19,6 +19,8 @@ namespace dryfit {
 
 enum class Attention { automatic, fa3, flash, efficient, math };
 std::string_view name_of(Attention attention);
+// The kernel that SDPA takes with a mask, where it takes `kind` without: the flash one has none.
+constexpr Attention with_mask(Attention kind) { return kind == Attention::flash ? Attention::efficient : kind; }
 
 // Behaviour of nanochat at one moment of its history, as far as memory is concerned. facts: docs/nanochat-versions.md
 struct NanochatVersion {
@@ -38,6 +40,7 @@ struct NanochatVersion {
   bool value_embeds = true;           // E4: ceil(L/2) tables
   int ve_gate_channels = 12;          // 32 before E5b
   bool smear_backout = true;          // E6
+  bool sharper_attention() const { return smear_backout || ve_gate_channels == 12; }  // E5b: q and k times a constant
   bool grad_clip = false;             // until E2b
   enum class Optimizer { torch_adamw_muon, muon_per_param, muon_stacked_by_group, muon_all_groups } optimizer = Optimizer::muon_all_groups;
   // torch_adamw_muon: E1..E3b (DistAdamW + DistMuon lists on N GPUs, fused torch AdamW + per-parameter Muon on one);

@@ -15,7 +15,7 @@ KINDS = ["torchrun", "slurm", "kubernetes", "trainjob", "skypilot", "ray"]
 RUN = ["--gpu", "h100", "--gpus", "16", "--depth", "26"]
 STAND_IN = "#!/bin/sh\necho \"$(basename \"$0\") OMP_NUM_THREADS=$OMP_NUM_THREADS\" \"$@\" >> \"$SEEN\"\n"
 SRUN = "#!/bin/sh\necho srun >> \"$SEEN\"\nshift\nexec \"$@\"\n"
-SCONTROL = "#!/bin/sh\necho node-a\necho node-b\n"
+SCONTROL = "#!/bin/sh\necho node-a\nseq -f node-%g 50000\n"  # more than a pipe holds
 
 
 def dryfit(*words, rc=0):
