@@ -6,6 +6,7 @@
 #include "base/text.hpp"
 #include "plan/launch.hpp"
 #include "plan/litgpt_command.hpp"
+#include "plan/megatron_command.hpp"
 #include "plan/trainer_command.hpp"
 #include "workload/probe_document.hpp"
 #include "workload/probe_presets.hpp"
@@ -116,6 +117,27 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
   return {};
 }
 
+// Flags before the -- win over the command's arguments; those that name a model or another way to train have no place beside it. A device batch
+// of -1 is left to the search.
+Result<void> own_flags(const Options& o, MegatronArguments& a, TransformersFlags& flags) {
+  if (const auto text = o.get("max-seq-len")) a.set("seq-length", *text);
+  if (const auto text = o.get("device-batch-size")) {
+    const auto n = parse_int(*text, "--device-batch-size");
+    if (!n) return std::unexpected(n.error());
+    flags.device_batch_size = *n;
+    a.set("micro-batch-size", *n == -1 ? "1" : *text);
+  }
+  if (const auto text = o.get("gpus")) {
+    const auto n = parse_int(*text, "--gpus");
+    if (!n) return std::unexpected(n.error());
+    a.gpus = *n;
+  }
+  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
+    if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " beside a command of Megatron-LM, whose arguments say it", "leave it out, and change the command's own arguments", "--" + std::string(other));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<bool> asks_for_transformers(const Options& options) {
@@ -124,7 +146,7 @@ Result<bool> asks_for_transformers(const Options& options) {
   const auto words = pasted_words(options);
   if (!words) return std::unexpected(words.error());
   const auto launch = parse_launch(*words);
-  return launch && (is_trainer_command(*launch) || is_litgpt_command(*launch));  // a faulty one is told by nanochat's reader
+  return launch && (is_trainer_command(*launch) || is_litgpt_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
 }
 
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {
@@ -134,8 +156,20 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
     if (!words) return std::unexpected(words.error());
     const auto launch = parse_launch(*words);
     if (!launch) return std::unexpected(launch.error());
+    if (is_megatron_command(*launch)) {
+      MegatronCommand command = read_megatron_command(*launch);
+      request.megatron = std::move(command.arguments);
+      request.alloc_conf = std::move(command.alloc_conf);
+      request.notes = std::move(command.ignored);
+      if (auto ok = own_flags(options, *request.megatron, request.flags); !ok) return std::unexpected(ok.error());
+      std::vector<std::string> unused;
+      const auto w = make_megatron_workload(*request.megatron, unused);
+      if (!w) return std::unexpected(w.error());
+      request.flags.gpus = w->run.world_size;
+      return request;
+    }
     const bool litgpt = is_litgpt_command(*launch);
-    if (!litgpt && !is_trainer_command(*launch)) return fail("unsupported_script", "'" + launch->script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, or leave --model and --config out for nanochat", "pasted command");
+    if (!litgpt && !is_trainer_command(*launch)) return fail("unsupported_script", "'" + launch->script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, of LitGPT or of Megatron-LM, or leave --model and --config out for nanochat", "pasted command");
     const auto command = litgpt ? read_litgpt_command(*launch) : trainer_command(*launch);
     if (!command) return std::unexpected(command.error());
     if (command->accelerate_file) {
@@ -156,6 +190,15 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
 }
 
 Result<Workload> transformers_workload(const TransformersRequest& request, const Env& env) {
+  if (request.megatron) {
+    std::vector<std::string> unused;
+    auto w = make_megatron_workload(*request.megatron, unused);
+    if (!w || unused.empty()) return w;
+    std::string names;
+    for (std::size_t i = 0; i < unused.size() && i < 10; ++i) names += (i == 0 ? "" : ", ") + unused[i];
+    w->warnings.push_back("arguments that are not read: " + names + (unused.size() > 10 ? ", ..." : ""));
+    return w;
+  }
   if (!request.config && !request.flags.model) return fail("missing_value", "the pasted command names no model", "add --model NAME or --config FILE before the --", "--model");
   const std::string name = request.flags.model.value_or("");
   const bool folder = name.starts_with("/") || name.starts_with("./") || name.starts_with("../") || name.starts_with("~");

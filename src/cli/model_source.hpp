@@ -4,6 +4,7 @@
 #include "cli/cli.hpp"
 #include "cli/options.hpp"
 #include "report/models.hpp"
+#include "workload/megatron_arguments.hpp"
 #include "workload/transformers.hpp"
 
 namespace dryfit::cli {
@@ -18,10 +19,11 @@ Result<ListedModel> model_from_name(std::string_view name);
 struct TransformersRequest {
   TransformersFlags flags;
   std::optional<std::string> config, alloc_conf;  // --config; of the pasted command's environment
+  std::optional<MegatronArguments> megatron;      // a pasted command of Megatron-LM; of flags only the GPUs and the device batch are then set
   std::vector<std::string> notes;                 // what of the pasted command and its files is not used
 };
 
-// Whether --model, --config or a pasted Trainer command ask for a transformers run.
+// Whether --model, --config or a pasted command of the Trainer, LitGPT or Megatron-LM ask for a transformers run.
 Result<bool> asks_for_transformers(const Options& options);
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env);
 Result<Workload> transformers_workload(const TransformersRequest& request, const Env& env);

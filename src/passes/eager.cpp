@@ -24,8 +24,9 @@ Tape::~Tape() {
   casts_.clear();
   hooks_.clear();
   blocks_.clear();
+  functions_.clear();
   for (Leaf& leaf : leaves_) leaf.grad.reset(), leaf.call = nullptr;
-  for (Node& n : nodes_) n.grad.clear();
+  for (Node& n : nodes_) n.grad.clear(), n.opened.clear();
 }
 
 Program Tape::take() { return std::move(p_); }
@@ -83,6 +84,7 @@ void Tape::drop_node(std::int32_t first) {
     }
     node(n).inputs.clear();
     node(n).grad.clear();
+    if (node(n).rule == Rule::function) functions_[static_cast<std::size_t>(node(n).call)] = nullptr;
     if (node(n).rule == Rule::accumulate) leaves_[static_cast<std::size_t>(node(n).call)].node = -1;
     free_nodes_.push_back(n);
   }

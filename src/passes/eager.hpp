@@ -73,6 +73,7 @@ enum class Rule : std::uint8_t {
   quantized,      // frozen weight dequantised again: bitsandbytes' MatMul4Bit
   stored,         // gradients were made in forward and are handed out (Liger's fused linear cross-entropy)
   hook,           // runs a callback, passes the gradient on
+  function,       // written in Python: its own backward runs
 };
 
 struct Edge { std::int32_t node = -1; std::int32_t slot = 0; };
@@ -175,10 +176,17 @@ class Tape {
   Tensor stored(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> gradients);
   // torch.utils.checkpoint: `block` runs now without gradients and again in backward
   Tensor checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant);
+  // torch.autograd.Function: `out` was made with gradients off, or names an input; `backward` gets its gradient and what was saved (a handle it
+  // resets lets go at once, as clearing .data does) and gives a gradient, or none, per input. Nothing is recorded when no input wants one.
+  using Backward = std::function<std::vector<Tensor>(const Tensor& gradient, std::vector<Tensor>& saved)>;
+  Tensor function(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> saved, const char* role, Backward backward);
+  // the same graph without the memory: what is left of x when its .data is replaced
+  Tensor graph_only(const Tensor& x);
   // `call` runs when the gradient passes here
   Tensor hook(const Tensor& x, std::function<void()> call);
 
   void backward(const Tensor& loss);
+  void backward(const Tensor& out, Tensor gradient);            // of an output that is no loss
 
  private:
   friend class Tensor;
@@ -196,7 +204,7 @@ class Tape {
     std::int16_t layer = -1;
     Dtype dtype = Dtype::fp32;      // of the output
     std::int32_t refs = 0, pending = 0, walk = 0;
-    std::int32_t call = -1;         // checkpoint: its block; hook: its callback; accumulate: its leaf
+    std::int32_t call = -1;         // checkpoint: its block; hook: its callback; function: its backward; accumulate: its leaf
     std::int64_t detail = 0, sequence = 0;
     std::optional<Dtype> autocast;  // checkpoint: as it was in forward
     Dims out;
@@ -205,6 +213,7 @@ class Tape {
     std::vector<Saved> saved;
     std::vector<std::int32_t> held; // storages that a Python attribute names: they go with the node, not with what it saved
     std::vector<Tensor> grad;       // input buffer, per output
+    std::vector<Tensor> opened;     // function: what it saved, while its backward runs
   };
 
   std::int32_t new_value(Value v);
@@ -267,6 +276,7 @@ class Tape {
   std::vector<std::int32_t> free_nodes_;
   std::vector<std::function<Tensor(const Tensor&)>> blocks_;
   std::vector<std::function<void()>> hooks_;
+  std::vector<Backward> functions_;
   struct Leaf { std::int32_t storage = -1, node = -1; Tensor grad; std::function<void()> call; };
   std::vector<Leaf> leaves_;
   struct Cast { std::int32_t storage; Tensor copy; };
@@ -281,6 +291,19 @@ class Tape {
   std::int64_t sequence_ = 0;
   std::size_t tensors_at_last_save_ = 0;
   bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
+};
+
+// Code inside torch.no_grad() or a torch.autograd.Function: nothing is recorded.
+class NoGrad {
+ public:
+  explicit NoGrad(Tape& tape) : tape_(tape), before_(tape.grad_enabled()) { tape_.grad_enabled(false); }
+  ~NoGrad() { tape_.grad_enabled(before_); }
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  Tape& tape_;
+  bool before_;
 };
 
 }  // namespace dryfit::eager

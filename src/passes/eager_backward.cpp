@@ -45,6 +45,8 @@ void Tape::backward(const Tensor& loss) {
   grad_ = outer_grad;
 }
 
+void Tape::backward(const Tensor& out, Tensor gradient) { run_from(value(out).node, std::move(gradient)); }
+
 // Runs every node between `root` and the leaves, latest first; leaves as soon as they have all they wait for.
 void Tape::run_from(std::int32_t root, Tensor g) {
   if (root < 0) return;
@@ -78,6 +80,7 @@ void Tape::run(std::int32_t n) {
     if (out[i].defined()) out[i] = validated(input(n, i), std::move(out[i]), node(n).role);
   }
   node(n).grad.clear();
+  node(n).opened.clear();
   release_saved(n);
   for (std::size_t i = 0; i < count; ++i) {
     const Edge edge = input(n, i).edge;
@@ -228,6 +231,18 @@ std::vector<Tensor> Tape::apply(std::int32_t n) {
       hooks_[static_cast<std::size_t>(at.call)]();
       out[0] = g;
       break;
+    case Rule::function: {
+      std::vector<Tensor>& opened = node(n).opened;
+      for (std::size_t i = 0; i < at.saved.size(); ++i) opened.push_back(saved(n, static_cast<int>(i)));
+      release_saved(n);
+      const Backward backward = functions_[static_cast<std::size_t>(at.call)];
+      out = backward(g, opened);
+      out.resize(at.inputs.size());
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        if (!wants(n, i)) out[i].reset();
+      }
+      break;
+    }
     case Rule::accumulate: break;
   }
   return out;

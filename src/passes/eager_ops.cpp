@@ -422,6 +422,23 @@ Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor
   return attach(alias(out, out.dims()), n);
 }
 
+Tensor Tape::function(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> kept, const char* role, Backward backward) {
+  const std::int32_t n = record(Rule::function, inputs, role);
+  if (n < 0) return out;
+  for (const Tensor& t : kept) {
+    if (t.defined()) save(n, t);
+  }
+  node(n).call = static_cast<std::int32_t>(functions_.size());
+  functions_.push_back(std::move(backward));
+  return attach(alias(out, out.dims()), n);
+}
+
+Tensor Tape::graph_only(const Tensor& x) {
+  Value v = value(x);
+  v.storage = -1;
+  return wrap(v);
+}
+
 Tensor Tape::hook(const Tensor& x, std::function<void()> call) {
   const std::int32_t n = record(Rule::hook, {x}, node_role(x));
   if (n >= 0) {

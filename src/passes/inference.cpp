@@ -9,16 +9,6 @@ namespace dryfit {
 
 using Tensor = Inference::Tensor;
 
-Bytes peak_of(const EagerForward& forward) {
-  std::int64_t live = 0, peak = 0;
-  for (const Event& e : forward.events) {
-    const std::int64_t bytes = round_up(forward.tensors[static_cast<std::size_t>(e.tensor)].bytes, 512);
-    live += e.kind == Event::Kind::alloc ? bytes : -bytes;
-    peak = std::max(peak, live);
-  }
-  return Bytes(peak);
-}
-
 void mark_batched(EagerForward& forward, std::size_t first) {
   for (std::size_t i = first; i < forward.tensors.size(); ++i) {
     TensorInfo& t = forward.tensors[i];

@@ -13,8 +13,7 @@ namespace dryfit {
 // Events on tensors of their own.
 struct EagerForward { std::vector<TensorInfo> tensors; std::vector<Event> events; };
 
-// Most bytes (of whole 512-byte blocks) alive at once.
-Bytes peak_of(const EagerForward& forward);
+inline Bytes peak_of(const EagerForward& forward) { return peak_of(forward.tensors, forward.events); }
 
 // From tensor `first` on, all but weights and masks have as many rows as the device batch, or a multiple: they grow with it.
 void mark_batched(EagerForward& forward, std::size_t first);

@@ -137,7 +137,7 @@ void ProgramLayout::make_later_tensors() {
     else state_.push_back(t);
   }
   // one cuBLAS workspace for the main thread, one for autograd's: kept for the life of the process
-  const std::int64_t workspace = target_.compute_major == 9 && target_.compute_minor == 0 ? 33554432 : 8519680;
+  const std::int64_t workspace = cublas_workspace_bytes(target_);
   for (std::int32_t& t : workspaces_) t = tensor("cublas_workspace", Category::workspace, Dtype::uint8, shape({workspace}, false));
   loss_ = tensor("loss", Category::workspace, Dtype::fp32, shape({1}, false));
   for (NodeId g : step_.gradients) {

@@ -101,6 +101,16 @@ const Segment& Program::segment_of(std::int32_t event) const {
   return *(after - 1);
 }
 
+Bytes peak_of(std::span<const TensorInfo> tensors, std::span<const Event> events) {
+  std::int64_t live = 0, peak = 0;
+  for (const Event& e : events) {
+    const std::int64_t bytes = round_up(tensors[static_cast<std::size_t>(e.tensor)].bytes, 512);
+    live += e.kind == Event::Kind::alloc ? bytes : -bytes;
+    peak = std::max(peak, live);
+  }
+  return Bytes(peak);
+}
+
 Attention resolve_attention(const Workload& workload, const Target& target) {
   const Run& run = workload.run;
   if (workload.transformers) return resolve_attention(workload.transformers->architecture, training_of(*workload.transformers, run), target);

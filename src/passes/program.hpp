@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,13 @@ struct Target {
   int compute_major = 9, compute_minor = 0;
   double bf16_tflops = 0;           // 0: unknown; decides whether steps are shorter than NCCL's watchdog period
 };
+
+// What torch's cuBLAS takes for each handle and stream it runs on (aten/src/ATen/cuda/CublasHandlePool.cpp).
+constexpr std::int64_t cublas_workspace_bytes(const Target& t) { return t.compute_major == 9 && t.compute_minor == 0 ? 33554432 : 8519680; }
+
+// Most bytes (of whole 512-byte blocks) alive at once.
+Bytes peak_of(std::span<const TensorInfo> tensors, std::span<const Event> events);
+inline Bytes peak_of(const Program& program) { return peak_of(program.tensors, program.events); }
 
 // automatic -> what nanochat of this version picks on this GPU: FlashAttention 3 on Hopper in bf16, else SDPA's choice.
 Attention resolve_attention(const Workload& workload, const Target& target);

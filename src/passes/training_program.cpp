@@ -6,6 +6,7 @@
 #include "passes/data_parallel.hpp"
 #include "passes/fully_shard.hpp"
 #include "passes/litgpt.hpp"
+#include "passes/megatron_step.hpp"
 #include "passes/torch_optimizer.hpp"
 #include "passes/zero_gather.hpp"
 #include "passes/zero_partition.hpp"
@@ -91,7 +92,7 @@ class Trainer {
   }
 
   Tensor workspace() {
-    const std::int64_t size = target_.compute_major == 9 && target_.compute_minor == 0 ? 33554432 : 8519680;
+    const std::int64_t size = cublas_workspace_bytes(target_);
     return tape_.empty("cublas_workspace", eager::dims({size}, false), Dtype::uint8);
   }
 
@@ -182,6 +183,7 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   const auto unsupported = [](std::string what, std::string hint = "leave it out; the rest of the run is") {
     return fail("unsupported_training", std::move(what) + " is not laid out yet", std::move(hint));
   };
+  if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
   const bool litgpt = r.framework == Framework::litgpt;
   const bool described = a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && a.qk_norm == QkNorm::none;
   if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
@@ -205,6 +207,7 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
 
 // Sums over the tensors that loading and the first optimizer step make; no activations are laid out.
 StaticBytes static_bytes(const Architecture& a, const Training& r) {
+  if (r.framework == Framework::megatron) return megatron_static_bytes(a, r);
   Tape tape(1);
   const Training computes = computed(r);
   eager::ForwardOptions forward;

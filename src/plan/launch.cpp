@@ -7,6 +7,7 @@
 #include "base/text.hpp"
 #include "plan/launcher.hpp"
 #include "plan/litgpt_command.hpp"
+#include "plan/megatron_command.hpp"
 #include "plan/trainer_command.hpp"
 #include "workload/scripts.hpp"
 
@@ -230,7 +231,13 @@ void chat_flags(const Workload& workload, Flags& flags) {
 }  // namespace
 
 std::vector<std::string> launch_command(const Workload& workload) {
-  if (workload.transformers) return workload.transformers->training.framework == Framework::litgpt ? litgpt_command(workload) : trainer_arguments(workload);
+  if (workload.transformers) {
+    switch (workload.transformers->training.framework) {
+      case Framework::litgpt: return litgpt_command(workload);
+      case Framework::megatron: return megatron_command(workload);
+      case Framework::transformers: return trainer_arguments(workload);
+    }
+  }
   const Model& m = workload.model;
   const Run& run = workload.run;
   std::vector<std::string> out;
@@ -324,6 +331,10 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words) {
   auto launch = parse_launch(all);
   if (!launch) return std::unexpected(launch.error());
   const auto script = script_of(launch->script);
+  if (!script && (is_trainer_command(*launch) || is_litgpt_command(*launch) || is_megatron_command(*launch))) {
+    return fail("unsupported_script", "plan and table search nanochat's runs, and this is a command of " + std::string(is_litgpt_command(*launch) ? "LitGPT" : is_megatron_command(*launch) ? "Megatron-LM" : "transformers' Trainer"),
+                "use dryfit check or explain; --device-batch-size -1 before the -- finds the largest batch that fits", "pasted command");
+  }
   if (!script) {
     return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + launch->script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");
   }

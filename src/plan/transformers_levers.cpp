@@ -17,6 +17,10 @@ class TransformersLevers {
     const Run& run = r_.workload.run;
     const Training t = training_of(*r_.workload.transformers, run);
     if (auto growing = growing_segments(r_, program_, options_)) out_.push_back(std::move(*growing));
+    if (t.framework == Framework::megatron) {
+      megatron(run, t.megatron);
+      return std::move(out_);
+    }
     if (run.device_batch_size % 2 == 0) batch(run.device_batch_size / 2, run.grad_accum_steps * 2);
     if (run.grad_accum_steps % 2 == 0) batch(run.device_batch_size * 2, run.grad_accum_steps / 2);
     if (t.recompute == Recompute::none) {
@@ -50,6 +54,29 @@ class TransformersLevers {
   }
 
  private:
+  // Megatron-LM's own arguments. The global batch stays, so accumulation follows the micro-batch.
+  void megatron(const Run& run, const MegatronRun& m) {
+    const auto micro = [&](std::int64_t b, std::int64_t steps) {
+      add({{"--micro-batch-size", std::to_string(b)}}, true, "same sequences a step", std::nullopt, [=](Workload& w) { w.run.device_batch_size = b, w.run.grad_accum_steps = steps; });
+    };
+    if (run.device_batch_size % 2 == 0) micro(run.device_batch_size / 2, run.grad_accum_steps * 2);
+    if (run.grad_accum_steps % 2 == 0) micro(run.device_batch_size * 2, run.grad_accum_steps / 2);
+    const auto flag = [&](const char* name, bool MegatronRun::*field, const char* note) {
+      add({{name, ""}}, true, note, std::nullopt, [=](Workload& w) { w.transformers->training.megatron.*field = true; });
+    };
+    if (m.recompute == MegatronRecompute::none && !m.recompute_attention && m.attention == MegatronAttention::unfused) flag("--recompute-activations", &MegatronRun::recompute_attention, "scores of the attention computed again in backward");
+    if (m.recompute == MegatronRecompute::none) {
+      add({{"--recompute-granularity", "full"}, {"--recompute-method", "uniform"}, {"--recompute-num-layers", "1"}}, true, "each layer runs forward once more", 4.0 / 3, [](Workload& w) {
+        w.transformers->training.recompute = Recompute::full;
+        w.transformers->training.megatron.recompute = MegatronRecompute::uniform;
+      });
+    }
+    if (!m.distributed_optimizer && run.world_size > m.tensor * m.pipeline) flag("--use-distributed-optimizer", &MegatronRun::distributed_optimizer, "optimizer states shared out over the replicas");
+    if (!m.sequence_parallel && m.tensor > 1) flag("--sequence-parallel", &MegatronRun::sequence_parallel, "norms and dropout shared out over the tensor-parallel ranks");
+    if (!m.cross_entropy_fusion) return;
+    add({{"--cross-entropy-loss-fusion", "off"}}, true, "the loss works on the logits in place", std::nullopt, [](Workload& w) { w.transformers->training.megatron.cross_entropy_fusion = false; });
+  }
+
   void batch(std::int64_t b, std::int64_t steps) {
     add({{"--device-batch-size", std::to_string(b)}, {"--grad-accum-steps", std::to_string(steps)}}, true, "same sequences a step", std::nullopt, [=](Workload& w) {
       w.run.device_batch_size = b;

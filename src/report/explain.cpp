@@ -111,12 +111,13 @@ std::string explain_text(const Report& r, const Style& style) {
   out += "\n  phases\n";
   for (const PhaseResult& p : r.phases) out += fmt::format("    {:<15} {:>10} allocated, {:>10} reserved   {}\n", p.name, gib_text(p.allocated), gib_text(p.reserved), p.event);
   out += largest(r, style.verbose ? 40 : 8);
-  out += fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} GPU{} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n",
-                     run.device_batch_size, run.max_seq_len, run.world_size, run.world_size == 1 ? "" : "s", run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size,
-                     run.device_batch_size * run.max_seq_len * run.world_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
+  const std::int64_t together = model_parallel_of(r.workload), replicas = run.world_size / together, tokens = run.device_batch_size * run.max_seq_len * replicas;
+  const std::string takers = together == 1 ? fmt::format("{} GPU{}", replicas, replicas == 1 ? "" : "s") : fmt::format("{} x {} GPUs that share a model", replicas, together);
+  out += fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n", run.device_batch_size, run.max_seq_len, takers, tokens,
+                     run.total_batch_size, tokens, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
   out += speed_section(r, style);
   if (!r.alternatives.empty()) out += levers(r);
-  out += std::string(r.workload.transformers ? "\n  the Trainer's arguments\n    " : "\n  command\n    ") + r.command + "\n";
+  out += std::string(r.workload.transformers && r.workload.transformers->training.framework == Framework::transformers ? "\n  the Trainer's arguments\n    " : "\n  command\n    ") + r.command + "\n";
   return out;
 }
 

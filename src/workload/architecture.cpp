@@ -8,8 +8,8 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::array<std::string_view, 22> kFamilies = {"gpt2", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2",
-                                                        "gemma3", "phi", "phi3", "olmo", "olmo2", "olmoe", "deepseek_v2", "deepseek_v3", "bert", "roberta", "distilbert"};
+constexpr std::array<std::string_view, 23> kFamilies = {"gpt2", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2",
+                                                        "gemma3", "phi", "phi3", "olmo", "olmo2", "olmoe", "deepseek_v2", "deepseek_v3", "bert", "roberta", "distilbert", "megatron"};
 constexpr std::array<std::string_view, 8> kActivations = {"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu", "relu2"};
 
 // Writes tensors down under a prefix, in order.
@@ -228,6 +228,31 @@ void distilbert(const Architecture& a, Writer& w) {
   else w.tensor("vocab_projector.bias", {a.vocab}, ParamGroup::scalars);
 }
 
+// Megatron-LM's names; TransformerEngine keeps a norm in the product behind it.
+void megatron(const Architecture& a, Writer& w) {
+  const std::int64_t qkv = (a.heads + 2 * a.kv_heads) * a.head_dim;
+  w.at("embedding.");
+  w.embedding("word_embeddings", a.vocab);
+  if (a.position == Position::learned) w.embedding("position_embeddings", a.position_rows);
+  for (std::int64_t i = 0; i < a.layers; ++i) {
+    w.at("decoder.layers." + std::to_string(i) + ".", i);
+    w.linear("self_attention.linear_proj", a.heads * a.head_dim, a.width, a.out_bias);
+    w.norm("input_layernorm", a.width);
+    w.linear("self_attention.linear_qkv", a.width, qkv, a.qkv_bias);
+    if (a.qk_norm != QkNorm::none) {
+      w.norm("self_attention.q_layernorm", a.head_dim);
+      w.norm("self_attention.k_layernorm", a.head_dim);
+    }
+    w.norm("pre_mlp_layernorm", a.width);
+    w.linear("mlp.linear_fc1", a.width, a.gated_mlp ? 2 * a.ffn : a.ffn, a.mlp_bias);
+    w.linear("mlp.linear_fc2", a.ffn, a.width, a.mlp_bias);
+  }
+  w.at("decoder.");
+  w.norm("final_layernorm", a.width);
+  w.at("");
+  if (!a.tied_head) w.linear("output_layer", a.width, a.vocab, false, ParamGroup::lm_head);
+}
+
 }  // namespace
 
 std::string_view name_of(Family family) { return kFamilies[static_cast<std::size_t>(family)]; }
@@ -238,6 +263,7 @@ std::vector<Parameter> parameters_of(const Architecture& a) {
   switch (a.family) {
     case Family::gpt2: gpt2(a, w); break;
     case Family::gpt_neox: gpt_neox(a, w); break;
+    case Family::megatron: megatron(a, w); break;
     case Family::bert:
     case Family::roberta: bert(a, w); break;
     case Family::distilbert: distilbert(a, w); break;

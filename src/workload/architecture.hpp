@@ -18,6 +18,7 @@ namespace dryfit {
 enum class Family : std::uint8_t {
   gpt2, gpt_neox, llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, gemma, gemma2, gemma3, phi, phi3, olmo, olmo2, olmoe,
   deepseek_v2, deepseek_v3, bert, roberta, distilbert,
+  megatron,  // Megatron-LM's GPTModel: no modelling code of transformers
 };
 std::string_view name_of(Family family);  // transformers' model_type: "gpt_neox"
 

@@ -25,7 +25,7 @@ constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sha
 
 constexpr std::array kDtypes = {Word{"float32", Dtype::fp32}, Word{"fp32", Dtype::fp32}, Word{"bfloat16", Dtype::bf16}, Word{"bf16", Dtype::bf16}, Word{"float16", Dtype::fp16}, Word{"fp16", Dtype::fp16}, Word{"half", Dtype::fp16}};
 
-constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers}, Word{"litgpt", Framework::litgpt}};
+constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers}, Word{"litgpt", Framework::litgpt}, Word{"megatron", Framework::megatron}};
 
 constexpr std::array kLitgptScripts = {Word{"pretrain", LitgptScript::pretrain}, Word{"finetune_full", LitgptScript::full}, Word{"finetune_lora", LitgptScript::lora}, Word{"finetune_adapter", LitgptScript::adapter},
                                        Word{"finetune_adapter_v2", LitgptScript::adapter_v2}, Word{"finetune", LitgptScript::lora}};
@@ -60,7 +60,11 @@ std::string_view name_of(Sharding sharding) { return text_of(kShardings, shardin
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where) { return value_of(kOptimizers, text, where, "optimizer"); }
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where) { return value_of(kAttention, text, where, "attention"); }
-Result<Framework> framework_of(std::string_view text, std::string_view where) { return value_of(kFrameworks, text, where, "framework"); }
+Result<Framework> framework_of(std::string_view text, std::string_view where) {
+  auto out = value_of(kFrameworks, text, where, "framework");
+  if (out && *out == Framework::megatron) return fail("bad_value", std::string(where) + " megatron: a run of Megatron-LM is described by its command", "paste it: dryfit check --gpu h100 -- torchrun pretrain_gpt.py ...", std::string(where));
+  return out;
+}
 Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where) { return value_of(kLitgptScripts, text, where, "script of LitGPT"); }
 Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "way to use several GPUs"); }
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { return value_of(kDtypes, text.starts_with("torch.") ? text.substr(6) : text, where, "dtype"); }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/dtype.hpp"
+#include "workload/megatron.hpp"
 
 namespace dryfit {
 
@@ -48,7 +49,7 @@ struct ZeroConfig {
 };
 
 // Whose code the model, its adapters and its loop are.
-enum class Framework : std::uint8_t { transformers, litgpt };
+enum class Framework : std::uint8_t { transformers, litgpt, megatron };
 std::string_view name_of(Framework framework);  // as in --framework
 
 // LitGPT's training scripts, one loop each.
@@ -64,6 +65,7 @@ struct LitgptRun {
 struct Training {
   Framework framework = Framework::transformers;
   LitgptRun litgpt;                     // of Framework::litgpt
+  MegatronRun megatron;                 // of Framework::megatron
   std::int64_t device_batch_size = 8;   // B, --per_device_train_batch_size
   std::int64_t seq_len = 0;             // T, resolved
   std::int64_t grad_accum_steps = 1;

@@ -7,6 +7,9 @@ import sys
 
 DRYFIT = os.path.abspath(os.environ.get("DRYFIT", "build/release/dryfit"))
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "golden" / "cli"
+MEGATRON = ("torchrun --nproc_per_node 8 pretrain_gpt.py --num-layers 32 --hidden-size 4096 --num-attention-heads 32 --group-query-attention --num-query-groups 8 --ffn-hidden-size 14336 --swiglu "
+            "--normalization RMSNorm --disable-bias-linear --untie-embeddings-and-output-weights --position-embedding-type rope --seq-length 8192 --max-position-embeddings 8192 --micro-batch-size 1 --global-batch-size 64 "
+            "--vocab-size 128256 --bf16 --attention-dropout 0 --hidden-dropout 0 --tensor-model-parallel-size 4 --sequence-parallel --use-distributed-optimizer --data-path corpus --lr 3e-4")
 SCREENS = {
     "help": ["help"], "help_check": ["help", "check"], "help_explain": ["explain", "--help"], "version": ["version"],
     "plan_4090": ["plan", "--gpu", "RTX 4090"], "plan_8xh100_d24": ["plan", "--gpu", "h100", "--gpus", "8", "--depth", "24"],
@@ -38,6 +41,8 @@ SCREENS = {
     "check_deepspeed": ["check", "--gpu", "a100", "--", "deepspeed --num_gpus 8 train.py --deepspeed tests/workload/configs/ds_zero3.json --model_name_or_path meta-llama/Llama-3.1-8B --bf16 --gradient_checkpointing --per_device_train_batch_size 1 --block_size 4096 --output_dir out"],
     "check_accelerate": ["check", "--gpu", "h100", "--", "accelerate launch --num_processes 4 --use_fsdp --fsdp_version 2 --mixed_precision bf16 run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B --per_device_train_batch_size 4 --block_size 2048 --gradient_checkpointing"],
     "check_litgpt": ["check", "--framework", "litgpt", "--model", "llama-2-7b", "--dtype", "bf16", "--lora-rank", "8", "--device-batch-size", "2", "--max-seq-len", "1304", "--gpu", "A100-SXM4-40GB"],
+    "check_megatron": ["check", "--gpu", "h100", "--", MEGATRON], "explain_megatron": ["explain", "--gpu", "h100", "--", MEGATRON + " --pipeline-model-parallel-size 2"], "check_megatron_json": ["check", "--gpu", "a100", "--json", "--", MEGATRON],
+    "error_megatron_moe": ["check", "--gpu", "h100", "--", MEGATRON + " --num-experts 8"], "error_megatron_vocab": ["check", "--gpu", "h100", "--", MEGATRON.replace("--vocab-size 128256", "")],
     "error_framework": ["check", "--framework", "lit", "--model", "llama-2-7b", "--gpu", "h100"],
     "check_trainer": ["check", "--gpu", "h100", "--", "python run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B-Instruct --per_device_train_batch_size 2 --block_size 1024 --torch_dtype bfloat16 --gradient_checkpointing --output_dir out --use_liger_kernel"],
     "list_models": ["list", "models"], "list_models_one": ["list", "models", "meta-llama/Llama-3.1-8B-Instruct"], "list_models_moe": ["list", "models", "deepseek-v2-lite"], "list_models_part": ["list", "models", "gemma-3"],

@@ -1,8 +1,10 @@
-// Any bytes as a pasted training command, of nanochat or of the Trainer: flags or an error with a hint.
+// Any bytes as a pasted training command, of nanochat, of the Trainer, of LitGPT or of Megatron-LM: flags or an error with a hint.
 #include <cstdlib>
 #include <string>
 
 #include "plan/launch.hpp"
+#include "plan/litgpt_command.hpp"
+#include "plan/megatron_command.hpp"
 #include "plan/trainer_command.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
@@ -12,6 +14,15 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_trainer_command(*launch)) {
     const auto command = dryfit::trainer_command(*launch);
     if (!command && command.error().hint.empty()) std::abort();
+  }
+  if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_litgpt_command(*launch)) {
+    const auto command = dryfit::read_litgpt_command(*launch);
+    if (!command && command.error().hint.empty()) std::abort();
+  }
+  if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_megatron_command(*launch)) {
+    std::vector<std::string> unused;
+    const auto workload = dryfit::make_megatron_workload(dryfit::read_megatron_command(*launch).arguments, unused);
+    if (!workload && workload.error().hint.empty()) std::abort();
   }
   const auto pasted = dryfit::parse_pasted_command(*words);
   if (!pasted) return pasted.error().hint.empty() ? (std::abort(), 0) : 0;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <iostream>
@@ -43,6 +44,7 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
     if (word == "padded") t.padded = true;
     else if (word == "cache") t.use_cache = true;
     else if (word == "names-outputs") t.holds_outputs = true;
+    else if (word == "last-stage") t.megatron.stage = t.megatron.pipeline - 1;  // the figure is of the last rank
     else if (word == "thunder") t.loss_chunk = 0, t.holds_outputs = false, t.max_grad_norm = 0;  // LitGPT's extensions/thunder/pretrain.py
     else if (word.starts_with("litgpt-")) {  // the date of its code
       const auto date = parse_int(word.substr(7), "loop");
@@ -117,8 +119,11 @@ Band band_of(const std::vector<Row>& rows, Chosen chosen) {
   return b;
 }
 
-// The model of a row: its name or its file.
-std::string model_of(const Row& r) {
+constexpr std::array<std::string_view, 2> kFamiliesWithIntervals = {"litgpt", "megatron"};  // those with fully known rows
+
+// What rows must not share to judge each other: the model, its name or its file; of Megatron-LM, whose models are all of one size, the command.
+std::string subject_of(const Row& r) {
+  if (r.field.at("family") == "megatron") return r.field.at("flags");
   const auto words = words_of(r.field.at("flags"));
   return words.size() < 2 ? "" : std::string(words[1]);
 }
@@ -142,18 +147,19 @@ void print_summary(const std::vector<Row>& rows) {
   std::cout << "| family | fully known rows | mean error | largest | other rows | mean error | largest | out of memory | of these called fitting |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
   for (const auto& [family, sums] : families) std::cout << fmt::format("| {} | {} | {} | {} | {} |\n", family, sums.first.shown(), sums.second.shown(), ooms[family].first, ooms[family].second);
   std::cout << fmt::format("| all | {} | {} | {} | {} |\n\n", known.shown(), others.shown(), oom, called_fitting);
-  // one family alone has fully known rows: its models are judged by each other
-  std::set<std::string> models;
-  int inside = 0, judged = 0;
-  for (const Row& r : rows) {
-    if (!r.known || r.oom) continue;
-    models.insert(model_of(r));
-    const Band b = band_of(rows, [&](const Row& o) { return model_of(o) != model_of(r); });
-    if (b.rows == 0) continue;
-    ++judged;
-    inside += r.measured >= r.predicted * (1 - b.below) && r.measured <= r.predicted * (1 + b.above) ? 1 : 0;
+  for (const std::string_view family : kFamiliesWithIntervals) {
+    std::set<std::string> subjects;
+    int inside = 0, judged = 0;
+    for (const Row& r : rows) {
+      if (!r.known || r.oom || r.field.at("family") != family) continue;
+      subjects.insert(subject_of(r));
+      const Band b = band_of(rows, [&](const Row& o) { return o.field.at("family") == family && subject_of(o) != subject_of(r); });
+      if (b.rows == 0) continue;
+      ++judged;
+      inside += r.measured >= r.predicted * (1 - b.below) && r.measured <= r.predicted * (1 + b.above) ? 1 : 0;
+    }
+    std::cout << fmt::format("{}: leave one {} out ({} of them): {} of {} fully known rows lie inside the interval that the others give\n", family, family == "megatron" ? "command" : "model", subjects.size(), inside, judged);
   }
-  std::cout << fmt::format("leave one model out ({} models, all of LitGPT): {} of {} fully known rows lie inside the interval that the others give\n", models.size(), inside, judged);
 }
 
 void print_rows(const std::vector<Row>& rows) {
@@ -189,8 +195,10 @@ int transformers_accuracy(const char* path, const char* mode, const char* argume
     return 0;
   }
   if (m == "--intervals") {
-    const Band b = band_of(*rows, [](const Row& r) { return r.field.at("family") == "litgpt"; });  // no other has fully known rows
-    std::cout << fmt::format("litgpt,{:.4f},{:.4f},{},{}\n", b.below, b.above, b.rows, argument);
+    for (const std::string_view family : kFamiliesWithIntervals) {
+      const Band b = band_of(*rows, [&](const Row& r) { return r.field.at("family") == family; });
+      std::cout << fmt::format("{},{:.4f},{:.4f},{},{}\n", family, b.below, b.above, b.rows, argument);
+    }
     return 0;
   }
   if (m != "--summary") print_rows(*rows);

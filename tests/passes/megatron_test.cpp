@@ -1,0 +1,141 @@
+// Megatron-LM's step on the eager engine. The measured truth is in data/measured (NVIDIA's own runs, by the accuracy test); here: a sum by hand of what is
+// alive at the loss, and what must follow from what.
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include "passes/megatron_step.hpp"
+
+namespace dryfit {
+namespace {
+
+constexpr std::int64_t kWorkspace = 4096 * 8 * 1024;
+
+Architecture gpt(std::int64_t layers, std::int64_t width, std::int64_t heads) {
+  Architecture a;
+  a.family = Family::megatron;
+  a.layers = layers, a.width = width, a.heads = a.kv_heads = heads, a.head_dim = width / heads, a.ffn = 4 * width, a.vocab = 1024, a.max_positions = a.position_rows = 512;
+  a.norm = NormKind::layer_norm, a.norm_bias = a.qkv_bias = a.out_bias = a.mlp_bias = a.fused_qkv = true;
+  a.gated_mlp = false, a.activation = Activation::gelu, a.position = Position::learned, a.tied_head = true;
+  a.residual_dropout = a.embedding_dropout = a.attention_dropout = 0.1;
+  return a;
+}
+
+Training run(std::int64_t batch, std::int64_t length, std::int64_t micro_batches = 1) {
+  Training t;
+  t.framework = Framework::megatron;
+  t.weights = Dtype::bf16;
+  t.device_batch_size = batch, t.seq_len = length, t.grad_accum_steps = micro_batches;
+  t.megatron.grads_in_fp32 = true, t.megatron.accumulation_fusion = false, t.megatron.cublas_workspace = kWorkspace;
+  return t;
+}
+
+std::int64_t peak_within(const Program& p, std::string_view phase, std::string_view part) {
+  std::int64_t live = 0, peak = 0;
+  for (std::size_t i = 0; i < p.events.size(); ++i) {
+    const Event& e = p.events[i];
+    const std::int64_t bytes = round_up(p.tensors[static_cast<std::size_t>(e.tensor)].bytes, 512);
+    live += e.kind == Event::Kind::alloc ? bytes : -bytes;
+    const Segment& s = p.segment_of(static_cast<std::int32_t>(i));
+    if (s.phase == phase && s.part == part) peak = std::max(peak, live);
+  }
+  return peak;
+}
+
+Program built(const Architecture& a, const Training& t) {
+  auto p = build_megatron_program(a, t, {9, 0, 0}, {});
+  EXPECT_TRUE(p.has_value());
+  return std::move(*p);
+}
+
+// Independent of the engine: N tokens, D width, F = 4 D, H heads. What TransformerEngine's modules keep of a layer, and the loss over it all.
+TEST(Megatron, TheFirstForwardPassIsTheSumOfWhatItsModulesKeep) {
+  const std::int64_t L = 3, D = 512, H = 8, B = 4, S = 512, V = 1024, N = B * S;
+  const Architecture a = gpt(L, D, H);
+  const std::int64_t layer_weights = 12 * D * D + 13 * D;
+  const std::int64_t weights = V * D + 512 * D + L * layer_weights + 2 * D;
+  const std::int64_t kept = 2 * weights + 4 * weights + 4 * weights;  // bf16 weights, fp32 gradients, fp32 main weights: no moments yet
+  const std::int64_t norm = 2 * N * D + 2 * 4 * N;                    // output, mean, deviation
+  const std::int64_t attention = 6 * N * D + 2 * N * D + 4 * B * H * S;  // q, k, v; output; a number per row
+  const std::int64_t layer = 2 * N * D + norm + attention + N * D + 2 * N * D + norm + 2 * N * 4 * D + 2 * N * 4 * D + N * D;
+  const std::int64_t ends = N * D + 2 * N * D + norm;                 // mask of the embedding's dropout; last hidden state and its norm
+  const std::int64_t batch = 3 * 8 * N + 4 * N + B * S * S;           // tokens, labels, positions, loss mask, attention mask
+  const std::int64_t loss = (2 + 4) * N * V + 8 * N + 3 * 4 * N + N + 8 * N;  // logits twice; targets, maxima, sums, predicted, mask, targets again
+  const std::int64_t workspaces = kWorkspace + 33554432 + 1024;
+  const std::int64_t sum = kept + L * layer + ends + batch + loss + workspaces;
+  const std::int64_t peak = peak_within(built(a, run(B, S)), "first_step", "forward");
+  EXPECT_NEAR(static_cast<double>(peak), static_cast<double>(sum), 64 * 1024.0) << "off by " << peak - sum;  // blocks of small tensors are rounded up
+}
+
+TEST(Megatron, TheFirstStageHoldsAMicroBatchForEveryStageBehindIt) {
+  const Architecture a = gpt(8, 256, 4);
+  const auto peak = [&](std::int64_t stages, std::int64_t micro_batches) {
+    Training t = run(2, 512, micro_batches);
+    t.megatron.pipeline = t.world_size = stages;
+    t.megatron.stage = 0;
+    return peak_of(built(a, t)).count;
+  };
+  const std::int64_t one = peak(4, 1), two = peak(4, 2), four = peak(4, 4);
+  EXPECT_GT(two, one);
+  EXPECT_NEAR(static_cast<double>(four - two), 2.0 * static_cast<double>(two - one), 1 << 20);
+  EXPECT_EQ(peak(4, 8), peak(4, 64)) << "a full pipeline repeats";
+}
+
+TEST(Megatron, TheDistributedOptimizerSharesStatesOutToTheByteOfItsPadding) {
+  const Architecture a = gpt(4, 256, 4);
+  Training t = run(1, 256);
+  const StaticBytes whole = megatron_static_bytes(a, t);
+  t.megatron.distributed_optimizer = true;
+  for (const std::int64_t W : {1, 2, 4, 8}) {
+    t.world_size = W;
+    const StaticBytes shared = megatron_static_bytes(a, t);
+    EXPECT_EQ(shared.gradients.count, 2 * shared.weights.count);
+    EXPECT_GE(shared.gradients, whole.gradients);
+    EXPECT_LE(shared.gradients.count, whole.gradients.count + 4 * (64 * 60 + 128 * W));
+    EXPECT_LE(shared.optimizer.count, whole.optimizer.count / W + 12 * 64);
+    EXPECT_GE(shared.optimizer.count, whole.optimizer.count / W - 12 * (64 * 60 + 128 * W));
+  }
+}
+
+TEST(Megatron, SchedulesAreMegatronsOwn) {
+  MegatronRun m;
+  m.pipeline = 4;
+  for (std::int64_t stage = 0; stage < 4; ++stage) EXPECT_EQ(warmup_passes(m, 8, stage), 3 - stage);
+  EXPECT_EQ(warmup_passes(m, 2, 0), 2);
+  m.pipeline = 2, m.virtual_stages = 2;
+  EXPECT_EQ(warmup_passes(m, 4, 0), 4);
+  EXPECT_EQ(warmup_passes(m, 4, 1), 2);
+  std::vector<std::pair<std::int64_t, std::int64_t>> passes;
+  for (const Pass& p : schedule_of(m, 4)) passes.emplace_back(p.micro_batch, p.chunk);
+  EXPECT_EQ(passes, (std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 0}, {1, 0}, {0, 1}, {1, 1}, {2, 0}, {3, 0}, {2, 1}, {3, 1}}));
+  EXPECT_EQ(layers_of(m, 8, 1, 1).first, 6);
+  EXPECT_EQ(*cublas_workspace_of(":4096:8", ""), kWorkspace);
+  EXPECT_EQ(*cublas_workspace_of(":4096:2:16:8", ""), 8519680);
+  for (const char* bad : {"", "4096:8", ":4096", ":a:b", ":-1:8", ":4096:8:16"}) EXPECT_FALSE(cublas_workspace_of(bad, "").has_value()) << bad;
+}
+
+// Every way to save memory saves some, and never costs any.
+RC_GTEST_PROP(Megatron, WhatSavesMemorySaves, ()) {
+  const std::int64_t heads = *rc::gen::element(4, 8), layers = 4;
+  Architecture a = gpt(layers, heads * 64, heads);
+  if (*rc::gen::arbitrary<bool>()) a.position = Position::rotary, a.rotary_dims = 64, a.position_rows = 0;
+  if (*rc::gen::arbitrary<bool>()) a.gated_mlp = true, a.activation = Activation::silu, a.mlp_bias = a.out_bias = false;
+  Training t = run(*rc::gen::inRange<std::int64_t>(1, 4), 64 * *rc::gen::inRange<std::int64_t>(4, 9), 4);
+  t.megatron.bias_activation_fusion = true;
+  t.megatron.tensor = *rc::gen::element<std::int64_t>(1, 2, 4), t.megatron.pipeline = *rc::gen::element<std::int64_t>(1, 2);
+  t.megatron.attention = *rc::gen::element(MegatronAttention::automatic, MegatronAttention::flash, MegatronAttention::unfused);
+  t.world_size = t.megatron.tensor * t.megatron.pipeline * 2;
+  const Bytes peak = peak_of(built(a, t));
+  const auto saves = [&](const char* what, auto change) {
+    Training changed = t;
+    change(changed);
+    RC_LOG() << what;
+    RC_ASSERT(peak_of(built(a, changed)) <= peak);
+  };
+  saves("full recomputation", [](Training& c) { c.megatron.recompute = MegatronRecompute::uniform; });
+  saves("sequence parallelism", [](Training& c) { c.megatron.sequence_parallel = true; });
+  if (t.device_batch_size > 1) saves("a smaller micro-batch", [](Training& c) { --c.device_batch_size; });
+  if (t.megatron.attention == MegatronAttention::unfused) saves("flash attention", [](Training& c) { c.megatron.attention = MegatronAttention::flash; });
+}
+
+}  // namespace
+}  // namespace dryfit
