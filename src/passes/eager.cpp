@@ -127,6 +127,16 @@ void Tape::resize(const Tensor& t, bool full) {
   if (full) last_op_ = id;
 }
 
+void Tape::rename(const Tensor& name, const Tensor& meaning) {
+  Value now = value(meaning);
+  now.refs = value(name).refs;
+  if (now.storage >= 0) keep_storage(now.storage);
+  if (now.node >= 0) ++node(now.node).refs;
+  const Value before = std::exchange(value(name), now);
+  if (before.storage >= 0) drop_storage(before.storage);
+  if (before.node >= 0) drop_node(before.node);
+}
+
 void Tape::leave_to_saved(const Tensor& t) {
   const std::int32_t s = value(t).storage;
   std::vector<Saved*> held;
@@ -253,6 +263,7 @@ std::int32_t Tape::record(Rule rule, std::span<const Tensor> inputs, const char*
 
 void Tape::save(std::int32_t n, const Tensor& t) {
   if (n < 0) return;
+  if (first_saver_ < 0) first_saver_ = n;
   keep_storage(value(t).storage);
   tensors_at_last_save_ = p_.tensors.size();
   node(n).saved.push_back({value(t).dims, value(t).storage, value(t).dtype});

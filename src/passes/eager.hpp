@@ -112,6 +112,8 @@ class Tape {
   // A parameter whose storage comes and goes under its names, as FSDP's resize_ makes it; nothing at first. stored: elements when it is there.
   Tensor hollow_parameter(const char* role, Dims d, std::int64_t stored, Dtype dtype, bool requires_grad);
   void resize(const Tensor& t, bool full);               // no change: nothing happens
+  // `name` and every copy of it mean what `meaning` does from now on, as a module's attribute that is set anew
+  void rename(const Tensor& name, const Tensor& meaning);
   // resize to nothing, where nodes hold what they saved of it as a tensor of their own (detach()): theirs stays as long as they do
   void leave_to_saved(const Tensor& t);
   std::int32_t storage_of(const Tensor& t) const { return value(t).storage; }  // its place in Program::tensors
@@ -258,7 +260,7 @@ class Tape {
   void backward_norm(std::int32_t n, std::vector<Tensor>& out);
   Tensor backward_split(std::int32_t n);
   Tensor backward_checkpoint(std::int32_t n);
-  void run_from(std::int32_t root, Tensor g);
+  void run_from(std::int32_t root, Tensor g, std::int64_t floor = 0);
   void forget_after_last_save(std::size_t first_event);
   void backward_product(std::int32_t n, std::vector<Tensor>& out);
   void backward_matmul(std::int32_t n, std::vector<Tensor>& out);
@@ -274,6 +276,8 @@ class Tape {
   std::vector<bool> hollow_;                             // the same: named, and without memory
   std::deque<Node> nodes_;
   std::vector<std::int32_t> free_nodes_;
+  struct Cut { int dim; std::vector<std::int64_t> lengths; };
+  std::vector<Cut> cuts_;                                // of split's nodes
   std::vector<std::function<Tensor(const Tensor&)>> blocks_;
   std::vector<std::function<void()>> hooks_;
   std::vector<Backward> functions_;
@@ -283,6 +287,9 @@ class Tape {
   std::vector<Cast> casts_;                              // autocast's cache
   using Ready = std::priority_queue<std::pair<std::int64_t, std::int32_t>>;
   Ready* ready_ = nullptr;                               // of the backward pass that runs
+  struct Around { Ready* ready = nullptr; std::int64_t floor = 0; };
+  Around around_;                                        // the pass around a block's that runs again, and which nodes are its own
+  std::int32_t first_saver_ = -1;                        // of the nodes of a block that runs again, the first that saved something
   std::optional<Dtype> autocast_;
   Category category_ = Category::activations;
   std::int16_t layer_ = -1;

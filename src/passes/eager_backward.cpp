@@ -2,6 +2,7 @@
 // torch/csrc/autograd/{engine,input_buffer,FunctionsManual}.cpp, functions/accumulate_grad.h, aten/src/ATen/native/cuda (torch 2.9).
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "passes/eager.hpp"
 
@@ -47,14 +48,16 @@ void Tape::backward(const Tensor& loss) {
 
 void Tape::backward(const Tensor& out, Tensor gradient) { run_from(value(out).node, std::move(gradient)); }
 
-// Runs every node between `root` and the leaves, latest first; leaves as soon as they have all they wait for.
-void Tape::run_from(std::int32_t root, Tensor g) {
+// Runs every node between `root` and the leaves, latest first; leaves as soon as they have all they wait for. Nodes older than `floor` are left to
+// the pass around this one: they wait there for what is younger.
+void Tape::run_from(std::int32_t root, Tensor g, std::int64_t floor) {
   if (root < 0) return;
   const bool outer_grad = grad_;
   grad_ = false;
   Ready* outer = ready_;
   Ready ready;
   ready_ = &ready;
+  const auto around = std::exchange(around_, {outer, floor});
   count_dependencies(root);
   node(root).grad.assign(1, std::move(g));
   ready.push({node(root).sequence, root});
@@ -64,6 +67,7 @@ void Tape::run_from(std::int32_t root, Tensor g) {
     run(n);
   }
   ready_ = outer;
+  around_ = around;
   grad_ = outer_grad;
 }
 
@@ -115,6 +119,8 @@ void Tape::deliver(Edge edge, Tensor g) {
   Tensor& slot = next.grad[static_cast<std::size_t>(edge.slot)];
   if (g.defined()) {
     if (!slot.defined()) {
+      // what waits for a flat parameter's gradient is one
+      if (next.category == Category::gradients && value(g).refs == 1) p_.tensors[static_cast<std::size_t>(value(g).storage)].category = Category::gradients;
       slot = std::move(g);
     } else {
       const Value& old = value(slot);
@@ -122,7 +128,7 @@ void Tape::deliver(Edge edge, Tensor g) {
       if (!alone || !options_.add_in_place) slot = pointwise(std::array{slot, g}, next.role);
     }
   }
-  if (--next.pending == 0) ready_->push({next.sequence, edge.node});
+  if (--next.pending == 0) (next.sequence < around_.floor ? around_.ready : ready_)->push({next.sequence, edge.node});
 }
 
 // accumulate_grad.h: the first gradient is kept as it is when nothing else names it and its layout is the parameter's, else copied;
@@ -155,6 +161,10 @@ void Tape::accumulate(std::int32_t n) {
 std::vector<Tensor> Tape::apply(std::int32_t n) {
   const Node& at = node(n);
   std::vector<Tensor> out(at.inputs.size());
+  if (at.rule == Rule::checkpoint) {
+    out[0] = backward_checkpoint(n);
+    return out;
+  }
   const char* role = at.role;
   Tensor g;  // undefined where only a later output got one
   if (!at.grad.empty()) g = at.grad[0];
@@ -214,7 +224,7 @@ std::vector<Tensor> Tape::apply(std::int32_t n) {
     case Rule::rms_norm: backward_norm(n, out); break;
     case Rule::attention: backward_attention(n, out); break;
     case Rule::nll: out[0] = empty(role, eager::contiguous(input(n, 0).dims), input(n, 0).dtype); break;
-    case Rule::checkpoint: out[0] = backward_checkpoint(n); break;
+    case Rule::checkpoint: break;
     case Rule::quantized: {
       const Dims d = input(n, 0).dims;
       const FourBit how{(at.detail & 1) != 0, (at.detail & 2) != 0, false};
@@ -276,11 +286,18 @@ void Tape::backward_matmul(std::int32_t n, std::vector<Tensor>& out) {
   if (out.size() > 2 && wants(n, 2)) out[2] = g;
 }
 
+// FunctionsManual.cpp split_with_sizes_backward: where an output has no gradient zeros are made, to join all.
 Tensor Tape::backward_split(std::int32_t n) {
   const Node& at = node(n);
-  // an output without a gradient counts as zeros
-  const Dtype d = at.grad[0].defined() ? at.grad[0].dtype() : at.dtype;
-  return empty(at.role, eager::contiguous(input(n, 0).dims), d);
+  const auto given = std::ranges::find_if(at.grad, [](const Tensor& g) { return g.defined(); });
+  const Dtype d = given == at.grad.end() ? at.dtype : given->dtype();
+  const Dims whole = input(n, 0).dims;
+  const Cut& cut = cuts_[static_cast<std::size_t>(at.detail)];
+  std::vector<Tensor> zeros;
+  for (std::size_t i = 0; i < cut.lengths.size(); ++i) {
+    if (i >= at.grad.size() || !at.grad[i].defined()) zeros.push_back(empty(at.role, eager::contiguous(narrowed(whole, cut.dim, cut.lengths[i])), d));
+  }
+  return empty(at.role, eager::contiguous(whole), d);
 }
 
 // EmbeddingBackwardKernel.cu: with more than 3072 ids they are sorted and partial sums are made in fp32.
@@ -362,6 +379,7 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
   tensors_at_last_save_ = first_tensor;
   grad_ = true;
   autocast_ = node(n).autocast;
+  first_saver_ = -1;
   Tensor y = block(x);
   leave_autocast();
   grad_ = false;
@@ -371,9 +389,18 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
     ++node(root).refs;
     y.reset();
     forget_after_last_save(first_event);
+    // its frame holds the input until the last of what it saved is taken; nobody else holds the gradient
+    if (first_saver_ >= 0) {
+      node(first_saver_).held.push_back(value(x).storage);
+      keep_storage(value(x).storage);
+    }
+    x.reset();
+    release_saved(n);
+    run_from(root, std::move(g), node(n).sequence);
+    drop_node(root);
+  } else {
+    run_from(root, g);  // the function's arguments hold it
   }
-  run_from(root, std::move(g));
-  if (!reentrant) drop_node(root);
   category_ = outer;
   Tensor result = std::move(leaves_[index].grad);
   return result;

@@ -47,6 +47,10 @@ Tensor Tape::slice(const Tensor& x, int dim, std::int64_t length) {
 
 std::vector<Tensor> Tape::split(const Tensor& x, int dim, std::span<const std::int64_t> lengths) {
   const std::int32_t n = record(Rule::split, {x}, node_role(x));
+  if (n >= 0) {
+    node(n).detail = static_cast<std::int64_t>(cuts_.size());
+    cuts_.push_back({dim < 0 ? dim + x.dims().rank : dim, {lengths.begin(), lengths.end()}});
+  }
   std::vector<Tensor> out;
   for (std::size_t i = 0; i < lengths.size(); ++i) out.push_back(attach(alias(x, narrowed(x.dims(), dim, lengths[i])), n, static_cast<int>(i)));
   return out;
@@ -313,7 +317,7 @@ Tensor Tape::layer_norm(const Tensor& given, const Tensor& w, const Tensor& b, c
   Tensor out = empty(role, eager::contiguous(x.dims()), x.dtype());
   const Tensor mean = empty(role, row, Dtype::fp32), rstd = empty(role, row, Dtype::fp32);
   const std::int32_t n = record(Rule::layer_norm, {x, weight, bias}, role);
-  for (const Tensor* t : std::initializer_list<const Tensor*>{&x, &mean, &rstd, &weight}) {
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&x, &mean, &rstd, &weight, &bias}) {
     if (t->defined()) save(n, *t);
   }
   return attach(std::move(out), n);

@@ -199,6 +199,13 @@ Tensor Litgpt::block(int layer, const Tensor& given) {
   return x;
 }
 
+// A block under FSDP's wrapper and, inside that, the newer form of a checkpoint.
+Tensor Litgpt::unit(int layer, const Tensor& x) {
+  const Tensor given = enter(layer, x);
+  if (r_.recompute == Recompute::none) return leave(layer, block(layer, given));
+  return leave(layer, t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, false));
+}
+
 // Under the adapters' scripts the head in chunks of tokens, else at once; Lightning's "bf16-true" gives what the model returns in fp32.
 std::vector<Tensor> Litgpt::head(const Tensor& x) {
   std::vector<Tensor> chunks;
@@ -212,6 +219,7 @@ std::vector<Tensor> Litgpt::head(const Tensor& x) {
     }
     chunks.push_back(std::move(logits));
   }
+  chunks.back() = leave(-1, chunks.back());  // whose gradient comes first
   std::vector<Tensor> full;
   for (const Tensor& c : chunks) full.push_back(t_.to(c, Dtype::fp32, "logits"));
   return full;
@@ -241,9 +249,10 @@ Transformer::Outputs Litgpt::forward(const Transformer::Batch& batch) {
   const Dims d = batch.ids.dims();
   B = d.size[0];
   T = d.size[1];
+  enter(-1, {});
   Tensor x = t_.embedding(table_, batch.ids, "wte");
   if (a_.embedding_scale) x = t_.scale(x, "wte");
-  for (std::int64_t layer = 0; layer < a_.layers; ++layer) x = block(static_cast<int>(layer), x);
+  for (std::int64_t layer = 0; layer < a_.layers; ++layer) x = unit(static_cast<int>(layer), x);
   x = norm(x, final_, "norm");
   const Category before = t_.category();
   t_.category(Category::logits);

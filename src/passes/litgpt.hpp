@@ -12,6 +12,7 @@ class Litgpt {
  public:
   Litgpt(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
   Transformer::Outputs forward(const Transformer::Batch& batch);
+  void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   const std::vector<Transformer::Weight>& weights() const { return weights_; }
   std::int64_t buffer_bytes() const { return 2 * cos_.dims().numel() * size_of(cos_.dtype()); }  // rotary tables
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // 4-bit weights with their scales, which weights() leaves out
@@ -51,6 +52,9 @@ class Litgpt {
   Tensor attention(const Block& b, int layer, const Tensor& x);
   Tensor mlp(const Block& b, const Tensor& x);
   Tensor block(int layer, const Tensor& x);
+  Tensor unit(int layer, const Tensor& x);
+  Tensor enter(int unit, const Tensor& x) { return hooks_.before ? hooks_.before(unit, x) : x; }
+  Tensor leave(int unit, const Tensor& y) { return hooks_.after ? hooks_.after(unit, y) : y; }
   std::vector<Tensor> head(const Tensor& x);
   Tensor loss_of(const std::vector<Tensor>& logits, const Tensor& labels);
 
@@ -63,6 +67,7 @@ class Litgpt {
   const Architecture& a_;
   const Training& r_;
   ForwardOptions o_;
+  UnitHooks hooks_;
   std::vector<Transformer::Weight> weights_;
   std::vector<Tensor> buffers_;
   std::vector<Block> blocks_;

@@ -12,7 +12,8 @@ Litgpt::Litgpt(Tape& tape, const Architecture& architecture, const Training& tra
 }
 
 Tensor Litgpt::make(const char* role, std::initializer_list<std::int64_t> sizes, bool trains) {
-  Tensor t = t_.parameter(role, dims(sizes, false), r_.weights, trains);
+  const Dims d = dims(sizes, false);
+  Tensor t = o_.gathered ? t_.hollow_parameter(role, d, d.numel(), r_.weights, trains) : t_.parameter(role, d, r_.weights, trains);
   weights_.push_back({t, role, layer_, trains});
   return t;
 }
@@ -101,8 +102,10 @@ void Litgpt::load() {
   t_.at(-1);
   layer_ = -1;
   final_ = norm_weights("norm");
-  cos_ = t_.empty("rotary.cos", dims({r_.seq_len, a_.rotary_dims}, false), Dtype::fp32);
-  sin_ = t_.empty("rotary.sin", dims({r_.seq_len, a_.rotary_dims}, false), Dtype::fp32);
+  const Dtype half = r_.mixed == MixedPrecision::fp16 ? Dtype::fp16 : r_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : r_.weights;
+  const Dtype table = is_fsdp1(r_.sharding) ? half : Dtype::fp32;  // FSDP casts buffers to MixedPrecision.buffer_dtype
+  cos_ = t_.empty("rotary.cos", dims({r_.seq_len, a_.rotary_dims}, false), table);
+  sin_ = t_.empty("rotary.sin", dims({r_.seq_len, a_.rotary_dims}, false), table);
   t_.category(before);
 }
 

@@ -1,9 +1,11 @@
 // Load, first step, two steady steps of a transformers run. See training_program.hpp.
 #include "passes/training_program.hpp"
 
+#include <algorithm>
 #include <memory>
 
 #include "passes/data_parallel.hpp"
+#include "passes/flat_shard.hpp"
 #include "passes/fully_shard.hpp"
 #include "passes/litgpt.hpp"
 #include "passes/megatron_step.hpp"
@@ -18,17 +20,24 @@ namespace {
 // accelerate's fully_shard: with --bf16 or --fp16 shards are fp32, and what computes is 16 bits wide without autocast (utils/fsdp_utils.py
 // fsdp2_prepare_model; utils/dataclasses.py set_mixed_precision).
 bool is_fully_sharded(const Training& r) { return r.sharding == Sharding::fsdp2; }
-// DeepSpeed's engine casts the model to the 16-bit type, buffers and adapters too.
+// DeepSpeed's engine casts the model to the 16-bit type, buffers and adapters too. Around FSDP1's 16-bit weights accelerate leaves autocast on.
 Training computed(const Training& r) {
   Training out = r;
-  if (!(is_fully_sharded(r) || is_zero(r.sharding)) || r.mixed == MixedPrecision::none) return out;
+  if (!(is_fully_sharded(r) || is_fsdp1(r.sharding) || is_zero(r.sharding)) || r.mixed == MixedPrecision::none || r.framework == Framework::litgpt) return out;
   out.weights = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
-  out.mixed = MixedPrecision::none;
+  if (!is_fsdp1(r.sharding)) out.mixed = MixedPrecision::none;
   if (out.lora && is_zero(r.sharding)) out.lora->upcast_rest = false;
   return out;
 }
+Dtype stored(const Training& r) { return r.mixed == MixedPrecision::none ? r.weights : Dtype::fp32; }  // of FSDP's shards
 eager::FullyShardOptions fully_shard_options(const Training& r) {
-  return {r.world_size, r.mixed == MixedPrecision::none ? r.weights : Dtype::fp32, computed(r).weights, r.reshard_after_forward, r.wrap_blocks};
+  return {r.world_size, stored(r), computed(r).weights, r.reshard_after_forward, r.wrap_blocks};
+}
+eager::FlatShardOptions flat_shard_options(const Training& r) {
+  const Dtype computes = computed(r).weights;
+  // Lightning's "bf16-mixed" gathers fp32 weights, for autocast to cast, and reduces in 16 bits (fabric/plugins/precision/fsdp.py)
+  const Dtype sent = r.mixed == MixedPrecision::none ? computes : r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
+  return {r.world_size, stored(r), computes, r.flat.reduced.value_or(sent), r.sharding == Sharding::fsdp1, r.wrap_blocks, r.flat};
 }
 
 using eager::Tape;
@@ -38,9 +47,9 @@ using eager::Transformer;
 
 void lay_out(eager::ForwardOptions& forward, const Training& r) {
   if (is_fully_sharded(r)) forward.shards = r.world_size;
-  if (!is_zero(r.sharding)) return;
+  if (!is_zero(r.sharding) && !is_fsdp1(r.sharding)) return;
   forward.flat = true;
-  forward.gathered = r.sharding == Sharding::zero3;
+  forward.gathered = r.sharding == Sharding::zero3 || is_fsdp1(r.sharding);
   forward.adapters = computed(r).weights;
 }
 
@@ -64,13 +73,19 @@ class Trainer {
     forward.use_cache = r_.use_cache;
     forward.eager_attention = r_.attention == AttentionCode::eager;
     lay_out(forward, r_);
-    if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, r_, forward);
+    if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : model_->weights());
     if (is_fully_sharded(r_)) {
       sharded_ = std::make_unique<eager::FullyShard>(tape_, *model_, fully_shard_options(r_));
       model_->around_units(sharded_->hooks());
       trained = sharded_->trained();
+    }
+    if (is_fsdp1(r_.sharding)) {
+      flat_ = std::make_unique<eager::FlatShard>(tape_, litgpt_ ? litgpt_->weights() : model_->weights(), flat_shard_options(r_));
+      if (litgpt_) litgpt_->around_units(flat_->hooks());
+      else model_->around_units(flat_->hooks());
+      trained = flat_->trained();
     }
     if (r_.sharding == Sharding::ddp) replicated_ = std::make_unique<eager::DataParallel>(tape_, trained, litgpt_ ? litgpt_->buffer_bytes() : model_->buffer_bytes(), r_.ddp_find_unused.value_or(!litgpt_ && r_.recompute == Recompute::none));
     if (r_.sharding == Sharding::zero3) {
@@ -113,6 +128,7 @@ class Trainer {
     const bool reduces = micro == micro_steps();
     if (replicated_) replicated_->before_forward(reduces);
     if (sharded_) sharded_->reduces(reduces);
+    if (flat_) flat_->reduces(reduces || !r_.flat.no_sync);
     if (zero_) zero_->before_backward(reduces);
     if (gathered_) {
       gathered_->before_backward(reduces);
@@ -133,6 +149,7 @@ class Trainer {
     workspace_once(workspaces_[1]);
     tape_.backward(loss_);
     if (sharded_) sharded_->after_backward();
+    if (flat_) flat_->after_backward();
     if (zero_) zero_->after_backward();
     if (gathered_) gathered_->after_backward();
     if (model_ && !(graph_stays() && reduces)) model_->finish();
@@ -140,7 +157,8 @@ class Trainer {
 
   // accelerate steps DeepSpeed's engine inside backward(), where the loss still has its graph; of reentrant checkpoints it holds what blocks were given.
   bool graph_stays() const { return is_zero(r_.sharding) && r_.recompute == Recompute::full && r_.reentrant; }
-  int micro_steps() const { return r_.grad_accum_steps > 1 ? 2 : 1; }
+  // The first and the last stand for all; where whole gradients stay until the last, those between begin with them and do not reduce.
+  int micro_steps() const { return static_cast<int>(std::min<std::int64_t>(r_.grad_accum_steps, sharded_ || (flat_ && r_.flat.no_sync) ? 3 : 2)); }
 
   void step(const char* phase) {
     for (int micro = 1; micro <= micro_steps(); ++micro) micro_step(phase, micro);
@@ -163,6 +181,7 @@ class Trainer {
   std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<eager::DataParallel> replicated_;
   std::unique_ptr<eager::FullyShard> sharded_;
+  std::unique_ptr<eager::FlatShard> flat_;
   std::unique_ptr<eager::ZeroPartition> zero_;   // stages 1 and 2
   std::unique_ptr<eager::ZeroGather> gathered_;  // stage 3
   std::unique_ptr<eager::Optimizer> optimizer_;
@@ -187,13 +206,13 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   const bool litgpt = r.framework == Framework::litgpt;
   const bool described = a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && a.qk_norm == QkNorm::none;
   if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
-  if (litgpt && r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("LitGPT's FSDP, which its scripts take on several GPUs,", "give --gpus 1, or --parallel ddp");
-  if (litgpt && r.recompute != Recompute::none) return unsupported("LitGPT with checkpointing");
+  if (litgpt && r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fsdp1(r.sharding)) return unsupported("LitGPT under " + std::string(name_of(r.sharding)), "use --parallel fsdp1, which its scripts take on several GPUs");
+  if (litgpt && r.recompute != Recompute::none && !is_fsdp1(r.sharding)) return unsupported("LitGPT with checkpointing on one GPU");
   if (a.latent) return unsupported("multi-head latent attention (" + a.model_type + ")");
   if (r.compile) return unsupported("torch.compile of a transformers model");
   if (r.lora && r.lora->dora) return unsupported("DoRA");
   if (r.lora && (r.lora->bias || !r.lora->saved_modules.empty())) return unsupported("training modules beside the adapters");
-  if (a.encoder && is_fully_sharded(r)) return unsupported("FSDP2 of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
+  if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
   if (r.lora && is_fully_sharded(r)) return unsupported("adapters under FSDP2", "use --parallel ddp");
   if (r.sharding == Sharding::zero3) {
     // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
@@ -201,7 +220,6 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
     if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel zero2");
     if (a.encoder || a.parallel_residual || a.moe || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
   }
-  if (r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fully_sharded(r) && !is_zero(r.sharding)) return unsupported("--parallel " + std::string(name_of(r.sharding)) + " (FSDP1)", "--parallel fsdp2 and zero3 shard the same states, and ddp none");
   return Trainer(a, r, target, options).run();
 }
 
@@ -214,7 +232,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   lay_out(forward, r);
   std::optional<Transformer> transformer;
   std::optional<Litgpt> litgpt;
-  if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, r, forward);
+  if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, computes, forward);
   else transformer.emplace(tape, a, computes, forward);
   const auto& weights = litgpt ? litgpt->weights() : transformer->weights();
   StaticBytes out;
@@ -241,6 +259,13 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   };
   if (r.sharding == Sharding::zero3) return account(eager::ZeroGather(tape, weights, computes));
   if (is_zero(r.sharding)) return account(eager::ZeroPartition(tape, std::move(trained), computes));
+  std::optional<eager::FlatShard> flat;
+  if (is_fsdp1(r.sharding)) {
+    flat.emplace(tape, weights, flat_shard_options(r));
+    trained = flat->trained();
+    out.weights += Bytes(flat->weight_bytes());
+    out.gradients = Bytes(flat->gradient_bytes());
+  }
   eager::Optimizer optimizer(tape, r.optimizer, std::move(trained));
   optimizer.step();
   out.optimizer = Bytes(optimizer.state_bytes());

@@ -10,7 +10,7 @@ namespace dryfit {
 // SDPA's choice for an unmasked causal call on this GPU, or what attn_implementation says.
 Attention resolve_attention(const Architecture& architecture, const Training& training, const Target& target);
 
-// Two micro-steps a step when gradients are accumulated. options: how the engine itself behaves (tests: as under the oracle).
+// Two micro-steps a step when gradients are accumulated, three where FSDP keeps whole gradients until the last. options: how the engine itself behaves (tests: as under the oracle).
 // Errors: "unsupported_training": what is not written down yet.
 Result<Program> build_program(const Architecture& architecture, const Training& training, const Target& target, eager::TapeOptions options = {});
 

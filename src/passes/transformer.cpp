@@ -381,9 +381,9 @@ Tensor Transformer::recomputed(std::int64_t layer, const Tensor& x) {
       return y;
     }, x, false);
   }
-  if (r_.reentrant) return t_.checkpoint([this, layer](const Tensor& in) { return unit(layer, in); }, x, true);
+  if (r_.reentrant && !hooks_.wrap) return t_.checkpoint([this, layer](const Tensor& in) { return unit(layer, in); }, x, true);
   const Tensor given = enter(layer, x);
-  return leave(layer, t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, false));
+  return leave(layer, t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, r_.reentrant));
 }
 
 // The mask, built once: booleans [B, 1, T, T]; for eager attention then zeros and minus infinity in the stream's dtype.
@@ -409,17 +409,19 @@ Tensor Transformer::embed(const Batch& batch) {
 
 // The base model: everything up to the last norm.
 Tensor Transformer::body(const Batch& batch) {
-  Tensor embedded = embed(batch);
+  Tensor embedded = embed(batch), position;  // names of the base model's forward
   Tensor x;
   if (a_.encoder) {
     x = bert_embeddings(std::move(embedded));
   } else {
     positions_ = t_.empty("positions", dims({T}, false), Dtype::int64);
     x = embedded;
-    if (a_.position == Position::learned) x = t_.add(x, lookup("wpe", t_.view(positions_, {1, T})), "x_embed");
+    if (a_.position == Position::learned) {
+      position = lookup("wpe", t_.view(positions_, {1, T}));
+      x = t_.add(x, position, "x_embed");
+    }
     t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);  // attention_mask as booleans: all ones, and needed no more
     if (o_.eager_attention || r_.padded || any_window()) mask_ = causal_mask(embedded.dtype());
-    if (a_.family == Family::gpt2) embedded.reset();
   }
   if (a_.position == Position::rotary) {
     into(&outer_.rotary, {}, {});

@@ -20,13 +20,16 @@ struct ForwardOptions {
   bool use_cache = false;                  // a DynamicCache is filled while training: keys and values are copied
   std::int64_t shards = 1;                 // FSDP2: weights are gathered from so many, their storage padded to a multiple of rows; empty at first
   bool flat = false;                       // ZeRO: what trains has no memory of its own, it lies in flat groups
-  bool gathered = false;                   // ZeRO-3: nothing has
+  bool gathered = false;                   // ZeRO-3, FSDP1: nothing has
   Dtype adapters = Dtype::fp32;            // of LoRA's matrices; peft keeps them in fp32 beside 16-bit weights, DeepSpeed casts all
 };
 
 // What a sharding strategy does around the modules it treats as units: a block by its layer, the model itself as -1. Returns what the unit's
 // code, or the caller, gets instead; a model's input may be undefined.
-struct UnitHooks { std::function<Tensor(int unit, const Tensor& x)> before, after; };
+struct UnitHooks {
+  std::function<Tensor(int unit, const Tensor& x)> before, after;
+  bool wrap = false;                       // units are modules around the blocks: a checkpoint lies within, whatever its form
+};
 
 // The same around every module that transformers calls, as a hook on each would see it: who it is, and the weights it owns itself. after returns what
 // the caller gets, before what the module gets. again: of a checkpointed block (the newer form) that runs again, whose ops keep what they save by

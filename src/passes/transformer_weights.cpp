@@ -197,8 +197,11 @@ void Transformer::add_adapters() {
     Adapter adapter;
     adapter.a = make("lora.A", dims({r, l.shape.size[1]}, false), o_.adapters, true);
     adapter.b = make("lora.B", dims({l.shape.size[0], r}, false), o_.adapters, true);
-    weights_.push_back({adapter.a, "lora.A", layer, true});
-    weights_.push_back({adapter.b, "lora.B", layer, true});
+    const Tensor& last = l.bias.defined() ? l.bias : l.weight;
+    auto where = std::ranges::find_if(weights_, [&](const Weight& w) { return last.defined() && t_.storage_of(w.tensor) == t_.storage_of(last); });
+    if (where != weights_.end()) ++where;
+    const Weight pair[] = {{adapter.a, "lora.A", layer, true}, {adapter.b, "lora.B", layer, true}};
+    weights_.insert(where, std::begin(pair), std::end(pair));
     l.lora = adapter;
     t_.at(-1);
   };

@@ -56,8 +56,9 @@ class TrainerReader {
       if (*used) out_.understood.push_back(shown(a));
       else if (std::ranges::find(kNoMemory, a.name) == kNoMemory.end()) out_.ignored.push_back("--" + a.name.substr(0, 60));
     }
+    f().flat.backward_prefetch = by_trainer_ ? config_prefetch_ : launch_prefetch_;
     if (fsdp2_) {
-      if (f().sharding == Sharding::fsdp_grad_op) f().reshard_after_forward = false;
+      if (f().sharding == Sharding::fsdp1_grad_op) f().reshard_after_forward = false;
       f().sharding = Sharding::fsdp2;
     }
     if (lora_ && adapters_) f().lora = *lora_;
@@ -149,19 +150,24 @@ class TrainerReader {
     std::erase_if(text, [](char c) { return c == ' ' || c == '"' || c == '\''; });
     text = to_lower(text);
     if (!text.starts_with("{")) return false;
-    fsdp2_ = fsdp2_ || text.find("version:2") != std::string::npos;
+    const auto says = [&](std::string_view words) { return text.find(words) != std::string::npos; };
+    fsdp2_ = fsdp2_ || says("version:2");
+    config_prefetch_ = says("backward_prefetch:backward_pre") ? FlatShardConfig::Prefetch::pre : says("backward_prefetch:backward_post") ? FlatShardConfig::Prefetch::post : FlatShardConfig::Prefetch::none;
+    f().flat.forward_prefetch = says("forward_prefetch:true");
+    f().flat.original_parameters = !says("use_orig_params:false");
     if (text.find("reshard_after_forward:false") != std::string::npos) f().reshard_after_forward = false;
     return true;
   }
 
-  // "full_shard auto_wrap offload"
+  // "full_shard auto_wrap offload". Trainer asks for no prefetching unless its fsdp_config does.
   Result<bool> fsdp(const Argument& a) {
     f().wrap_blocks = false;
+    by_trainer_ = true;
     for (const std::string& words : a.values) {
       for (std::string_view w : split(words, ' ')) {
         if (w == "auto_wrap") f().wrap_blocks = true;
-        if (w == "full_shard" || w == "true" || w == "True") f().sharding = Sharding::fsdp_full;
-        else if (w == "shard_grad_op") f().sharding = Sharding::fsdp_grad_op;
+        if (w == "full_shard" || w == "true" || w == "True") f().sharding = Sharding::fsdp1;
+        else if (w == "shard_grad_op") f().sharding = Sharding::fsdp1_grad_op;
         else if (w == "no_shard") f().sharding = Sharding::ddp;
         else if (w == "offload") f().offload_parameters = f().offload_optimizer = true;
         else if (w != "auto_wrap" && !w.empty()) return fail("bad_value", "--fsdp " + std::string(w.substr(0, 40)) + " is not described", "full_shard, shard_grad_op, no_shard, auto_wrap and offload are", "--fsdp");
@@ -220,13 +226,28 @@ class TrainerReader {
     } else if (name == "deepspeed-config-file") {
       out_.deepspeed_file = value;
     } else if (name == "use-fsdp") {
-      if (!f().sharding) f().sharding = Sharding::fsdp_full;
+      if (!f().sharding) f().sharding = Sharding::fsdp1;
+      if (!f().wrap_blocks) f().wrap_blocks = false;  // the launcher's default is NO_WRAP
+    } else if (name == "fsdp-auto-wrap-policy" && (value == "TRANSFORMER_BASED_WRAP" || value == "NO_WRAP")) {
+      f().wrap_blocks = value == "TRANSFORMER_BASED_WRAP";
+    } else if (name == "fsdp-backward-prefetch") {
+      const auto prefetch = backward_prefetch_of(value, "--" + name);
+      if (!prefetch) return std::unexpected(prefetch.error());
+      launch_prefetch_ = *prefetch;
+    } else if ((name == "fsdp-forward-prefetch" || name == "fsdp-use-orig-params" || name == "fsdp-offload-params" || name == "fsdp-activation-checkpointing") && (value == "true" || value == "false")) {
+      const bool on = value == "true";
+      if (name == "fsdp-forward-prefetch") f().flat.forward_prefetch = on;
+      else if (name == "fsdp-use-orig-params") f().flat.original_parameters = on;
+      else if (name == "fsdp-offload-params") f().offload_parameters = f().offload_optimizer = on;
+      else if (on) f().recompute = Recompute::full;
+    } else if (name == "fsdp-state-dict-type" || name == "fsdp-cpu-ram-efficient-loading" || name == "fsdp-sync-module-states" || name == "fsdp-transformer-layer-cls-to-wrap") {
+      return {};
     } else if (name == "fsdp-version" && (value == "1" || value == "2")) {
       fsdp2_ = value == "2";
     } else if (name == "fsdp-reshard-after-forward" && (value == "true" || value == "false")) {
       f().reshard_after_forward = value == "true";
-    } else if (name == "fsdp-sharding-strategy" && (value == "FULL_SHARD" || value == "1" || value == "SHARD_GRAD_OP" || value == "2")) {
-      f().sharding = value == "FULL_SHARD" || value == "1" ? Sharding::fsdp_full : Sharding::fsdp_grad_op;
+    } else if ((name == "fsdp-sharding-strategy" || name == "fsdp-reshard-after-forward") && (value == "FULL_SHARD" || value == "1" || value == "SHARD_GRAD_OP" || value == "2")) {
+      f().sharding = value == "FULL_SHARD" || value == "1" ? Sharding::fsdp1 : Sharding::fsdp1_grad_op;
     } else if (name == "gradient-accumulation-steps") {
       const auto n = parse_int(value, "--" + name);
       if (!n) return std::unexpected(n.error());
@@ -244,7 +265,8 @@ class TrainerReader {
   const LaunchLine& launch_;
   TrainerCommand out_;
   std::optional<Lora> lora_;
-  bool adapters_ = false, fsdp2_ = false;
+  bool adapters_ = false, fsdp2_ = false, by_trainer_ = false;  // --fsdp: Trainer's own words, over the launcher's
+  FlatShardConfig::Prefetch config_prefetch_ = FlatShardConfig::Prefetch::none, launch_prefetch_ = FlatShardConfig::Prefetch::none;
 };
 
 }  // namespace
@@ -295,6 +317,17 @@ std::string zero_json(const Training& t) {
          "\"fp16\": {\"enabled\": \"auto\"}, \"zero_optimization\": {" + fields + "}}";
 }
 
+// TrainingArguments.fsdp_config in one line; nothing when all is as it is there.
+std::string flat_json(const FlatShardConfig& flat) {
+  std::string fields;
+  const auto add = [&](const char* field) { fields += (fields.empty() ? "" : ", ") + std::string(field); };
+  if (flat.backward_prefetch == FlatShardConfig::Prefetch::pre) add("\"backward_prefetch\": \"backward_pre\"");
+  if (flat.backward_prefetch == FlatShardConfig::Prefetch::post) add("\"backward_prefetch\": \"backward_post\"");
+  if (flat.forward_prefetch) add("\"forward_prefetch\": true");
+  if (!flat.original_parameters) add("\"use_orig_params\": false");
+  return fields.empty() ? fields : "{" + fields + "}";
+}
+
 }  // namespace
 
 std::vector<std::string> trainer_arguments(const Workload& workload) {
@@ -323,7 +356,10 @@ std::vector<std::string> trainer_arguments(const Workload& workload) {
     while (norm.ends_with('0')) norm.pop_back();
     add("max_grad_norm", norm + (norm.ends_with('.') ? "0" : ""));
   }
-  if (t.sharding == Sharding::fsdp_full || t.sharding == Sharding::fsdp_grad_op) add("fsdp", t.sharding == Sharding::fsdp_full ? "full_shard" : "shard_grad_op");
+  if (is_fsdp1(t.sharding)) {
+    add("fsdp", std::string(t.sharding == Sharding::fsdp1 ? "full_shard" : "shard_grad_op") + (t.wrap_blocks ? " auto_wrap" : ""));
+    if (const std::string config = flat_json(t.flat); !config.empty()) add("fsdp_config", config);
+  }
   if (t.sharding == Sharding::fsdp2) {
     add("fsdp", "full_shard auto_wrap");
     add("fsdp_config", t.reshard_after_forward ? "{\"version\": 2}" : "{\"version\": 2, \"reshard_after_forward\": false}");

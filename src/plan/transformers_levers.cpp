@@ -38,13 +38,16 @@ class TransformersLevers {
     if (t.sharding == Sharding::ddp && !t.lora) {
       add({{"--parallel", "fsdp2"}}, true, "weights, gradients and states shared out over the GPUs, gathered block by block", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp2; });
     }
+    if (t.sharding == Sharding::fsdp1_grad_op) {
+      add({{"--parallel", "fsdp1"}}, true, "blocks given back after forward and gathered again in backward", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp1; });
+    }
     if (t.sharding == Sharding::zero1) {
       add({{"--parallel", "zero2"}}, true, "gradients shared out over the GPUs too", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero2; });
     }
     if (t.sharding == Sharding::zero1 || t.sharding == Sharding::zero2) {
       add({{"--parallel", "zero3"}}, true, "weights shared out over the GPUs too, gathered module by module", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero3; });
     }
-    if (!t.lora && t.framework == Framework::transformers) {
+    if (!t.lora && t.framework == Framework::transformers && !is_fsdp1(t.sharding)) {
       add({{"--lora-rank", "16"}}, false, "adapters on the projections peft chooses: another training", std::nullopt, [](Workload& w) {
         w.transformers->training.lora.emplace();
         w.transformers->training.lora->rank = 16;

@@ -20,7 +20,7 @@ constexpr std::array kOptimizers = {
     Word{"adamw_loop", OptimizerKind::adamw_loop}, Word{"adamw", OptimizerKind::adamw}, Word{"adamw_hf", OptimizerKind::adamw}, Word{"lion", OptimizerKind::lion}};
 
 constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sharding::ddp}, Word{"zero1", Sharding::zero1}, Word{"zero2", Sharding::zero2},
-                                   Word{"zero3", Sharding::zero3}, Word{"fsdp", Sharding::fsdp_full}, Word{"fsdp-grad-op", Sharding::fsdp_grad_op},
+                                   Word{"zero3", Sharding::zero3}, Word{"fsdp1", Sharding::fsdp1}, Word{"fsdp", Sharding::fsdp1}, Word{"fsdp1-grad-op", Sharding::fsdp1_grad_op}, Word{"fsdp-grad-op", Sharding::fsdp1_grad_op},
                                    Word{"fsdp2", Sharding::fsdp2}};
 
 constexpr std::array kDtypes = {Word{"float32", Dtype::fp32}, Word{"fp32", Dtype::fp32}, Word{"bfloat16", Dtype::bf16}, Word{"bf16", Dtype::bf16}, Word{"float16", Dtype::fp16}, Word{"fp16", Dtype::fp16}, Word{"half", Dtype::fp16}};
@@ -29,6 +29,8 @@ constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers
 
 constexpr std::array kLitgptScripts = {Word{"pretrain", LitgptScript::pretrain}, Word{"finetune_full", LitgptScript::full}, Word{"finetune_lora", LitgptScript::lora}, Word{"finetune_adapter", LitgptScript::adapter},
                                        Word{"finetune_adapter_v2", LitgptScript::adapter_v2}, Word{"finetune", LitgptScript::lora}};
+
+constexpr std::array kPrefetch = {Word{"NO_PREFETCH", FlatShardConfig::Prefetch::none}, Word{"BACKWARD_PRE", FlatShardConfig::Prefetch::pre}, Word{"BACKWARD_POST", FlatShardConfig::Prefetch::post}};
 
 constexpr std::array kAttention = {Word{"eager", AttentionCode::eager}, Word{"sdpa", AttentionCode::sdpa}, Word{"flash_attention_2", AttentionCode::flash_attention_2}};
 
@@ -59,6 +61,11 @@ std::string_view name_of(LitgptScript script) { return text_of(kLitgptScripts, s
 std::string_view name_of(Sharding sharding) { return text_of(kShardings, sharding); }
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where) { return value_of(kOptimizers, text, where, "optimizer"); }
+Result<FlatShardConfig::Prefetch> backward_prefetch_of(std::string_view text, std::string_view where) {
+  std::string upper(text);
+  std::ranges::transform(upper, upper.begin(), [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; });
+  return value_of(kPrefetch, upper, where, "way to prefetch");
+}
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where) { return value_of(kAttention, text, where, "attention"); }
 Result<Framework> framework_of(std::string_view text, std::string_view where) {
   auto out = value_of(kFrameworks, text, where, "framework");

@@ -22,8 +22,9 @@ std::string_view name_of(OptimizerKind kind);  // as in --optim: "adamw_torch_fu
 enum class MixedPrecision : std::uint8_t { none, bf16, fp16 };  // --bf16, --fp16: autocast around the forward pass
 enum class Recompute : std::uint8_t { none, full };             // --gradient_checkpointing: each block's input is kept, the rest computed again
 enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2 };  // attn_implementation
-enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp_full, fsdp_grad_op, fsdp2 };  // over W GPUs
+enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp1, fsdp1_grad_op, fsdp2 };  // over W GPUs
 std::string_view name_of(Sharding sharding);
+constexpr bool is_fsdp1(Sharding s) { return s == Sharding::fsdp1 || s == Sharding::fsdp1_grad_op; }  // FullyShardedDataParallel
 constexpr bool is_zero(Sharding s) { return s == Sharding::zero1 || s == Sharding::zero2 || s == Sharding::zero3; }  // DeepSpeed's engine
 
 struct Lora {
@@ -46,6 +47,17 @@ struct ZeroConfig {
   std::int64_t max_live_parameters = 1'000'000'000, max_reuse_distance = 1'000'000'000;
   bool split_groups = true;             // Trainer's optimizer: what decays apart from what does not; false: the optimizer is the file's
   std::optional<std::int64_t> rank;     // not given: the one that holds most
+};
+
+// FullyShardedDataParallel's own arguments, what of them moves memory. Defaults: torch's, but for use_orig_params, which accelerate and Lightning set.
+struct FlatShardConfig {
+  enum class Prefetch : std::uint8_t { none, pre, post };
+  Prefetch backward_prefetch = Prefetch::pre;  // when in backward the next unit is gathered
+  bool forward_prefetch = false;
+  bool original_parameters = true;      // use_orig_params
+  bool no_sync = true;                  // micro-steps before the last keep whole gradients; false: each is reduced
+  std::optional<Dtype> reduced;         // reduce_dtype; not given: what computes
+  std::int64_t rank = 0;                // shards are of one size; where parameters are cut differs
 };
 
 // Whose code the model, its adapters and its loop are.
@@ -86,6 +98,7 @@ struct Training {
   std::optional<bool> ddp_find_unused;  // --ddp_find_unused_parameters; not given: unless the model is checkpointed
   bool wrap_blocks = true;              // FSDP: every block is a unit (auto_wrap); false: the model is the only one
   bool reshard_after_forward = true;    // FSDP2: units give their gathered weights back between forward and backward
+  FlatShardConfig flat;                 // of fsdp1, fsdp1_grad_op
   bool offload_optimizer = false, offload_parameters = false;  // to the host
   ZeroConfig zero;                      // of zero1, zero2, zero3
   std::optional<Lora> lora;

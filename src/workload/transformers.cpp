@@ -32,8 +32,8 @@ struct TrainingDraft {
 // A strategy for several GPUs and their number must agree; DDP with one process is none.
 Result<void> several_gpus(Training& t) {
   if (t.sharding == Sharding::ddp && t.world_size == 1) t.sharding = Sharding::none;
-  if (t.sharding == Sharding::none && t.world_size > 1) return fail("bad_value", "--parallel none and --gpus " + std::to_string(t.world_size) + " do not agree", "use --parallel ddp, fsdp2, zero2 or zero3, or --gpus 1", "--parallel");
-  if (t.sharding == Sharding::fsdp2 && t.world_size == 1) return fail("bad_value", "--parallel fsdp2 shards over several GPUs, and this run has one", "add --gpus N, from 2 on", "--parallel");
+  if (t.sharding == Sharding::none && t.world_size > 1) return fail("bad_value", "--parallel none and --gpus " + std::to_string(t.world_size) + " do not agree", "use --parallel ddp, fsdp1, fsdp2, zero2 or zero3, or --gpus 1", "--parallel");
+  if ((t.sharding == Sharding::fsdp2 || is_fsdp1(t.sharding)) && t.world_size == 1) return fail("bad_value", "--parallel " + std::string(name_of(t.sharding)) + " shards over several GPUs, and this run has one", "add --gpus N, from 2 on", "--parallel");
   return {};
 }
 
@@ -139,7 +139,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.device_batch_size = *B, t.seq_len = *T, t.world_size = *W, t.grad_accum_steps = f.grad_accum_steps.value_or(1);
   t.framework = f.framework.value_or(Framework::transformers);
   const bool litgpt = t.framework == Framework::litgpt;
-  t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp_full : Sharding::ddp);
+  t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp1 : Sharding::ddp);
   set_precision(d, model, f);
   const bool no_sdpa = a.family == Family::gemma2;  // its soft-cap is not in SDPA: transformers refuses it and takes eager attention
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
@@ -151,11 +151,14 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.quantized = f.quantized, t.double_quantized = f.double_quantized;
   t.optimizer = f.optimizer.value_or(pretrains ? OptimizerKind::adamw_fused : t.quantized ? OptimizerKind::paged_adamw : OptimizerKind::adamw);
   if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), litgpt ? "LitGPT's default" : kDefault);
-  t.recompute = f.recompute.value_or(Recompute::none);
+  const bool checkpoints = litgpt && is_fsdp1(t.sharding) && !pretrains;  // FSDPStrategy(activation_checkpointing_policy={Block})
+  t.recompute = f.recompute.value_or(checkpoints ? Recompute::full : Recompute::none);
+  if (!f.recompute && checkpoints) d.assume("recompute", "full", "LitGPT's finetuning scripts on several GPUs");
   t.reentrant = f.reentrant.value_or(false);
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);
+  t.flat = f.flat;
   t.ddp_find_unused = f.ddp_find_unused;
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
   t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
@@ -182,6 +185,8 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   const Training& t = plan->training;
   if (t.master_weights) return fail("unsupported_training", "DeepSpeed's engine without ZeRO (stage 0, or no zero_optimization) is not laid out yet", "stages 1, 2 and 3 are; without DeepSpeed --parallel ddp", "");
   if ((t.offload_optimizer || t.offload_parameters) && !is_zero(t.sharding)) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet", "leave it out; the rest of the run is. ZeRO's is: --parallel zero3", "");
+  if (t.quantized && is_fsdp1(t.sharding)) return fail("bad_value", "4-bit weights under FSDP1: LitGPT refuses them, and Trainer's are not laid out", "use one GPU, or --parallel ddp or zero2", "--parallel");
+  if (t.lora && is_fsdp1(t.sharding) && t.framework == Framework::transformers) return fail("unsupported_training", "adapters under FSDP1, where Trainer makes a unit of each, are not laid out yet", "use --parallel ddp or zero2", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
   w.transformers = TransformersRun{a, t};
@@ -268,6 +273,20 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
   return {};
 }
 
+namespace {
+
+// accelerate's fields for FullyShardedDataParallel; what is not said of prefetching is none.
+Result<void> flat_fields(Fields& g, FlatShardConfig& flat, std::string_view where) {
+  const auto prefetch = backward_prefetch_of(g.text("fsdp_backward_prefetch").value_or("NO_PREFETCH"), std::string(where) + ": fsdp_config.fsdp_backward_prefetch");
+  if (!prefetch) return std::unexpected(prefetch.error());
+  flat.backward_prefetch = *prefetch;
+  flat.forward_prefetch = g.yes("fsdp_forward_prefetch").value_or(false);
+  flat.original_parameters = g.yes("fsdp_use_orig_params").value_or(true);
+  return {};
+}
+
+}  // namespace
+
 Result<void> apply_accelerate(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused) {
   Fields f(config, std::string(where));
   for (const char* key : {"compute_environment", "debug", "machine_rank", "main_training_function", "num_machines", "rdzv_backend", "same_network", "tpu_env", "tpu_use_cluster", "tpu_use_sudo", "use_cpu", "main_process_ip", "main_process_port", "main_process_port", "gpu_ids", "enable_cpu_affinity"}) f.used(key);
@@ -284,14 +303,18 @@ Result<void> apply_accelerate(const Document& config, std::string_view where, Tr
   if (const Document* fsdp = f.map("fsdp_config"); fsdp != nullptr && kind == "FSDP") {
     Fields g(*fsdp, std::string(where), "fsdp_config.");
     const Document* strategy = g.find("fsdp_sharding_strategy");
-    const std::string name = strategy == nullptr ? "FULL_SHARD" : strategy->kind == Document::Kind::whole ? (strategy->whole == 2 ? "SHARD_GRAD_OP" : strategy->whole == 1 ? "FULL_SHARD" : std::to_string(strategy->whole)) : strategy->text;
-    const bool again = g.yes("fsdp_reshard_after_forward").value_or(true);
+    std::string name = strategy == nullptr ? "FULL_SHARD" : strategy->kind == Document::Kind::whole ? (strategy->whole == 2 ? "SHARD_GRAD_OP" : strategy->whole == 1 ? "FULL_SHARD" : std::to_string(strategy->whole)) : strategy->text;
+    const Document* reshards = g.find("fsdp_reshard_after_forward");
+    const bool named = reshards != nullptr && reshards->kind == Document::Kind::text;  // version 1's newer word for the strategy
+    if (named && strategy == nullptr) name = reshards->text;
+    const bool again = named || g.yes("fsdp_reshard_after_forward").value_or(true);
     if (name != "FULL_SHARD" && name != "SHARD_GRAD_OP") return fail("bad_config", "fsdp_sharding_strategy is " + name.substr(0, 40) + ", which dryfit does not describe", "FULL_SHARD and SHARD_GRAD_OP are described", std::string(where) + ": fsdp_config.fsdp_sharding_strategy");
     if (g.whole("fsdp_version", 1, 2).value_or(1) == 2) {
       flags.sharding = Sharding::fsdp2;
       flags.reshard_after_forward = name == "FULL_SHARD" && again;
     } else {
-      flags.sharding = name == "FULL_SHARD" && again ? Sharding::fsdp_full : Sharding::fsdp_grad_op;
+      flags.sharding = name == "FULL_SHARD" && again ? Sharding::fsdp1 : Sharding::fsdp1_grad_op;
+      if (const auto ok = flat_fields(g, flags.flat, where); !ok) return std::unexpected(ok.error());
     }
     if (!left_open(g, "fsdp_auto_wrap_policy")) {  // by size is left among what is not used
       const Document* policy = g.find("fsdp_auto_wrap_policy");
@@ -300,7 +323,7 @@ Result<void> apply_accelerate(const Document& config, std::string_view where, Tr
     }
     flags.offload_parameters = flags.offload_optimizer = g.yes("fsdp_offload_params").value_or(false);
     if (g.yes("fsdp_activation_checkpointing").value_or(false)) flags.recompute = Recompute::full;
-    for (const char* k : {"fsdp_state_dict_type", "fsdp_cpu_ram_efficient_loading", "fsdp_sync_module_states", "fsdp_transformer_layer_cls_to_wrap", "fsdp_use_orig_params"}) g.used(k);
+    for (const char* k : {"fsdp_state_dict_type", "fsdp_cpu_ram_efficient_loading", "fsdp_sync_module_states", "fsdp_transformer_layer_cls_to_wrap", "fsdp_use_orig_params", "fsdp_backward_prefetch", "fsdp_forward_prefetch"}) g.used(k);
     merge(g, unused);
     if (g.error()) return std::unexpected(*g.error());
   }

@@ -25,6 +25,7 @@ struct TransformersFlags {
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
   std::optional<bool> offload_optimizer, offload_parameters;
+  FlatShardConfig flat;                 // FSDP1's own arguments, as its launcher leaves them
   bool deepspeed = false;               // the engine of DeepSpeed: 16-bit weights with fp32 masters instead of autocast
   std::optional<ZeroConfig> zero;       // fields of zero_optimization; those that wait for the model's width ("auto"):
   bool auto_reduce_bucket = false, auto_prefetch_bucket = false, auto_persistence = false;
@@ -38,7 +39,8 @@ Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where);      // "bfloat16", "bf16", "torch.float32", ...
 Result<Framework> framework_of(std::string_view text, std::string_view where);      // "transformers", "litgpt"
 Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where);  // "finetune_lora"
-Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp"
+Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp1"
+Result<FlatShardConfig::Prefetch> backward_prefetch_of(std::string_view text, std::string_view where);  // "BACKWARD_PRE"; case does not matter
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where);
 
 struct TrainingPlan { Training training; std::vector<Assumption> assumptions; };

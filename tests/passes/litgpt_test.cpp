@@ -127,9 +127,29 @@ TEST(Litgpt, PromptsBeginAtTheThirdLayer) {
   t.litgpt.script = LitgptScript::adapter_v2;  // every product gets a scale and a shift
   EXPECT_GT(static_bytes(a, t).gradients, Bytes(0));
   t.litgpt.script = LitgptScript::full;
-  t.sharding = Sharding::fsdp_full;
+  t.sharding = Sharding::fsdp2;
   t.world_size = 2;
   EXPECT_FALSE(build_program(a, t, {8, 0, 0}).has_value());
+}
+
+// Frozen weights lie in one flat parameter with the adapters, so they get gradients too; FSDP makes the rotary tables 16 bits wide.
+TEST(Litgpt, FsdpGivesFrozenWeightsGradients) {
+  Training t = lora_training(1);
+  t.sharding = Sharding::fsdp1;
+  t.world_size = 2;
+  t.recompute = Recompute::full;
+  const auto p = build_program(architecture(kLlama), t, {8, 0, 0});
+  ASSERT_TRUE(p.has_value()) << p.error().message;
+  std::int64_t blocks = 0, tables = 0;
+  for (const TensorInfo& i : p->tensors) {
+    if (i.category == Category::gradients && i.layer >= 0 && std::string_view(i.role) == "attn.qkv") ++blocks;
+    if (std::string_view(i.role) == "rotary.cos") tables += i.dtype == Dtype::bf16 ? 1 : 0;
+  }
+  EXPECT_GT(blocks, 0);
+  EXPECT_EQ(tables, 1);
+  const StaticBytes s = static_bytes(architecture(kLlama), t);
+  EXPECT_LT(s.gradients, s.weights);  // embedding, last norm and head are frozen, and a unit of their own
+  EXPECT_LT(s.optimizer, s.gradients);
 }
 
 TEST(Litgpt, WhatIsNotWrittenDownIsRefused) {

@@ -74,8 +74,14 @@ TEST(TrainerCommand, launchersNameFilesAndStages) {
   EXPECT_EQ(offloaded->flags.max_grad_norm, 0.5);
   const auto fsdp = read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp 'full_shard auto_wrap offload'");
   ASSERT_TRUE(fsdp);
-  EXPECT_EQ(fsdp->flags.sharding, Sharding::fsdp_full);
+  EXPECT_EQ(fsdp->flags.sharding, Sharding::fsdp1);
   EXPECT_EQ(fsdp->flags.offload_parameters, true);
+  EXPECT_EQ(fsdp->flags.flat.backward_prefetch, FlatShardConfig::Prefetch::none);  // Trainer's default
+  const auto ahead = read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp 'shard_grad_op auto_wrap' --fsdp_config '{\"backward_prefetch\": \"backward_pre\", \"use_orig_params\": \"false\"}'");
+  ASSERT_TRUE(ahead);
+  EXPECT_EQ(ahead->flags.sharding, Sharding::fsdp1_grad_op);
+  EXPECT_EQ(ahead->flags.flat.backward_prefetch, FlatShardConfig::Prefetch::pre);
+  EXPECT_FALSE(ahead->flags.flat.original_parameters);
   const auto newer = read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp 'full_shard auto_wrap' --fsdp_config '{\"version\": 2, \"reshard_after_forward\": false}' --ddp_find_unused_parameters False");
   ASSERT_TRUE(newer);
   EXPECT_EQ(newer->flags.sharding, Sharding::fsdp2);
@@ -86,6 +92,15 @@ TEST(TrainerCommand, launchersNameFilesAndStages) {
   ASSERT_TRUE(launched);
   EXPECT_EQ(launched->flags.sharding, Sharding::fsdp2);
   EXPECT_TRUE(launched->ignored.empty());
+  const auto first = read("accelerate launch --num_processes 4 --use_fsdp --fsdp_sharding_strategy FULL_SHARD --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP --fsdp_backward_prefetch BACKWARD_POST --fsdp_forward_prefetch true --fsdp_activation_checkpointing true --fsdp_state_dict_type SHARDED_STATE_DICT train.py --model_name_or_path gpt2");
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->flags.sharding, Sharding::fsdp1);
+  EXPECT_EQ(first->flags.wrap_blocks, true);
+  EXPECT_EQ(first->flags.flat.backward_prefetch, FlatShardConfig::Prefetch::post);
+  EXPECT_TRUE(first->flags.flat.forward_prefetch);
+  EXPECT_EQ(first->flags.recompute, Recompute::full);
+  EXPECT_TRUE(first->ignored.empty());
+  EXPECT_EQ(read("accelerate launch --num_processes 4 --use_fsdp train.py --model_name_or_path gpt2")->flags.wrap_blocks, false);  // NO_WRAP
 }
 
 TEST(TrainerCommand, wrongValuesNameTheFlag) {
@@ -98,6 +113,7 @@ TEST(TrainerCommand, wrongValuesNameTheFlag) {
   EXPECT_EQ(where("python t.py --model_name_or_path gpt2 --optim galore_adamw"), "--optim");
   EXPECT_EQ(where("python t.py --model_name_or_path gpt2 --bf16 maybe"), "--bf16");
   EXPECT_EQ(where("python t.py --model_name_or_path gpt2 --fsdp hybrid_shard"), "--fsdp");
+  EXPECT_EQ(where("accelerate launch --use_fsdp --fsdp_backward_prefetch SOMETIMES t.py --model_name_or_path gpt2"), "--fsdp-backward-prefetch");
   EXPECT_EQ(where("python t.py --model_name_or_path gpt2 --load_in_4bit"), "--load_in_4bit");
 }
 

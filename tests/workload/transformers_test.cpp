@@ -150,6 +150,35 @@ TEST(Transformers, accelerateSetsProcessesPrecisionAndSharding) {
   EXPECT_TRUE(unused.empty());
 }
 
+TEST(Transformers, accelerateSaysHowFsdp1Prefetches) {
+  TransformersFlags f;
+  std::vector<std::string> unused;
+  const auto with = [&](std::string_view fields) {
+    return apply_accelerate(*document_from_json(R"({"distributed_type": "FSDP", "num_processes": 2, "fsdp_config": {)" + std::string(fields) + "}}", "a.json"), "a.json", f, unused);
+  };
+  ASSERT_TRUE(with(R"("fsdp_sharding_strategy": "SHARD_GRAD_OP", "fsdp_backward_prefetch": "BACKWARD_PRE", "fsdp_use_orig_params": false)"));
+  EXPECT_EQ(f.sharding, Sharding::fsdp1_grad_op);
+  EXPECT_EQ(f.flat.backward_prefetch, FlatShardConfig::Prefetch::pre);
+  EXPECT_FALSE(f.flat.original_parameters);
+  ASSERT_TRUE(with(R"("fsdp_version": 1)"));
+  EXPECT_EQ(f.flat.backward_prefetch, FlatShardConfig::Prefetch::none);
+  ASSERT_TRUE(with(R"("fsdp_version": 1, "fsdp_reshard_after_forward": "SHARD_GRAD_OP")"));
+  EXPECT_EQ(f.sharding, Sharding::fsdp1_grad_op);
+  const auto wrong = with(R"("fsdp_backward_prefetch": "EARLY")");
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().where, "a.json: fsdp_config.fsdp_backward_prefetch");
+}
+
+// In Trainer peft makes a unit of every adapter.
+TEST(Transformers, adaptersUnderFsdp1AreRefused) {
+  TransformersFlags f;
+  f.sharding = Sharding::fsdp1, f.gpus = 2;
+  f.lora.emplace();
+  EXPECT_FALSE(make_transformers_workload(preset("gpt2"), f));
+  f.lora.reset();
+  EXPECT_TRUE(make_transformers_workload(preset("gpt2"), f));
+}
+
 TEST(Transformers, severalGpusAndTheirNumberAgree) {
   const auto where = [&](Sharding kind, std::int64_t gpus) -> std::string {
     TransformersFlags f;
@@ -159,6 +188,8 @@ TEST(Transformers, severalGpusAndTheirNumberAgree) {
   };
   EXPECT_EQ(where(Sharding::fsdp2, 8), "fsdp2");
   EXPECT_EQ(where(Sharding::fsdp2, 1), "--parallel");
+  EXPECT_EQ(where(Sharding::fsdp1, 8), "fsdp1");
+  EXPECT_EQ(where(Sharding::fsdp1_grad_op, 1), "--parallel");
   EXPECT_EQ(where(Sharding::none, 2), "--parallel");
   EXPECT_EQ(where(Sharding::ddp, 1), "none");
 }

@@ -18,6 +18,9 @@ def record(wanted, raw):
     import transformers_session
 
     def runner(case):
+        if case.parallel.startswith("fsdp1"):
+            import fsdp_session
+            return fsdp_session.Run(case)
         if not case.parallel.startswith("zero"):
             return transformers_session.Run(case)
         import deepspeed_session  # answers for values that fake tensors have not, from then on
@@ -37,7 +40,7 @@ def record(wanted, raw):
 
 def write_goldens(raw, golden):
     for file, listed in (("transformers.jsonl", list(cases.seen())), ("transformers_unseen.jsonl", list(cases.unseen())), ("transformers_parallel.jsonl", list(cases.parallel())),
-                         ("transformers_zero.jsonl", list(cases.zero()))):
+                         ("transformers_fsdp1.jsonl", list(cases.fsdp1())), ("transformers_fsdp1_unseen.jsonl", list(cases.fsdp1_unseen())), ("transformers_zero.jsonl", list(cases.zero()))):
         lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed]
         (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
         print(f"{golden / file}: {len(lines)} recordings", file=sys.stderr)
@@ -50,7 +53,7 @@ def main():
     parser.add_argument("--only", default="", help="record only cases whose name contains this; goldens stay as they are")
     arguments = parser.parse_args()
     arguments.raw.mkdir(parents=True, exist_ok=True)
-    everything = [*cases.seen(), *cases.unseen(), *cases.parallel(), *cases.zero()]
+    everything = [*cases.seen(), *cases.unseen(), *cases.parallel(), *cases.fsdp1(), *cases.fsdp1_unseen(), *cases.zero()]
     record([c for c in everything if arguments.only in c.name() and not (arguments.raw / f"{c.name()}.json").exists()], arguments.raw)
     if not arguments.only:
         write_goldens(arguments.raw, arguments.golden)

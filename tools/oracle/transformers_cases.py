@@ -35,10 +35,11 @@ class Case:
     lora: int = 0                 # rank; 0: full fine-tuning
     lora_targets: str = ""        # comma separated; empty: peft's default
     use_cache: bool = False
-    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · zero1 · zero2 · zero3
+    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp1 · fsdp1_grad_op · zero1 · zero2 · zero3
     gpus: int = 1                 # ranks
     rank: int = 0                 # the recorded one
     zero: str = ""                # of DeepSpeed's zero_optimization, what is not its default: "reduce_bucket_size=65536,overlap_comm"
+    fsdp: str = ""                # of FSDP1, what is not accelerate's default: "prefetch=none,orig=false" (fsdp_session.py)
 
     kind = "transformers"
 
@@ -48,8 +49,12 @@ class Case:
         fields = dataclasses.asdict(self)
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
+        if not self.parallel.startswith(("zero", "fsdp1")):
+            del fields["rank"]
         if not self.parallel.startswith("zero"):
-            del fields["rank"], fields["zero"]
+            del fields["zero"]
+        if not self.parallel.startswith("fsdp1"):
+            del fields["fsdp"]
         return {"kind": self.kind, **fields, "config": config}
 
     def name(self):
@@ -62,6 +67,7 @@ class Case:
         parts += [self.parallel, f"W{self.gpus}"] if self.parallel != "none" else []
         parts += [f"r{self.rank}"] if self.rank else []
         parts += [self.zero.replace(",", "+").replace("=", "_").replace("stage3_", "")] if self.zero else []
+        parts += [self.fsdp.replace(",", "+").replace("=", "_")] if self.fsdp else []
         return "-".join(parts)
 
 
@@ -146,3 +152,34 @@ def zero():
     yield Case("llama", parallel="zero3", gpus=2, zero=live + ",stage3_prefetch_bucket_size=0", batch=2)
     yield Case("llama", parallel="zero3", gpus=2, zero=small, batch=2, lora=8)
     yield Case("llama", parallel="zero3", gpus=2, zero=live, batch=2, checkpoint="reentrant")
+
+
+def fsdp1():
+    """A rank under torch's FullyShardedDataParallel: both strategies, precisions, prefetching, accumulation with and without no_sync, checkpoints
+    inside and outside the wrapper, whole flat parameters, odd sizes that need padding."""
+    for kind in ("fsdp1", "fsdp1_grad_op"):
+        yield Case("llama", parallel=kind, gpus=2)
+        yield Case("llama", parallel=kind, gpus=8, precision="autocast")
+        yield Case("gpt2", parallel=kind, gpus=4, precision="autocast", optimizer="fused", accumulation=2)
+        yield Case("llama", parallel=kind, gpus=4, accumulation=2, batch=1, fsdp="no_sync=false")
+        yield Case("llama", parallel=kind, gpus=2, checkpoint="nonreentrant")
+        yield Case("llama", parallel=kind, gpus=2, precision="autocast", fsdp="prefetch=none")
+        yield Case("gpt2", parallel=kind, gpus=4, batch=2, optimizer="fused", fsdp="orig=false")
+    yield Case("gpt2", parallel="fsdp1", gpus=2, batch=1, length=64, precision="fp32")
+    yield Case("llama", parallel="fsdp1", gpus=2, checkpoint="reentrant")
+    yield Case("llama", parallel="fsdp1", gpus=2, batch=2, fsdp="checkpoint=outside")
+    yield Case("llama", parallel="fsdp1", gpus=4, batch=2, fsdp="forward_prefetch")
+    yield Case("llama", parallel="fsdp1", gpus=4, batch=2, fsdp="prefetch=post")
+    yield Case("llama", parallel="fsdp1", gpus=2, batch=1, fsdp="wrap=none")
+    yield Case("llama", parallel="fsdp1", gpus=4, rank=3, batch=1, precision="autocast", fsdp="reduce=fp32")
+    yield Case("llama", parallel="fsdp1", gpus=2, lora=8)
+    yield Case("gpt2", parallel="fsdp1", gpus=7, rank=5, batch=1, precision="autocast", accumulation=2, fsdp="orig=false")
+
+
+def fsdp1_unseen():
+    yield Case("qwen2", parallel="fsdp1", gpus=8, rank=7, batch=2, length=192, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
+    yield Case("qwen3", parallel="fsdp1_grad_op", gpus=4, rank=1, batch=3, length=96, accumulation=2)
+    yield Case("gemma2", parallel="fsdp1", gpus=2, batch=2, length=112, precision="autocast", accumulation=2, fsdp="prefetch=none")
+    yield Case("gpt2", parallel="fsdp1", gpus=8, batch=3, length=96, attention="eager", fsdp="orig=false,prefetch=post")
+    yield Case("qwen2", parallel="fsdp1_grad_op", gpus=3, rank=2, batch=1, length=224, precision="autocast", checkpoint="nonreentrant", fsdp="forward_prefetch,reduce=fp32")
+    yield Case("llama", parallel="fsdp1", gpus=8, batch=2, length=208, lora=8, lora_targets="q_proj,o_proj,up_proj", checkpoint="nonreentrant")

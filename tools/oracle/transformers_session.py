@@ -201,6 +201,9 @@ class Run:
         tracker.mark(f"{step} {micro + 1} backward")
         loss.backward()
 
+    def clip(self):
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+
     def record(self):
         try:
             self._record()
@@ -219,7 +222,7 @@ class Run:
                     with self._accumulating(micro):
                         self.micro_step(step, micro)
                 tracker.mark(f"{step} clip")
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                self.clip()
                 tracker.mark(f"{step} optimizer")
                 optimizer.step()
                 tracker.mark(f"{step} zero_grad")

@@ -1,0 +1,270 @@
+// See flat_shard.hpp.
+#include "passes/flat_shard.hpp"
+
+#include <algorithm>
+
+namespace dryfit::eager {
+
+namespace {
+constexpr std::int64_t kAlignedBytes = 16;  // _flat_param.py _get_aligned_numel
+}
+
+// "_init_flat_param_and_metadata"
+FlatLayout flat_layout(std::span<const std::int64_t> parameters, std::int64_t ranks, Dtype dtype, bool aligned) {
+  FlatLayout out;
+  const auto add = [&](std::int64_t n, bool padding) {
+    if (n == 0) return;
+    out.lengths.push_back(n);
+    out.padding.push_back(padding);
+    out.elements += n;
+  };
+  for (const std::int64_t n : parameters) {
+    if (aligned) add(round_up(out.elements, kAlignedBytes / size_of(dtype)) - out.elements, true);
+    out.first.push_back(out.elements);
+    add(n, false);
+  }
+  if (aligned) add(round_up(out.elements, ranks) - out.elements, true);
+  out.shard = ceil_div(out.elements, ranks);
+  return out;
+}
+
+FlatShard::FlatShard(Tape& tape, const std::vector<Transformer::Weight>& weights, FlatShardOptions options) : t_(tape), options_(options) {
+  units_.resize(1);
+  for (const Transformer::Weight& w : weights) {
+    const int unit = options_.wrap_blocks ? w.layer : -1;
+    while (static_cast<int>(units_.size()) < unit + 2) {
+      const int layer = static_cast<int>(units_.size()) - 1;
+      units_.emplace_back().layer = layer;
+    }
+    Unit& u = unit_of(unit);
+    listed_.emplace_back(&u - units_.data(), u.members.size());
+    u.members.push_back({w.tensor, {}, w.tensor.dims(), w.role, w.layer, w.trains, 0});
+    u.trains = u.trains || w.trains;
+  }
+  for (Unit& u : units_) place(u);
+}
+
+// "shard": this rank's part of the flat parameter. use_orig_params: the optimizer sees what of each parameter lies in it.
+void FlatShard::place(Unit& u) {
+  if (u.members.empty()) return;
+  const bool original = options_.config.original_parameters;
+  std::vector<std::int64_t> counts;
+  for (const Member& m : u.members) counts.push_back(m.dims.numel());
+  u.layout = flat_layout(counts, options_.shards, options_.computed, original);
+  const Category outer = t_.category();
+  t_.category(Category::weights);
+  t_.at(u.layer);
+  u.shard = t_.parameter("fsdp.shard", dims({u.layout.shard}, false), options_.stored, u.trains && !original);
+  t_.stream(gathering);
+  u.full = t_.hollow_parameter("fsdp.flat_parameter", dims({u.layout.elements}, false), u.layout.shard * options_.shards, options_.computed, u.trains);
+  t_.stream(compute);
+  const std::int64_t begin = options_.config.rank * u.layout.shard, end = begin + u.layout.shard;
+  for (std::size_t i = 0; i < u.members.size(); ++i) {
+    Member& m = u.members[i];
+    const std::int64_t first = u.layout.first[i];
+    m.here = std::max<std::int64_t>(0, std::min(end, first + m.dims.numel()) - std::max(begin, first));
+    if (original && m.here > 0 && m.trains) m.part = t_.leaf(t_.slice(u.shard, 0, m.here));
+  }
+  if (u.trains) t_.on_gradient(u.full, [this, &u] { post_backward(u); });
+  t_.at(-1);
+  t_.category(outer);
+}
+
+UnitHooks FlatShard::hooks() {
+  return {[this](int unit, const Tensor& x) { return before(unit, x); }, [this](int unit, const Tensor& y) { return after(unit, y); }, true};
+}
+
+std::vector<Trained> FlatShard::trained() const {
+  std::vector<Trained> out;
+  if (!options_.config.original_parameters) {
+    for (const Unit& u : units_) {
+      if (u.trains) out.push_back({u.shard, "fsdp.shard", u.layer});
+    }
+    return out;
+  }
+  for (const auto& [unit, member] : listed_) {
+    const Member& m = units_[unit].members[member];
+    if (m.part.defined()) out.push_back({m.part, m.role, m.layer});
+  }
+  return out;
+}
+
+// "_reset_flat_param_grad_info_if_needed": zero_grad() took the parameters' views of a gradient; now the gradient goes.
+void FlatShard::forget_gradients() {
+  for (Unit& u : units_) {
+    if (std::ranges::none_of(u.members, [&](const Member& m) { return m.part.defined() && t_.gradient(m.part).defined(); })) u.gradient.reset();
+  }
+}
+
+// "_root_pre_forward", "_pre_forward". A unit that is not wrapped has no hooks.
+Tensor FlatShard::before(int unit, const Tensor& x) {
+  if (!options_.wrap_blocks && unit >= 0) return x;
+  Unit& u = unit_of(unit);
+  if (unit < 0) {
+    for (Unit& each : units_) each.needs_forward = options_.config.forward_prefetch, each.prefetched = false;
+    forget_gradients();
+  }
+  if (u.members.empty()) return x;
+  if (first_forward_) forward_order_.push_back(&u);
+  if (!u.prefetched) unshard(u, true);
+  u.needs_forward = false;
+  const auto here = std::ranges::find(forward_order_, &u);
+  if (here != forward_order_.end() && here + 1 != forward_order_.end()) {
+    Unit& next = **(here + 1);
+    if (next.needs_forward && !next.prefetched) {
+      unshard(next, true);
+      next.prefetched = true;
+    }
+  }
+  if (u.trains || !x.defined() || !t_.grad_enabled() || !x.requires_grad()) return x;
+  return t_.hook(x, [this, &u] { reshard_backward(u); });  // "_post_backward_reshard_only_hook"
+}
+
+// "_post_forward": the root stays.
+Tensor FlatShard::after(int unit, const Tensor& y) {
+  if (!options_.wrap_blocks && unit >= 0) return y;
+  Unit& u = unit_of(unit);
+  if (unit < 0) first_forward_ = false;
+  if (u.members.empty()) return y;
+  u.position = order_.size();
+  order_.push_back(&u);
+  reshard(u, unit >= 0 && options_.reshard_after_forward);
+  u.needs_backward = u.ran_backward = false;
+  if (!t_.grad_enabled() || !y.requires_grad()) return y;
+  u.needs_backward = true;
+  return t_.hook(y, [this, &u] { pre_backward(u); });
+}
+
+// The shard in the computed dtype, on a stream of its own, until it is gathered.
+void FlatShard::unshard(Unit& u, bool forward) {
+  u.in_use = true;
+  if (!u.there) {
+    t_.at(u.layer);
+    Tensor input;
+    if (options_.stored != options_.computed) input = t_.buffer("fsdp.low_precision_shard", u.layout.shard, options_.computed, Category::communication, casting);
+    t_.resize(u.full, true);
+    u.there = true;
+    t_.at(-1);
+  }
+  if (forward) name_views(u);
+}
+
+// "_use_unsharded_views": the flat parameter cut up; what gradients autograd sends back is joined by the cut's own node.
+void FlatShard::name_views(Unit& u) {
+  const Category outer = t_.category();
+  const bool graph = t_.grad_enabled();
+  t_.category(Category::gradients);
+  t_.grad_enabled(true);
+  t_.at(u.layer);
+  const std::vector<Tensor> parts = t_.split(u.full, 0, u.layout.lengths);
+  for (std::size_t i = 0, next = 0; i < parts.size(); ++i) {
+    if (u.layout.padding[i]) continue;
+    const Member& m = u.members[next++];
+    t_.rename(m.name, t_.view(parts[i], m.dims));
+  }
+  t_.at(-1);
+  t_.grad_enabled(graph);
+  t_.category(outer);
+}
+
+void FlatShard::reshard(Unit& u, bool free) {
+  if (free && u.there) {
+    t_.resize(u.full, false);
+    u.there = false;
+  }
+  u.in_use = u.prefetched = false;
+}
+
+// "get_handle_to_backward_prefetch": what left forward before this one.
+void FlatShard::prefetch_backward(Unit& u) {
+  if (u.position == 0 || u.position >= order_.size()) return;
+  Unit& next = *order_[u.position - 1];
+  if (!next.needs_backward || next.prefetched) return;
+  unshard(next, false);
+  next.prefetched = true;
+}
+
+// "_pre_backward_hook"
+void FlatShard::pre_backward(Unit& u) {
+  if (u.ran_backward) return;
+  if (!in_backward_) forget_gradients();
+  in_backward_ = true;
+  if (u.needs_backward && !u.prefetched) unshard(u, false);
+  u.needs_backward = false;
+  if (options_.config.backward_prefetch == FlatShardConfig::Prefetch::pre) prefetch_backward(u);
+  u.ran_backward = true;
+}
+
+void FlatShard::reshard_backward(Unit& u) {
+  reshard(u, frees_in_backward());
+  if (options_.config.backward_prefetch == FlatShardConfig::Prefetch::post) prefetch_backward(u);
+}
+
+// "_post_backward_hook": the whole gradient is there.
+void FlatShard::post_backward(Unit& u) {
+  reshard_backward(u);
+  t_.at(u.layer);
+  if (reduces_) reduce(u);
+  else keep_whole(u);
+  t_.at(-1);
+}
+
+// "_use_unsharded_grad_views", within no_sync(): a gradient of the parameter's own size is made for the moment in which its data is exchanged.
+void FlatShard::keep_whole(Unit& u) {
+  if (!options_.config.original_parameters) return;
+  for (Member& m : u.members) {
+    const bool alike = m.dims.rank == 1 && m.here == m.dims.numel() && options_.stored == options_.computed;
+    if (alike || m.here == 0 || u.whole) continue;
+    t_.buffer(m.role, m.here, options_.stored, Category::gradients);
+  }
+  u.whole = true;
+}
+
+// "_reduce_grad": in the reduced dtype, padded to W shards; its shard of the sum in the stored dtype, added to what is there.
+void FlatShard::reduce(Unit& u) {
+  u.whole = false;
+  const Tensor whole = t_.gradient(u.full);
+  t_.zero_grad(u.full);
+  Tensor cast, padded;
+  if (whole.dtype() != options_.reduced) cast = t_.buffer("fsdp.gradient_cast", u.layout.elements, options_.reduced, Category::communication, reducing);
+  if (u.layout.elements < u.layout.shard * options_.shards) padded = t_.buffer("fsdp.gradient_padded", u.layout.shard * options_.shards, options_.reduced, Category::communication, reducing);
+  const bool casts = options_.reduced != options_.stored;
+  Tensor reduced = t_.buffer("fsdp.reduce_scatter", u.layout.shard, options_.reduced, casts ? Category::communication : Category::gradients, reducing);
+  Tensor gradient = casts ? t_.buffer("fsdp.gradients", u.layout.shard, options_.stored, Category::gradients, reducing) : reduced;
+  reduced.reset();
+  hand_over(u, std::move(gradient));
+}
+
+void FlatShard::hand_over(Unit& u, Tensor gradient) {
+  if (!options_.config.original_parameters) {
+    if (!t_.gradient(u.shard).defined()) t_.set_gradient(u.shard, std::move(gradient));
+    return;
+  }
+  if (!u.gradient.defined()) u.gradient = std::move(gradient);
+  for (const Member& m : u.members) {
+    if (m.part.defined()) t_.set_gradient(m.part, t_.slice(u.gradient, 0, m.here));
+  }
+}
+
+void FlatShard::after_backward() {
+  in_backward_ = false;
+  for (Unit& u : units_) {
+    if (u.in_use) reshard(u, frees_in_backward());  // "_catch_all_reshard"
+    u.ran_backward = u.needs_backward = u.prefetched = false;
+  }
+  order_.clear();
+}
+
+std::int64_t FlatShard::weight_bytes() const {
+  std::int64_t sum = 0;
+  for (const Unit& u : units_) sum += u.layout.shard * size_of(options_.stored);
+  return sum;
+}
+
+std::int64_t FlatShard::gradient_bytes() const {
+  std::int64_t sum = 0;
+  for (const Unit& u : units_) sum += u.trains ? u.layout.shard * size_of(options_.stored) : 0;
+  return sum;
+}
+
+}  // namespace dryfit::eager

@@ -1,0 +1,75 @@
+"""A transformers model under torch's FullyShardedDataParallel (FSDP1), as one rank of several: wrapped as accelerate does for Trainer, on a process
+group that does not communicate. Stand-ins only where FSDP asks for addresses, which fake tensors have not.
+"""
+import contextlib
+import functools
+import os
+import types
+
+import hopper  # noqa: F401  (before anything asks torch.cuda)
+
+os.environ["FSDP_SKIP_WRITEBACK_CHECK"] = "1"  # it compares addresses
+
+import torch  # noqa: E402
+import torch.distributed.fsdp as fsdp  # noqa: E402
+import torch.distributed.fsdp._runtime_utils as runtime  # noqa: E402
+from torch.distributed.algorithms._checkpoint import checkpoint_wrapper as checkpoints  # noqa: E402
+from torch.distributed.fsdp import wrap  # noqa: E402
+
+import transformers_session  # noqa: E402
+
+torch.cuda.default_stream = torch.cuda.current_stream
+torch.Tensor.record_stream = lambda *_args: None
+torch.Tensor.pin_memory = lambda self, *_args: self
+
+
+def _catch_all_reshard(state):
+    """torch's, which asks by address whether the flat parameter is the shard already."""
+    handle = state._handle
+    if handle is None or (handle.is_sharded(handle.flat_param) and not handle._skipped_use_sharded_views):
+        return
+    runtime._reshard(state, handle, runtime._should_free_in_backward(state, handle))
+
+
+runtime._catch_all_reshard = _catch_all_reshard
+
+
+class Run(transformers_session.Run):
+    def _words(self):
+        """"prefetch=none,orig=false" as a dict; what is not given is accelerate's default."""
+        pairs = (word.partition("=") for word in self.case.fsdp.split(",") if word)
+        return {key: value or "true" for key, _, value in pairs}
+
+    def _with_lora(self, model, cast=False):
+        """Adapters in the model's own dtype, as LitGPT has them: one flat parameter takes no two."""
+        return super()._with_lora(model, cast)
+
+    def _parallel(self, model):
+        case, words = self.case, self._words()
+        self.tracker.adopt([*model.parameters(), *model.buffers()], "load")
+        self.tracker.mark("parallel")
+        layers = {type(m) for m in model.modules() if type(m).__name__ in model._no_split_modules}
+        reduce = {"fp32": torch.float32, "bf16": torch.bfloat16}[words.get("reduce", "bf16")]
+        precision = fsdp.MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=reduce, buffer_dtype=torch.bfloat16) if case.precision == "autocast" else None
+        if case.precision == "autocast":  # accelerate puts it around the model's forward, inside FSDP
+            model.forward = types.MethodType(torch.amp.autocast("cuda", dtype=torch.bfloat16)(model.forward.__func__), model)
+        prefetch = {"pre": fsdp.BackwardPrefetch.BACKWARD_PRE, "post": fsdp.BackwardPrefetch.BACKWARD_POST, "none": None}[words.get("prefetch", "pre")]
+        if words.get("checkpoint") == "outside":
+            checkpoints.apply_activation_checkpointing(
+                model, checkpoint_wrapper_fn=functools.partial(checkpoints.checkpoint_wrapper, checkpoint_impl=checkpoints.CheckpointImpl.NO_REENTRANT), check_fn=lambda m: type(m) in layers)
+        return fsdp.FullyShardedDataParallel(
+            model, device_id=torch.device("cuda", 0), mixed_precision=precision, backward_prefetch=prefetch, limit_all_gathers=True,
+            sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD if case.parallel == "fsdp1" else fsdp.ShardingStrategy.SHARD_GRAD_OP,
+            auto_wrap_policy=None if words.get("wrap") == "none" else functools.partial(wrap.transformer_auto_wrap_policy, transformer_layer_cls=layers),
+            forward_prefetch=words.get("forward_prefetch") == "true", use_orig_params=words.get("orig", "true") == "true")
+
+    def autocast(self):
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _accumulating(self, micro):
+        with self.model.no_sync() if micro + 1 < self.case.accumulation and self._words().get("no_sync") != "false" else contextlib.nullcontext():
+            yield
+
+    def clip(self):
+        self.model.clip_grad_norm_(1.0)
