@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing. install.sh build: what the binary needs; test: what the tests need too; web: what the page needs;
-# integration: test, web, a browser, Slurm, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
+# integration: test, web, a browser, Slurm, shells, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 what=${1:-build}
@@ -12,7 +12,7 @@ if [ "$what" = web ] || [ "$what" = integration ]; then
   packages+=(clang-19 lld-19 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32 wasi-libc)
 fi
 if [ "$what" = integration ]; then
-  packages+=(chromium python3-venv python3-dev munge slurm-client slurmctld slurmd)
+  packages+=(chromium python3-venv python3-dev munge slurm-client slurmctld slurmd fish zsh mandoc)
   command -v node > /dev/null || packages+=(nodejs)
   command -v npm > /dev/null || packages+=(npm)
 fi
