@@ -38,13 +38,15 @@ fi
 [ "$what" = integration ] || exit 0
 place=$top/build/integration
 # again only where the pins have changed
-stamp=$(cat "$top"/tests/integration/{requirements.txt,requirements-jobs.txt,package.json} | sha256sum)
+stamp=$(cat "$top"/tests/integration/{requirements.txt,requirements-jobs.txt,requirements-site.txt,package.json} | sha256sum)
 if [ "$(cat "$place/installed" 2> /dev/null)" != "$stamp" ]; then
   mkdir -p "$place/node"
   python3 -m venv "$place/venv"
   "$place/venv/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements.txt"
   python3 -m venv "$place/jobs"
   "$place/jobs/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-jobs.txt"
+  python3 -m venv "$place/site"
+  "$place/site/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-site.txt"
   cp "$top/tests/integration/package.json" "$place/node/"
   (cd "$place/node" && npm install --silent --no-audit --no-fund)
   printf '%s\n' "$stamp" > "$place/installed"
