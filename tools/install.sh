@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing. install.sh build: what the binary needs; test: what the tests need too; web: what the page needs;
-# integration: test, web, a browser, Slurm, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
+# integration: test, web, a browser, Slurm, shells, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 what=${1:-build}
@@ -12,7 +12,7 @@ if [ "$what" = web ] || [ "$what" = integration ]; then
   packages+=(clang-19 lld-19 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32 wasi-libc)
 fi
 if [ "$what" = integration ]; then
-  packages+=(chromium python3-venv python3-dev munge slurm-client slurmctld slurmd)
+  packages+=(chromium python3-venv python3-dev munge slurm-client slurmctld slurmd fish zsh mandoc)
   command -v node > /dev/null || packages+=(nodejs)
   command -v npm > /dev/null || packages+=(npm)
 fi
@@ -38,13 +38,15 @@ fi
 [ "$what" = integration ] || exit 0
 place=$top/build/integration
 # again only where the pins have changed
-stamp=$(cat "$top"/tests/integration/{requirements.txt,requirements-jobs.txt,package.json} | sha256sum)
+stamp=$(cat "$top"/tests/integration/{requirements.txt,requirements-jobs.txt,requirements-site.txt,package.json} | sha256sum)
 if [ "$(cat "$place/installed" 2> /dev/null)" != "$stamp" ]; then
   mkdir -p "$place/node"
   python3 -m venv "$place/venv"
   "$place/venv/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements.txt"
   python3 -m venv "$place/jobs"
   "$place/jobs/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-jobs.txt"
+  python3 -m venv "$place/site"
+  "$place/site/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-site.txt"
   cp "$top/tests/integration/package.json" "$place/node/"
   (cd "$place/node" && npm install --silent --no-audit --no-fund)
   printf '%s\n' "$stamp" > "$place/installed"

@@ -21,6 +21,13 @@ std::string dashed_flags(const CommandSpec& c) {
   return out;
 }
 
+// Inside single quotes of fish.
+std::string fish_quoted(std::string_view text) {
+  std::string out;
+  for (const char c : text) out += c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  return out;
+}
+
 }  // namespace
 
 Result<std::string> completions(std::string_view shell) {
@@ -34,7 +41,7 @@ Result<std::string> completions(std::string_view shell) {
   }
   if (shell == "fish") {
     for (const CommandSpec& c : commands()) {
-      out += fmt::format("complete -c dryfit -f -n __fish_use_subcommand -a {} -d '{}'\n", c.name, c.summary);
+      out += fmt::format("complete -c dryfit -f -n __fish_use_subcommand -a {} -d '{}'\n", c.name, fish_quoted(c.summary));
       const std::string dashed = dashed_flags(c);
       for (std::string_view f : split(dashed, ' ')) out += fmt::format("complete -c dryfit -f -n '__fish_seen_subcommand_from {}' -l {}\n", c.name, f.substr(2));
     }

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Software bill of materials of a release, CycloneDX 1.6 as JSON: what is compiled into the binary, with the versions of the packages that were there, and the binary's own hash.
+Which packages: the libraries of tools/install.sh that docs/dependencies.md names as compiled in, and what g++ links statically. Usage: tools/bill_of_materials.py BINARY"""
+import hashlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+# Debian package, its name here, licence (SPDX): what stands in the binary; the compiler's own come by -static
+COMPILED_IN = [("libfmt-dev", "fmt", "MIT"), ("nlohmann-json3-dev", "nlohmann-json", "MIT"), ("libstdc++-12-dev", "libstdc++", "GPL-3.0-or-later WITH GCC-exception-3.1"), ("libc6-dev", "glibc", "LGPL-2.1-or-later")]
+
+
+def version_of(package):
+    done = subprocess.run(["dpkg-query", "-W", "-f=${Version}", package], capture_output=True, text=True)
+    if done.returncode != 0 or not done.stdout:
+        sys.exit(f"error: {package} is not installed, so its version cannot be told\nhint:  tools/install.sh build")
+    return done.stdout
+
+
+def component(package, name, licence):
+    version = version_of(package)
+    place = f"pkg:deb/debian/{package.replace('+', '%2B')}@{version.replace('+', '%2B').replace('~', '%7E').replace(':', '%3A')}"
+    return {"type": "library", "bom-ref": place, "name": name, "version": version, "licenses": [{"expression": licence}], "purl": place}
+
+
+def main():
+    version = re.search(r"project\(dryfit VERSION ([0-9.]+)", (TOP / "CMakeLists.txt").read_text()).group(1)
+    binary = pathlib.Path(sys.argv[1]).read_bytes()
+    if binary[:4] != b"\x7fELF":
+        sys.exit(f"error: {sys.argv[1]} is no program for Linux\nhint:  give the binary of tools/release.sh")
+    digest = hashlib.sha256(binary).hexdigest()
+    parts = [component(*c) for c in COMPILED_IN]
+    bill = {
+        "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+        "metadata": {"component": {"type": "application", "bom-ref": f"dryfit@{version}", "name": "dryfit", "version": version, "licenses": [{"license": {"id": "MIT"}}], "hashes": [{"alg": "SHA-256", "content": digest}]}},
+        "components": parts,
+        "dependencies": [{"ref": f"dryfit@{version}", "dependsOn": [p["bom-ref"] for p in parts]}, *({"ref": p["bom-ref"]} for p in parts)],
+    }
+    print(json.dumps(bill, indent=1))
+
+
+if __name__ == "__main__":
+    main()
