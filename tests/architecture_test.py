@@ -4,8 +4,8 @@ import re
 import sys
 import tempfile
 
-LAYER = {"base": 0, "workload": 1, "machine": 1, "graph": 2, "passes": 3, "memory": 4, "speed": 4, "plan": 5, "doctor": 5.5, "watch": 5.5, "report": 6, "cli": 7, "api": 8, "mcp": 9, "web": 9}
-CORE = {"base", "workload", "machine", "graph", "passes", "memory", "speed", "plan", "doctor", "watch"}
+LAYER = {"base": 0, "workload": 1, "machine": 1, "graph": 2, "passes": 3, "memory": 4, "speed": 4, "capture": 4, "plan": 5, "doctor": 5.5, "watch": 5.5, "report": 6, "cli": 7, "api": 8, "mcp": 9, "web": 9}
+CORE = {"base", "workload", "machine", "graph", "passes", "memory", "speed", "capture", "plan", "doctor", "watch"}
 IMPURE = re.compile(r"#include <(iostream|fstream|thread|filesystem)>|\bprintf\(|std::cout|std::cerr|\bgetenv\(|\bthrow\b|\btime\(|system_clock|rand\(")
 MOST_LINES = 600
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing. install.sh build: what the binary needs; test: what the tests need too; web: what the page needs;
+# capture: torch with CUDA, transformers, timm and the package (6 GB) into build/integration/torch, for tests/python/capture_test.py;
 # integration: test, web, a browser, Slurm, shells, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -34,6 +35,11 @@ if [ ${#missing[@]} -ne 0 ]; then
   export DEBIAN_FRONTEND=noninteractive
   "${run[@]}" apt-get update -qq
   "${run[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
+fi
+if [ "$what" = capture ]; then
+  python3 -m venv "$top/build/integration/torch"
+  "$top/build/integration/torch/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-capture.txt"
+  exec "$top/build/integration/torch/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$top"
 fi
 [ "$what" = integration ] || exit 0
 place=$top/build/integration

@@ -15,12 +15,12 @@ import os
 from collections.abc import Sequence
 from typing import Any, TypeVar, Union
 
-from dryfit import _engine
+from dryfit import _capture, _engine
 from dryfit._call import Error, Reply, call
 from dryfit.types import Account, Answer, Diagnosis, Plan, Report, Table, build
 
 __version__ = _engine.__version__
-__all__ = ["Account", "Diagnosis", "Error", "Plan", "Reply", "Report", "Table", "call", "check", "doctor", "explain", "plan", "table"]
+__all__ = ["Account", "Diagnosis", "Error", "Plan", "Reply", "Report", "Table", "call", "capture", "check", "doctor", "explain", "plan", "table"]
 
 Flag = Union[str, int, float, bool, Sequence[Union[str, int]], None]  # True: a switch; False and None: left out; a list: joined by commas
 A = TypeVar("A", bound=Answer)
@@ -68,6 +68,17 @@ def doctor(file: str | os.PathLike[str] | None = None, *, text: str | None = Non
     operands = [] if live else ["-" if file is None else os.fspath(file)]
     reply, request = _reply("doctor", dict(flags, live=live), local, operands=operands, input=text)
     return _typed(Account if "devices" in (data := json.loads(reply.json)) else Diagnosis, data, reply, request)
+
+
+def capture(script: _capture.Script, *, gpu: str | None = None, gpus: int | None = None, steps: int = 3, timeline: bool = False, local: bool = True, **flags: Flag) -> Report:
+    """The memory of any PyTorch training script, run as it is by your own torch on a GPU that is not there (docs/capture.md).
+
+    script: "train.py", its words ["train.py", "--batch", "8"], or a function at the top of a file; it runs in a process of its own. gpu: which GPU it is
+    shown; gpus: as one of how many; steps: optimizer steps to follow. timeline, local, flags: as for explain().
+    """
+    text = _capture.record(script, gpu=gpu, gpus=gpus, steps=steps, local=local)
+    reply, request = _reply("explain" if timeline else "check", dict(flags, capture="-", gpu=gpu, **({"timeline": True} if timeline else {})), local, input=text)
+    return _typed(Report, json.loads(reply.json), reply, request)
 
 
 def _reply(command: str, flags: dict[str, Flag], local: bool, **more: Any) -> tuple[Reply, dict[str, Any]]:

@@ -51,16 +51,18 @@ class ParamGroups:
 
 @dataclass(frozen=True)
 class Run:
-    script: str
-    device_batch_size: int                # sequences per GPU and micro-step
-    total_batch_size: int                 # tokens per optimizer step
-    max_seq_len: int                      # tokens
+    """Of a captured script what only the script knows is None."""
+
+    script: Optional[str]
+    device_batch_size: Optional[int]      # sequences per GPU and micro-step
+    total_batch_size: Optional[int]       # tokens per optimizer step
+    max_seq_len: Optional[int]            # tokens
     grad_accum_steps: int
     world_size: int                       # GPUs
-    dtype: str
-    fp8: bool
+    dtype: Optional[str]
+    fp8: Optional[bool]
     compile: bool
-    attention: str
+    attention: Optional[str]
     torch: str
     weights_dtype: Optional[str] = None   # this and what follows: Hugging Face runs
     optimizer: Optional[str] = None
@@ -71,11 +73,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Workload:
-    family: str                           # "nanochat" or "transformers"
+    family: str                           # "nanochat", "transformers" or "captured"
     version: str
-    depth: int                            # layers
+    depth: Optional[int]                  # layers
     params: int                           # count
-    param_groups: ParamGroups
+    param_groups: Optional[ParamGroups]
     model: dict[str, Any]                 # shapes, by family
     run: Run
 

@@ -9,13 +9,16 @@
 #include "base/text.hpp"
 #include "cli/calibrate.hpp"
 #include "cli/calibration_file.hpp"
+#include "cli/capture_source.hpp"
 #include "cli/commands.hpp"
 #include "cli/doctor.hpp"
 #include "cli/doctor_live.hpp"
 #include "cli/job_flags.hpp"
 #include "cli/model_source.hpp"
 #include "cli/options.hpp"
+#include "cli/style.hpp"
 #include "cli/watch.hpp"
+#include "plan/captured.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
 #include "plan/rule_of_thumb.hpp"
@@ -224,8 +227,24 @@ class Command {
     return report_of(*workload, *m, search, timeline, levers);
   }
 
+  // The same of a captured run: it is laid out already.
+  Result<Report> captured_report(bool timeline, Levers levers) {
+    auto capture = read_capture(o_, env_);
+    if (!capture) return std::unexpected(capture.error());
+    WorkloadFlags flags;
+    flags.gpus = capture->gpus;
+    const auto m = machine(flags);
+    if (!m) return std::unexpected(m.error());
+    auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    options->alternatives = levers != Levers::never;
+    options->timeline = timeline;
+    return estimate_captured(*capture, *m, *options);
+  }
+
   // Workload and machine of check and explain; a device batch of -1 is searched for.
   Result<Report> report(bool timeline, Levers levers) {
+    if (o_.has("capture")) return captured_report(timeline, levers);
     const auto transformers = asks_for_transformers(o_);
     if (!transformers) return std::unexpected(transformers.error());
     if (*transformers) return transformers_report(timeline, levers);
@@ -556,25 +575,6 @@ class Command {
   std::optional<Calibration> calibration_;
   std::optional<std::vector<Price>> prices_;
 };
-
-// An explicit flag, then FORCE_COLOR, then NO_COLOR, then CLICOLOR_FORCE, then a capable terminal.
-Result<Style> make_style(const Options& options, const Env& env) {
-  Style style;
-  const auto set = [&](const char* name) { return env.variable(name).value_or("") != ""; };
-  const std::string when = options.get("color").value_or("auto");
-  if (when == "always") style.colour = true;
-  else if (when == "never") style.colour = false;
-  else if (when != "auto") return fail("bad_value", "--color " + when.substr(0, 30) + " is not known", "use auto, always or never", "--color");
-  else if (set("FORCE_COLOR")) style.colour = true;
-  else if (set("NO_COLOR")) style.colour = false;
-  else if (set("CLICOLOR_FORCE")) style.colour = true;
-  else style.colour = env.out_is_terminal && env.variable("TERM").value_or("") != "dumb";
-  style.ascii = options.has("ascii");
-  style.quiet = options.has("quiet");
-  style.verbose = options.has("verbose");
-  style.width = env.width;
-  return style;
-}
 
 }  // namespace
 

@@ -22,7 +22,7 @@ constexpr FlagSpec kPlan[] = {{"offers", "", "what to rent: priced GPUs by time 
 constexpr FlagSpec kCheck[] = {kPrices, kEmit, kNodes};
 constexpr FlagSpec kExplain[] = {kPrices, {"alternatives", "0|1", "what would change it [1]; 0: a quicker answer"}, {"timeline", "", "memory over the run, as a picture"}, {"svg", "FILE", "the same as an SVG chart; -: to standard output, alone"}};
 constexpr FlagSpec kTransformers[] = {{"model", "NAME", "a Hugging Face model: dryfit list models"}, {"config", "FILE|-", "its config.json"}, {"optimizer", "NAME", "as --optim [adamw_torch_fused]"}, {"mixed", "bf16|fp16", "autocast"}, {"recompute", "none|full", "gradient checkpointing [none]"},
-                                      {"grad-accum-steps", "N", "[1]"}, {"lora-rank", "N", "adapters"}, {"parallel", "KIND", "ddp, fsdp1, fsdp2, zero1 to zero3 [ddp]"}, {"framework", "NAME", "transformers or litgpt [transformers]"}};
+                                      {"grad-accum-steps", "N", "[1]"}, {"lora-rank", "N", "adapters"}, {"parallel", "KIND", "ddp, fsdp1, fsdp2, zero1 to zero3 [ddp]"}, {"framework", "NAME", "transformers or litgpt [transformers]"}, {"capture", "FILE|-", "any script's allocations, as python -m dryfit.capture wrote them"}};
 constexpr FlagSpec kTable[] = {{"gpu", "A,B,..", "GPUs, by name"}, {"depths", "N,N,..", "[12,16,20,24]"}, {"gpus", "N", "how many of each [1]"}, {"csv", "", "as CSV"}, {"max-seq-len", "N", "[2048]"}, {"nanochat", "VERSION", "[newest]"}, {"fp8", "", "fp8 matrix products"}, {"window-pattern", "S|L..", "[SSSL]"}, {"vocab-size", "N", "[32768]"}};
 constexpr FlagSpec kRule[] = {{"gpu-memory-gb", "X", "memory of the GPU in GB"}, {"depth", "N", "[24]"}, {"seq-len", "N", "[1024]"}};
 

@@ -3,6 +3,7 @@
 #include "passes/program.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "graph/nanochat.hpp"
 #include "passes/evaluation.hpp"
@@ -137,6 +138,18 @@ StaticBytes static_bytes(const Workload& workload) {
   total.gradients = total.weights;
   for (const StateTensor& s : optimizer_state(workload.model, workload.run.world_size)) total.optimizer += Bytes(s.elements) * size_of(s.dtype);
   return total;
+}
+
+StaticBytes static_bytes(const Program& program) {
+  std::array<Bytes, kCategories> now{}, most{};
+  for (const Event& e : program.events) {
+    const TensorInfo& t = program.tensors[static_cast<std::size_t>(e.tensor)];
+    const auto c = static_cast<std::size_t>(t.category);
+    now[c] += e.kind == Event::Kind::alloc ? Bytes(t.bytes) : Bytes(-t.bytes);
+    most[c] = std::max(most[c], now[c]);
+  }
+  const auto of = [&](Category c) { return most[static_cast<std::size_t>(c)]; };
+  return {of(Category::weights), of(Category::gradients), of(Category::optimizer)};
 }
 
 }  // namespace dryfit

@@ -83,5 +83,7 @@ Result<Program> program_for(const Workload& workload, const Target& target, bool
 // Tensors that live through the run, in bytes as stored: weights; gradients; this GPU's optimizer state.
 struct StaticBytes { Bytes weights, gradients, optimizer; };
 StaticBytes static_bytes(const Workload& workload);
+// The same of a program whose workload is not described: the most of each that is there at once.
+StaticBytes static_bytes(const Program& program);
 
 }  // namespace dryfit

@@ -31,7 +31,7 @@ std::optional<Alternative> growing_segments(const Report& report, const Program&
   if (!result || 100 * (report.process.bytes - result->process.bytes).count <= report.machine.usable().count) return std::nullopt;
   // of nanochat's runs only those come here whose torch does not act on the name
   Alternative a = alternative({{"PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"}}, *result, true,
-                              report.workload.transformers ? "before the command: segments that grow instead of being cut up (not on Windows)" : "before the command: segments that grow, as nanochat means to have them (torch 2.9 does not act on the name it sets)");
+                              report.workload.transformers || report.workload.captured ? "before the command: segments that grow instead of being cut up (not on Windows)" : "before the command: segments that grow, as nanochat means to have them (torch 2.9 does not act on the name it sets)");
   a.step_time_ratio = 1;
   return a;
 }
@@ -219,6 +219,10 @@ class Levers {
 }  // namespace
 
 std::vector<Alternative> find_alternatives(const Report& report, const Program& program, const EstimateOptions& options) {
+  if (report.workload.captured) {  // its events are as they are: only how they are laid into segments can change
+    auto growing = growing_segments(report, program, options);
+    return growing ? std::vector<Alternative>{std::move(*growing)} : std::vector<Alternative>{};
+  }
   if (report.workload.transformers) return transformers_alternatives(report, program, options);
   return Levers(report, program, options).all();
 }

@@ -14,7 +14,7 @@ namespace dryfit {
 namespace {
 
 AllocatorConfig usual_allocator(const Workload& workload, std::string& note) {
-  if (workload.transformers) {
+  if (workload.transformers || workload.captured) {
     note = "ordinary segments, PyTorch's default";
     return {};
   }
@@ -190,6 +190,19 @@ void warn_of_nanochat(Report& report) {
   }
 }
 
+// A captured run was laid out by PyTorch, on a GPU that may be another than this one.
+void warn_of_capture(Report& report) {
+  const CapturedRun& run = *report.workload.captured;
+  const GpuKind& gpu = report.machine.gpu;
+  if (run.compute_major > 0 && gpu.compute_major > 0 && (run.compute_major != gpu.compute_major || run.compute_minor != gpu.compute_minor)) {
+    report.warnings.push_back("captured on a GPU of compute capability " + std::to_string(run.compute_major) + "." + std::to_string(run.compute_minor) + ": PyTorch may choose other attention kernels on this one; capture it with --gpu as well");
+  }
+  if (run.compile == "eager") report.warnings.push_back("torch.compile was traced op by op: what it fuses or recomputes is counted as if it were not, usually more memory than there will be");
+  if (run.steps < 2) report.warnings.push_back("fewer than two optimizer steps were captured: a steady step may hold more, as the optimizer's state is there from its beginning");
+  for (const std::string& note : run.notes) report.warnings.push_back(note);
+  report.warnings.push_back("the interval of captured runs is 5 % by convention, not from residuals");
+}
+
 Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, bool only_fits) {
   Report report;
   report.workload = workload;
@@ -198,7 +211,8 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   report.warnings = workload.warnings;
   const Target target = target_of(machine);
   report.attention = resolve_attention(workload, target);
-  if (!workload.transformers) warn_of_nanochat(report);
+  if (workload.captured) warn_of_capture(report);
+  else if (!workload.transformers) warn_of_nanochat(report);
   else if (workload.transformers->training.framework == Framework::transformers) report.warnings.push_back("the interval of transformers runs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one framework, LitGPT (docs/accuracy.md)");
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
@@ -223,7 +237,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     if (timeline.phases[i].phase == kTraining && reserved.by_phase[i].retries > 0) report.warnings.push_back("every step runs out of room and gives cached memory back to the GPU to go on: it takes longer than is said here");
   }
   report.headroom = machine.usable() - report.process.bytes;
-  const StaticBytes fixed = static_bytes(workload);
+  const StaticBytes fixed = workload.captured ? static_bytes(program) : static_bytes(workload);
   report.weights = fixed.weights;
   report.gradients = fixed.gradients;
   report.optimizer = fixed.optimizer;
@@ -235,7 +249,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     report.phases.push_back({p.phase, reserved.by_phase[i].allocated, reserved.by_phase[i].reserved, event_text(program, p.event), p.provenance});
   }
   report.speed = estimate_speed(workload, machine, program.work, {options.calibration, options.prices});
-  report.command = shell_join(launch_command(workload));
+  report.command = workload.captured ? workload.captured->script : shell_join(launch_command(workload));
   return report;
 }
 
@@ -265,7 +279,7 @@ std::string_view name_of(Verdict verdict) {
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {
-  const std::string_view family = workload.transformers ? name_of(workload.transformers->training.framework) : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
+  const std::string_view family = workload.captured ? "captured" : workload.transformers ? name_of(workload.transformers->training.framework) : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
     const auto fields = split(line, ',');
     if (fields.size() < 3 || fields[0] != family) continue;

@@ -207,7 +207,7 @@ Result<JobKind> job_kind(std::string_view name) {
 }
 
 Result<JobFile> write_job(const Report& report, JobKind kind, std::optional<std::int64_t> nodes) {
-  if (report.workload.transformers) return fail("bad_value", "--emit writes jobs of nanochat's scripts", "put the printed arguments behind your own script", "--emit");
+  if (report.workload.transformers || report.workload.captured) return fail("bad_value", "--emit writes jobs of nanochat's scripts", "put the printed arguments behind your own script", "--emit");
   const std::int64_t gpus = report.workload.run.world_size;
   const std::int64_t machines = nodes.value_or(gpus > kUsualGpus ? (gpus + kUsualGpus - 1) / kUsualGpus : 1);
   if (machines < 1 || gpus % machines != 0) {

@@ -167,4 +167,20 @@ std::string dashed(std::string_view name) {
 
 Result<LaunchLine> parse_launch(std::span<const std::string> words) { return LauncherReader(words).read(); }
 
+std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::string>& ignored) {
+  std::vector<Argument> out;
+  for (const std::string& w : launch.arguments) {
+    if (w.starts_with("--") && w.size() > 2) {
+      const std::size_t eq = std::min(w.find('='), w.size());
+      out.push_back({dashed(w.substr(2, eq - 2)), {}});
+      if (eq < w.size()) out.back().values.push_back(w.substr(eq + 1));
+    } else if (!out.empty()) {
+      out.back().values.push_back(w);
+    } else {
+      ignored.push_back("'" + w.substr(0, 60) + "' before the first flag");
+    }
+  }
+  return out;
+}
+
 }  // namespace dryfit

@@ -25,6 +25,10 @@ struct LaunchLine {
 // words: the whole command. Errors: "bad_command", "bad_value", "bad_number", each with the word.
 Result<LaunchLine> parse_launch(std::span<const std::string> words);
 
+// --name=value, --name value value: values are the words up to the next flag, names dashed. Words before the first flag are told in `ignored`.
+struct Argument { std::string name; std::vector<std::string> values; };
+std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::string>& ignored);
+
 // Whether a word ends a shell command ("|", "&&", "2>&1", "> log").
 bool ends_command(std::string_view word);
 bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF

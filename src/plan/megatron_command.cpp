@@ -35,18 +35,7 @@ MegatronCommand read_megatron_command(const LaunchLine& launch) {
     else if (key == "CUBLAS_WORKSPACE_CONFIG") out.arguments.cublas_workspace = value;
     else if (key != "CUDA_VISIBLE_DEVICES" && key != "CUDA_DEVICE_MAX_CONNECTIONS" && key != "NCCL_ALGO" && key != "NVTE_ALLOW_NONDETERMINISTIC_ALGO") out.ignored.push_back(key);
   }
-  auto& given = out.arguments.given;
-  for (const std::string& w : launch.arguments) {
-    if (w.starts_with("--") && w.size() > 2) {
-      const std::size_t eq = std::min(w.find('='), w.size());
-      given.push_back({dashed(w.substr(2, eq - 2)), {}});
-      if (eq < w.size()) given.back().second.push_back(w.substr(eq + 1));
-    } else if (!given.empty()) {
-      given.back().second.push_back(w);
-    } else {
-      out.ignored.push_back("'" + w.substr(0, 60) + "' before the first argument");
-    }
-  }
+  for (Argument& a : arguments_of(launch, out.ignored)) out.arguments.given.emplace_back(std::move(a.name), std::move(a.values));
   return out;
 }
 

@@ -29,7 +29,7 @@ std::optional<SpeedEstimate> estimate_speed(const Workload& workload, const Mach
   const auto rates = rates_of(machine.gpu);
   const Run& run = workload.run;
   if (trains_on_rows(workload)) return std::nullopt;  // rollouts, and rows as long as they come: not the step's time
-  if (workload.transformers) return std::nullopt;  // their kernels are not told as work yet
+  if (workload.transformers || workload.captured) return std::nullopt;  // their kernels are not told as work yet
   if (!rates || run.world_size > rates->link_gpus || (run.world_size > 1 && rates->link <= 0) || gemm_rate(*rates, run.compute) <= 0) return std::nullopt;
   SpeedEstimate out;
   out.parts = time_step(work, *rates, run.world_size, run.grad_accum_steps, run.compute, run.compile);

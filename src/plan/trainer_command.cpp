@@ -22,25 +22,6 @@ constexpr std::array<std::string_view, 92> kNoMemory = {
 
 constexpr std::array<std::string_view, 8> kSignature = {"per-device-train-batch-size", "model-name-or-path", "gradient-accumulation-steps", "num-train-epochs", "output-dir", "config-name", "gradient-checkpointing", "per-device-eval-batch-size"};
 
-struct Argument { std::string name; std::vector<std::string> values; };
-
-// --name=value, --name value value: values are the words up to the next flag.
-std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::string>& ignored) {
-  std::vector<Argument> out;
-  for (const std::string& w : launch.arguments) {
-    if (w.starts_with("--") && w.size() > 2) {
-      const std::size_t eq = std::min(w.find('='), w.size());
-      out.push_back({dashed(w.substr(2, eq - 2)), {}});
-      if (eq < w.size()) out.back().values.push_back(w.substr(eq + 1));
-    } else if (!out.empty()) {
-      out.back().values.push_back(w);
-    } else {
-      ignored.push_back("'" + w.substr(0, 60) + "' before the first flag");
-    }
-  }
-  return out;
-}
-
 class TrainerReader {
  public:
   explicit TrainerReader(const LaunchLine& launch) : launch_(launch), out_(before_arguments(launch)) {}

@@ -17,9 +17,9 @@ constexpr const char* kMeaning[] = {"", "", "", "", "", "cuBLAS workspaces, data
 
 // "d20", "llama-3.1-8b"; the name a user gave may hold anything.
 std::string model_name(const Workload& w) {
-  if (!w.transformers) return "d" + std::to_string(w.model.depth);
+  if (!w.transformers && !w.captured) return "d" + std::to_string(w.model.depth);
   std::string out;
-  for (char c : w.transformers->architecture.name.empty() ? w.transformers->architecture.model_type : w.transformers->architecture.name) {
+  for (char c : w.captured ? w.captured->script : w.transformers->architecture.name.empty() ? w.transformers->architecture.model_type : w.transformers->architecture.name) {
     if (static_cast<unsigned char>(c) >= 32 && c != '<' && c != '>' && c != '&') out += c;
   }
   return out.substr(0, 60);
@@ -85,19 +85,33 @@ std::string largest(const Report& r, std::size_t most) {
   return out;
 }
 
+std::string accumulation(const Report& r) {
+  const Run& run = r.workload.run;
+  const std::int64_t together = model_parallel_of(r.workload), replicas = run.world_size / together, tokens = run.device_batch_size * run.max_seq_len * replicas;
+  const std::string takers = together == 1 ? fmt::format("{} GPU{}", replicas, replicas == 1 ? "" : "s") : fmt::format("{} x {} GPUs that share a model", replicas, together);
+  return fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n", run.device_batch_size, run.max_seq_len, takers, tokens,
+                     run.total_batch_size, tokens, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
+}
+
+// What is trained, where, and whether it fits.
+std::string headline(const Report& r) {
+  const Run& run = r.workload.run;
+  const char* verdict = r.verdict == Verdict::fits ? "FITS" : r.verdict == Verdict::tight ? "TIGHT" : "WON'T FIT";
+  const std::string who = fmt::format("{} | {} params | {} x {} | ", model_name(r.workload), count_text(r.workload.captured ? r.workload.captured->parameters : r.workload.model.param_count()), r.machine.gpus, r.machine.gpu.name);
+  if (r.workload.captured) return who + fmt::format("captured under torch {} | accum {}    {}\n\n", run.torch, run.grad_accum_steps, verdict);
+  return who + fmt::format("{}{} | device batch {} x {} | accum {}    {}\n\n", name_of(run.compute), run.fp8 ? " + fp8" : "", run.device_batch_size, run.max_seq_len, run.grad_accum_steps, verdict);
+}
+
 }  // namespace
 
 std::string explain_text(const Report& r, const Style& style) {
-  const Model& m = r.workload.model;
-  const Run& run = r.workload.run;
-  const char* verdict = r.verdict == Verdict::fits ? "FITS" : r.verdict == Verdict::tight ? "TIGHT" : "WON'T FIT";
-  std::string out = fmt::format("{} | {} params | {} x {} | {}{} | device batch {} x {} | accum {}    {}\n\n", model_name(r.workload), count_text(m.param_count()), r.machine.gpus, r.machine.gpu.name, name_of(run.compute), run.fp8 ? " + fp8" : "", run.device_batch_size, run.max_seq_len, run.grad_accum_steps, verdict);
+  std::string out = headline(r);
   out += "  " + bar(r, style) + "| " + gib_text(r.machine.usable()) + " usable\n\n";
   const double peak = std::max(1.0, static_cast<double>(r.process.bytes.count));
   for (const CategoryBytes& c : r.categories) {
     const auto i = static_cast<std::size_t>(c.category);
     if (c.at_peak == Bytes(0)) continue;
-    const bool strategy = r.workload.transformers && c.category == Category::communication;
+    const bool strategy = (r.workload.transformers || r.workload.captured) && c.category == Category::communication;
     out += fmt::format("  {} {:<14} {:>10}  {:>3.0f} %  {}\n", look_of(c.category).letter, name_of(c.category), gib_text(c.at_peak), static_cast<double>(c.at_peak.count) / peak * 100, strategy ? "buckets and buffers of collectives" : kMeaning[i]);
   }
   out += fmt::format("\n  at: {} of {}, micro-step {}\n\n", r.peak_event, r.peak_phase, r.peak_micro_step);
@@ -111,10 +125,7 @@ std::string explain_text(const Report& r, const Style& style) {
   out += "\n  phases\n";
   for (const PhaseResult& p : r.phases) out += fmt::format("    {:<15} {:>10} allocated, {:>10} reserved   {}\n", p.name, gib_text(p.allocated), gib_text(p.reserved), p.event);
   out += largest(r, style.verbose ? 40 : 8);
-  const std::int64_t together = model_parallel_of(r.workload), replicas = run.world_size / together, tokens = run.device_batch_size * run.max_seq_len * replicas;
-  const std::string takers = together == 1 ? fmt::format("{} GPU{}", replicas, replicas == 1 ? "" : "s") : fmt::format("{} x {} GPUs that share a model", replicas, together);
-  out += fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n", run.device_batch_size, run.max_seq_len, takers, tokens,
-                     run.total_batch_size, tokens, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
+  if (!r.workload.captured) out += accumulation(r);
   out += speed_section(r, style);
   if (!r.alternatives.empty()) out += levers(r);
   out += std::string(r.workload.transformers && r.workload.transformers->training.framework == Framework::transformers ? "\n  the Trainer's arguments\n    " : "\n  command\n    ") + r.command + "\n";
@@ -142,7 +153,8 @@ std::string timeline_text(const Report& r, const Style& style) {
 
 std::string timeline_svg(const Report& r) {
   Chart chart;
-  chart.title = fmt::format("{}, device batch {}: allocated memory over the run, peak {:.2f} MiB", model_name(r.workload), r.workload.run.device_batch_size, r.allocated.bytes.mib());
+  const std::string batch = r.workload.captured ? "" : fmt::format(", device batch {}", r.workload.run.device_batch_size);
+  chart.title = fmt::format("{}{}: allocated memory over the run, peak {:.2f} MiB", model_name(r.workload), batch, r.allocated.bytes.mib());
   chart.most = std::max(static_cast<double>(r.machine.usable().count), static_cast<double>(r.allocated.bytes.count)) * 1.05;
   chart.last_x = r.timeline.empty() ? 1 : std::max<double>(1, static_cast<double>(r.timeline.back().event));
   for (const TimelinePoint& p : r.timeline) chart.x.push_back(static_cast<double>(p.event));

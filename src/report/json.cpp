@@ -15,11 +15,23 @@ using Json = nlohmann::ordered_json;
 using json_parts::estimate_json;
 using json_parts::shape_json;
 
+// What only the script knows is null.
+Json captured_json(const Report& r) {
+  const CapturedRun& c = *r.workload.captured;
+  const Run& run = r.workload.run;
+  Json notes = Json::array();
+  for (const std::string& note : c.notes) notes.push_back(note);
+  return {{"family", "captured"}, {"version", c.torch}, {"depth", nullptr}, {"params", c.parameters}, {"param_groups", nullptr},
+          {"model", {{"script", c.script}, {"gpu", c.gpu}, {"compile", c.compile}, {"steps", c.steps}, {"notes", notes}}},
+          {"run", {{"script", nullptr}, {"device_batch_size", nullptr}, {"total_batch_size", nullptr}, {"max_seq_len", nullptr}, {"grad_accum_steps", run.grad_accum_steps}, {"world_size", run.world_size}, {"dtype", nullptr}, {"fp8", nullptr}, {"compile", run.compile}, {"attention", nullptr}, {"torch", run.torch}}}};
+}
+
 Json workload_json(const Report& r) {
   const Model& m = r.workload.model;
   const Run& run = r.workload.run;
   Json groups;
   for (ParamGroup g : {ParamGroup::wte, ParamGroup::value_embeds, ParamGroup::lm_head, ParamGroup::transformer_matrices, ParamGroup::scalars}) groups[std::string(name_of(g))] = m.param_count(g);
+  if (r.workload.captured) return captured_json(r);
   const auto& hf = r.workload.transformers;
   Json out = {{"family", hf ? "transformers" : "nanochat"}, {"version", hf ? hf->architecture.class_name : m.version.epoch}, {"depth", m.depth}, {"params", m.param_count()}, {"param_groups", groups},
           {"model", {{"width", m.width}, {"heads", m.heads}, {"kv_heads", m.kv_heads}, {"head_dim", m.head_dim}, {"ffn", m.ffn}, {"vocab_size", m.vocab}, {"padded_vocab_size", m.padded_vocab}, {"aspect_ratio", m.aspect_ratio}, {"window_pattern", m.window_pattern}}},

@@ -32,7 +32,7 @@ std::string speed_line(const Report& r) {
 }
 
 std::string speed_section(const Report& r, const Style& style) {
-  if (!r.speed) return std::string("\n  speed\n    ") + (r.workload.transformers ? "not derived for transformers runs yet" : "not known for this GPU, or for more GPUs than one node joins") + "\n";
+  if (!r.speed) return std::string("\n  speed\n    ") + (r.workload.captured ? "not derived for captured runs" : r.workload.transformers ? "not derived for transformers runs yet" : "not known for this GPU, or for more GPUs than one node joins") + "\n";
   const SpeedEstimate& s = *r.speed;
   std::string out = "\n  speed\n    " + speed_line(r) + "\n";
   if (s.provenance == Provenance::calibrated) out += fmt::format("    learned from runs here; the model says {}\n", seconds_text(s.parts.seconds));

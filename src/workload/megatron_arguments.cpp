@@ -11,7 +11,7 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::int64_t kMost = std::int64_t{1} << 24, kMostVocab = std::int64_t{1} << 28, kMostLength = std::int64_t{1} << 24;
+constexpr std::int64_t kWidest = std::int64_t{1} << 24, kMostWords = std::int64_t{1} << 28, kLongest = std::int64_t{1} << 24;
 
 // Not laid out: a run with one of these is refused, with what it is.
 struct Refused { std::string_view name, what, hint; };
@@ -152,7 +152,7 @@ class Resolver {
     a_.kv_heads = grouped ? groups.value_or(1) : a_.heads;
     a_.gated_mlp = g_.has("swiglu");
     a_.activation = a_.gated_mlp ? Activation::silu : g_.has("squared-relu") ? Activation::relu_squared : Activation::gelu;
-    a_.ffn = g_.whole("ffn-hidden-size", 1, kMost).value_or(a_.gated_mlp ? a_.width * 8 / 3 / 64 * 64 : 4 * a_.width);
+    a_.ffn = g_.whole("ffn-hidden-size", 1, kWidest).value_or(a_.gated_mlp ? a_.width * 8 / 3 / 64 * 64 : 4 * a_.width);
     a_.norm = g_.word("normalization", {{"LayerNorm", NormKind::layer_norm}, {"RMSNorm", NormKind::rms_norm}}, NormKind::layer_norm);
     a_.norm_bias = a_.norm == NormKind::layer_norm;
     const bool biased = !g_.has("disable-bias-linear"), qkv_biased = g_.has("add-qkv-bias");
@@ -212,7 +212,7 @@ class Resolver {
       else m_.cublas_workspace = *bytes;
     }
     t_.device_batch_size = g_.needed("micro-batch-size", 1 << 20);
-    t_.seq_len = g_.whole("seq-length", 1, kMostLength).value_or(g_.whole("encoder-seq-length", 1, kMostLength).value_or(0));
+    t_.seq_len = g_.whole("seq-length", 1, kLongest).value_or(g_.whole("encoder-seq-length", 1, kLongest).value_or(0));
     t_.dropout = true;
     global_ = g_.whole("global-batch-size", 1, std::int64_t{1} << 40);
   }
@@ -270,8 +270,8 @@ class Resolver {
 
   Result<void> vocabulary() {
     const std::int64_t unit = g_.whole("make-vocab-size-divisible-by", 1, 1 << 20).value_or(128) * m_.tensor;
-    const auto padded = g_.whole("padded-vocab-size", 1, kMostVocab);
-    auto size = g_.whole("vocab-size", 1, kMostVocab);
+    const auto padded = g_.whole("padded-vocab-size", 1, kMostWords);
+    auto size = g_.whole("vocab-size", 1, kMostWords);
     const auto tokenizer = g_.text("tokenizer-type");
     if (!size && !padded && (tokenizer == "GPT2BPETokenizer" || (!tokenizer && g_.has("merge-file")))) {
       size = 50257;

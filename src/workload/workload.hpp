@@ -12,6 +12,7 @@
 #include "base/dtype.hpp"
 #include "base/result.hpp"
 #include "workload/architecture.hpp"
+#include "workload/captured.hpp"
 #include "workload/parameter.hpp"
 #include "workload/training.hpp"
 
@@ -132,7 +133,8 @@ Training training_of(const TransformersRun& transformers, const Run& run);
 struct Workload {
   Model model;
   Run run;
-  std::optional<TransformersRun> transformers;  // none: nanochat
+  std::optional<TransformersRun> transformers;
+  std::optional<CapturedRun> captured;  // neither: nanochat
   std::vector<Assumption> assumptions;
   std::vector<std::string> warnings;
   // Flags that do not move memory but belong to the command (--run=..., --num-iterations=...), kept for round trips.

@@ -10,6 +10,7 @@ DRYFIT = os.environ["DRYFIT"]
 GPU = ["--gpu", "h100"]
 LOG = str(pathlib.Path(__file__).resolve().parent.parent / "doctor" / "logs" / "first_step.log")
 RECORDING = str(pathlib.Path(__file__).resolve().parent.parent / "watch" / "recordings" / "starved_4090.jsonl")
+CAPTURE = str(pathlib.Path(__file__).resolve().parent.parent / "capture" / "small_gpt.capture")
 MAMBA = str(pathlib.Path(__file__).resolve().parent.parent / "workload" / "configs" / "mamba.json")
 CASES = [
     ["chekc"], ["check", "--dept", "4", *GPU], ["check", "--depth", *GPU], ["check", "--depth", "", *GPU], ["check", "--depth", "nan", *GPU], ["check", "--depth", "1e30", *GPU],
@@ -36,6 +37,8 @@ CASES = [
     ["watch", "--interval", "4000"], ["watch", "--pid", "x"], ["watch", "--pid", "0"], ["watch", "--pid", "99999999999999"], ["watch", "stray"], ["watch", "--replay", "a", "--pid", "3"], ["watch", "--replay", "a", "--record", "b"], ["watch", "--replay", "a", "--log", "b"],
     ["watch", "--once", "--", "ls"], ["calibrate"], ["calibrate", "/nonexistent"], ["calibrate", "/tmp"], ["calibrate", "/dev/null"], ["calibrate", "--reset", "file"], ["calibrate", "LICENSE", "--gpu", "h10O"],
     ["check", *GPU, "--fp8=1"], ["check", *GPU, "-x"], ["check", *GPU, "-qz"], ["check", *GPU, "--=3"], ["check", *GPU, "--depth", "--fp8"], ["check", *GPU, "--depth"], ["mcp", "stray"], ["mcp", "--depth", "3"], ["web", "stray"], ["web", "--port", "70000"], ["web", "--port", "x"],
+    ["check", "--capture", "", *GPU], ["check", "--capture", "/nonexistent", *GPU], ["check", "--capture", "/tmp", *GPU], ["check", "--capture", "/dev/null", *GPU], ["check", "--capture", "/dev/zero", *GPU], ["check", "--capture", "LICENSE", *GPU],
+    ["check", "--capture", CAPTURE, "--depth", "4", *GPU], ["check", "--capture", CAPTURE, "--gpus", "2", *GPU], ["check", "--capture", CAPTURE, "--gpu", "h10O"], ["check", "--capture", CAPTURE, "--emit", "slurm", *GPU], ["explain", "--capture", CAPTURE, *GPU, "--", "ls"], ["plan", "--capture", CAPTURE],
     ["list", "models", "lama-3.1-9b"], ["list", "models", "/nonexistent/config.json"], ["list", "models", MAMBA], ["list", "models", str(pathlib.Path(MAMBA).parent) + "/cut.json"],
     ["check", "--model", "lama-3.1-9b", *GPU], ["check", "--model", "", *GPU], ["check", "--model", "gpt2", "--depth", "4", *GPU], ["check", "--model", "gpt2", "--config", MAMBA, *GPU], ["check", "--config", "/nonexistent", *GPU],
     ["check", "--config", MAMBA, *GPU], ["check", "--config", "/dev/null", *GPU], ["check", "--config", "/dev/zero", *GPU], ["check", "--config", "/tmp", *GPU], ["check", "--depth", "4", "--optimizer", "sgd", *GPU], ["check", "--model", "gpt2", "--optimizer", "sgdd", *GPU],

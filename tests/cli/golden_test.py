@@ -55,6 +55,8 @@ SCREENS = {
     "doctor_snapshot_beside": ["doctor", "tests/doctor/snapshots/train.json", "--depth", "4", "--device-batch-size", "1", "--gpu", "4090"], "doctor_snapshot_late_verbose": ["doctor", "tests/doctor/snapshots/late_expandable.pickle", "-v", "--ascii"],
     **{f"doctor_live_{name}": ["doctor", "--live", "--replay", f"tests/watch/recordings/{file}.jsonl", *more] for name, file, more in (
         ("hot", "hot_8xh100", []), ("starved", "starved_4090", []), ("shared", "shared_2x4090", ["--ascii"]), ("nobody", "nobody_4090", []), ("container", "container_4090", []), ("leak", "leak_4090", ["--seconds", "600"]), ("json", "shared_2x4090", ["--json"]))},
+    "check_capture": ["check", "--capture", "tests/capture/small_gpt.capture", "--gpu", "4090"], "check_capture_json": ["check", "--capture", "tests/capture/small_gpt.capture", "--gpu", "h100", "--json"],
+    "explain_capture": ["explain", "--capture", "tests/capture/small_gpt.capture", "--gpu", "4090", "--timeline", "--ascii"], "error_capture": ["check", "--capture", "LICENSE", "--gpu", "4090"],
     "error_json": ["check", "--gpu", "h10O", "--json"],
 }
 environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "NANOCHAT_DTYPE", "DRYFIT_PROBE")}

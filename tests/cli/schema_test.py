@@ -21,6 +21,7 @@ LIVE = [
     ("rule-of-thumb", ["rule-of-thumb", "--gpu-memory-gb", "24"]), ("rule-of-thumb", ["rule-of-thumb", "--gpu-memory-gb", "0.5"]), ("error", ["check", "--gpu", "nope"]),
     *(("doctor", ["doctor", str(path)]) for path in sorted((ROOT / "tests" / "doctor" / "logs").glob("*.*")) if path.suffix in (".log", ".txt")), ("doctor", ["doctor", str(ROOT / "LICENSE")]), ("error", ["doctor", "/nonexistent"]),
     *(("snapshot", ["doctor", str(path)]) for path in sorted((ROOT / "tests" / "doctor" / "snapshots").glob("*.*"))), ("snapshot", ["doctor", str(ROOT / "tests" / "doctor" / "snapshots" / "leak.pickle"), "--depth", "4", "--device-batch-size", "1", "--gpu", "h100"]),
+    ("report", ["explain", "--capture", str(ROOT / "tests" / "capture" / "small_gpt.capture"), "--gpu", "4090", "--timeline"]),
     ("report", ["explain", "--depth", "6", "--device-batch-size", "4", "--gpu", "h100", "--timeline"]), ("list", ["list", "gpus"]), ("list", ["list", "gpus", "4090"]), ("list", ["list", "models"]), ("list", ["list", "models", "mixtral"]), ("list", ["list", "models", "deepseek-v2-lite"]), ("list", ["list", "models", str(ROOT / "tests" / "workload" / "configs" / "future_llama.json")]), ("list", ["list", "versions"]), ("list", ["version"]),
     ("commands", ["help"]), ("commands", ["help", "check"]), ("commands", ["plan", "--help"]), ("error", ["help", "chekc"]), ("error", ["list", "gpu"]), ("error", ["mcp", "stray"]), ("error", ["web", "--port", "x"]),
     ("error", ["watch", "--replay", "/nonexistent"]), ("calibration", ["calibrate", "--show"]),

@@ -31,8 +31,8 @@ if [ -z "$python" ]; then
   DS_BUILD_OPS=0 "$python" -m pip install --quiet --requirement "$here/requirements.txt"
 fi
 
-cc -shared -fPIC -O1 -o "$work/lib/cuda_runtime.so" "$here/shim/cuda_runtime.c"
-cc -shared -fPIC -O1 -o "$work/lib/libcuda.so.1" "$here/shim/cuda_driver.c"
+cc -shared -fPIC -O1 -o "$work/lib/cuda_runtime.so" "$root/python/dryfit/tracing/shim/cuda_runtime.c"
+cc -shared -fPIC -O1 -o "$work/lib/libcuda.so.1" "$root/python/dryfit/tracing/shim/cuda_driver.c"
 
 if [ -n "$transformers" ]; then
   HF_HUB_OFFLINE=1 LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \

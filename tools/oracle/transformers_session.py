@@ -8,15 +8,14 @@ import gc
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 
 import torch
-import torch.distributed._tools.fake_collectives  # noqa: F401  (what collectives return, for fake tensors)
 import torch.distributed.fsdp as fsdp
 import transformers
 import transformers.masking_utils as masking
 import transformers.models.bert.modeling_bert as bert
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
+import group
 import transformers_cases
 from tracker import Tracker
 
@@ -46,26 +45,6 @@ def _share_tokens_evenly(experts, top_k):
     torch.Tensor.nonzero = lambda self: range(self.shape[0])
 
 
-def _sums(_state, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """In place of the all-reduce, which writes onto the bucket: a fake group has no result to hand back."""
-    future = torch.futures.Future()
-    future.set_result(bucket.buffer())
-    return future
-
-
-class _Reducer(torch.distributed.Reducer):
-    """torch's, without what looks into tensors that have no data: the map of parameters that were used (4 bytes each), and the exchange of
-    indices before buckets are made anew in the order gradients came."""
-
-    def __init__(self, *args):
-        flags = list(args)
-        flags[6] = False  # find_unused_parameters
-        super().__init__(*flags)
-
-    def _rebuild_buckets(self):
-        return False
-
-
 class Run:
     """The state of one training process. `tracker` holds what was recorded."""
 
@@ -74,7 +53,7 @@ class Run:
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.tracker = Tracker()
         if case.parallel != "none":
-            torch.distributed.init_process_group("fake", rank=case.rank, world_size=case.gpus, store=FakeStore())
+            group.join(case.rank, case.gpus)
             self.mesh = init_device_mesh("cuda", (case.gpus,))
         _know_masks_are_ones()
 
@@ -141,10 +120,10 @@ class Run:
         self.tracker.mark("parallel")
         if case.parallel.startswith("ddp"):
             # accelerate's call; init_sync would read metadata from tensors that have no data
-            torch.distributed.Reducer = _Reducer
+            torch.distributed.Reducer = group.Reducer
             model = torch.nn.parallel.DistributedDataParallel(
                 model, device_ids=[0], output_device=0, find_unused_parameters=case.parallel == "ddp", init_sync=False)
-            model.register_comm_hook(None, _sums)
+            model.register_comm_hook(None, group.sums)
             return model
         policy = fsdp.MixedPrecisionPolicy()
         if case.precision == "autocast":

@@ -1,7 +1,7 @@
 """Follows every storage on the (fake) GPU: when it is born, how large it is, when its last reference goes.
 
 The truth about lifetimes is Python's and C++'s own reference counting, watched through weak references to storages. Needs torch;
-knows nothing of models.
+knows nothing of models. tools/oracle's recordings are made with it, and python -m dryfit.capture's.
 """
 from dataclasses import dataclass
 
@@ -84,7 +84,8 @@ class Tracker(TorchDispatchMode):
 
     def poll(self):
         """Notes every storage that has died since."""
-        for address in [a for a, (reference, _) in self._alive.items() if reference.expired()]:
+        expired = torch.UntypedStorage._expired
+        for address in [a for a, (reference, _) in self._alive.items() if expired(reference.cdata)]:
             self._dead(address)
 
     def poll_one(self, address):

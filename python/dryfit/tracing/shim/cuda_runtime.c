@@ -1,10 +1,18 @@
-/* Preloaded in front of libcudart and libc10_cuda: answers what PyTorch's C++ guards ask of a device, as an H100 would, where there
- * is no GPU. It launches nothing and holds no memory. Offsets follow struct cudaDeviceProp of CUDA 12. */
+/* Loaded in front of libcudart and libc10_cuda: answers what PyTorch's C++ guards ask of a device, as an H100 would unless told of
+ * another, where there is no GPU. It launches nothing and holds no memory. Offsets follow struct cudaDeviceProp of CUDA 12. */
 #include <string.h>
 
 typedef int status;
 
-static const unsigned long memory_bytes = 85029158912UL;
+static char gpu_name[256] = "NVIDIA H100 80GB HBM3";
+static int major_version = 9, minor_version = 0, multiprocessors = 132;
+static unsigned long memory_bytes = 85029158912UL;
+
+/* Another GPU from now on. */
+void dryfit_pretend(const char *name, int major, int minor, int processors, unsigned long memory) {
+  strncpy(gpu_name, name, sizeof gpu_name - 1);
+  major_version = major, minor_version = minor, multiprocessors = processors, memory_bytes = memory;
+}
 
 status cudaGetDevice(int *device) { *device = 0; return 0; }
 status cudaSetDevice(int device) { (void)device; return 0; }
@@ -35,7 +43,7 @@ status cudaEventSynchronize(void *event) { (void)event; return 0; }
 /* attributes: 10 warp size, 16 multiprocessors, 75 and 76 compute capability */
 status cudaDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
-  *value = attribute == 10 ? 32 : attribute == 16 ? 132 : attribute == 75 ? 9 : 0;
+  *value = attribute == 10 ? 32 : attribute == 16 ? multiprocessors : attribute == 75 ? major_version : attribute == 76 ? minor_version : 0;
   return 0;
 }
 
@@ -45,7 +53,7 @@ static void put_long(char *at, unsigned long value) { memcpy(at, &value, sizeof 
 status cudaGetDeviceProperties_v2(char *p, int device) {
   (void)device;
   memset(p, 0, 1032);
-  strcpy(p, "NVIDIA H100 80GB HBM3");
+  memcpy(p, gpu_name, sizeof gpu_name);
   put_long(p + 288, memory_bytes);
   put_long(p + 296, 49152);       /* shared memory per block */
   put_int(p + 304, 65536);        /* registers per block */
@@ -60,9 +68,9 @@ status cudaGetDeviceProperties_v2(char *p, int device) {
   put_int(p + 344, 65535);
   put_int(p + 348, 1980000);      /* kHz */
   put_long(p + 352, 65536);       /* constant memory */
-  put_int(p + 360, 9);            /* compute capability */
-  put_int(p + 364, 0);
-  put_int(p + 388, 132);          /* multiprocessors */
+  put_int(p + 360, major_version);            /* compute capability */
+  put_int(p + 364, minor_version);
+  put_int(p + 388, multiprocessors); /* multiprocessors */
   return 0;
 }
 

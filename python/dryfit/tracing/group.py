@@ -1,0 +1,31 @@
+"""One rank of many that do not communicate: torch's fake process group, and what DistributedDataParallel must not look at in tensors without
+data. tools/oracle uses it too.
+"""
+import torch  # annotations stay values here: register_comm_hook looks at them
+import torch.distributed as dist
+import torch.distributed._tools.fake_collectives  # noqa: F401  (what collectives return, for fake tensors)
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+
+def join(rank, world_size):
+    dist.init_process_group("fake", rank=rank, world_size=world_size, store=FakeStore())
+
+
+def sums(_state, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """In place of the all-reduce, which writes onto the bucket: a fake group has no result to hand back."""
+    future = torch.futures.Future()
+    future.set_result(bucket.buffer())
+    return future
+
+
+class Reducer(dist.Reducer):
+    """torch's, without what looks into tensors that have no data: the map of parameters that were used (4 bytes each), and the exchange of
+    indices before buckets are made anew in the order gradients came."""
+
+    def __init__(self, *args):
+        flags = list(args)
+        flags[6] = False  # find_unused_parameters
+        super().__init__(*flags)
+
+    def _rebuild_buckets(self):
+        return False

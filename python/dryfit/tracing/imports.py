@@ -1,0 +1,44 @@
+"""Packages that look for a CUDA compiler when they are imported where a GPU seems to be: while deepspeed is imported, there is none."""
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import os
+import sys
+
+import torch
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, real):
+        self.real = real
+
+    def create_module(self, spec):
+        return self.real.create_module(spec)
+
+    def exec_module(self, module):
+        available = torch.cuda.is_available
+        torch.cuda.is_available = lambda: False
+        try:
+            self.real.exec_module(module)
+        finally:
+            torch.cuda.is_available = available
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name != "deepspeed":
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+def install():
+    os.environ.setdefault("DS_ACCELERATOR", "cuda")
+    sys.meta_path.insert(0, _Finder())

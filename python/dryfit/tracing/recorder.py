@@ -1,0 +1,234 @@
+"""The tracker of a whole script: what tracker.py follows, with the stream, the op, the module and the part of the run of each allocation.
+
+Knows torch's modules, optimizers and autograd; nothing of scripts, files or GPUs.
+"""
+from __future__ import annotations
+
+import threading
+import weakref
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_map
+
+from dryfit.tracing.pretend import Stream
+from dryfit.tracing.tracker import Event, Storage, Tracker, block
+
+aten = torch.ops.aten
+PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.linear, aten.addmv, aten.mv, aten._scaled_mm, aten._addmm_activation, aten.dot}  # cuBLAS computes these
+ALIKE = 2          # forward passes without gradients that run before others of the same shapes are taken as known
+
+
+class Enough(BaseException):
+    """As many optimizer steps as were asked for; leaves the script."""
+
+
+class Recorder(Tracker):
+    """Where a script stands: `phase` (load, first_step, train_step, validation), the part of it, the micro-step."""
+
+    def __init__(self, steps, workspace):
+        super().__init__()
+        self.wanted, self.workspace = steps, workspace  # workspace: bytes that cuBLAS gets for each thread
+        self.steps = self.micro = self.last_micro = 0  # micro: backward passes of this step so far
+        self.stepped = False                 # an optimizer stepped since the last forward
+        self.training = False                # a forward for training was seen
+        self.more = []                       # by storage: [stream, op, owner, category, whether it has its lasting name]
+        self.skipped = 0
+        self._stack, self._names, self._tops = [], {}, []
+        self._owner_of = {}                  # autograd's number of a node -> module of the forward
+        self._threads = set()                # that have used cuBLAS
+        self._main = threading.get_ident()
+        self._seen = {}                      # (module, shapes) without gradients -> times, outputs
+        self._now = None
+        self._fused = None                   # owner of what an optimizer makes
+        self.reset_at = 0                    # event from which max_memory_allocated counts, once a script resets it
+        self.stage("load", "weights")
+
+    # -- parts of the run
+
+    def stage(self, phase, part, micro=0):
+        if self._now == (phase, part, micro):
+            return
+        self._now = (phase, part, micro)
+        self.mark(self._now)
+
+    def _phase(self):
+        return "first_step" if self.steps == 0 else "train_step"
+
+    def _next_step(self):
+        """What optimizers did since the last forward was one step."""
+        if not self.stepped:
+            return
+        self.stepped, self.last_micro, self.micro = False, self.micro, 0
+        self.steps += 1
+        if self.steps >= self.wanted:
+            self.poll()
+            raise Enough
+
+    def forward_begins(self, module):
+        if torch.is_grad_enabled() and module.training:
+            self._next_step()
+            self.training = True
+            self.stage(self._phase(), "forward", self.micro + 1)
+        elif not torch.is_grad_enabled():
+            self.stage("validation", "forward")
+
+    def backward_begins(self):
+        self._next_step()
+        self.training = True
+        self.name_parameters()
+        self.micro += 1
+        self.stage(self._phase(), "backward", self.micro)
+
+    def backward_ends(self):
+        self.stage(self._phase(), "after backward", self.micro)
+
+    def optimizer_begins(self, optimizer):
+        self.name_parameters([p for g in optimizer.param_groups for p in g["params"]])
+        self.training = True
+        self.stage(self._phase(), "optimizer")
+
+    def optimizer_ends(self, optimizer):
+        names = self._parameter_names()
+        for parameter, state in list(optimizer.state.items()):
+            if not isinstance(state, dict):
+                continue
+            for key, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    self._is(value, "optimizer", f"{names.get(id(parameter), '')}.{key}".lstrip("."))
+        self.stepped = True
+        self.stage(self._phase(), "after the optimizer")
+
+    # -- modules
+
+    def call(self, run, module, args, kwargs):
+        """A module's call: `run` is torch's own."""
+        if self._stack:
+            self._stack.append(self._name(module))
+            try:
+                return run(module, *args, **kwargs)
+            finally:
+                self._stack.pop()
+        self._name_all(module)
+        backward = torch._C._current_autograd_node() is not None  # a checkpoint runs its block once more
+        if not backward:
+            self.forward_begins(module)
+            known = self._known(module, args, kwargs)
+            if known is not None:
+                return known
+        self._stack.append(self._name(module))
+        try:
+            result = run(module, *args, **kwargs)
+        finally:
+            self._stack.pop()
+        if not backward:
+            self._remember(module, args, kwargs, result)
+        return result
+
+    def _key(self, module, args, kwargs):
+        if torch.is_grad_enabled():
+            return None
+        leaves = tree_flatten((args, kwargs))[0]
+        return (id(module), torch.is_autocast_enabled(), *[(tuple(a.shape), a.dtype, a.device.type) if isinstance(a, torch.Tensor) else type(a) if not isinstance(a, (int, bool, str)) else a for a in leaves])
+
+    def _known(self, module, args, kwargs):
+        """A forward pass without gradients that ran before with the same shapes allocates the same again: only its results are made."""
+        key = self._key(module, args, kwargs)
+        times, like = self._seen.get(key, (0, None))
+        if key is None or times < ALIKE or like is None:
+            return None
+        self.skipped += 1
+        return tree_map(lambda made: made() if callable(made) else made, like)
+
+    def _remember(self, module, args, kwargs, result):
+        key = self._key(module, args, kwargs)
+        if key is None:
+            return
+        leaves = tree_flatten(result)[0]
+        plain = all(isinstance(x, (torch.Tensor, int, float, bool, str, type(None))) for x in leaves)
+
+        def recipe(value):
+            if not isinstance(value, torch.Tensor):
+                return value
+            shape, stride, dtype, device = tuple(value.shape), value.stride(), value.dtype, value.device
+            return lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
+        self._seen[key] = (self._seen.get(key, (0, None))[0] + 1, tree_map(recipe, result) if plain else None)
+
+    def _name_all(self, top):
+        known = self._names.get(id(top))
+        if known is not None and known[0]() is top:
+            return
+        self._tops.append(weakref.ref(top))
+        for name, module in top.named_modules():
+            self._names[id(module)] = (weakref.ref(module), name)
+
+    def _name(self, module):
+        known = self._names.get(id(module))
+        if known is not None and known[0]() is module:
+            return known[1]
+        return f"{self._stack[-1]}.{type(module).__name__}" if self._stack and self._stack[-1] else type(module).__name__
+
+    def _parameter_names(self):
+        return {id(p): name for top in self._tops if top() is not None for name, p in top().named_parameters(remove_duplicate=False)}
+
+    def name_parameters(self, more=()):
+        """What is alive and belongs to a parameter: itself, its gradient; buffers."""
+        tops = [top() for top in self._tops if top() is not None]
+        for top in tops:
+            for name, parameter in top.named_parameters():
+                self._is(parameter, "weights", name)
+                if parameter.grad is not None:
+                    self._is(parameter.grad, "gradients", f"{name}.grad")
+            for name, buffer in top.named_buffers():
+                self._is(buffer, "weights", name)
+        for parameter in more:
+            self._is(parameter, "weights", None)
+            if parameter.grad is not None:
+                self._is(parameter.grad, "gradients", None)
+
+    def _is(self, tensor, category, name):
+        tensor = getattr(tensor, "_local_tensor", tensor)
+        if tensor.device.type != "cuda":
+            return
+        known = self._alive.get(tensor.untyped_storage()._cdata)
+        if known is None or known[0].expired():
+            return
+        entry = self.more[known[1]]
+        if entry[4]:
+            return
+        entry[3] = category
+        if name is not None:
+            entry[1], entry[2], entry[4] = "", name, True
+
+    # -- allocations
+
+    def _owner(self):
+        if self._stack:
+            return self._stack[-1]
+        node = torch._C._current_autograd_node()
+        return self._owner_of.get(node._sequence_nr(), "") if node is not None else ""
+
+    def _storage(self, storage, dtype, shape, size, label):
+        super()._storage(storage, dtype, shape, size, label)
+        part = self._now[1]
+        category = "workspace" if part in ("optimizer", "after backward", "after the optimizer") else "activations"
+        if self._now[0] == "load":
+            category = "weights" if self._stack == [] else "activations"
+        self.more.append([Stream.current, label.removesuffix(".default"), self._owner(), category, False])
+
+    def _use_cublas(self):
+        thread = threading.get_ident() == self._main
+        if thread in self._threads:
+            return
+        self._threads.add(thread)
+        self.storages.append(Storage("uint8", (self.workspace,), self.workspace, "cublas_workspace"))
+        self.more.append([0, "cublas_workspace", "", "workspace", True])
+        self.live += block(self.workspace)
+        self.peak = max(self.peak, self.live)
+        self.events.append(Event(True, len(self.storages) - 1, self.live))
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if self._stack and torch.is_grad_enabled():
+            self._owner_of[torch.autograd._get_sequence_nr() - 1] = self._stack[-1]
+        if getattr(function, "overloadpacket", None) in PRODUCTS and args[0].device.type == "cuda":
+            self._use_cublas()
+        return super().__torch_dispatch__(function, types, args, kwargs)

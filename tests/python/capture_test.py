@@ -1,0 +1,130 @@
+"""Training scripts captured under a real torch, and what the engine derives of the same runs by itself. Needs torch with CUDA (no GPU), transformers and the
+package in one Python: `tools/install.sh capture` makes it, or DRYFIT_TORCH_PYTHON names one. timm and a Trainer's accelerate where they are installed.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SCRIPTS = ROOT / "tests" / "capture" / "scripts"
+PYTHON = os.environ.get("DRYFIT_TORCH_PYTHON", str(ROOT / "build" / "integration" / "torch" / "bin" / "python"))
+if os.environ.get("DRYFIT_CAPTURE_TEST") != "inside":
+    found = pathlib.Path(PYTHON).exists() and subprocess.run([PYTHON, "-c", "import dryfit, torch, transformers; assert torch.version.cuda"], cwd="/", capture_output=True).returncode == 0
+    if not found:
+        print(f"no torch with CUDA, transformers and dryfit in {PYTHON}: tools/install.sh capture installs them, or set DRYFIT_TORCH_PYTHON")
+        sys.exit(77)
+    os.environ.update(DRYFIT_CAPTURE_TEST="inside", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.chdir("/")
+    os.execv(PYTHON, [PYTHON, __file__])
+
+import dryfit  # noqa: E402
+
+CONFIGS = {
+    "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1003, "max_position_embeddings": 512},
+    "gpt2": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 192, "n_layer": 3, "n_head": 3, "vocab_size": 1003, "n_positions": 512},
+}
+failures = []
+
+
+def expect(condition, what):
+    if not condition:
+        failures.append(what)
+
+
+def command(*words):
+    return subprocess.run([sys.executable, "-m", "dryfit.capture", *map(str, words)], capture_output=True, text=True, timeout=280)
+
+
+def most(report):
+    """Bytes alive at the peak, in blocks of 512: what both derivations share, whatever the allocator makes of their order."""
+    return max(p.allocated_bytes for p in report.timeline.points)
+
+
+def installed(name):
+    return subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True).returncode == 0
+
+
+def an_afternoons_script():
+    done = command("--gpu", "4090", "--json", "--", SCRIPTS / "small_gpt.py", "--layers", 2)
+    report = json.loads(done.stdout)
+    printed = [line.rsplit("peak ", 1)[1] for line in done.stderr.splitlines() if "peak " in line and "iteration" in line]
+    expect(done.returncode == 0 and report["workload"]["family"] == "captured", done.stderr)
+    expect(printed[-1] == f"{report['memory']['allocated']['bytes'] / 2**20:.1f} MiB", f"what the script printed: {printed}, {report['memory']['allocated']}")
+    expect([p["name"] for p in report["phases"]] == ["load", "validation", "first_step", "train_step"], str(report["phases"]))
+    expect(report["workload"]["model"]["steps"] == 3 and report["workload"]["run"]["grad_accum_steps"] == 2, str(report["workload"]))
+    expect(any("small_gpt.py:" in note for note in report["warnings"]), str(report["warnings"]))
+    expect(report["memory"]["static"]["weights"] == 4 * report["workload"]["params"], f"a tied weight counts once: {report['memory']['static']}, {report['workload']['params']}")
+    half = command("--gpu", "4090", "--json", "--steps", 2, "--", SCRIPTS / "small_gpt.py", "--layers", 1, "--dtype", "float16", "--compile")
+    report = json.loads(half.stdout)
+    expect(report["memory"]["static"]["optimizer"] > 0, "a scaler lets the optimizer step")
+    expect(any("torch.compile" in w for w in report["warnings"]), str(report["warnings"]))
+
+
+def what_the_engine_derives(folder):
+    for model, script, engine in (
+            ("llama", [], {"dtype": "bf16", "optimizer": "adamw_torch"}),
+            ("gpt2", ["--checkpointing", "nonreentrant"], {"dtype": "bf16", "optimizer": "adamw_torch", "recompute": "full"}),
+            ("llama", ["--mixed", "--accumulation", "2", "--fused"], {"dtype": "fp32", "mixed": "bf16", "optimizer": "adamw_torch_fused", "grad_accum_steps": 2}),
+            ("llama", ["--parallel", "ddp"], {"dtype": "bf16", "optimizer": "adamw_torch", "gpus": 2, "parallel": "ddp"}),
+            ("llama", ["--parallel", "fsdp2"], {"dtype": "bf16", "optimizer": "adamw_torch", "gpus": 2, "parallel": "fsdp2"})):
+        config = str(folder / f"{model}.json")
+        captured = dryfit.capture([str(SCRIPTS / "hugging_face.py"), config, *script], gpu="h100", gpus=engine.get("gpus"), timeline=True, local=False)
+        derived = dryfit.explain(gpu="h100", config=config, device_batch_size=4, max_seq_len=160, timeline=True, alternatives="0", local=True, **engine)
+        expect(most(captured) == most(derived), f"{model} {script}: captured {most(captured)}, derived {most(derived)}")
+        expect(captured.machine.gpus == engine.get("gpus", 1) and str(captured).startswith("fits"), repr(captured)[:300])
+
+
+def other_peoples_models(folder):
+    if installed("timm"):
+        done = command("--gpu", "t4", "--json", "--", SCRIPTS / "images.py", "--batch", 4)
+        report = json.loads(done.stdout)
+        expect(done.returncode == 0 and report["workload"]["model"]["steps"] == 3, done.stderr[-2000:])
+        expect(any("DataLoader" in w for w in report["warnings"]), str(report["warnings"]))
+    else:
+        print("left out: timm is not installed")
+    if not installed("accelerate"):
+        return print("left out: accelerate is not installed")
+    engine = dryfit.explain(gpu="h100", config=str(folder / "gpt2.json"), device_batch_size=4, max_seq_len=160, dtype="fp32", mixed="bf16", optimizer="adamw_torch_fused", grad_accum_steps=2, timeline=True, alternatives="0")
+    captured = dryfit.capture([str(SCRIPTS / "trainer.py"), str(folder / "gpt2.json"), "--use-cache", "0"], gpu="h100", timeline=True, local=False)
+    # Trainer: the loss it has logged so far and the count of its tokens, a block or two each
+    expect(0 <= most(captured) - most(engine) <= 8 * 512, f"Trainer: captured {most(captured)}, derived {most(engine)}")
+
+
+def train_a_little():
+    import torch
+    model = torch.nn.Linear(1000, 1000, device="cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(5):
+        model(torch.ones(8, 1000, device="cuda")).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def a_function_and_what_goes_wrong(folder):
+    report = dryfit.capture(train_a_little, gpu="3090", local=False)
+    expect(report.workload.params == 1001000 and report.memory.static.weights == 4 * 1001000 and report.fits, repr(report)[:300])
+    for text, code in (("import torch\nraise ValueError('no data')\n", "script_failed"), ("import torch\ntorch.ones(3)\n", "empty_capture"), ("import sys\nsys.exit(3)\n", "script_failed"), ("def x(:\n", "script_failed")):
+        (folder / "bad.py").write_text(text)
+        done = command("--gpu", "h100", "--json", "--", folder / "bad.py")
+        error = json.loads(done.stdout).get("error", {})
+        expect(done.returncode == 2 and error.get("code") == code and error.get("hint"), f"{text!r}: {done.returncode} {done.stdout} {done.stderr[-500:]}")
+    for words in (["--", folder / "absent.py"], ["--steps", "0", "--", folder / "bad.py"], ["--gpu", "h10O", "--", folder / "bad.py"], [], ["--", "-m"]):
+        done = command(*words)
+        expect(done.returncode == 2 and "hint:" in done.stderr, f"{words}: {done.returncode} {done.stderr[-500:]}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        place = pathlib.Path(name)
+        for model, config in CONFIGS.items():
+            (place / f"{model}.json").write_text(json.dumps(config))
+        an_afternoons_script()
+        what_the_engine_derives(place)
+        other_peoples_models(place)
+        a_function_and_what_goes_wrong(place)
+    for failure in failures:
+        print("FAILED", failure)
+    sys.exit(1 if failures else 0)
