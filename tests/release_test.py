@@ -37,7 +37,7 @@ with tempfile.TemporaryDirectory() as name:
     expect((folder / "a/SHA256SUMS").read_text() == f"{hashlib.sha256(made[0]).hexdigest()}  {NAME}.tar.gz\n", "SHA256SUMS")
     with tarfile.open(folder / "a" / f"{NAME}.tar.gz") as archive:
         members = {m.name.removeprefix(NAME + "/"): m for m in archive.getmembers()}
-        archive.extractall(folder / "out", filter="data")
+        archive.extractall(folder / "out", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # Debian 12's Python has no filters
     commands = [c["name"] for c in json.loads(subprocess.run([DRYFIT, "help", "--json"], capture_output=True, text=True, check=True).stdout)["commands"]]
     for wanted in ("dryfit", "LICENSE", "README.md", "CHANGELOG.md", "dryfit.cdx.json", "completions/dryfit.bash", "completions/dryfit.zsh", "completions/dryfit.fish", "completions/dryfit.ps1",
                    "skills/config-memory/SKILL.md", "man/man1/dryfit.1", *(f"man/man1/dryfit-{c}.1" for c in commands)):

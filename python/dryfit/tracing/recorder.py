@@ -28,6 +28,7 @@ class Recorder(Tracker):
     def __init__(self, steps, workspace):
         super().__init__()
         self.wanted, self.workspace = steps, workspace  # workspace: bytes that cuBLAS gets for each thread
+        self.parameters = 0
         self.steps = self.micro = self.last_micro = 0  # micro: backward passes of this step so far
         self.stepped = False                 # an optimizer stepped since the last forward
         self.training = False                # a forward for training was seen
@@ -173,6 +174,7 @@ class Recorder(Tracker):
     def name_parameters(self, more=()):
         """What is alive and belongs to a parameter: itself, its gradient; buffers."""
         tops = [top() for top in self._tops if top() is not None]
+        self.parameters = max(self.parameters, sum({id(p): p.numel() for top in tops for p in top.parameters()}.values()))  # a model may be gone when the script ends
         for top in tops:
             for name, parameter in top.named_parameters():
                 self._is(parameter, "weights", name)
@@ -211,8 +213,8 @@ class Recorder(Tracker):
         super()._storage(storage, dtype, shape, size, label)
         part = self._now[1]
         category = "workspace" if part in ("optimizer", "after backward", "after the optimizer") else "activations"
-        if self._now[0] == "load":
-            category = "weights" if self._stack == [] else "activations"
+        if self._now[0] == "load" and self._stack == []:
+            category = "weights" if "float" in dtype else "workspace"  # the first batch is made here, too
         self.more.append([Stream.current, label.removesuffix(".default"), self._owner(), category, False])
 
     def _use_cublas(self):

@@ -244,16 +244,8 @@ class Session:
         conf = os.environ.get("PYTORCH_ALLOC_CONF") if torch.__version__ >= "2.10" else None
         return form.text(
             recorder, script=" ".join(sys.argv), torch=torch.__version__.split("+")[0], gpu=self.gpu.name, capability=f"{self.gpu.major}.{self.gpu.minor}", gpus=self.gpus,
-            alloc_conf=[c for c in [conf or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")] if c], compile="eager" if self._compiled else "none", parameters=self._parameters(),
+            alloc_conf=[c for c in [conf or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")] if c], compile="eager" if self._compiled else "none", parameters=recorder.parameters,
             steps=recorder.steps, micro_steps=recorder.last_micro or recorder.micro, note=notes)
-
-    def _parameters(self):
-        seen = {}
-        for top in self.recorder._tops:
-            if top() is not None:
-                for p in top().parameters():
-                    seen[id(p)] = p.numel()
-        return sum(seen.values())
 
 
 def target(settings):
