@@ -29,6 +29,7 @@ class Recorder(Tracker):
         super().__init__()
         self.wanted, self.workspace = steps, workspace  # workspace: bytes that cuBLAS gets for each thread
         self.parameters = 0
+        self._confirmed = set()              # allocations that parameters, buffers and gradients were found in
         self.steps = self.micro = self.last_micro = 0  # micro: backward passes of this step so far
         self.stepped = False                 # an optimizer stepped since the last forward
         self.training = False                # a forward for training was seen
@@ -187,6 +188,12 @@ class Recorder(Tracker):
             if parameter.grad is not None:
                 self._is(parameter.grad, "gradients", None)
 
+    def settle(self):
+        """What was made while loading and never turned out to be a model's: the first batch."""
+        for index, entry in enumerate(self.more):
+            if entry[3] == "weights" and index not in self._confirmed:
+                entry[3] = "workspace"
+
     def _is(self, tensor, category, name):
         tensor = getattr(tensor, "_local_tensor", tensor)
         if tensor.device.type != "cuda":
@@ -195,6 +202,7 @@ class Recorder(Tracker):
         if known is None or known[0].expired():
             return
         entry = self.more[known[1]]
+        self._confirmed.add(known[1])
         if entry[4]:
             return
         entry[3] = category
@@ -214,7 +222,7 @@ class Recorder(Tracker):
         part = self._now[1]
         category = "workspace" if part in ("optimizer", "after backward", "after the optimizer") else "activations"
         if self._now[0] == "load" and self._stack == []:
-            category = "weights" if "float" in dtype else "workspace"  # the first batch is made here, too
+            category = "weights"  # until settle()
         self.more.append([Stream.current, label.removesuffix(".default"), self._owner(), category, False])
 
     def _use_cublas(self):

@@ -238,6 +238,7 @@ class Session:
 
     def text(self):
         recorder = self.recorder
+        recorder.settle()
         notes = [*dict.fromkeys(self.notes), *self.answers.notes()]
         if recorder.skipped:
             notes.append(f"{recorder.skipped} forward passes without gradients, of shapes seen before, were not run again")
