@@ -147,4 +147,10 @@ std::string did_you_mean(std::string_view word, std::span<const std::string_view
   return found.empty() ? std::string(otherwise) : "did you mean '" + std::string(found) + "'?";
 }
 
+std::string first_ten(std::span<const std::string> names, std::size_t longest) {
+  std::string out;
+  for (const std::string& name : names.first(std::min<std::size_t>(names.size(), 10))) out += (out.empty() ? "" : ", ") + name.substr(0, longest);
+  return out + (names.size() > 10 ? ", ..." : "");
+}
+
 }  // namespace dryfit

@@ -35,5 +35,7 @@ int edit_distance(std::string_view a, std::string_view b);
 std::string_view closest(std::string_view word, std::span<const std::string_view> candidates, int max_distance = 3);
 // "did you mean 'h100'?" or `otherwise` when nothing is close.
 std::string did_you_mean(std::string_view word, std::span<const std::string_view> candidates, std::string_view otherwise);
+// "a, b, c": the first ten, each cut to `longest` bytes; ", ..." when there are more.
+std::string first_ten(std::span<const std::string> names, std::size_t longest);
 
 }  // namespace dryfit

@@ -158,14 +158,15 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
     if (!launch) return std::unexpected(launch.error());
     if (is_megatron_command(*launch)) {
       MegatronCommand command = read_megatron_command(*launch);
-      request.megatron = std::move(command.arguments);
       request.alloc_conf = std::move(command.alloc_conf);
       request.notes = std::move(command.ignored);
-      if (auto ok = own_flags(options, *request.megatron, request.flags); !ok) return std::unexpected(ok.error());
+      if (auto ok = own_flags(options, command.arguments, request.flags); !ok) return std::unexpected(ok.error());
       std::vector<std::string> unused;
-      const auto w = make_megatron_workload(*request.megatron, unused);
+      auto w = make_megatron_workload(command.arguments, unused);
       if (!w) return std::unexpected(w.error());
+      if (!unused.empty()) w->warnings.push_back("arguments that are not read: " + first_ten(unused, 62));
       request.flags.gpus = w->run.world_size;
+      request.megatron = std::move(*w);
       return request;
     }
     const bool litgpt = is_litgpt_command(*launch);
@@ -190,15 +191,7 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
 }
 
 Result<Workload> transformers_workload(const TransformersRequest& request, const Env& env) {
-  if (request.megatron) {
-    std::vector<std::string> unused;
-    auto w = make_megatron_workload(*request.megatron, unused);
-    if (!w || unused.empty()) return w;
-    std::string names;
-    for (std::size_t i = 0; i < unused.size() && i < 10; ++i) names += (i == 0 ? "" : ", ") + unused[i];
-    w->warnings.push_back("arguments that are not read: " + names + (unused.size() > 10 ? ", ..." : ""));
-    return w;
-  }
+  if (request.megatron) return *request.megatron;
   if (!request.config && !request.flags.model) return fail("missing_value", "the pasted command names no model", "add --model NAME or --config FILE before the --", "--model");
   const std::string name = request.flags.model.value_or("");
   const bool folder = name.starts_with("/") || name.starts_with("./") || name.starts_with("../") || name.starts_with("~");

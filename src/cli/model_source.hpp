@@ -19,7 +19,7 @@ Result<ListedModel> model_from_name(std::string_view name);
 struct TransformersRequest {
   TransformersFlags flags;
   std::optional<std::string> config, alloc_conf;  // --config; of the pasted command's environment
-  std::optional<MegatronArguments> megatron;      // a pasted command of Megatron-LM; of flags only the GPUs and the device batch are then set
+  std::optional<Workload> megatron;               // of a pasted command of Megatron-LM; of flags only the GPUs and the device batch are then set
   std::vector<std::string> notes;                 // what of the pasted command and its files is not used
 };
 

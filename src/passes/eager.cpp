@@ -161,12 +161,17 @@ void Tape::leave_to_saved(const Tensor& t) {
   }
 }
 
-Tensor Tape::buffer(const char* role, std::int64_t elements, Dtype dtype, Category category, int on_stream) {
+Tensor Tape::empty(const char* role, Dims d, Dtype dtype, Category category) {
   const Category outer = std::exchange(category_, category);
-  const std::int8_t outer_stream = std::exchange(stream_, static_cast<std::int8_t>(on_stream));
-  Tensor made = empty(role, eager::dims({elements}, false), dtype);
+  Tensor made = empty(role, d, dtype);
   category_ = outer;
-  stream_ = outer_stream;
+  return made;
+}
+
+Tensor Tape::buffer(const char* role, std::int64_t elements, Dtype dtype, Category category, int on_stream) {
+  const std::int8_t outer = std::exchange(stream_, static_cast<std::int8_t>(on_stream));
+  Tensor made = empty(role, eager::dims({elements}, false), dtype, category);
+  stream_ = outer;
   return made;
 }
 

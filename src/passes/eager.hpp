@@ -107,7 +107,8 @@ class Tape {
 
   // -- tensors that no op makes
   Tensor empty(const char* role, Dims d, Dtype dtype);
-  Tensor buffer(const char* role, std::int64_t elements, Dtype dtype, Category category, int stream = 0);  // flat, of no batch, on its own account
+  Tensor empty(const char* role, Dims d, Dtype dtype, Category category);        // on its own account
+  Tensor buffer(const char* role, std::int64_t elements, Dtype dtype, Category category, int stream = 0);  // flat, of no batch
   Tensor parameter(const char* role, Dims d, Dtype dtype, bool requires_grad);
   // A parameter whose storage comes and goes under its names, as FSDP's resize_ makes it; nothing at first. stored: elements when it is there.
   Tensor hollow_parameter(const char* role, Dims d, std::int64_t stored, Dtype dtype, bool requires_grad);
@@ -300,7 +301,7 @@ class Tape {
   bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
 };
 
-// Code inside torch.no_grad() or a torch.autograd.Function: nothing is recorded.
+// Code inside torch.no_grad(), or that calls ops inside a torch.autograd.Function: nothing is recorded. (empty() never is.)
 class NoGrad {
  public:
   explicit NoGrad(Tape& tape) : tape_(tape), before_(tape.grad_enabled()) { tape_.grad_enabled(false); }

@@ -452,12 +452,6 @@ Tensor Tape::hook(const Tensor& x, std::function<void()> call) {
   return attach(alias(x, x.dims()), n);
 }
 
-Tensor Tape::scratch(const char* role, Dims d, Dtype dtype) {
-  const Category before = category_;
-  category_ = Category::workspace;
-  Tensor t = empty(role, d, dtype);
-  category_ = before;
-  return t;
-}
+Tensor Tape::scratch(const char* role, Dims d, Dtype dtype) { return empty(role, d, dtype, Category::workspace); }
 
 }  // namespace dryfit::eager

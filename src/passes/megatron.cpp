@@ -8,8 +8,6 @@ namespace dryfit::eager {
 
 namespace {
 
-using Gradients = std::vector<Tensor>;
-
 Dims like_width(Dims d, std::int64_t width) {
   d.size[d.rank - 1U] = width;
   return contiguous(d);
@@ -84,15 +82,9 @@ Tensor MegatronChunk::rows(std::int64_t n, std::int64_t width, Dtype d, const ch
 // The gradient of a weight: a tensor of its own, or, where the product added it to the buffer already, the dummy that stands for it
 // (module/base.py get_dummy_wgrad: one for each shape, kept).
 Tensor MegatronChunk::weight_gradient(const Tensor& w, const char* role) {
-  const Category before = t_.category();
   const Dims d = w.dims();
+  if (!m_.accumulation_fusion) return t_.empty(role, d, dtype(), Category::gradients);
   const std::array<std::int64_t, 2> shape{d.size[0], d.size[1]};
-  if (!m_.accumulation_fusion) {
-    t_.category(Category::gradients);
-    Tensor made = t_.empty(role, d, dtype());
-    t_.category(before);
-    return made;
-  }
   auto known = std::ranges::find(shared_.dummy_gradients, shape, [](const auto& entry) { return entry.first; });
   if (known == shared_.dummy_gradients.end()) {
     shared_.dummy_gradients.emplace_back(shape, t_.buffer("wgrad.dummy", d.numel(), dtype(), Category::gradients));
@@ -112,20 +104,24 @@ void MegatronChunk::product_workspace() {
   if (!mine.defined()) mine = t_.buffer("cublas_workspace", shared_.cublas_workspace, Dtype::uint8, Category::workspace);
 }
 
-// Of the sequence, this rank's part of a sum over ranks: reduce-scattered into a tensor of its own; without sequence parallelism in place.
-Tensor MegatronChunk::scattered(const Tensor& x, const char* role) { return sequence_parallel() ? rows(rank_rows(), x.dims().back(), dtype(), role) : x; }
+// Of the sequence, this rank's part: the ranks' tensors are summed and scattered, or, where all have the same, it is cut out and cloned; gathered
+// again in backward. Nothing without sequence parallelism.
+Tensor MegatronChunk::to_rank(const Tensor& whole, const char* role) {
+  if (!sequence_parallel()) return whole;
+  const std::int64_t width = whole.dims().back();
+  return t_.function(rows(rank_rows(), width, dtype(), role), std::array{whole}, {}, role, [this, width, role](const Tensor&, std::vector<Tensor>&) { return Gradients{rows(full_rows(), width, dtype(), role)}; });
+}
 
 // TELayerNormColumnParallelLinear: the norm's output is kept for the weight's gradient, and gathered again for it.
 Tensor MegatronChunk::norm_linear(const Tensor& x, const Norm& n, const Linear& w, bool adds_bias, const char* role) {
   const bool centred = a_.norm == NormKind::layer_norm;
-  Tensor out, normed, mean, deviation;
+  const Dims statistic = like_width(x.dims(), 1);
+  const Tensor normed = t_.empty(role, contiguous(x.dims()), dtype());
+  Tensor out, mean;
+  if (centred) mean = t_.empty(role, statistic, Dtype::fp32);
+  const Tensor deviation = t_.empty(role, statistic, Dtype::fp32);
   {
-    const NoGrad none(t_);
-    const Dims statistic = like_width(x.dims(), 1);
-    normed = t_.empty(role, contiguous(x.dims()), dtype());
-    if (centred) mean = t_.empty(role, statistic, Dtype::fp32);
-    deviation = t_.empty(role, statistic, Dtype::fp32);
-    Tensor whole;
+    Tensor whole;  // the gathered input goes with the product
     if (sequence_parallel()) whole = rows(full_rows(), a_.width, dtype(), role);
     out = rows(full_rows(), w.weight.dims().size[0], dtype(), role);
   }
@@ -153,14 +149,10 @@ Tensor MegatronChunk::norm_linear(const Tensor& x, const Norm& n, const Linear& 
 Tensor MegatronChunk::own_linear(const Tensor& x, const Tensor& w, const Tensor& bias, bool gathers, const char* role) {
   const bool sequence = gathers && sequence_parallel();
   const std::int64_t whole = full_rows() * r_.device_batch_size * x.dims().back();
-  Tensor out;
-  {
-    const NoGrad none(t_);
-    if (sequence) global_buffer(whole);
-    product_workspace();
-    out = rows(full_rows(), w.dims().size[0], dtype(), role);
-    if (bias.defined()) out = rows(full_rows(), w.dims().size[0], dtype(), role);
-  }
+  if (sequence) global_buffer(whole);
+  product_workspace();
+  Tensor out = rows(full_rows(), w.dims().size[0], dtype(), role);
+  if (bias.defined()) out = rows(full_rows(), w.dims().size[0], dtype(), role);
   return t_.function(out, std::array{x, w, bias}, std::array{x}, role, [this, w, bias, role, sequence, whole](const Tensor&, std::vector<Tensor>& saved) {
     const std::int64_t in = saved[0].dims().back();
     if (sequence) global_buffer(whole);
@@ -182,22 +174,9 @@ Tensor MegatronChunk::column(const Tensor& x, const Norm& before, const Linear& 
 
 // Row-parallel: each rank's product is a part of a sum. The bias is given on.
 Tensor MegatronChunk::row(const Tensor& x, const Linear& w, const char* role) {
-  if (!m_.transformer_engine) {
-    const Tensor part = own_linear(x, w.weight, {}, false, role);
-    if (!sequence_parallel()) return part;
-    Tensor out;
-    {
-      const NoGrad none(t_);
-      out = rows(rank_rows(), a_.width, dtype(), role);
-    }
-    return t_.function(out, std::array{part}, {}, role, [this, role](const Tensor&, std::vector<Tensor>&) { return Gradients{rows(full_rows(), a_.width, dtype(), role)}; });
-  }
-  Tensor out;
-  {
-    const NoGrad none(t_);
-    const Tensor part = rows(full_rows(), a_.width, dtype(), role);
-    out = scattered(part, role);
-  }
+  if (!m_.transformer_engine) return to_rank(own_linear(x, w.weight, {}, false, role), role);
+  Tensor out = rows(full_rows(), a_.width, dtype(), role);
+  if (sequence_parallel()) out = rows(rank_rows(), a_.width, dtype(), role);
   return t_.function(out, std::array{x, w.weight}, std::array{x}, role, [this, w, role](const Tensor& given, std::vector<Tensor>& saved) {
     const Tensor g = t_.contiguous(given, role);
     Tensor whole;
@@ -223,12 +202,9 @@ Tensor MegatronChunk::add_dropped(const Tensor& x, const Tensor& bias, const Ten
     const Tensor dropped = t_.dropout(bias.defined() ? t_.add(x, bias, role) : x, p, role);
     return t_.add(residual, dropped, role);
   }
-  Tensor out, mask;
-  {
-    const NoGrad none(t_);
-    out = t_.empty(role, contiguous(residual.dims()), residual.dtype());
-    if (p > 0) mask = t_.empty("dropout.mask", contiguous(residual.dims()), Dtype::bool8);
-  }
+  const Tensor out = t_.empty(role, contiguous(residual.dims()), residual.dtype());
+  Tensor mask;
+  if (p > 0) mask = t_.empty("dropout.mask", contiguous(residual.dims()), Dtype::bool8);
   return t_.function(out, std::array{x, bias, residual}, std::array{mask}, role, [this, bias, role, p](const Tensor& g, std::vector<Tensor>&) {
     Gradients made(3);
     made[0] = p > 0 ? t_.empty(role, contiguous(g.dims()), g.dtype()) : g;
@@ -242,11 +218,7 @@ Tensor MegatronChunk::add_dropped(const Tensor& x, const Tensor& bias, const Ten
 Tensor MegatronChunk::activate(const Tensor& x, const Tensor& bias) {
   const char* role = "mlp.act";
   if (m_.bias_activation_fusion) {
-    Tensor out;
-    {
-      const NoGrad none(t_);
-      out = t_.empty(role, like_width(x.dims(), a_.ffn / m_.tensor), dtype());
-    }
+    const Tensor out = t_.empty(role, like_width(x.dims(), a_.ffn / m_.tensor), dtype());
     return t_.function(out, std::array{x, bias}, std::array{x}, role, [this, role](const Tensor&, std::vector<Tensor>& saved) {
       const Tensor dx = t_.empty(role, contiguous(saved[0].dims()), dtype());
       return Gradients{dx, dx};

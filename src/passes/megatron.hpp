@@ -49,6 +49,7 @@ class MegatronChunk {
   Tensor forward(const Batch& batch, const Tensor& hidden);
 
  private:
+  using Gradients = std::vector<Tensor>;
   struct Linear { Tensor weight, bias; };
   struct Norm { Tensor weight, bias; };
   struct Layer { Norm attention_norm, mlp_norm, q_norm, k_norm; Linear qkv, proj, fc1, fc2; };
@@ -79,7 +80,7 @@ class MegatronChunk {
   Tensor row(const Tensor& x, const Linear& w, const char* role);
   Tensor norm_linear(const Tensor& x, const Norm& n, const Linear& w, bool adds_bias, const char* role);
   Tensor own_linear(const Tensor& x, const Tensor& w, const Tensor& bias, bool gathers, const char* role);
-  Tensor scattered(const Tensor& x, const char* role);
+  Tensor to_rank(const Tensor& whole, const char* role);
   Tensor add_dropped(const Tensor& x, const Tensor& bias, const Tensor& residual, const char* role);
   Tensor weight_gradient(const Tensor& weight, const char* role);
   void global_buffer(std::int64_t elements);

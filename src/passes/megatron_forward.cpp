@@ -6,12 +6,6 @@
 
 namespace dryfit::eager {
 
-namespace {
-
-using Gradients = std::vector<Tensor>;
-
-}  // namespace
-
 // -- attention: q [s, B, H, h], k and v [s, B, K, h]; out [s, B, H*h]
 
 // cuDNN's kernel reads q, k and v where the product wrote them side by side; once one of them has moved, all become contiguous (attention/
@@ -21,13 +15,9 @@ Tensor MegatronChunk::fused(const Tensor& given_q, const Tensor& given_k, const 
   const auto laid = [&](const Tensor& x, const char* role) { return together ? x : t_.contiguous(x, role); };
   const Tensor q = laid(given_q, "attn.q"), k = laid(given_k, "attn.k"), v = laid(given_v, "attn.v");
   const Dims d = q.dims();
-  Tensor out, statistics, random;
-  {
-    const NoGrad none(t_);
-    out = t_.empty("attn.out", dims({d.size[0], d.size[1], d.size[2] * d.size[3]}, true), dtype());
-    statistics = t_.empty("attn.lse", dims({d.size[1], d.size[2], d.size[0]}, true), Dtype::fp32);
-    random = t_.empty("attn.seed", dims({2}, false), Dtype::int64);
-  }
+  const Tensor out = t_.empty("attn.out", dims({d.size[0], d.size[1], d.size[2] * d.size[3]}, true), dtype());
+  const Tensor statistics = t_.empty("attn.lse", dims({d.size[1], d.size[2], d.size[0]}, true), Dtype::fp32);
+  const Tensor random = t_.empty("attn.seed", dims({2}, false), Dtype::int64);
   return t_.function(out, std::array{q, k, v}, std::array{q, k, v, out, statistics, random}, "attn.out", [this](const Tensor&, std::vector<Tensor>& saved) {
     Gradients made;
     for (std::size_t i = 0; i < 3; ++i) made.push_back(t_.empty(i == 0 ? "attn.dq" : i == 1 ? "attn.dk" : "attn.dv", contiguous(saved[i].dims()), dtype()));
@@ -55,7 +45,6 @@ Tensor MegatronChunk::ring(const Tensor& given_q, const Tensor& given_k, const T
   const auto flat = [&](const char* role, std::int64_t elements, Dtype type) { return t_.empty(role, dims({elements}, true), type); };
   Tensor out, arrived, statistics;
   {
-    const NoGrad none(t_);
     std::vector<Tensor> buffers, parts;
     for (std::int64_t i = 0; i < m_.context; ++i) buffers.push_back(flat("attn.kv", pair, dtype()));
     for (std::int64_t i = 0; i < m_.context; ++i) {
@@ -88,11 +77,7 @@ Tensor MegatronChunk::masked_softmax(const Tensor& scores) {
   const std::int64_t T = d.size[2];
   const bool kernel = m_.transformer_engine ? T % 8 == 0 && T > 16 && T < 16384 : m_.masked_softmax_fusion && T % 4 == 0 && T > 16 && T <= 4096;
   if (kernel && (d.size[0] * d.size[1]) % 4 == 0) {
-    Tensor out;
-    {
-      const NoGrad none(t_);
-      out = t_.empty("attn.probs", contiguous(d), dtype());
-    }
+    const Tensor out = t_.empty("attn.probs", contiguous(d), dtype());
     return t_.function(out, std::array{scores}, std::array{out}, "attn.probs", [](const Tensor& g, std::vector<Tensor>&) { return Gradients{g}; });
   }
   Tensor wide = t_.to(scores, Dtype::fp32, "attn.scores");
@@ -159,12 +144,7 @@ Tensor MegatronChunk::checkpointed(const Tensor& q, const Tensor& k, const Tenso
 
 // TransformerEngine's rotation is one kernel.
 Tensor MegatronChunk::rotate(const Tensor& x, const char* role) {
-  Tensor out;
-  {
-    const NoGrad none(t_);
-    out = t_.empty(role, contiguous(x.dims()), dtype());
-  }
-  return t_.function(out, std::array{x}, {}, role, [this, role](const Tensor& g, std::vector<Tensor>&) { return Gradients{t_.empty(role, contiguous(g.dims()), dtype())}; });
+  return t_.function(t_.empty(role, contiguous(x.dims()), dtype()), std::array{x}, {}, role, [this, role](const Tensor& g, std::vector<Tensor>&) { return Gradients{t_.empty(role, contiguous(g.dims()), dtype())}; });
 }
 
 Tensor MegatronChunk::attention(const Layer& l, const Tensor& x) {
@@ -219,7 +199,6 @@ Tensor MegatronChunk::block(Tensor x) {
 // VocabParallelEmbedding, positions, [B, s] to [s, B], dropout. Under tensor parallelism ids of other ranks are masked.
 Tensor MegatronChunk::embed(const Batch& batch) {
   const std::int64_t B = r_.device_batch_size, s = full_rows();
-  const bool scatters = sequence_parallel() && a_.position != Position::learned;
   Tensor x;
   {
     Tensor ids = batch.tokens, foreign;
@@ -229,15 +208,7 @@ Tensor MegatronChunk::embed(const Batch& batch) {
     }
     x = m_.deterministic ? t_.gather(word_embeddings_, ids, dims({B, s, a_.width}, true), "x_embed") : t_.embedding(word_embeddings_, ids, "x_embed");
   }
-  if (scatters) {
-    const Tensor turned = t_.contiguous(t_.transpose(x, 0, 1), "x_embed");
-    Tensor part;
-    {
-      const NoGrad none(t_);
-      part = rows(rank_rows(), a_.width, dtype(), "x_embed");
-    }
-    x = t_.function(part, std::array{turned}, {}, "x_embed", [this](const Tensor&, std::vector<Tensor>&) { return Gradients{rows(full_rows(), a_.width, dtype(), "x_embed")}; });
-  } else {
+  {
     const Tensor words = x;
     Tensor positions;
     if (a_.position == Position::learned) {
@@ -245,16 +216,7 @@ Tensor MegatronChunk::embed(const Batch& batch) {
       x = t_.add(words, positions, "x_embed");
     }
     x = t_.contiguous(t_.transpose(x, 0, 1), "x_embed");
-    if (sequence_parallel()) {
-      // a view of this rank's part, cloned so that the whole can go
-      const Tensor whole = x;
-      Tensor part;
-      {
-        const NoGrad none(t_);
-        part = rows(rank_rows(), a_.width, dtype(), "x_embed");
-      }
-      x = t_.function(part, std::array{whole}, {}, "x_embed", [this](const Tensor&, std::vector<Tensor>&) { return Gradients{rows(full_rows(), a_.width, dtype(), "x_embed")}; });
-    }
+    x = to_rank(x, "x_embed");
   }
   return t_.dropout(x, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
 }
@@ -278,7 +240,6 @@ Tensor MegatronChunk::loss(const Tensor& logits, const Batch& batch) {
   const Tensor labels = t_.empty("loss.targets", per_row, Dtype::int64);
   Tensor out, probs, foreign, target;
   {
-    const NoGrad none(t_);
     probs = t_.empty("logits", contiguous(d), Dtype::fp32);
     const Tensor most = t_.empty("loss.max", per_row, Dtype::fp32);
     foreign = t_.empty("loss.mask", per_row, Dtype::bool8);
@@ -298,21 +259,11 @@ Tensor MegatronChunk::loss(const Tensor& logits, const Batch& batch) {
   // loss_func: masked, summed
   const Tensor turned = t_.contiguous(t_.transpose(lost, 0, 1), "loss");
   const Tensor masked = t_.mul(t_.view(turned, {turned.dims().numel()}), t_.view(batch.loss_mask, {turned.dims().numel()}), "loss");
-  Tensor total;
-  {
-    const NoGrad none(t_);
-    total = t_.empty("loss", dims({}, false), Dtype::fp32);
-  }
-  return t_.function(total, std::array{masked}, {}, "loss", [this, masked_dims = masked.dims()](const Tensor&, std::vector<Tensor>&) { return Gradients{t_.empty("loss", masked_dims, Dtype::fp32)}; });
+  return t_.function(t_.empty("loss", dims({}, false), Dtype::fp32), std::array{masked}, {}, "loss", [this, masked_dims = masked.dims()](const Tensor&, std::vector<Tensor>&) { return Gradients{t_.empty("loss", masked_dims, Dtype::fp32)}; });
 }
 
 Tensor MegatronChunk::forward(const Batch& batch, const Tensor& hidden) {
-  if (a_.position == Position::rotary && !rotary_.defined()) {
-    const Category before = t_.category();
-    t_.category(Category::workspace);
-    rotary_ = t_.empty("rotary", dims({full_rows(), 1, 1, a_.rotary_dims}, false), Dtype::fp32);
-    t_.category(before);
-  }
+  if (a_.position == Position::rotary && !rotary_.defined()) rotary_ = t_.empty("rotary", dims({full_rows(), 1, 1, a_.rotary_dims}, false), Dtype::fp32, Category::workspace);
   Tensor x = first_ ? embed(batch) : hidden;
   x = block(std::move(x));
   t_.at(-1);

@@ -20,7 +20,7 @@ using eager::Tensor;
 std::int64_t replicas(const Training& r) { return std::max<std::int64_t>(1, r.world_size / (r.megatron.tensor * r.megatron.pipeline)); }
 
 // Where each parameter of a chunk lies in its flat buffer: last parameter first; buckets that end where DP and the kernels like it.
-struct FlatLayout {
+struct BufferLayout {
   struct Bucket { std::int64_t begin, end; };
   std::vector<std::pair<std::int64_t, std::int64_t>> parameters;  // as weights(): [begin, end)
   std::vector<Bucket> buckets;
@@ -28,8 +28,8 @@ struct FlatLayout {
 };
 
 // param_and_grad_buffer.py _compute_default_per_buffer_param_layout; distrib_optimizer.py _compute_per_buffer_param_layout.
-FlatLayout flat_layout(const std::vector<MegatronWeight>& weights, const MegatronRun& m, std::int64_t shards, std::optional<std::int64_t> bucket_size) {
-  FlatLayout out;
+BufferLayout buffer_layout(const std::vector<MegatronWeight>& weights, const MegatronRun& m, std::int64_t shards, std::optional<std::int64_t> bucket_size) {
+  BufferLayout out;
   out.parameters.resize(weights.size());
   const bool padded = m.distributed_optimizer;
   std::int64_t at = 0, begin = 0;
@@ -37,7 +37,7 @@ FlatLayout flat_layout(const std::vector<MegatronWeight>& weights, const Megatro
     const std::int64_t unit = std::lcm(shards, m.high_bandwidth_padding ? std::int64_t{65536} : std::int64_t{128});
     const std::int64_t stop = padded ? round_up(end, unit) : end;
     out.buckets.push_back({begin, stop});
-    return begin = at = stop;
+    begin = at = stop;
   };
   for (std::size_t i = weights.size(); i-- > 0;) {
     if (padded) at = round_up(at, 64);
@@ -101,7 +101,7 @@ class MegatronTrainer {
     for (std::size_t c = 0; c < chunks_.size(); ++c) {
       const bool buckets = m_.overlap_grad_reduce && stage_ == 0 && c == 0;
       const std::int64_t usual = std::max<std::int64_t>(40'000'000, 1'000'000 * replicas(r_));
-      layouts_.push_back(flat_layout(chunks_[c]->weights(), m_, shards(), buckets ? std::optional(m_.ddp_bucket_size.value_or(usual)) : std::nullopt));
+      layouts_.push_back(buffer_layout(chunks_[c]->weights(), m_, shards(), buckets ? std::optional(m_.ddp_bucket_size.value_or(usual)) : std::nullopt));
       const std::int64_t n = layouts_[c].elements();
       if (m_.distributed_optimizer) buffers_.push_back(kept("param_data", n, r_.weights, Category::weights, weight_bytes_));
       buffers_.push_back(kept("grad_data", n, gradient_dtype(), Category::gradients, gradient_bytes_));
@@ -125,7 +125,7 @@ class MegatronTrainer {
           visit(end - begin);
           continue;
         }
-        for (const FlatLayout::Bucket& b : layouts_[c].buckets) {
+        for (const BufferLayout::Bucket& b : layouts_[c].buckets) {
           const std::int64_t from = b.end - (b.end - b.begin) / shards();
           const std::int64_t part = std::min(end, b.end) - std::max(begin, from);
           if (part > 0) visit(part);
@@ -150,13 +150,11 @@ class MegatronTrainer {
   MegatronChunk::Batch batch_of(const MegatronChunk& chunk) {
     MegatronChunk::Batch out;
     if (!chunk.first() && !chunk.last()) return out;
-    const Category before = tape_.category();
-    tape_.category(Category::workspace);
     const eager::Dims d = eager::dims({r_.device_batch_size, r_.seq_len / m_.context}, true);
-    if (chunk.first()) out.tokens = tape_.empty("batch.tokens", d, Dtype::int64), out.positions = tape_.empty("batch.positions", d, Dtype::int64);
-    if (chunk.last()) out.labels = tape_.empty("batch.labels", d, Dtype::int64), out.loss_mask = tape_.empty("batch.loss_mask", d, Dtype::fp32);
-    if (m_.mask_in_loader) out.mask = tape_.empty("batch.attention_mask", eager::dims({r_.device_batch_size, 1, r_.seq_len / m_.context, r_.seq_len}, true), Dtype::bool8);
-    tape_.category(before);
+    const auto made = [&](const char* role, eager::Dims dims, Dtype dtype) { return tape_.empty(role, dims, dtype, Category::workspace); };
+    if (chunk.first()) out.tokens = made("batch.tokens", d, Dtype::int64), out.positions = made("batch.positions", d, Dtype::int64);
+    if (chunk.last()) out.labels = made("batch.labels", d, Dtype::int64), out.loss_mask = made("batch.loss_mask", d, Dtype::fp32);
+    if (m_.mask_in_loader) out.mask = made("batch.attention_mask", eager::dims({r_.device_batch_size, 1, r_.seq_len / m_.context, r_.seq_len}, true), Dtype::bool8);
     return out;
   }
 
@@ -166,13 +164,7 @@ class MegatronTrainer {
   }
 
   // One of the schedule's tensors between stages.
-  Tensor between(const char* role, const MegatronChunk& chunk) {
-    const Category before = tape_.category();
-    tape_.category(Category::communication);
-    Tensor made = tape_.empty(role, chunk.hidden_dims(), r_.weights);
-    tape_.category(before);
-    return made;
-  }
+  Tensor between(const char* role, const MegatronChunk& chunk) { return tape_.empty(role, chunk.hidden_dims(), r_.weights, Category::communication); }
 
   struct Open { Tensor input, output; };  // a forward pass whose backward pass is to come
 
@@ -212,8 +204,7 @@ class MegatronTrainer {
     const std::int64_t all = std::max<std::int64_t>(1, r_.grad_accum_steps);
     if (m_.pipeline == 1) return std::min<std::int64_t>(all, 2);
     if (m_.virtual_stages == 1) return std::min(all, m_.pipeline + 2);
-    const std::int64_t group = m_.group_size > 0 ? m_.group_size : m_.pipeline;
-    return std::min(all, 2 * group + round_up(m_.pipeline, group));
+    return std::min(all, 2 * m_.group() + round_up(m_.pipeline, m_.group()));
   }
 
   void step(const char* phase) {
@@ -252,7 +243,7 @@ class MegatronTrainer {
   Tape tape_;                           // outlives every tensor below
   MegatronChunk::Shared shared_;
   std::vector<std::unique_ptr<MegatronChunk>> chunks_;
-  std::vector<FlatLayout> layouts_;
+  std::vector<BufferLayout> layouts_;
   std::vector<Tensor> buffers_, widened_;
   std::vector<Tensor> held_;            // by chunk: its last input, which has its gradient still
   Tensor te_workspace_, sent_;

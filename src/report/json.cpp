@@ -27,11 +27,11 @@ Json captured_json(const Report& r) {
 }
 
 Json workload_json(const Report& r) {
+  if (r.workload.captured) return captured_json(r);
   const Model& m = r.workload.model;
   const Run& run = r.workload.run;
   Json groups;
   for (ParamGroup g : {ParamGroup::wte, ParamGroup::value_embeds, ParamGroup::lm_head, ParamGroup::transformer_matrices, ParamGroup::scalars}) groups[std::string(name_of(g))] = m.param_count(g);
-  if (r.workload.captured) return captured_json(r);
   const auto& hf = r.workload.transformers;
   Json out = {{"family", hf ? "transformers" : "nanochat"}, {"version", hf ? hf->architecture.class_name : m.version.epoch}, {"depth", m.depth}, {"params", m.param_count()}, {"param_groups", groups},
           {"model", {{"width", m.width}, {"heads", m.heads}, {"kv_heads", m.kv_heads}, {"head_dim", m.head_dim}, {"ffn", m.ffn}, {"vocab_size", m.vocab}, {"padded_vocab_size", m.padded_vocab}, {"aspect_ratio", m.aspect_ratio}, {"window_pattern", m.window_pattern}}},

@@ -8,12 +8,6 @@
 
 namespace dryfit {
 
-namespace {
-
-std::int64_t group_of(const MegatronRun& run) { return run.group_size > 0 ? run.group_size : run.pipeline; }
-
-}  // namespace
-
 LayerRange layers_of(const MegatronRun& run, std::int64_t layers, std::int64_t stage, std::int64_t chunk) {
   const std::int64_t count = layers / (run.pipeline * run.virtual_stages);
   return {(stage + chunk * run.pipeline) * count, count};
@@ -22,13 +16,13 @@ LayerRange layers_of(const MegatronRun& run, std::int64_t layers, std::int64_t s
 std::int64_t warmup_passes(const MegatronRun& run, std::int64_t micro_batches, std::int64_t stage) {
   if (run.pipeline == 1) return 0;
   const std::int64_t behind = run.pipeline - stage - 1;
-  const std::int64_t warmup = run.virtual_stages == 1 ? behind : 2 * behind + (run.virtual_stages - 1) * group_of(run);
+  const std::int64_t warmup = run.virtual_stages == 1 ? behind : 2 * behind + (run.virtual_stages - 1) * run.group();
   return std::min(warmup, micro_batches * run.virtual_stages);
 }
 
 std::vector<Pass> schedule_of(const MegatronRun& run, std::int64_t micro_batches) {
   std::vector<Pass> out;
-  const std::int64_t group = group_of(run);
+  const std::int64_t group = run.group();
   for (std::int64_t first = 0; first < micro_batches; first += group) {
     for (std::int64_t chunk = 0; chunk < run.virtual_stages; ++chunk) {
       for (std::int64_t m = first; m < std::min(first + group, micro_batches); ++m) out.push_back({m, chunk});

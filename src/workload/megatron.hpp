@@ -44,6 +44,7 @@ struct MegatronRun {
   std::optional<std::int64_t> cublas_workspace;  // bytes; CUBLAS_WORKSPACE_CONFIG
   std::optional<std::int64_t> stage;    // the pipeline stage looked at; none: the one that needs most
 
+  std::int64_t group() const { return group_size > 0 ? group_size : pipeline; }  // micro-batches that pass a chunk before the next chunk's turn
   std::int64_t model_parallel() const { return tensor * pipeline * context; }
 };
 

@@ -263,7 +263,7 @@ class Resolver {
     if (m_.optimizer_instances > replicas * m_.context) return bad("--num-distributed-optimizer-instances is more than the replicas there are", "use at most " + std::to_string(replicas), "--num-distributed-optimizer-instances");
     if (global_ && *global_ % all != 0) return bad("--global-batch-size " + std::to_string(*global_) + " is no multiple of micro-batch x data parallel size = " + std::to_string(all), "use a multiple", "--global-batch-size");
     t_.grad_accum_steps = global_.value_or(all) / all;
-    const std::int64_t group = m_.group_size > 0 ? m_.group_size : m_.pipeline, left = t_.grad_accum_steps % group;
+    const std::int64_t left = t_.grad_accum_steps % m_.group();
     if (m_.virtual_stages > 1 && left > 0 && left < m_.pipeline) return bad("with virtual stages " + std::to_string(t_.grad_accum_steps) + " micro-batches leave " + std::to_string(left) + " in the last group, fewer than the pipeline's " + std::to_string(m_.pipeline) + " stages", "use another --global-batch-size", "--global-batch-size");
     return vocabulary();
   }

@@ -208,11 +208,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
   if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
-  if (!model.unused.empty()) {
-    std::string keys;
-    for (std::size_t i = 0; i < model.unused.size() && i < 10; ++i) keys += (i == 0 ? "" : ", ") + model.unused[i].substr(0, 60);
-    w.warnings.push_back("fields of config.json that are not read: " + keys + (model.unused.size() > 10 ? ", ..." : ""));
-  }
+  if (!model.unused.empty()) w.warnings.push_back("fields of config.json that are not read: " + first_ten(model.unused, 60));
   return w;
 }
 
