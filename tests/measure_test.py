@@ -1,5 +1,7 @@
-"""tools/measure without a GPU: slices, resuming, rows, a job that hangs, the summary of a snapshot. Jobs themselves need torch and are not run."""
+"""tools/measure without a GPU: slices, resuming, rows, several at a time, a job that hangs, traces. Jobs themselves need torch and are not run."""
+import gzip
 import io
+import json
 import pathlib
 import sys
 import tempfile
@@ -12,7 +14,7 @@ sys.path.insert(0, str(TOOL))
 import configurations  # noqa: E402
 import measure  # noqa: E402
 import rows  # noqa: E402
-import snapshots  # noqa: E402
+import traces  # noqa: E402
 
 MACHINE = {"gpu": "NVIDIA H100 80GB HBM3", "gpu_memory_mib": "81559", "driver": "570.1", "count": 1, "torch": "2.9.1", "cuda": "12.8", "capability": (9, 0), "transformers": False}
 MIB = 2**20
@@ -24,7 +26,7 @@ def nanochat(**rest):
 
 def good(allocated=100 * MIB):
     return {"outcome": "ok", "allocated": allocated, "reserved": 120 * MIB, "process": 700 * MIB, "process_source": "nvml", "device": 900 * MIB, "context": 580 * MIB,
-            "step_seconds": 0.5, "phases": [{"name": "train_step"}], "stages": []}
+            "step_seconds": 0.5, "phases": [{"name": "train_step"}], "stages": [], "script_arguments": ["--depth=4", "--core-metric-every=-1"]}
 
 
 class FakeRunner(measure.ProcessRunner):
@@ -43,7 +45,7 @@ class FakeRunner(measure.ProcessRunner):
         if self.seconds > limit:
             return measure.Done(-9, None, True)
         answer = self.answers.pop(0)
-        return measure.Done(0 if answer else 1, answer)
+        return measure.Done(0 if answer else 1, answer, trace=answer.pop("trace", None) if answer else None)
 
 
 class Measure(unittest.TestCase):
@@ -55,8 +57,8 @@ class Measure(unittest.TestCase):
     def tearDown(self):
         self.folder.cleanup()
 
-    def go(self, listed, runner, minutes=10, machine=MACHINE):
-        return measure.measure(listed, machine, {"E7": "/nanochat"}, self.table, runner, minutes, runner.clock, self.said.append)
+    def go(self, listed, runner, minutes=10, machine=MACHINE, parallel=1):
+        return measure.measure(listed, machine, {"E7": "/nanochat"}, self.table, runner, minutes, runner.clock, self.said.append, parallel)
 
     def test_rows_hold_what_was_measured(self):
         self.go([nanochat(grad_accum_steps=2)], FakeRunner([good()]))
@@ -98,7 +100,7 @@ class Measure(unittest.TestCase):
 
     def test_what_the_machine_cannot_do_is_said_and_skipped(self):
         old = {**MACHINE, "capability": (8, 6)}
-        listed = [nanochat(fp8=True), nanochat(gpus=2), nanochat(nanochat="E1"), configurations.Configuration(kind="transformers", hypothesis="x", model="gpt2")]
+        listed = [nanochat(fp8=True), nanochat(gpus=2), nanochat(nanochat="E1"), configurations.Configuration(kind="trainer", hypothesis="x", model="gpt2")]
         runner = FakeRunner([])
         self.assertEqual(self.go(listed, runner, machine=old), (0, []))
         self.assertEqual(runner.ran, [])
@@ -120,9 +122,34 @@ class Measure(unittest.TestCase):
         keys = [c.key() for c in listed]
         self.assertEqual(len(keys), len(set(keys)), [c.title() for c in listed if keys.count(c.key()) > 1])
         questions = " ".join(c.hypothesis for c in listed)
-        for word in ("context", "cuBLAS", "reserved", "SDPA", "eager", "fp8", "evaluation", "recompute", "collectives"):
+        for word in ("context", "cuBLAS", "reserved", "SDPA", "eager", "fp8", "evaluation", "recompute", "collectives", "8-bit", "4-bit", "adapters"):
             self.assertIn(word, questions)
-        self.assertTrue(all(c.nanochat == "E7" for c in measure.concrete(listed, {"E7": "x"}) if c.kind == "nanochat"))
+        self.assertEqual({c.nanochat for c in measure.concrete(listed, {"E1": "x", "E7": "x"}) if c.kind == "nanochat"}, {"E1", "E4g", "E5", "E6b", "E7"})
+
+    def test_several_at_a_time_say_nothing_of_time_and_device(self):
+        self.go([nanochat(), nanochat(depth=6)], FakeRunner([good(), {"outcome": "oom", "notes": "OutOfMemoryError"}]), parallel=2)
+        row, = self.table.rows()  # what ran out of memory beside another stands for nothing
+        self.assertEqual((row["outcome"], row["allocated_mib"], row["step_ms"], row["device_mib"]), ("ok", "100.00", "", ""))
+        self.go([nanochat(), nanochat(depth=6)], FakeRunner([{"outcome": "oom", "notes": "OutOfMemoryError"}]))
+        self.assertEqual(self.table.rows()[-1]["outcome"], "oom")
+
+    def test_what_dryfit_is_asked_about_a_row(self):
+        machine = {**MACHINE, "torch": "2.11.0"}
+        first = configurations.Configuration(kind="nanochat", hypothesis="x", nanochat="E1", depth=8, vocab_size=65536, alloc_conf="expandable_segments:False,max_split_size_mb:128")
+        self.assertEqual(rows.flags(first, {**good(), "script_arguments": ["--depth=8", "--core_metric_every=1000"]}, machine),
+                         "--gpu h100 --torch 2.11.0 --alloc-conf expandable_segments:False;max_split_size_mb:128 --nanochat E1 --vocab-size 65536 --attention flash "
+                         "--phases load;validation;first_step;train_step;sampling -- python -m scripts.base_train --depth=8 --core_metric_every=1000")
+        adapters = configurations.Configuration(kind="trainer", hypothesis="x", model="gpt2", device_batch_size=2, max_seq_len=64, dtype="autocast", lora=8, quantized="nf4-dq", checkpointing=True)
+        self.assertEqual(rows.flags(adapters, good(), machine), "--gpu h100 --torch 2.11.0 --model gpt2 --device-batch-size 2 --max-seq-len 64 --dtype fp32 --mixed bf16 --recompute full "
+                         "-- python sft.py --per_device_train_batch_size 2 --use_peft True --lora_r 8 --lora_dropout 0.05 --load_in_4bit True --use_bnb_nested_quant True")
+        self.assertEqual(rows.flags(adapters, {"outcome": "oom"}, machine), "")
+
+    def test_a_trace_moves_beside_the_rows(self):
+        source = pathlib.Path(self.folder.name) / "made.json.gz"
+        source.write_bytes(b"x")
+        self.go([nanochat(trace=True)], FakeRunner([{**good(), "trace": str(source)}]))
+        self.assertEqual([p.name for p in self.table.traces.iterdir()], [f"{self.table.rows()[0]['id']}.json.gz"])
+        self.assertFalse(source.exists())
 
     def test_dry_run_and_list_need_no_gpu(self):
         for flag in ("--dry-run", "--list"):
@@ -139,18 +166,20 @@ class Measure(unittest.TestCase):
         self.assertIn("expected LABEL=PATH", err.getvalue())
 
 
-class Snapshots(unittest.TestCase):
-    def test_peak_and_what_is_alive_there(self):
-        before = snapshots.blocks({"segments": [{"address": 0, "blocks": [{"size": 1024, "state": "active_allocated"}, {"size": 512, "state": "inactive"},
-                                                                         {"size": 2048, "state": "active_allocated"}]}]})
-        self.assertEqual(before, {0: 1024, 1536: 2048})
-        trace = [{"action": "alloc", "addr": 10000, "size": 1000}, {"action": "segment_alloc", "addr": 1, "size": 9999}, {"action": "alloc", "addr": 20000, "size": 512},
-                 {"action": "free_requested", "addr": 10000, "size": 1000}, {"action": "free_completed", "addr": 10000, "size": 1000},
-                 {"action": "alloc", "addr": 30000, "size": 512}, {"action": "free_completed", "addr": 0, "size": 1024}]
-        found = snapshots.summary(before, trace, [2097152, 2097152])
-        self.assertEqual((found["start"], found["peak"], found["peak_event"], found["events"]), (3072, 4608, 2, 5))
-        self.assertEqual(found["live_at_peak"], [{"bytes": 1024, "count": 2}, {"bytes": 2048, "count": 1}, {"bytes": 512, "count": 1}])
-        self.assertEqual(found["segments"], [{"bytes": 2097152, "count": 2}])
+class Traces(unittest.TestCase):
+    def test_what_is_kept_of_a_snapshot(self):
+        frames = [{"filename": f"/a/{n}.py", "line": n, "name": "f"} for n in range(7)]
+        snapshot = {"device_traces": [[{"action": "alloc", "addr": 512, "size": 1000, "stream": 0, "time_us": 1_000_000, "frames": frames},
+                                       {"action": "alloc", "addr": 2048, "size": 10, "stream": 7, "time_us": 2_000_000, "frames": frames},
+                                       {"action": "free_completed", "addr": 512, "size": 1000, "stream": 0, "time_us": 3_000_000, "frames": []}]],
+                    "segments": [{"address": 512, "total_size": 2097152, "stream": 0, "segment_type": "small", "is_expandable": True, "blocks": [{"size": 512, "state": "inactive"}]}]}
+        with tempfile.TemporaryDirectory() as folder:
+            traces.write(snapshot, [{"name": "load", "began": 0.5}, {"name": "train_step", "began": 1.5}], f"{folder}/t.json.gz")
+            found = json.loads(gzip.decompress(pathlib.Path(f"{folder}/t.json.gz").read_bytes()))
+        self.assertEqual(found["events"], [["alloc", 1000, 512, 0, 0], ["alloc", 10, 2048, 7, 0], ["free_completed", 1000, 512, 0, 1]])
+        self.assertEqual(found["marks"], [["load", 0], ["train_step", 1]])
+        self.assertEqual(found["frames"], ["/a/0.py:0 f < /a/1.py:1 f < /a/2.py:2 f < /a/3.py:3 f < /a/4.py:4 f", ""])
+        self.assertEqual(found["segments"], [{"address": 512, "total_size": 2097152, "stream": 0, "type": "small", "expandable": True, "blocks": [[512, "inactive"]]}])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 import torch
 
 import gpu
-import snapshots
+import traces
 from configurations import Configuration
 
 
@@ -22,28 +22,48 @@ class Meter:
         self.on_gpu = device == "cuda"
         self.phases, self.stages, self.extra = [], [], {}
         self.step_seconds = None
+        self.began = None
 
     def _sync(self):
         if self.on_gpu:
             torch.cuda.synchronize()
 
-    @contextlib.contextmanager
-    def phase(self, name):
-        """Peaks between here and the end of the block."""
+    def begin(self):
+        """Peaks are counted from here to `end`."""
         self._sync()
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        began = time.perf_counter()
-        yield
+        self.began = time.time()
+
+    def end(self, name):
         self._sync()
-        entry = {"name": name, "seconds": time.perf_counter() - began}
+        entry = {"name": name, "began": self.began, "seconds": time.time() - self.began}
         if self.on_gpu:
             entry.update(allocated=torch.cuda.max_memory_allocated(), reserved=torch.cuda.max_memory_reserved(), allocated_end=torch.cuda.memory_allocated())
         self.phases.append(entry)
         self.stage(name)
 
+    def next(self, name):
+        """Ends the phase since the last of these; without a name it is not kept, with the name of the one before it is one with that."""
+        if name:
+            before = self.phases[-1] if self.phases and self.phases[-1]["name"] == name else None
+            self.end(name)
+            if before:
+                last = self.phases.pop()
+                for key in ("allocated", "reserved"):
+                    if key in last:
+                        before[key] = max(before[key], last[key])
+                before.update(seconds=before["seconds"] + last["seconds"], **({"allocated_end": last["allocated_end"]} if "allocated_end" in last else {}))
+        self.begin()
+
+    @contextlib.contextmanager
+    def phase(self, name):
+        self.begin()
+        yield
+        self.end(name)
+
     def stage(self, name):
-        """What the driver shows now."""
+        """What the driver shows now; the last of a name stands."""
         if not self.on_gpu:
             return
         self._sync()
@@ -53,6 +73,7 @@ class Meter:
         if own is None and all_used is not None and self.used_before is not None:
             own = all_used - self.used_before
         reserved = torch.cuda.memory_reserved()
+        self.stages = [s for s in self.stages if s["name"] != name]
         self.stages.append({"name": name, "process": own, "process_source": source, "device": all_used, "reserved": reserved,
                             "allocated": torch.cuda.memory_allocated(), "context": None if own is None else own - reserved})
 
@@ -64,31 +85,20 @@ class Meter:
                 "process_source": last.get("process_source", ""), "device": max((s["device"] for s in self.stages if s.get("device")), default=None),
                 "context": last.get("context"), "step_seconds": self.step_seconds, "phases": self.phases, "stages": self.stages, **self.extra}
 
-    def summarise_step(self, step):
-        """Allocations of one step: the peak within it and, by size, what is alive at that moment; the segments held."""
-        if not self.on_gpu:
-            step()
-            return
-        self._sync()
-        before = snapshots.blocks(torch.cuda.memory._snapshot())
-        torch.cuda.memory._record_memory_history(enabled="all", context=None, stacks="python", max_entries=400000)
-        step()
-        self._sync()
-        after = torch.cuda.memory._snapshot()
-        torch.cuda.memory._record_memory_history(enabled=None)
-        self.extra["snapshot"] = snapshots.summary(before, after["device_traces"][0], [s["total_size"] for s in after["segments"]])
-
-
 def out_of_memory(error):
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def main(run):
     """run(configuration, meter) does the work. Writes the result file whatever happens but a kill."""
-    configuration = Configuration(**json.loads(sys.argv[1]))
-    used_before = None if sys.argv[3] == "unknown" else int(sys.argv[3])
+    _, given, result_file, used = sys.argv  # what runs here may put its own arguments there
+    configuration = Configuration(**json.loads(given))
+    used_before = None if used == "unknown" else int(used)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     meter = Meter(device, used_before)
+    traced = configuration.trace and meter.on_gpu
+    if traced:
+        torch.cuda.memory._record_memory_history(enabled="all", context="all", stacks="python", max_entries=1_000_000)
     try:
         run(configuration, meter)
         result = meter.result()
@@ -98,8 +108,10 @@ def main(run):
         if result["outcome"] == "error":
             import traceback
             traceback.print_exc()
+    if traced:
+        traces.write(torch.cuda.memory._snapshot(), result["phases"], result_file + ".trace.json.gz")
     if int(os.environ.get("RANK", 0)) == 0:
-        with open(sys.argv[2] + ".part", "w", encoding="utf-8") as sink:
+        with open(result_file + ".part", "w", encoding="utf-8") as sink:
             json.dump(result, sink)
-        os.replace(sys.argv[2] + ".part", sys.argv[2])
+        os.replace(result_file + ".part", result_file)
     return 0 if result["outcome"] in ("ok", "oom") else 1

@@ -5,19 +5,23 @@
   python3 tools/measure/measure.py --list                                                      what would be run
   python3 tools/measure/measure.py --dry-run --nanochat E7=PATH                                print the commands, run nothing
   --minutes N   stop starting runs after N minutes (default 10): call it again to go on     --only TEXT   titles or hypotheses that contain it
+  --parallel N  N runs at a time on one GPU, for memory alone: their times, and the device's bytes, say nothing and are left out
 
-Downloads nothing: random weights, synthetic tokens. Transformers rows run where `transformers` can be imported.
+Downloads nothing: random weights, synthetic tokens. Trainer's rows run where `transformers` can be imported.
 """
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import configurations
@@ -30,10 +34,11 @@ LONGEST = 420  # seconds one run may take: compiling d26 takes two minutes
 
 @dataclasses.dataclass
 class Done:
-    """How a run ended. result: what the job wrote, or None."""
+    """How a run ended. result: what the job wrote, or None; trace: the file of its allocations, or None."""
     status: int
     result: dict | None
     timed_out: bool = False
+    trace: str | None = None
 
 
 class ProcessRunner:
@@ -46,6 +51,9 @@ class ProcessRunner:
         job = [str(self.folder / f"{configuration.kind}_job.py"), json.dumps(dataclasses.asdict(configuration)), str(result_file), str(used_before)]
         environment = {"PYTORCH_ALLOC_CONF": configuration.alloc_conf, "PYTORCH_CUDA_ALLOC_CONF": configuration.alloc_conf,
                        "CUBLAS_WORKSPACE_CONFIG": configuration.cublas_workspace, "NANOCHAT_DIR": checkouts.get(configuration.nanochat, "")}
+        if configuration.kind == "nanochat":
+            environment["TORCHDYNAMO_DISABLE"] = "" if configuration.compile else "1"
+            environment["NANOCHAT_DTYPE"] = "float32" if configuration.dtype == "fp32" else ""
         environment = {k: v for k, v in environment.items() if v}
         launcher = [sys.executable]
         if configuration.gpus > 1:
@@ -64,7 +72,12 @@ class ProcessRunner:
                 os.killpg(child.pid, signal.SIGKILL)  # the whole group: torchrun has children
                 status, timed_out = child.wait(), True
             result = json.loads(result_file.read_text(encoding="utf-8")) if result_file.exists() else None
-            return Done(status, result, timed_out)
+            trace = pathlib.Path(str(result_file) + ".trace.json.gz")
+            kept = None
+            if trace.exists():
+                kept = tempfile.mktemp(suffix=".json.gz")
+                shutil.move(trace, kept)
+            return Done(status, result, timed_out, kept)
 
     def machine(self):
         """GPU, driver and torch versions; None without a GPU."""
@@ -84,7 +97,7 @@ def impossible(configuration, machine, checkouts):
     """Why this machine cannot run it, or None."""
     if configuration.kind == "nanochat" and configuration.nanochat not in checkouts:
         return "no nanochat checkout given (--nanochat LABEL=PATH)"
-    if configuration.kind == "transformers" and not machine["transformers"]:
+    if configuration.kind == "trainer" and not machine["transformers"]:
         return "transformers cannot be imported"
     if configuration.gpus > machine["count"]:
         return f"needs {configuration.gpus} GPUs"
@@ -94,45 +107,54 @@ def impossible(configuration, machine, checkouts):
 
 
 def concrete(listed, checkouts):
-    """`newest` becomes the last checkout given; with several, the others measure the first nanochat configurations too."""
+    """`newest` becomes the last checkout given."""
     labels = list(checkouts)
-    out = []
-    for configuration in listed:
-        if configuration.kind != "nanochat" or not labels:
-            out.append(configuration)
-            continue
-        out += [dataclasses.replace(configuration, nanochat=label) for label in reversed(labels) if label == labels[-1] or configuration.hypothesis in ("the plain step", "published run")]
-    return out
+    return [dataclasses.replace(c, nanochat=labels[-1]) if labels and c.kind == "nanochat" and c.nanochat == "newest" else c for c in listed]
 
 
-def measure(listed, machine, checkouts, table, runner, minutes, clock=time.monotonic, say=lambda text: print(text, file=sys.stderr, flush=True)):
-    """Runs what is not in the table yet until the slice is used up. Returns (measured, left)."""
+# What a run cannot say of itself while others use the card.
+SHARED = ("step_seconds", "device")
+
+
+def measure(listed, machine, checkouts, table, runner, minutes, clock=time.monotonic, say=lambda text: print(text, file=sys.stderr, flush=True), parallel=1):
+    """Runs what is not in the table yet until the slice is used up, `parallel` at a time. Returns (measured, left)."""
     ends = clock() + 60 * minutes
-    measured, left = 0, []
+    measured, left, lock = [], [], threading.Lock()
+
+    def one(configuration):
+        remaining = ends - clock()
+        if (left and parallel == 1) or remaining < 60:
+            left.append(configuration)
+            return
+        say(f"running: {configuration.title()} ({configuration.hypothesis})")
+        done = runner.run(configuration, checkouts, min(LONGEST, remaining))
+        result = done.result or {"outcome": "timeout" if done.timed_out else "error", "notes": f"exit status {done.status} and no result"}
+        # cut off by the slice, or out of memory that others held: no result
+        if (done.timed_out and remaining < LONGEST) or (parallel > 1 and result["outcome"] == "oom"):
+            left.append(configuration)
+            return
+        if parallel > 1:
+            result = {**result, **dict.fromkeys(SHARED)}
+        environment, command = runner.command(configuration, checkouts, "RESULT", "BEFORE")
+        words = [f"{k}={shlex.quote(v)}" for k, v in environment.items() if k != "NANOCHAT_DIR"]
+        words += ["python -m scripts.base_train", *result["script_arguments"]] if "script_arguments" in result else [f"{configuration.kind}_job.py", configuration.title()]
+        row = rows.make_row(configuration, result, machine, " ".join(words))
+        with lock:
+            table.append(row, result, done.trace)
+            measured.append(row)
+        say(f"  {configuration.title()}: {row['outcome']}: allocated {row['allocated_mib'] or '-'} MiB, reserved {row['reserved_mib'] or '-'}, process {row['process_mib'] or '-'}, {row['step_ms'] or '-'} ms a step")
+
+    wanted = []
     for configuration in listed:
         why = impossible(configuration, machine, checkouts)
         if why:
             say(f"skipped: {configuration.title()}: {why}")
-            continue
-        if table.has(configuration, machine):
-            continue
-        remaining = ends - clock()
-        if left or remaining < 60:
-            left.append(configuration)
-            continue
-        say(f"running: {configuration.title()} ({configuration.hypothesis})")
-        done = runner.run(configuration, checkouts, min(LONGEST, remaining))
-        if done.timed_out and remaining < LONGEST:
-            left.append(configuration)  # the slice was too short, not the run too long
-            continue
-        result = done.result or {"outcome": "timeout" if done.timed_out else "error", "notes": f"exit status {done.status} and no result"}
-        environment, command = runner.command(configuration, checkouts, "RESULT", "BEFORE")
-        line = " ".join([f"{k}={shlex.quote(v)}" for k, v in environment.items() if k != "NANOCHAT_DIR"] + [configuration.kind + "_job.py", configuration.title()])
-        row = rows.make_row(configuration, result, machine, line)
-        table.append(row, result)
-        measured += 1
-        say(f"  {row['outcome']}: allocated {row['allocated_mib'] or '-'} MiB, reserved {row['reserved_mib'] or '-'}, process {row['process_mib'] or '-'}, {row['step_ms'] or '-'} ms a step")
-    return measured, left
+        elif not table.has(configuration, machine):
+            wanted.append(configuration)
+    with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+        for _ in pool.map(one, wanted):
+            pass
+    return len(measured), left
 
 
 def parse(argv):
@@ -141,6 +163,8 @@ def parse(argv):
     parser.add_argument("--out", default="build/measured", help="folder of rows.csv and details.jsonl (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--only", default="")
+    parser.add_argument("--smoke", action="store_true", help="one quick run of each kind: is everything there?")
+    parser.add_argument("--parallel", type=int, default=1, metavar="N")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args(argv)
@@ -157,6 +181,8 @@ def main(argv=None, runner=None):
     arguments, checkouts = parse(argv)
     runner = runner or ProcessRunner()
     listed = [c for c in concrete(configurations.default_list(), checkouts) if arguments.only in c.title() or arguments.only in c.hypothesis]
+    if arguments.smoke:
+        listed = [next(c for c in listed if c.kind == kind and c.depth in (0, 4)) for kind in ("probe", "nanochat", "trainer")]
     if arguments.list:
         for configuration in listed:
             print(f"{configuration.title():60} {configuration.hypothesis}")
@@ -171,7 +197,7 @@ def main(argv=None, runner=None):
         print("measure: no NVIDIA GPU here: nvidia-smi does not answer. --list and --dry-run work without one.", file=sys.stderr)
         return 2
     table = rows.Table(arguments.out)
-    measured, left = measure(listed, machine, checkouts, table, runner, arguments.minutes)
+    measured, left = measure(listed, machine, checkouts, table, runner, arguments.minutes, parallel=max(1, arguments.parallel))
     print(f"{measured} measured, {len(left)} left{': call again' if left else ''}; {table.csv}", file=sys.stderr)
     return 0
 

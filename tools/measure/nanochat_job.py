@@ -1,122 +1,169 @@
-"""One training run of a nanochat checkout with random weights and synthetic tokens, measured. See job.py for how it is run.
+"""nanochat's own scripts/base_train.py, whole and unmodified, on random text, measured. See job.py for how it is run.
 
-The checkout's folder comes in NANOCHAT_DIR. Model, optimizer, loss and loops are nanochat's own; the loop around them follows its
-scripts/base_train.py: accumulation, optimizer step, zero_grad, then what the configuration asks for.
+The checkout's folder comes in NANOCHAT_DIR. Its data folder is made here: two files of text, a table of token lengths. Stood in for are the tokenizer,
+the checkpoint's writing, the questions of the CORE evaluation (passes of chosen lengths instead), and packages that it imports and does not need here.
 """
-import contextlib
-import importlib
-import inspect
 import os
+import pathlib
+import random
+import re
+import runpy
 import sys
+import tempfile
 import time
+import types
 
-import torch
-
-import job
-
-sys.path.insert(0, os.environ.get("NANOCHAT_DIR", "."))
+CHECKOUT = pathlib.Path(os.environ.get("NANOCHAT_DIR", ".")).resolve()
+SCRIPT = CHECKOUT / "scripts" / "base_train.py"
 
 
-class Training:
-    def __init__(self, configuration, meter):
-        self.c, self.meter = configuration, meter
-        self.gpt = importlib.import_module("nanochat.gpt")
-        self._attention()
-        script = os.path.join(os.path.dirname(os.path.dirname(self.gpt.__file__)), "scripts", "base_train.py")
-        with open(script, encoding="utf-8") as source:
-            self.clips = "clip_grad_norm_" in source.read()  # until January 2026
-        old = "weight.to" not in (inspect.getsource(self.gpt.Linear) if hasattr(self.gpt, "Linear") else "")
-        self.autocast = (lambda: torch.amp.autocast(meter.device, dtype=torch.bfloat16)) if old else contextlib.nullcontext
+def set_as_the_script_does():
+    """The allocator's settings, which it writes before it imports torch: here torch is there first."""
+    if SCRIPT.exists():
+        os.environ.update(re.findall(r'^os\.environ\["(PYTORCH_\w+)"\] = "(.*)"', SCRIPT.read_text(encoding="utf-8"), re.MULTILINE))
 
-    def _attention(self):
-        with contextlib.suppress(ModuleNotFoundError):
-            module = importlib.import_module("nanochat.flash_attention")
-            if self.c.attention == "sdpa":
-                module.USE_FA3 = module.HAS_FA3 = False
-            self.meter.extra["attention"] = "fa3" if getattr(module, "USE_FA3", module.HAS_FA3) else "sdpa"
 
-    def build(self):
-        width = -(-self.c.depth * 64 // 128) * 128
-        settings = dict(sequence_len=self.c.max_seq_len, vocab_size=self.c.vocab_size, n_layer=self.c.depth, n_head=width // 128, n_kv_head=width // 128, n_embd=width)
-        if "window_pattern" in inspect.signature(self.gpt.GPTConfig).parameters:
-            settings["window_pattern"] = self.c.window_pattern
-        with torch.device("meta"):
-            model = self.gpt.GPT(self.gpt.GPTConfig(**settings))
-        model.to_empty(device=self.meter.device)
-        model.init_weights()
-        if self.c.fp8:
-            fp8 = importlib.import_module("nanochat.fp8")
-            fits = lambda m, _n: isinstance(m, torch.nn.Linear) and m.in_features % 16 == 0 == m.out_features % 16 and min(m.in_features, m.out_features) >= 128  # noqa: E731
-            fp8.convert_to_float8_training(model, config=fp8.Float8LinearConfig.from_recipe_name("tensorwise"), module_filter_fn=fits)
-        self.plain = model
-        self.model = torch.compile(model, dynamic=False) if self.c.compile else model
-        if hasattr(model, "setup_optimizer"):
-            self.optimizers = [model.setup_optimizer()]
-        else:
-            self.optimizers = model.setup_optimizers()
+set_as_the_script_does()
 
-    def batch(self):
-        """Random tokens in one buffer on the device, as nanochat's loader keeps them."""
-        n = self.c.device_batch_size * self.c.max_seq_len
-        buffer = torch.randint(0, self.c.vocab_size, (2 * n,), device=self.meter.device)
-        shape = (self.c.device_batch_size, self.c.max_seq_len)
-        return buffer[:n].view(shape), buffer[n:].view(shape)
+import torch  # noqa: E402
 
-    def step(self):
-        x, y = self.data
-        for _ in range(self.c.grad_accum_steps):
-            with self.autocast():
-                loss = self.model(x, y)
-            (loss / self.c.grad_accum_steps).backward()
-        if self.clips:
-            torch.nn.utils.clip_grad_norm_(self.plain.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.plain.zero_grad(set_to_none=True)
-        return loss.item()
+import job  # noqa: E402
 
-    def evaluate(self, rows, length):
-        core_eval = importlib.import_module("nanochat.core_eval")
-        ids = torch.randint(0, self.c.vocab_size, (rows, length), device=self.meter.device)
-        with self.autocast():
-            core_eval.forward_model(self.plain, ids)
+EVALUATIONS = ((1, 256), (4, 512), (4, 1024), (4, 2048))  # sequences, tokens
+
+
+class Tokenizer:
+    """Four characters a token, tokens at random."""
+
+    def __init__(self, vocab_size):
+        self.vocab_size, self.random = vocab_size, random.Random(1)
+
+    def get_vocab_size(self):
+        return self.vocab_size
+
+    def get_bos_token_id(self):
+        return 0
+
+    def encode_special(self, _text):
+        return 1
+
+    def encode(self, text, prepend=None, append=None, num_threads=None):
+        if isinstance(text, list):
+            return [self.encode(t, prepend, append) for t in text]
+        tokens = [self.random.randrange(2, self.vocab_size) for _ in range(max(1, len(text) // 4))]
+        return ([0] if prepend is not None else []) + tokens + ([0] if append is not None else [])
+
+    __call__ = encode
+
+    def decode(self, tokens):
+        return " ".join(map(str, tokens))
+
+
+def flags(configuration):
+    """The script's arguments, with dashes; -1 switches off."""
+    c = configuration
+    out = {"depth": c.depth, "device-batch-size": c.device_batch_size, "max-seq-len": c.max_seq_len, "total-batch-size": c.total_batch_size(), "num-iterations": c.steps,
+           "eval-every": 1000 if c.validate else -1, "eval-tokens": 2 * c.device_batch_size * c.max_seq_len * c.gpus, "core-metric-every": 1000 if c.evaluate else -1,
+           "sample-every": 1000 if c.validate else -1, "window-pattern": c.window_pattern}
+    return out | ({"fp8": True} if c.fp8 else {})
+
+
+def arguments(configuration, script):
+    """As the script of that version takes them: one with dashes, or the first one's, which has no windows and switches nothing off."""
+    given = flags(configuration)
+    if "argparse" not in script:
+        del given["window-pattern"]
+        given = {name.replace("-", "_"): 1000 if value == -1 else value for name, value in given.items()}
+    elif "--device-batch-size" not in script:
+        given = {name.replace("-", "_"): value for name, value in given.items()}
+    return ["--" + name if value is True else f"--{name}={value}" for name, value in given.items()]
+
+
+def make_data(folder, vocab_size):
+    import pyarrow
+    import pyarrow.parquet
+    source = random.Random(2)
+    for name in ("base_data", "base_data_climbmix"):
+        (folder / name).mkdir()
+        for shard in range(2):
+            texts = ["x" * source.randrange(400, 16000) for _ in range(2000)]
+            pyarrow.parquet.write_table(pyarrow.table({"text": texts}), folder / name / f"shard_{shard:05d}.parquet", row_group_size=500)
+    (folder / "tokenizer").mkdir()
+    torch.save(torch.full((vocab_size,), 4, dtype=torch.int32), folder / "tokenizer" / "token_bytes.pt")
+
+
+def stand_in(configuration, meter):
+    """What the script imports and this process has not, and where phases begin."""
+    for name in ("wandb", "rustbpe"):
+        sys.modules.setdefault(name, types.ModuleType(name))
+    import nanochat.checkpoint_manager
+    import nanochat.core_eval
+    import nanochat.loss_eval
+    import nanochat.tokenizer
+    tokenizer = Tokenizer(configuration.vocab_size)
+    nanochat.tokenizer.get_tokenizer = lambda: tokenizer
+    nanochat.checkpoint_manager.save_checkpoint = lambda *_args, **_kwargs: None
+    import scripts.base_eval
+
+    def evaluate(model, *_args, **_kwargs):
+        meter.next("")
+        for rows, length in EVALUATIONS if configuration.evaluate else ():
+            ids = torch.randint(0, configuration.vocab_size, (rows, length), device=meter.device)
+            nanochat.core_eval.forward_model(model, ids)
+            del ids
+            meter.next(f"evaluation {rows} x {length}")
+        return {"core_metric": 0.0, "centered_results": {}}
+
+    for name in ("evaluate_core", "evaluate_model"):
+        if hasattr(scripts.base_eval, name):
+            setattr(scripts.base_eval, name, evaluate)
+
+    real_bpb = nanochat.loss_eval.evaluate_bpb
+
+    def evaluate_bpb(*args, **kwargs):
+        meter.next("")
+        found = real_bpb(*args, **kwargs)
+        meter.next("validation")
+        return found
+
+    nanochat.loss_eval.evaluate_bpb = evaluate_bpb
+    real_compile, real_zero = torch.compile, torch.nn.Module.zero_grad
+
+    def compile_model(*args, **kwargs):
+        if args and isinstance(args[0], torch.nn.Module):
+            meter.next("load")
+        return real_compile(*args, **kwargs)
+
+    ended = []
+
+    def zero_grad(model, *args, **kwargs):
+        real_zero(model, *args, **kwargs)
+        ended.append(time.perf_counter())
+        meter.next("first_step" if len(ended) == 1 else "second_step" if len(ended) == 2 else "train_step")
+
+    torch.compile, torch.nn.Module.zero_grad = compile_model, zero_grad
+    return ended
 
 
 def run(configuration, meter):
-    if configuration.dtype == "fp32":
-        os.environ["NANOCHAT_DTYPE"] = "float32"
-    if configuration.gpus > 1:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group("nccl")
-        torch.distributed.barrier()
-    if meter.on_gpu:
-        torch.empty(1, device="cuda")
-    meter.stage("context")
-    training = Training(configuration, meter)
-    with meter.phase("load"):
-        training.build()
-        training.data = training.batch()
-    with meter.phase("first_step"):
-        training.step()
-    with meter.phase("second_step"):
-        training.step()
-    with meter.phase("train_step"):
-        began = time.perf_counter()
-        for _ in range(configuration.steps):
-            training.step()
-        meter.step_seconds = (time.perf_counter() - began) / configuration.steps
-    if configuration.snapshot:
-        with meter.phase("snapshot_step"):
-            meter.summarise_step(training.step)
-    if configuration.validate:
-        with meter.phase("validation"), torch.no_grad(), training.autocast():
-            training.model(*training.data, loss_reduction="none")
-    if configuration.evaluate:
-        for rows, length in ((1, 256), (4, 512), (4, 1024), (4, 2048)):
-            with meter.phase(f"evaluation {rows} x {length}"):
-                training.evaluate(rows, length)
-    if configuration.gpus > 1:
-        torch.distributed.destroy_process_group()
+    os.chdir(CHECKOUT)
+    sys.path.insert(0, str(CHECKOUT))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NANOCHAT_BASE_DIR"] = folder
+        make_data(pathlib.Path(folder), configuration.vocab_size)
+        ended = stand_in(configuration, meter)
+        sys.argv = ["base_train", *arguments(configuration, SCRIPT.read_text(encoding="utf-8"))]
+        meter.extra["script_arguments"] = sys.argv[1:]
+        meter.begin()
+        if meter.on_gpu:
+            torch.empty(1, device="cuda")
+        meter.stage("context")
+        found = runpy.run_module("scripts.base_train", run_name="__main__")
+        meter.next("end")
+        meter.extra["alloc_conf"] = {name: value for name, value in os.environ.items() if name.startswith("PYTORCH_")}
+        meter.extra["attention"] = "fa3" if found.get("using_fa3", found.get("HAS_FA3")) else "sdpa"
+        if len(ended) > 3:
+            meter.step_seconds = (ended[-1] - ended[1]) / (len(ended) - 2)
 
 
 if __name__ == "__main__":
