@@ -101,6 +101,7 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
     if (*text != "none" && *text != "full") return fail("bad_value", "--recompute " + text->substr(0, 30) + " is not known", "use none or full", "--recompute");
     f.recompute = *text == "full" ? Recompute::full : Recompute::none;
   }
+  f.torch = o.get("torch");
   if (const auto text = o.get("compile")) {
     if (*text != "0" && *text != "1") return fail("bad_value", "--compile " + text->substr(0, 30) + " is neither 0 nor 1", "write --compile 0", "--compile");
     f.compile = *text == "1";

@@ -79,22 +79,13 @@ std::vector<TensorMatch> match_request(const Program& program, const RequestQuer
 std::optional<TensorMatch> predicted_failure(const Program& program, const AllocatorConfig& config, Bytes capacity) {
   if (capacity <= Bytes(0)) return std::nullopt;
   CachingAllocator allocator(config, capacity);
-  std::vector<BlockId> blocks(program.tensors.size(), 0);
+  Playback playback(program, allocator);
   for (std::size_t i = 0; i < program.events.size(); ++i) {
     const Event& e = program.events[i];
-    const auto index = static_cast<std::size_t>(e.tensor);
-    if (e.kind == Event::Kind::free) {
-      allocator.free(blocks[index]);
-      continue;
-    }
     const Bytes before = allocator.stats().allocated;
-    const auto block = allocator.malloc(Bytes(program.tensors[index].bytes));
-    if (block) {
-      blocks[index] = *block;
-      continue;
-    }
+    if (playback.play(i)) continue;
     const Segment& s = program.segment_of(static_cast<std::int32_t>(i));
-    return TensorMatch{program.tensors[index], s.phase, s.part, program.tensors[static_cast<std::size_t>(e.op)].name(), s.micro_step, before};
+    return TensorMatch{program.tensors[static_cast<std::size_t>(e.tensor)], s.phase, s.part, program.tensors[static_cast<std::size_t>(e.op)].name(), s.micro_step, before};
   }
   return std::nullopt;
 }

@@ -34,7 +34,7 @@ struct CachingAllocator::Impl {
   std::optional<Bytes> capacity;
   Bytes device_total = gib(80);
   std::function<std::int64_t(Bytes)> next_address;
-  std::int64_t bump = std::int64_t{1} << 40, reserved_from_driver = 0;
+  std::int64_t lowest = std::int64_t{1} << 62, reserved_from_driver = 0;
   Pool small, large;
   std::deque<Block> storage;
   std::vector<Block*> spare;
@@ -123,9 +123,8 @@ struct CachingAllocator::Impl {
   }
   std::int64_t take_address(std::int64_t size) {
     if (next_address) return next_address(Bytes(size));
-    const std::int64_t address = bump;
-    bump += round_up(size, 32 << 20);
-    return address;
+    lowest -= round_up(size, 32 << 20);
+    return lowest;
   }
   void note(SegmentEvent::Kind kind, std::int64_t address, std::int64_t size, std::int64_t stream) { events.push_back({kind, address, Bytes(size), stream}); }
 

@@ -121,10 +121,29 @@ Envelope make_envelope(const Program& program) {
   return envelope;
 }
 
+Result<bool> Playback::play(std::size_t event) {
+  const Event& e = program_.events[event];
+  BlockId& block = blocks_[static_cast<std::size_t>(e.tensor)];
+  if (e.kind == Event::Kind::free) {
+    const bool handed_over = event + 1 < program_.events.size() && program_.events[event + 1].from == e.tensor;
+    if (!handed_over) allocator_.free(block);
+    return false;
+  }
+  if (e.from >= 0) {
+    block = blocks_[static_cast<std::size_t>(e.from)];
+    return false;
+  }
+  const TensorInfo& t = program_.tensors[static_cast<std::size_t>(e.tensor)];
+  const auto got = allocator_.malloc(Bytes(t.bytes), t.stream);
+  if (!got) return std::unexpected(got.error());
+  block = *got;
+  return true;
+}
+
 ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity, std::string_view undisturbed) {
   ReservedResult result;
   CachingAllocator allocator(config, capacity);
-  std::vector<BlockId> blocks(program.tensors.size(), 0);
+  Playback playback(program, allocator);
   std::vector<std::string_view> met;
   std::size_t segment = 0, here = 0;
   for (std::size_t i = 0; i < program.events.size(); ++i) {
@@ -134,18 +153,12 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
       here = place_of(met, program.segments[segment].phase);
       result.by_phase.resize(met.size());
     }
-    const Event& e = program.events[i];
-    BlockId& block = blocks[static_cast<std::size_t>(e.tensor)];
-    if (e.kind == Event::Kind::free) {
-      allocator.free(block);
-      continue;
-    }
-    const auto got = allocator.malloc(Bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes), program.tensors[static_cast<std::size_t>(e.tensor)].stream);
-    if (!got) {
+    const auto asked = playback.play(i);
+    if (!asked) {
       result.out_of_memory = true;
       break;
     }
-    block = *got;
+    if (!*asked) continue;
     ReservedResult::Peak& now = result.by_phase[here];
     now.allocated = std::max(now.allocated, allocator.stats().allocated);
     now.reserved = std::max(now.reserved, allocator.stats().reserved);

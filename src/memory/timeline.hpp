@@ -42,6 +42,18 @@ struct Envelope {
 };
 Envelope make_envelope(const Program& program);
 
+// A program's events on an allocator, one after the other; what takes over a block asks the allocator for nothing.
+class Playback {
+ public:
+  Playback(const Program& program, CachingAllocator& allocator) : program_(program), allocator_(allocator), blocks_(program.tensors.size(), 0) {}
+  Result<bool> play(std::size_t event);  // whether memory was asked for. Errors: "out_of_memory"
+
+ private:
+  const Program& program_;
+  CachingAllocator& allocator_;
+  std::vector<BlockId> blocks_;
+};
+
 // Peaks per phase and overall, by simulating the caching allocator on the program's events. `allocated` is what
 // torch.cuda.max_memory_allocated counts: blocks as handed out, with the remainder (up to 1 MiB) that ordinary segments do not split off.
 // capacity: what the driver can give in all; out_of_memory says whether the run died there.

@@ -10,6 +10,7 @@
 #include <optional>
 #include <queue>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "passes/program.hpp"
@@ -151,7 +152,7 @@ class Tape {
   Tensor softmax(const Tensor& x, const char* role, std::optional<Dtype> out = std::nullopt);
   Tensor add_in_place(const Tensor& a, const Tensor& b);
   Tensor leaf(const Tensor& x);                                 // the same storage, requires_grad_()
-  Tensor cat(std::span<const Tensor> parts, int dim, const char* role);
+  Tensor cat(std::span<const Tensor> parts, int dim, const char* role, std::optional<Dtype> dtype = std::nullopt);
   Tensor mm(const Tensor& a, const Tensor& b, const char* role, const Tensor& bias = {});   // two dimensions
   Tensor bmm(const Tensor& a, const Tensor& b, const char* role);                           // three
   Tensor matmul(const Tensor& a, const Tensor& b, const char* role);                        // four and four, or n and two
@@ -187,6 +188,11 @@ class Tape {
   Tensor graph_only(const Tensor& x);
   // `call` runs when the gradient passes here
   Tensor hook(const Tensor& x, std::function<void()> call);
+
+  // `call` runs once, when a backward pass has the first result of a matrix product: the engine's thread then takes its cuBLAS workspace.
+  void on_first_product(std::function<void()> call) { first_product_ = std::move(call); }
+  // The same of a product with a bias, outside or inside a backward pass: cuBLASLt runs it, with a workspace of its own for each thread.
+  void on_first_biased_product(bool inside, std::function<void()> call) { first_biased_[inside ? 1 : 0] = std::move(call); }
 
   void backward(const Tensor& loss);
   void backward(const Tensor& out, Tensor gradient);            // of an output that is no loss
@@ -281,6 +287,8 @@ class Tape {
   std::vector<Cut> cuts_;                                // of split's nodes
   std::vector<std::function<Tensor(const Tensor&)>> blocks_;
   std::vector<std::function<void()>> hooks_;
+  std::function<void()> first_product_, first_biased_[2];
+  void multiplied() { if (first_product_) std::exchange(first_product_, nullptr)(); }
   std::vector<Backward> functions_;
   struct Leaf { std::int32_t storage = -1, node = -1; Tensor grad; std::function<void()> call; };
   std::vector<Leaf> leaves_;

@@ -230,6 +230,7 @@ std::vector<Tensor> Tape::apply(std::int32_t n) {
       const FourBit how{(at.detail & 1) != 0, (at.detail & 2) != 0, false};
       const Tensor full = dequantized(eager::dims({at.detail / 4, d.back()}, false), g.dtype(), how, role);
       out[0] = empty(role, eager::contiguous(d), g.dtype());
+      multiplied();
       break;
     }
     case Rule::stored:
@@ -281,8 +282,8 @@ void Tape::backward_matmul(std::int32_t n, std::vector<Tensor>& out) {
     category_ = before;
     return t;
   };
-  if (wants(n, 1)) out[1] = made(1);
-  if (wants(n, 0)) out[0] = made(0);
+  if (wants(n, 1)) out[1] = made(1), multiplied();
+  if (wants(n, 0)) out[0] = made(0), multiplied();
   if (out.size() > 2 && wants(n, 2)) out[2] = g;
 }
 

@@ -172,11 +172,11 @@ Tensor Tape::mean_last(const Tensor& x, const char* role) {
   return attach(std::move(out), record(Rule::mean, {x}, role));
 }
 
-Tensor Tape::cat(std::span<const Tensor> parts, int dim, const char* role) {
+Tensor Tape::cat(std::span<const Tensor> parts, int dim, const char* role, std::optional<Dtype> dtype) {
   Dims d = parts[0].dims();
   const auto axis = static_cast<std::size_t>(dim < 0 ? dim + d.rank : dim);
   for (std::size_t i = 1; i < parts.size(); ++i) d.size[axis] += parts[i].dims().size[axis];
-  Tensor out = empty(role, eager::contiguous(d), parts[0].dtype());
+  Tensor out = empty(role, eager::contiguous(d), dtype.value_or(parts[0].dtype()));
   const std::int32_t n = record(Rule::cat, parts, role);
   return attach(std::move(out), n);
 }
@@ -206,7 +206,10 @@ Tensor Tape::mm(const Tensor& a, const Tensor& b, const char* role, const Tensor
   const Dims da = a.dims(), db = b.dims();
   const std::int32_t n = record(Rule::matmul, {a, b, bias}, role);
   save_other(n, a, b);
-  return attach(empty(role, eager::dims({da.size[0], db.size[1]}, da.batched), a.dtype()), n);
+  Tensor out = empty(role, eager::dims({da.size[0], db.size[1]}, da.batched), a.dtype());
+  auto& biased = first_biased_[ready_ != nullptr ? 1 : 0];
+  if (bias.defined() && biased) std::exchange(biased, nullptr)();
+  return attach(std::move(out), n);
 }
 
 Tensor Tape::bmm(const Tensor& a, const Tensor& b, const char* role) {
@@ -218,7 +221,7 @@ Tensor Tape::bmm(const Tensor& a, const Tensor& b, const char* role) {
 
 // at::matmul: n x 2 folds the left side into rows; 4 x 4 joins the first two dimensions, copying where they cannot be joined.
 Tensor Tape::matmul(const Tensor& given_a, const Tensor& given_b, const char* role) {
-  const Tensor a = cast_input(given_a), b = cast_input(given_b);
+  const Tensor b = cast_input(given_b), a = cast_input(given_a);  // autocast's wrapper casts its last argument first
   const Dims da = a.dims(), db = b.dims();
   if (da.rank == 2) return mm(a, b, role);
   if (db.rank == 2) {
@@ -255,7 +258,8 @@ Tensor Tape::linear_product(const Tensor& x, const Tensor& w, const char* role, 
 }
 
 Tensor Tape::conv1d(const Tensor& rows, const Tensor& w, const Tensor& bias, const char* role) {
-  return mm(cast_input(rows), cast_input(w), role, cast_input(bias));
+  const Tensor second = cast_input(w), first = cast_input(rows), added = cast_input(bias);  // addmm(bias, rows, w), the last argument first
+  return mm(first, second, role, added);
 }
 
 Tensor Tape::convolution(const Tensor& given, const Tensor& weight, Dims out, const char* role) {
@@ -299,8 +303,8 @@ Tensor Tape::gather(const Tensor& x, const Tensor& index, Dims out_dims, const c
 
 Tensor Tape::dropout(const Tensor& x, double p, const char* role) {
   if (p <= 0 || !training_) return x;
-  Tensor out = empty(role, like(x.dims()), x.dtype());
   const Tensor mask = empty(role, like(x.dims()), Dtype::bool8);
+  Tensor out = empty(role, like(x.dims()), x.dtype());
   const std::int32_t n = record(Rule::scale, {x}, role);
   save(n, mask);
   return attach(std::move(out), n);
@@ -338,7 +342,7 @@ Tensor Tape::rms_norm(const Tensor& x, const Tensor& w, const char* role) {
 // -- attention and loss
 
 Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& given_k, const Tensor& given_v, const Tensor& mask, double dropout, const char* role) {
-  const Tensor q = cast_input(given_q), k = cast_input(given_k), v = cast_input(given_v);
+  const Tensor v = cast_input(given_v), k = cast_input(given_k), q = cast_input(given_q);
   const Dims d = q.dims();
   const std::int64_t B = d.size[0], H = d.size[1], T = d.size[2];
   // kernels write [B, T, H, h]; what they return is its transpose

@@ -511,7 +511,7 @@ class Fuser {
       launch(kernel, op);
       for (NodeId v : kernel.writes) {
         if (taken_over_[at(v)] != kNone) steps_.push_back({false, taken_over_[at(v)], op});
-        steps_.push_back({true, v, op});
+        steps_.push_back({true, v, op, taken_over_[at(v)]});
       }
       std::vector<NodeId> freed;
       for (const Read& r : kernel.reads) {

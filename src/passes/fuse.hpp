@@ -13,6 +13,7 @@ struct BufferStep {
   bool alloc;
   NodeId node;
   NodeId op;
+  NodeId from = kNone;             // of an alloc: whose memory it takes over as it is; that one's end is the step before
 };
 
 // One kernel as launched: what it writes last names it. Bytes it must move, those proportional to the device batch apart: every

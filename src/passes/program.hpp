@@ -38,6 +38,7 @@ struct Event {
   enum class Kind : std::uint8_t { alloc, free } kind;
   std::int32_t tensor;              // index into Program::tensors; may live several times, never twice at once
   std::int32_t op;                  // index into Program::tensors of what the kernel writes: names it
+  std::int32_t from = -1;           // of an alloc: the tensor, freed by the event before, whose block it takes over: the allocator is not asked
 };
 
 // A stretch of events: which phase, which micro-step, which part of it.
@@ -66,6 +67,9 @@ struct Target {
 
 // What torch's cuBLAS takes for each handle and stream it runs on (aten/src/ATen/cuda/CublasHandlePool.cpp).
 constexpr std::int64_t cublas_workspace_bytes(const Target& t) { return t.compute_major == 9 && t.compute_minor == 0 ? 33554432 : 8519680; }
+
+// What cuBLASLt takes likewise (CUBLASLT_WORKSPACE_SIZE's default), kept since torch 2.7: products with a bias, and fp8's.
+constexpr std::int64_t kCublasLtWorkspace = 1 << 20;
 
 // Most bytes (of whole 512-byte blocks) alive at once.
 Bytes peak_of(std::span<const TensorInfo> tensors, std::span<const Event> events);

@@ -39,6 +39,8 @@ class ProgramLayout {
   }
   void alloc(std::int32_t t, std::int32_t op = -1) { p_.events.push_back({Event::Kind::alloc, t, op < 0 ? t : op}); }
   void free(std::int32_t t, std::int32_t op = -1) { p_.events.push_back({Event::Kind::free, t, op < 0 ? t : op}); }
+  void hand_over(std::int32_t from, std::int32_t t) { free(from), p_.events.push_back({Event::Kind::alloc, t, from, from}); }
+  void add(const BufferStep& s) { p_.events.push_back({s.alloc ? Event::Kind::alloc : Event::Kind::free, s.node, s.op, s.from}); }
   void segment(const char* phase, const char* part, int micro = 0, Provenance provenance = Provenance::modelled) {
     p_.segments.push_back({static_cast<std::int32_t>(p_.events.size()), phase, part, micro, provenance});
   }
@@ -105,7 +107,7 @@ class ProgramLayout {
   bool validated_ = false;
   Program p_;
   std::vector<std::int32_t> state_, sums_;
-  std::int32_t workspaces_[2] = {-1, -1}, scratch_[2] = {-1, -1}, loss_ = -1;
+  std::int32_t workspaces_[2] = {-1, -1}, lt_workspaces_[2] = {-1, -1}, scratch_[2] = {-1, -1}, loss_ = -1;
   bool have_workspace_[2] = {false, false}, have_state_ = false, released_ = false;
   std::vector<std::vector<std::int32_t>> stashes_;
   std::vector<std::pair<std::int32_t, MuonGroup>> later_;

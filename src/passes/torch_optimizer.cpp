@@ -28,11 +28,11 @@ Tensor Optimizer::make(const char* role, int layer, Dims d, Dtype dtype) {
 
 Tensor Optimizer::like(const char* role, const Trained& p, Dtype d) { return make(role, p.layer, eager::like(p.parameter.dims()), d); }
 
-// bitsandbytes: one byte an element, a scale for every 256; tensors below 4096 elements stay in fp32. Paged: larger ones lie in managed
-// memory, which PyTorch does not count.
+// bitsandbytes: one byte an element, a scale for every 256; tensors below 4096 elements stay in fp32, and Trainer.create_optimizer asks the
+// same for embeddings. Paged: larger ones lie in managed memory, which PyTorch does not count.
 void Optimizer::adamw_8bit_state(const Trained& p, int moments) {
   const std::int64_t n = p.parameter.dims().numel();
-  const bool small = n < kSmallest8Bit || !is_8bit(kind_);
+  const bool small = n < kSmallest8Bit || p.embedding || !is_8bit(kind_);
   const bool paged = is_paged(kind_) && n >= kSmallestPaged;
   for (int i = 0; i < moments; ++i) {
     if (!paged) state_.push_back(like(i == 0 ? "adamw.exp_avg" : "adamw.exp_avg_sq", p, small ? Dtype::fp32 : Dtype::uint8));

@@ -10,7 +10,7 @@
 
 namespace dryfit::eager {
 
-struct Trained { Tensor parameter; const char* role; int layer; };
+struct Trained { Tensor parameter; const char* role; int layer; bool embedding = false; };  // embedding: of an nn.Embedding, maybe tied
 
 class Optimizer {
  public:

@@ -53,10 +53,12 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
   forward.adapters = computed(r).weights;
 }
 
+bool is_embedding(std::string_view role) { return role == "wte" || role == "wpe" || role == "token_types"; }
+
 std::vector<eager::Trained> trained_weights(const std::vector<Transformer::Weight>& weights) {
   std::vector<eager::Trained> out;
   for (const Transformer::Weight& w : weights) {
-    if (w.trains) out.push_back({w.tensor, w.role, w.layer});
+    if (w.trains) out.push_back({w.tensor, w.role, w.layer, is_embedding(w.role)});
   }
   return out;
 }
@@ -96,6 +98,9 @@ class Trainer {
     } else {
       optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained));
     }
+    if (r_.framework == Framework::transformers) {
+      for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", kCublasLtWorkspace); });
+    }
     for (const char* phase : {"first_step", "train_step", "train_step"}) step(phase);
     Program p = tape_.take();
     return p;
@@ -106,16 +111,10 @@ class Trainer {
     return tape_.empty("batch.ids", eager::dims({r_.device_batch_size, r_.seq_len}, true), Dtype::int64);
   }
 
-  Tensor workspace() {
-    const std::int64_t size = cublas_workspace_bytes(target_);
-    return tape_.empty("cublas_workspace", eager::dims({size}, false), Dtype::uint8);
-  }
+  Tensor workspace(const char* role, std::int64_t size) { return tape_.empty(role, eager::dims({size}, false), Dtype::uint8, Category::workspace); }
 
   void workspace_once(Tensor& which) {
-    if (which.defined()) return;
-    tape_.category(Category::workspace);
-    which = workspace();
-    tape_.category(Category::activations);
+    if (!which.defined()) which = workspace("cublas_workspace", cublas_workspace_bytes(target_));
   }
 
   void micro_step(const char* phase, int micro) {
@@ -146,7 +145,7 @@ class Trainer {
     batch = {};
     if (r_.grad_accum_steps > 1) loss_ = tape_.scale(loss_, "loss");
     tape_.segment(phase, "backward", micro);
-    workspace_once(workspaces_[1]);
+    if (!workspaces_[1].defined()) tape_.on_first_product([this] { workspace_once(workspaces_[1]); });
     tape_.backward(loss_);
     if (sharded_) sharded_->after_backward();
     if (flat_) flat_->after_backward();
@@ -185,7 +184,7 @@ class Trainer {
   std::unique_ptr<eager::ZeroPartition> zero_;   // stages 1 and 2
   std::unique_ptr<eager::ZeroGather> gathered_;  // stage 3
   std::unique_ptr<eager::Optimizer> optimizer_;
-  Tensor workspaces_[2], loss_;
+  Tensor workspaces_[2], lt_workspaces_[2], loss_;
   Transformer::Outputs outputs_;
 };
 

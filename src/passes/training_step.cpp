@@ -7,7 +7,7 @@
 namespace dryfit {
 
 void ProgramLayout::play(const std::vector<BufferStep>& steps) {
-  for (const BufferStep& s : steps) p_.events.push_back({s.alloc ? Event::Kind::alloc : Event::Kind::free, s.node, s.op});
+  for (const BufferStep& s : steps) add(s);
 }
 
 void ProgramLayout::play(EagerStep::Part part) {
@@ -27,6 +27,7 @@ void ProgramLayout::workspace_once(int which) {
   if (have_workspace_[which]) return;
   have_workspace_[which] = true;
   alloc(workspaces_[which]);
+  if (run_.fp8) alloc(lt_workspaces_[which]);
 }
 
 // rolls_out: chat_rl samples for the next question while it keeps the gradients of the last.
@@ -56,10 +57,15 @@ void ProgramLayout::training_step(const char* phase, bool rolls_out) {
 
 // Attention's backward kernel needs scratch that no graph shows: row sums (FlashAttention 3 returns those), and dq in fp32.
 void ProgramLayout::play_backward() {
-  for (const BufferStep& s : step_.backward) {
+  const auto first_of_attention = [&](const BufferStep& s) {
     const Node& n = node(s.node);
-    if (s.alloc && n.kind == Kind::result && n.fn == Fn::result && node(n.in[0]).fn == Fn::attention_backward && n.variant == 0) scratch(n);
-    p_.events.push_back({s.alloc ? Event::Kind::alloc : Event::Kind::free, s.node, s.op});
+    return s.alloc && n.kind == Kind::result && n.fn == Fn::result && node(n.in[0]).fn == Fn::attention_backward && n.variant == 0;
+  };
+  const std::vector<BufferStep>& steps = step_.backward;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const bool takes_over = i + 1 < steps.size() && steps[i + 1].from != kNone;  // nothing comes between the two
+    if (first_of_attention(steps[takes_over ? i + 1 : i]) && steps[i].from == kNone) scratch(node(steps[takes_over ? i + 1 : i].node));
+    add(steps[i]);
   }
 }
 
@@ -83,8 +89,8 @@ void ProgramLayout::keep_gradients(int micro) {
   for (std::size_t i = 0; i < step_.gradients.size(); ++i) {
     const NodeId g = step_.gradients[i];
     if (g == kNone) continue;
-    free(g);
-    if (micro == 1) alloc(sums_[i], g);
+    if (micro == 1) hand_over(g, sums_[i]);
+    else free(g);
   }
 }
 

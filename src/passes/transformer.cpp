@@ -25,6 +25,7 @@ Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, 
   const Tensor variance = t_.mean_last(t_.power(h, role), role);
   const Tensor inverse = t_.rsqrt(t_.shift(variance, role), role);
   h = t_.mul(h, inverse, role);
+  if (a_.family == Family::olmo2) return t_.to(t_.mul(w.first, h, role), x.dtype(), role);
   if (!gemma) return t_.mul(w.first, t_.to(h, x.dtype(), role), role);
   const Tensor gain = t_.shift(t_.to(w.first, Dtype::fp32, role), role);
   h = t_.mul(h, gain, role);
@@ -42,13 +43,14 @@ Tensor Transformer::rotate(const Tensor& x, const Tensor& cos, const Tensor& sin
     crossed = t_.mul(crossed, sin, role);
     return t_.add(straight, crossed, role);
   };
-  if (R == h) return turned(x);
+  const bool joins = a_.family == Family::phi || a_.family == Family::phi3 || a_.family == Family::gpt_neox;  // the code cuts and joins whatever is left
+  if (R == h) return joins ? t_.cat(std::array{turned(x)}, -1, role) : turned(x);
   // partial rotation: the rest of the head passes through
   const Tensor rotated = t_.slice(x, -1, R), rest = t_.slice(x, -1, h - R);
   return t_.cat(std::array{turned(rotated), rest}, -1, role);
 }
 
-// LlamaRotaryEmbedding.forward: outer product, cat, cos and sin, cast to the stream's dtype; no gradients.
+// LlamaRotaryEmbedding.forward: outer product, cat, cos and sin, cast to the stream's dtype (OLMo 1 and 2: not, and heads come back from fp32); no gradients.
 std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
   const bool before = t_.grad_enabled();
   t_.grad_enabled(false);
@@ -64,7 +66,7 @@ std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
       return t_.scale(raw, name);
     };
     const Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
-    out = {t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin")};
+    out = fp32_rotary() ? std::pair(cos, sin) : std::pair(t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin"));
   }
   t_.grad_enabled(before);
   return out;
@@ -165,12 +167,18 @@ Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
     const Dims d = rotary_.first.dims();
     const Tensor cos = t_.view(rotary_.first, {1, 1, d.size[1], d.size[2]}), sin = t_.view(rotary_.second, {1, 1, d.size[1], d.size[2]});
     Tensor q_rotated = rotate(q, cos, sin, "attn.q_rot"), k_rotated = rotate(k, cos, sin, "attn.k_rot");
+    if (fp32_rotary()) {
+      const Dtype q_type = q.dtype(), k_type = k.dtype();
+      Tensor narrow_q = t_.to(q_rotated, q_type, "attn.q_rot"), narrow_k = t_.to(k_rotated, k_type, "attn.k_rot");
+      q_rotated = std::move(narrow_q), k_rotated = std::move(narrow_k);
+    }
     q = std::move(q_rotated);
     k = std::move(k_rotated);
   }
   if (o_.use_cache && r_.recompute == Recompute::none) {
+    // DynamicCache joins what comes to empty tensors of the first keys' dtype, values too
     k = t_.cat(std::array{k}, -2, "attn.k_cache");
-    v = t_.cat(std::array{v}, -2, "attn.v_cache");
+    v = t_.cat(std::array{v}, -2, "attn.v_cache", k.dtype());
     cache_.push_back(k);
     cache_.push_back(v);
   }
@@ -251,11 +259,11 @@ Tensor Transformer::feed_forward(std::int64_t layer, const Tensor& x) {
   return a_.is_moe_layer(layer) ? mixture(b, x) : mlp(b, "mlp.", x);
 }
 
-// BertLayer: attention, dropout, norm of the sum; then the same with the MLP.
+// BertLayer: attention, dropout (not DistilBERT's), norm of the sum; then the same with the MLP.
 Tensor Transformer::post_norm_block(std::int64_t layer, const Tensor& x) {
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
   const double p = r_.dropout ? a_.residual_dropout : 0;
-  Tensor attended = t_.dropout(attention(layer, x), p, "attn.dropout");
+  Tensor attended = t_.dropout(attention(layer, x), a_.family == Family::distilbert ? 0 : p, "attn.dropout");
   attended = norm(t_.add(attended, x, "x_mid"), b.norm.at("norm1"), "attn.norm");
   Tensor h = feed_forward(layer, attended);
   h = t_.dropout(h, p, "mlp.dropout");
@@ -302,6 +310,7 @@ Tensor Transformer::pre_norm_block(std::int64_t layer, const Tensor& x) {
   h = gpt2 ? t_.add(attended, residual, "x_mid") : t_.add(residual, h, "x_mid");
   residual = h;
   h = norm(h, b.norm.at("norm2"), "mlp.norm");
+  const Tensor named = gpt2 ? h : Tensor();  // GPT-2 gives the MLP's output a name of its own
   h = feed_forward(layer, h);
   return t_.add(residual, h, "x");
 }
@@ -439,14 +448,22 @@ Tensor Transformer::body(const Batch& batch) {
 }
 
 // BertEmbeddings: words and token types summed, positions added onto the sum, norm, dropout; then the mask over keys, [B, 1, 1, T].
+// DistilBERT's: words and positions summed.
 Tensor Transformer::bert_embeddings(Tensor words) {
   Tensor x;
   {
     const Tensor inputs = std::move(words);
-    const Tensor types = t_.embedding(tables_.at("token_types"), t_.expand(t_.slice(buffers_[1], 1, T), dims({B, T}, true)), "token_types");
-    Tensor sum = t_.add(inputs, types, "x_embed");
-    const Tensor positions = t_.embedding(tables_.at("wpe"), t_.slice(buffers_[0], 1, T), "wpe");
-    sum = t_.add_in_place(sum, positions);
+    const auto positions = [&] { return t_.embedding(tables_.at("wpe"), t_.slice(buffers_[0], 1, T), "wpe"); };
+    Tensor sum, added;
+    if (a_.encoder->token_types > 0) {
+      const Tensor types = t_.embedding(tables_.at("token_types"), t_.expand(t_.slice(buffers_[1], 1, T), dims({B, T}, true)), "token_types");
+      sum = t_.add(inputs, types, "x_embed");
+      added = positions();
+      sum = t_.add_in_place(sum, added);
+    } else {
+      added = positions();
+      sum = t_.add(inputs, added, "x_embed");
+    }
     x = norm(sum, outer_.norm.at("embedding"), "norm_embed");
     x = t_.dropout(x, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
   }

@@ -99,6 +99,7 @@ class Transformer {
   Tensor normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role);
   Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
   std::pair<Tensor, Tensor> rotary_tables(Dtype like);
+  bool fp32_rotary() const { return a_.family == Family::olmo || a_.family == Family::olmo2; }
   Tensor repeat_kv(const Tensor& x, const char* role);
   Tensor run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
   Tensor attention(std::int64_t layer, const Tensor& x);

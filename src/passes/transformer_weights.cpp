@@ -102,6 +102,10 @@ Tensor Transformer::weight_of(const char* role, const Parameter& p) {
 void Transformer::load() {
   blocks_.resize(static_cast<std::size_t>(a_.layers));
   for (const Parameter& p : parameters_of(a_)) place(p);
+  if (a_.norm == NormKind::non_parametric) {  // modules all the same
+    for (Block& b : blocks_) b.norm["norm1"] = b.norm["norm2"] = {};
+    outer_.norm["final"] = {};
+  }
   if (a_.tied_head) {
     Linear& head = outer_.linear["lm_head"];
     head.weight = tables_.at("wte");
@@ -119,7 +123,9 @@ void Transformer::load() {
     t_.at(-1);
   }
   if (a_.encoder) {
-    for (const char* role : {"positions", "token_types"}) buffers_.push_back(t_.empty(role, dims({1, a_.position_rows}, false), Dtype::int64));
+    for (const char* role : {"positions", "token_types"}) {
+      if (role[0] == 'p' || a_.encoder->token_types > 0) buffers_.push_back(t_.empty(role, dims({1, a_.position_rows}, false), Dtype::int64));
+    }
   }
   t_.category(before);
 }
@@ -139,6 +145,7 @@ void Transformer::place(const Parameter& p) {
   const std::string_view key = name;
   const bool is_norm = key.starts_with("norm") || key.ends_with("_norm") || key == "final" || key == "embedding" || key == "head";
   if (p.group == ParamGroup::wte) {
+    if (key == "lm_head") name = "wte";  // a tied head that comes first
     tables_[name] = weight_of(name, p);
   } else if (is_norm) {
     (bias ? block.norm[name].second : block.norm[name].first) = weight_of(name, p);

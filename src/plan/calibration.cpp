@@ -116,8 +116,8 @@ std::optional<LearnedSpeed> learned_speed(const Calibration& calibration, std::s
   return out;
 }
 
-OutsideEstimate outside_estimate(const Calibration* calibration, const GpuKind& gpu, std::int64_t world_size) {
-  OutsideEstimate out{outside_memory(gpu.compute_major, gpu.compute_minor, world_size), Provenance::modelled, ""};
+OutsideEstimate outside_estimate(const Calibration* calibration, const GpuKind& gpu, std::int64_t world_size, std::string_view torch) {
+  OutsideEstimate out{outside_memory(gpu.compute_major, gpu.compute_minor, world_size, torch), Provenance::modelled, ""};
   if (calibration == nullptr) return out;
   if (const auto whole = learned_outside(*calibration, gpu, world_size)) {
     out = {{whole->low, whole->middle, whole->high}, Provenance::calibrated, "memory outside PyTorch is learned from " + count(whole->rows, "run") + " here (dryfit calibrate --show)"};

@@ -203,6 +203,8 @@ void warn_of_capture(Report& report) {
   report.warnings.push_back("the interval of captured runs is 5 % by convention, not from residuals");
 }
 
+bool is_trainer_on_several(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.run.world_size > 1; }
+
 Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, bool only_fits) {
   Report report;
   report.workload = workload;
@@ -213,11 +215,11 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   report.attention = resolve_attention(workload, target);
   if (workload.captured) warn_of_capture(report);
   else if (!workload.transformers) warn_of_nanochat(report);
-  else if (workload.transformers->training.framework == Framework::transformers) report.warnings.push_back("the interval of transformers runs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one framework, LitGPT (docs/accuracy.md)");
+  else if (is_trainer_on_several(workload)) report.warnings.push_back("the interval of transformers runs on several GPUs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one GPU (docs/accuracy.md)");
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
-  const OutsideEstimate outside = outside_estimate(options.calibration, machine.gpu, workload.run.world_size);
+  const OutsideEstimate outside = outside_estimate(options.calibration, machine.gpu, workload.run.world_size, workload.run.torch);
   if (!outside.note.empty()) report.machine.notes.push_back(outside.note);
   const PhasePeak* step = nullptr;  // the highest phase whose prompts are known
   for (const PhasePeak& p : timeline.phases) {
@@ -279,6 +281,7 @@ std::string_view name_of(Verdict verdict) {
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {
+  if (is_trainer_on_several(workload)) return {0.05, 0.05};
   const std::string_view family = workload.captured ? "captured" : workload.transformers ? name_of(workload.transformers->training.framework) : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
     const auto fields = split(line, ',');

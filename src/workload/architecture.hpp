@@ -108,6 +108,7 @@ struct Architecture {
   std::optional<double> attention_softcap, logit_softcap;  // Gemma 2: tanh(x / c) * c; attention then runs eagerly or in flash
   std::optional<double> attention_scale;  // where it is not 1/sqrt(h)
   std::optional<double> embedding_scale;  // Gemma: embeddings * sqrt(D)
+  bool use_cache = true;                // a forward pass fills a key-value cache, in training too, unless it checkpoints
   bool tied_head = false;               // the head reads the embedding's weight: one parameter, listed where it comes first
 
   double embedding_dropout = 0, residual_dropout = 0, attention_dropout = 0;

@@ -75,8 +75,8 @@ constexpr std::array kMissing = {
 };
 
 // Fields that never move memory while training, or that say nothing of the model itself.
-constexpr std::array<std::string_view, 76> kHarmless = {
-    "_name_or_path", "_commit_hash", "transformers_version", "_attn_implementation_autoset", "initializer_range", "initializer_factor", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id",
+constexpr std::array<std::string_view, 75> kHarmless = {
+    "_name_or_path", "_commit_hash", "transformers_version", "_attn_implementation_autoset", "initializer_range", "initializer_factor", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id",
     "mask_token_id", "unk_token_id", "decoder_start_token_id", "rope_theta", "rope_scaling", "rope_local_base_freq", "rotary_emb_base", "rope_parameters", "original_max_position_embeddings", "rope_interleave", "pretraining_tp",
     "router_aux_loss_coef", "aux_loss_alpha", "seq_aux", "routed_scaling_factor", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout", "n_ctx", "task_specific_params",
     "id2label", "label2id", "problem_type", "finetuning_task", "gradient_checkpointing", "classifier_dropout", "seq_classif_dropout", "qa_dropout", "directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
@@ -166,6 +166,7 @@ class Reader {
     if (!known) f_.fault(spec_.activation_key, "is \"" + act.substr(0, 40) + "\", an activation dryfit does not describe", "gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, silu, relu and relu2 are");
     a.activation = known.value_or(Activation::silu);
     a.tied_head = yes("tie_word_embeddings", spec_.tied);
+    a.use_cache = yes("use_cache", true) && !is_encoder();
     a.attention_dropout = probability("attention_dropout", 0);
     for (std::string_view key : {"dtype", "torch_dtype"}) {
       const auto name = f_.text(key);

@@ -155,6 +155,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.recompute = f.recompute.value_or(checkpoints ? Recompute::full : Recompute::none);
   if (!f.recompute && checkpoints) d.assume("recompute", "full", "LitGPT's finetuning scripts on several GPUs");
   t.reentrant = f.reentrant.value_or(false);
+  t.use_cache = !litgpt && a.use_cache && t.recompute == Recompute::none;
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);
@@ -202,7 +203,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   run.total_batch_size = t.device_batch_size * t.seq_len * t.world_size * t.grad_accum_steps;
   run.compute = t.mixed == MixedPrecision::bf16 ? Dtype::bf16 : t.mixed == MixedPrecision::fp16 ? Dtype::fp16 : t.weights;
   run.compile = t.compile;
-  run.torch = t.torch;
+  run.torch = flags.torch.value_or(t.torch);
   run.core_metric_every = -1;
   w.assumptions = model.assumptions;
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());

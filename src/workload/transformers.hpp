@@ -13,6 +13,7 @@ namespace dryfit {
 
 // Empty: not given. Values as they were written are resolved by make_training.
 struct TransformersFlags {
+  std::optional<std::string> torch;        // its version: "2.11.0"
   std::optional<std::string> model;     // name of a shipped model, repository, or a folder or file
   std::optional<std::int64_t> device_batch_size, grad_accum_steps, max_seq_len, gpus;
   std::optional<Framework> framework;

@@ -48,6 +48,33 @@ TEST(Timeline, peakIsTheSumOfWhatIsAlive) {
   EXPECT_EQ(Bytes(sum), t.peak);
 }
 
+// A block that is handed over keeps the half MiB that it has too much; freed and asked for anew, the tensor would get the one that fits better.
+TEST(Reserved, whatTakesOverABlockKeepsIt) {
+  const auto peak = [](bool takes_over) {
+    Program p;
+    const auto tensor = [&](double mib) {
+      TensorInfo t;
+      t.role = "t";
+      t.bytes = static_cast<std::int64_t>(mib * (1 << 20));
+      p.tensors.push_back(t);
+      return static_cast<std::int32_t>(p.tensors.size()) - 1;
+    };
+    const auto alloc = [&](std::int32_t t, std::int32_t from = -1) { p.events.push_back({Event::Kind::alloc, t, t, from}); };
+    const auto free = [&](std::int32_t t) { p.events.push_back({Event::Kind::free, t, t}); };
+    p.segments.push_back({0, "first_step", "forward", 1, Provenance::exact});
+    const std::int32_t room = tensor(40), a = tensor(39.5), large = tensor(80), left = tensor(40.5), b = tensor(39.5), small = tensor(0.5);
+    alloc(room), free(room), alloc(a);             // a gets all of room's 40 MiB
+    alloc(large), free(large), alloc(left);        // 39.5 MiB are left of large's 80
+    free(a), alloc(b, takes_over ? a : -1);
+    p.segments.push_back({static_cast<std::int32_t>(p.events.size()), "train_step", "forward", 1, Provenance::exact});
+    alloc(small);
+    const ReservedResult r = simulate_reserved(p, AllocatorConfig(), std::nullopt);
+    return r.by_phase.at(1).allocated.mib();
+  };
+  EXPECT_DOUBLE_EQ(peak(true), 40 + 40.5 + 0.5);
+  EXPECT_DOUBLE_EQ(peak(false), 39.5 + 40.5 + 0.5);
+}
+
 TEST(Reserved, allocatorNeverCountsLessThanTheTensors) {
   const Program p = build_program(make(6, 8), {9, 0, 989}, true);
   const Bytes peak = run_timeline(p).peak;

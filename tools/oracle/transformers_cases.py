@@ -17,6 +17,19 @@ MODELS = {
                    vocab_size=1011, max_position_embeddings=512, sliding_window=96),
     "mixtral": dict(architectures=["MixtralForCausalLM"], hidden_size=256, intermediate_size=448, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=1003,
                     num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=512),
+    "olmo": dict(architectures=["OlmoForCausalLM"], hidden_size=256, intermediate_size=688, num_hidden_layers=3, num_attention_heads=4, vocab_size=1003, max_position_embeddings=512,
+                 tie_word_embeddings=True),
+    "olmo2": dict(architectures=["Olmo2ForCausalLM"], hidden_size=256, intermediate_size=688, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=1003,
+                  max_position_embeddings=512),
+    "gpt_neox": dict(architectures=["GPTNeoXForCausalLM"], hidden_size=256, intermediate_size=1024, num_hidden_layers=3, num_attention_heads=4, vocab_size=1003, max_position_embeddings=512),
+    "phi": dict(architectures=["PhiForCausalLM"], hidden_size=256, intermediate_size=1024, num_hidden_layers=3, num_attention_heads=4, vocab_size=1003, max_position_embeddings=512),
+    "phi3": dict(architectures=["Phi3ForCausalLM"], hidden_size=256, intermediate_size=688, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=1003,
+                 max_position_embeddings=512, original_max_position_embeddings=512, pad_token_id=0),
+    "gemma3_text": dict(architectures=["Gemma3ForCausalLM"], hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=64,
+                        vocab_size=1011, max_position_embeddings=512, sliding_window=96),
+    "distilbert": dict(architectures=["DistilBertForMaskedLM"], dim=192, hidden_dim=768, n_layers=3, n_heads=3, vocab_size=1009, max_position_embeddings=512),
+    "xlm-roberta": dict(architectures=["XLMRobertaForMaskedLM"], hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, vocab_size=1009,
+                        max_position_embeddings=514),
     "bert": dict(architectures=["BertForMaskedLM"], hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, vocab_size=1009, max_position_embeddings=512),
 }
 
@@ -87,6 +100,9 @@ def seen():
         yield Case(model, lora=8)
         yield Case(model, precision="autocast", lora=8)
     yield Case("llama", use_cache=True)
+    for model in ("gpt2", "gpt_neox", "phi3"):
+        for precision in ("bf16", "autocast"):
+            yield Case(model, precision=precision, use_cache=True)
     yield Case("llama", lora=16, lora_targets="q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", checkpoint="reentrant")
     yield Case("llama", batch=3, length=96, optimizer="fused")
     yield Case("llama", batch=1, length=352, precision="autocast", accumulation=2)

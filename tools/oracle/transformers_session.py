@@ -12,6 +12,8 @@ import torch.distributed.fsdp as fsdp
 import transformers
 import transformers.masking_utils as masking
 import transformers.models.bert.modeling_bert as bert
+import transformers.models.distilbert.modeling_distilbert as distilbert
+import transformers.models.xlm_roberta.modeling_xlm_roberta as xlm_roberta
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -28,7 +30,8 @@ def _know_masks_are_ones():
         return real(None, *args, **kwargs)
 
     masking._ignore_causal_mask_sdpa = ignore
-    bert._prepare_4d_attention_mask_for_sdpa = lambda *_args, **_kwargs: None
+    for encoder in (bert, distilbert, xlm_roberta):
+        encoder._prepare_4d_attention_mask_for_sdpa = lambda *_args, **_kwargs: None
 
 
 def _share_tokens_evenly(experts, top_k):
