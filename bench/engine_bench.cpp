@@ -6,7 +6,8 @@
 #include "passes/autograd.hpp"
 #include "passes/compile.hpp"
 #include "passes/partition.hpp"
-#include "plan/plan.hpp"
+#include "plan/transformers_plan.hpp"
+#include "workload/probe_presets.hpp"
 
 namespace {
 
@@ -103,5 +104,45 @@ void plan_one_machine(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(plan({}, m));
 }
 BENCHMARK(plan_one_machine)->Unit(benchmark::kMillisecond);
+
+// Hugging Face models on one thread: every way that is searched, from a model to the chosen run; without prices, which are asked only where full
+// fine-tuning does not fit.
+void plan_model(benchmark::State& state, const char* model, const char* gpu, std::int64_t gpus) {
+  const HfModel& shipped = find_preset(model)->preset->model;
+  const Machine m = *machine_from_flags({gpu, gpus, std::nullopt, std::nullopt});
+  std::size_t ways = 0;
+  for (auto _ : state) ways = plan_transformers(shipped, {}, m)->candidates.size();
+  state.counters["ways"] = static_cast<double>(ways);
+}
+BENCHMARK_CAPTURE(plan_model, gpt2_4090, "gpt2", "rtx 4090", 1)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(plan_model, llama_8b_4090, "llama-3.1-8b", "rtx 4090", 1)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(plan_model, llama_8b_8xh100, "llama-3.1-8b", "h100", 8)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(plan_model, llama_70b_64xh100, "llama-3.1-70b", "h100", 64)->Unit(benchmark::kMillisecond);
+
+// Where that goes: one way laid out; run through the allocator.
+Workload model_run(Sharding sharding) {
+  TransformersFlags f;
+  f.gpus = 8, f.device_batch_size = 1, f.sharding = sharding, f.mixed = MixedPrecision::bf16;
+  return *make_transformers_workload(find_preset("llama-3.1-8b")->preset->model, f);
+}
+void build_model(benchmark::State& state, Sharding sharding) {
+  const Workload w = model_run(sharding);
+  for (auto _ : state) benchmark::DoNotOptimize(program_for(w, {9, 0, 989}, false));
+}
+void simulate_model(benchmark::State& state, Sharding sharding) {
+  const Program p = *program_for(model_run(sharding), {9, 0, 989}, false);
+  for (auto _ : state) benchmark::DoNotOptimize(simulate_reserved(p, {}, std::nullopt));
+  state.counters["events"] = static_cast<double>(p.events.size());
+}
+void static_bytes_of_model(benchmark::State& state, Sharding sharding) {
+  const Workload w = model_run(sharding);
+  for (auto _ : state) benchmark::DoNotOptimize(static_bytes(w));
+}
+BENCHMARK_CAPTURE(build_model, fsdp2, Sharding::fsdp2)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(build_model, zero3, Sharding::zero3)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(build_model, ddp, Sharding::ddp)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(simulate_model, fsdp2, Sharding::fsdp2)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(simulate_model, zero3, Sharding::zero3)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(static_bytes_of_model, zero3, Sharding::zero3)->Unit(benchmark::kMillisecond);
 
 }  // namespace

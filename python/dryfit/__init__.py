@@ -26,13 +26,14 @@ Flag = Union[str, int, float, bool, Sequence[Union[str, int]], None]  # True: a 
 A = TypeVar("A", bound=Answer)
 
 
-def plan(*, gpu: str | None = None, gpus: int | None = None, depth: int | None = None, local: bool = True, **flags: Flag) -> Plan:
+def plan(*, gpu: str | None = None, gpus: int | None = None, depth: int | None = None, model: str | None = None, local: bool = True, **flags: Flag) -> Plan:
     """What should I run on this machine? nanochat's configurations that fit it, each with its command, and which one to take.
 
-    gpu: "RTX 4090", "h100", ...; without it the GPUs of this machine. gpus: how many. depth: layers, or every depth that fits.
+    gpu: "RTX 4090", "h100", ...; without it the GPUs of this machine. gpus: how many. depth: layers, or every depth that fits. model: a Hugging Face model
+    instead, "llama-3.1-8b": the ways to train it (`.candidates`), and those that do not fit with what would make them (`.missed`).
     local: False looks at nothing of this machine. flags: those of `dryfit help plan`.
     """
-    return _ask(Plan, "plan", dict(flags, gpu=gpu, gpus=gpus, depth=depth), local)
+    return _ask(Plan, "plan", dict(flags, gpu=gpu, gpus=gpus, depth=depth, model=model), local)
 
 
 def check(command: str | None = None, *, gpu: str | None = None, gpus: int | None = None, depth: int | None = None, model: str | None = None,

@@ -69,6 +69,7 @@ class Run:
     recompute: Optional[str] = None
     shard: Optional[str] = None
     lora_rank: Optional[int] = None
+    load_in_4bit: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -271,10 +272,58 @@ class Report(Answer):
 # ---- plan and table
 
 @dataclass(frozen=True)
+class Candidate:
+    """One way to train a Hugging Face model, at the largest device batch that fits; where none does, at the smallest."""
+
+    method: str                           # full, lora, qlora
+    recompute: str                        # none, full
+    shard: str
+    device_batch_size: Optional[int]      # None: none fits
+    grad_accum_steps: int
+    verdict: Verdict
+    allocated_bytes: int
+    process_bytes: int
+    headroom_bytes: int
+    least_seconds_per_token: Optional[float]  # to compare ways by; no prediction of the speed
+    command: str
+    plan: Optional[int]                   # index into Plan.plans, which holds the chosen one
+
+
+@dataclass(frozen=True)
+class Rent:
+    """The cheapest machine by the hour on which a method fits."""
+
+    gpu: str
+    gpus: int
+    provider: str
+    kind: str
+    usd_per_gpu_hour: float
+    usd_per_hour: float
+    seen: Optional[str]
+    source: str
+    recompute: str
+    shard: str
+    device_batch_size: int
+    process_bytes: int
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A method that trains more than the chosen one and does not fit."""
+
+    method: str
+    change: Optional[Alternative]         # one argument that would make it fit
+    rent: Optional[Rent]
+
+
+@dataclass(frozen=True)
 class Plan(Answer):
     plans: list[Report]
     chosen: Optional[int]                 # index into plans; None: nothing fits
     why: str
+    candidates: list[Candidate] = field(default_factory=list)  # this and what follows: Hugging Face models
+    missed: list[Missed] = field(default_factory=list)
+    check: Optional[str] = None           # the command line that asks about the chosen run
 
     @property
     def best(self) -> Optional[Report]:
@@ -293,6 +342,13 @@ class Cell:
     depth: int                            # layers
     device_batch_size: Optional[int]      # the largest that fits; None: not even one
     allocated_bytes: Optional[int]
+    method: Optional[str] = None          # this and what follows: Hugging Face models
+    recompute: Optional[str] = None
+    shard: Optional[str] = None
+
+    @property
+    def column(self) -> str:
+        return f"d{self.depth}" if self.method is None else self.method + ("+r" if self.recompute == "full" else "")
 
 
 @dataclass(frozen=True)
@@ -300,10 +356,10 @@ class Table(Answer):
     rows: list[Cell]
 
     def _repr_html_(self) -> str:
-        depths = sorted({c.depth for c in self.rows})
-        cells = {(c.gpu, c.depth): c for c in self.rows}
+        columns = dict.fromkeys(c.column for c in sorted(self.rows, key=lambda c: c.depth))
+        batches = {(c.gpu, c.column): str(c.device_batch_size or "–") for c in self.rows}
         names = dict.fromkeys(c.gpu for c in self.rows)
-        return _html(["GPU", *(f"d{d}" for d in depths)], [[name, *(str(cells[name, d].device_batch_size or "–") for d in depths)] for name in names])
+        return _html(["GPU", *columns], [[name, *(batches.get((name, c), "") for c in columns)] for name in names])
 
 
 # ---- doctor

@@ -14,14 +14,16 @@
 #include "cli/doctor.hpp"
 #include "cli/doctor_live.hpp"
 #include "cli/job_flags.hpp"
+#include "cli/list.hpp"
 #include "cli/model_source.hpp"
 #include "cli/options.hpp"
+#include "cli/rule.hpp"
 #include "cli/style.hpp"
+#include "cli/transformers_plan.hpp"
 #include "cli/watch.hpp"
 #include "plan/captured.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
-#include "plan/rule_of_thumb.hpp"
 #include "report/json.hpp"
 #include "report/speed.hpp"
 #include "report/text.hpp"
@@ -69,13 +71,7 @@ class Command {
     env_.out(job ? job->text : std::string());
   }
 
-  Result<std::optional<std::int64_t>> number(std::string_view flag) const {
-    const auto text = o_.get(flag);
-    if (!text) return std::optional<std::int64_t>();
-    const auto n = parse_int(*text, "--" + std::string(flag));
-    if (!n) return std::unexpected(n.error());
-    return std::optional(*n);
-  }
+  Result<std::optional<std::int64_t>> number(std::string_view flag) const { return number_of(o_, flag); }
 
   // Flags of the command line over those of a pasted command.
   Result<WorkloadFlags> workload_flags() {
@@ -209,22 +205,41 @@ class Command {
   // Whether a report says what would change it: most of the time that an answer takes goes there.
   enum class Levers { never, when_needed, always };
 
-  // The same of a transformers run, from --model, --config or a pasted Trainer command.
-  Result<Report> transformers_report(bool timeline, Levers levers) {
+  struct Asked { TransformersRequest request; Machine machine; };
+  // A transformers run as it is asked for, from --model, --config or a pasted command, and the machine it is for.
+  Result<Asked> transformers_asked() {
     auto request = transformers_request(o_, env_);
     if (!request) return std::unexpected(request.error());
     pasted_conf_ = request->alloc_conf;
     for (const std::string& w : request->notes) talk("note: not used: " + w + "\n");
     WorkloadFlags gpus;
     gpus.gpus = request->flags.gpus;
-    const auto m = machine(gpus);
+    auto m = machine(gpus);
     if (!m) return std::unexpected(m.error());
     request->flags.gpus = m->gpus;
-    const bool search = request->flags.device_batch_size == -1;
-    if (search) request->flags.device_batch_size = 1;
-    const auto workload = transformers_workload(*request, env_);
+    return Asked{std::move(*request), std::move(*m)};
+  }
+
+  // The same of a transformers run.
+  Result<Report> transformers_report(bool timeline, Levers levers) {
+    auto asked = transformers_asked();
+    if (!asked) return std::unexpected(asked.error());
+    auto& [request, m] = *asked;
+    const bool search = request.flags.device_batch_size == -1;
+    if (search) request.flags.device_batch_size = 1;
+    const auto workload = transformers_workload(request, env_);
     if (!workload) return std::unexpected(workload.error());
-    return report_of(*workload, *m, search, timeline, levers);
+    return report_of(*workload, m, search, timeline, levers);
+  }
+
+  // Whether a Hugging Face model is asked about; flags that only one has stand beside no nanochat.
+  Result<bool> transformers() const {
+    const auto asks = asks_for_transformers(o_);
+    if (!asks || *asks) return asks;
+    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "lora-rank", "load-in-4bit", "parallel", "framework"}) {
+      if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));
+    }
+    return false;
   }
 
   // The same of a captured run: it is laid out already.
@@ -245,12 +260,9 @@ class Command {
   // Workload and machine of check and explain; a device batch of -1 is searched for.
   Result<Report> report(bool timeline, Levers levers) {
     if (o_.has("capture")) return captured_report(timeline, levers);
-    const auto transformers = asks_for_transformers(o_);
-    if (!transformers) return std::unexpected(transformers.error());
-    if (*transformers) return transformers_report(timeline, levers);
-    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "lora-rank", "parallel", "framework"}) {
-      if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));
-    }
+    const auto hf = transformers();
+    if (!hf) return std::unexpected(hf.error());
+    if (*hf) return transformers_report(timeline, levers);
     auto flags = workload_flags();
     if (!flags) return std::unexpected(flags.error());
     const auto m = machine(*flags);
@@ -424,8 +436,19 @@ class Command {
     return calibrate(request, env_, style_);
   }
 
+  Result<int> transformers_plan() {
+    auto asked = transformers_asked();
+    if (!asked) return std::unexpected(asked.error());
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    return plan_transformers_command(o_, env_, style_, asked->request, asked->machine, *options);
+  }
+
   Result<int> plan_command() {
     if (!o_.positional.empty()) return stray();
+    const auto hf = transformers();
+    if (!hf) return std::unexpected(hf.error());
+    if (*hf) return transformers_plan();
     auto flags = workload_flags();
     if (!flags) return std::unexpected(flags.error());
     if (o_.has("offers")) return offers_command(*flags);
@@ -460,15 +483,24 @@ class Command {
 
   Result<int> table_command() {
     if (!o_.positional.empty()) return stray();
-    const auto flags = workload_flags();
+    const auto hf = transformers();
+    if (!hf) return std::unexpected(hf.error());
+    const auto flags = *hf ? Result<WorkloadFlags>() : workload_flags();
     if (!flags) return std::unexpected(flags.error());
+    const auto request = *hf ? transformers_request(o_, env_) : Result<TransformersRequest>();
+    if (!request) return std::unexpected(request.error());
+    if (*hf) pasted_conf_ = request->alloc_conf;
+    const std::int64_t gpus = (*hf ? request->flags.gpus : flags->gpus).value_or(1);
     std::vector<Machine> machines;
     const std::string names = o_.get("gpu").value_or("rtx 3060 12gb,rtx 3080 10gb,rtx 3090,rtx 4070,rtx 4080,rtx 4090,a10,a100 40gb,a100 80gb,h100 80gb");
     for (std::string_view name : split(names, ',')) {
-      auto m = machine_from_flags({std::string(trim(name)), flags->gpus.value_or(1), std::nullopt, std::nullopt});
+      auto m = machine_from_flags({std::string(trim(name)), gpus, std::nullopt, std::nullopt});
       if (!m) return std::unexpected(m.error());
       machines.push_back(std::move(*m));
     }
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    if (*hf) return table_transformers_command(o_, env_, style_, *request, machines, *options);
     std::vector<std::int64_t> depths;
     const std::string wanted = o_.get("depths").value_or("12,16,20,24");
     for (std::string_view text : split(wanted, ',')) {
@@ -476,80 +508,23 @@ class Command {
       if (!n) return std::unexpected(n.error());
       depths.push_back(*n);
     }
-    const auto options = estimate_options();
-    if (!options) return std::unexpected(options.error());
     const auto rows = table(machines, depths, *flags, *options);
     if (!rows) return std::unexpected(rows.error());
     if (json()) return print(table_json(*rows));
     if (o_.has("csv")) return print(table_csv(*rows));
-    return print(table_text(*rows, flags->gpus.value_or(1), style_));
-  }
-
-  // The engine's answer to the rule's question: one GPU of that much memory, nanochat as it is.
-  Result<std::optional<std::int64_t>> engine_beside(const RuleOfThumb& r, std::int64_t seq_len) {
-    if (r.depth < 1 || r.depth > 128 || seq_len < 2 || !(r.gpu_memory_gb >= 1) || r.gpu_memory_gb > 1e6) return std::optional<std::int64_t>();
-    const auto m = machine_from_flags({std::nullopt, 1, Bytes(static_cast<std::int64_t>(r.gpu_memory_gb * (1 << 30))), std::nullopt});
-    WorkloadFlags f;
-    f.depth = r.depth;
-    f.max_seq_len = seq_len;
-    f.device_batch_size = -1;
-    f.window_pattern = "L";
-    const auto w = make_nanochat_workload(f);
-    if (!m || !w) return std::optional<std::int64_t>();
-    return largest_device_batch(*w, *m);
+    return print(table_text(*rows, gpus, style_));
   }
 
   Result<int> rule() {
-    const auto depth = number("depth");
-    if (!depth) return std::unexpected(depth.error());
-    const auto seq_len = number("seq-len");
-    if (!seq_len) return std::unexpected(seq_len.error());
-    const auto memory = o_.get("gpu-memory-gb");
-    if (!memory) {
-      std::string out;
-      for (const char* gb : {"8", "16", "24", "40", "80"}) {
-        const auto r = rule_of_thumb(gb, depth->value_or(24), seq_len->value_or(1024));
-        if (!r) return std::unexpected(r.error());
-        const auto engine = engine_beside(*r, seq_len->value_or(1024));
-        out += fmt::format("{}GB GPU: batch={} (safe: {}){}", gb, r->recommended_batch_size, r->safe_batch_size, json() ? "" : fmt::format("      engine: {}\n", engine && *engine ? std::to_string(**engine) : "does not fit"));
-      }
-      if (json()) return fail("missing_value", "rule-of-thumb --json needs --gpu-memory-gb", "write --gpu-memory-gb 24", "--gpu-memory-gb");
-      return print(out);
-    }
-    const auto r = rule_of_thumb(*memory, depth->value_or(24), seq_len->value_or(1024));
-    if (!r) return std::unexpected(r.error());
-    const auto engine = engine_beside(*r, seq_len->value_or(1024));
-    if (!engine) return std::unexpected(engine.error());
-    return print(json() ? rule_json(*r, *engine) : rule_text(*r, *engine, style_));
+    const auto text = rule_answer(o_, style_);
+    if (!text) return std::unexpected(text.error());
+    return print(*text);
   }
 
   Result<int> list() {
-    const std::string what = o_.positional.empty() ? "" : o_.positional[0];
-    if (what == "gpus") {
-      const std::string_view filter = o_.positional.size() > 1 ? o_.positional[1] : std::string_view();
-      return print(json() ? gpus_json(filter) : gpus_text(filter));
-    }
-    if (what == "versions") return print(json() ? versions_json() : versions_text());
-    if (what == "models" && o_.positional.size() > 1) {
-      const auto text = list_models(o_.positional[1], env_, json());
-      if (!text) return std::unexpected(text.error());
-      return print(*text);
-    }
-    if (what == "models") {
-      std::vector<Workload> models;
-      for (std::int64_t depth : {4, 8, 12, 16, 18, 20, 24, 26, 28, 32}) {
-        WorkloadFlags f;
-        f.depth = depth;
-        f.device_batch_size = 1;
-        if (auto w = make_nanochat_workload(f)) models.push_back(std::move(*w));
-      }
-      if (json()) return print(models_json(models));
-      const auto presets = list_models("", env_, false);
-      if (!presets) return std::unexpected(presets.error());
-      return print("nanochat, by depth\n" + models_text(models) + "\nHugging Face; one in detail, or a file: dryfit list models llama-3.1-8b, dryfit list models config.json\n" + *presets);
-    }
-    static constexpr std::string_view kWhat[] = {"gpus", "models", "versions"};
-    return fail("bad_value", what.empty() ? "list what?" : "cannot list '" + what.substr(0, 40) + "'", did_you_mean(what, kWhat, "dryfit list gpus, dryfit list models or dryfit list versions"), "list");
+    const auto text = list_text(o_, env_);
+    if (!text) return std::unexpected(text.error());
+    return print(*text);
   }
 
   Result<int> completion() {

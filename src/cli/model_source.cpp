@@ -59,7 +59,7 @@ void lay(std::optional<Value>& under, const std::optional<Value>& over) {
   if (over) under = over;
 }
 void lay(TransformersFlags& under, const TransformersFlags& over) {
-  lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus);
+  lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus), lay(under.total_batch_size, over.total_batch_size);
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
   lay(under.compile, over.compile), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
@@ -73,13 +73,12 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
 
 Result<void> own_flags(const Options& o, TransformersFlags& f) {
   struct Whole { const char* flag; std::optional<std::int64_t> TransformersFlags::*field; };
-  for (const Whole& w : {Whole{"device-batch-size", &TransformersFlags::device_batch_size}, Whole{"grad-accum-steps", &TransformersFlags::grad_accum_steps}, Whole{"max-seq-len", &TransformersFlags::max_seq_len}, Whole{"gpus", &TransformersFlags::gpus}}) {
-    const auto text = o.get(w.flag);
-    if (!text) continue;
-    const auto n = parse_int(*text, "--" + std::string(w.flag));
+  for (const Whole& w : {Whole{"device-batch-size", &TransformersFlags::device_batch_size}, Whole{"grad-accum-steps", &TransformersFlags::grad_accum_steps}, Whole{"max-seq-len", &TransformersFlags::max_seq_len}, Whole{"gpus", &TransformersFlags::gpus}, Whole{"total-batch-size", &TransformersFlags::total_batch_size}}) {
+    const auto n = number_of(o, w.flag);
     if (!n) return std::unexpected(n.error());
-    f.*w.field = *n;
+    if (*n) f.*w.field = *n;
   }
+  if (o.has("total-batch-size") && !o.has("grad-accum-steps")) f.grad_accum_steps.reset();  // a pasted command's follow
   const auto word = [&](const char* flag, auto& field, auto read) -> Result<void> {
     const auto text = o.get(flag);
     if (!text) return {};
@@ -106,13 +105,17 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
     if (*text != "0" && *text != "1") return fail("bad_value", "--compile " + text->substr(0, 30) + " is neither 0 nor 1", "write --compile 0", "--compile");
     f.compile = *text == "1";
   }
-  if (const auto text = o.get("lora-rank")) {
-    const auto n = parse_int(*text, "--lora-rank");
-    if (!n) return std::unexpected(n.error());
+  const auto rank = number_of(o, "lora-rank");
+  if (!rank) return std::unexpected(rank.error());
+  if (*rank == 0) {
+    f.lora.reset();
+    f.all_weights = true;
+  } else if (*rank) {
     if (!f.lora) f.lora.emplace();
-    f.lora->rank = *n;
+    f.lora->rank = **rank;
   }
-  for (const char* other : {"depth", "aspect-ratio", "head-dim", "window-pattern", "vocab-size", "nanochat", "total-batch-size", "fp8", "core-metric-every", "core-metric-max-per-task"}) {
+  f.quantized = f.quantized || o.has("load-in-4bit");
+  for (const char* other : {"depth", "aspect-ratio", "head-dim", "window-pattern", "vocab-size", "nanochat", "fp8", "core-metric-every", "core-metric-max-per-task"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " is nanochat's, and this is a Hugging Face model", "leave it out", "--" + std::string(other));
   }
   return {};
@@ -133,7 +136,7 @@ Result<void> own_flags(const Options& o, MegatronArguments& a, TransformersFlags
     if (!n) return std::unexpected(n.error());
     a.gpus = *n;
   }
-  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
+  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " beside a command of Megatron-LM, whose arguments say it", "leave it out, and change the command's own arguments", "--" + std::string(other));
   }
   return {};
@@ -172,7 +175,7 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
     }
     const bool litgpt = is_litgpt_command(*launch);
     if (!litgpt && !is_trainer_command(*launch)) return fail("unsupported_script", "'" + launch->script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, of LitGPT or of Megatron-LM, or leave --model and --config out for nanochat", "pasted command");
-    const auto command = litgpt ? read_litgpt_command(*launch) : trainer_command(*launch);
+    const auto command = litgpt ? read_litgpt_command(*launch) : read_trainer_command(*launch);
     if (!command) return std::unexpected(command.error());
     if (command->accelerate_file) {
       if (auto ok = apply_file(*command->accelerate_file, apply_accelerate, env, request); !ok) return std::unexpected(ok.error());
@@ -191,14 +194,20 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
   return request;
 }
 
-Result<Workload> transformers_workload(const TransformersRequest& request, const Env& env) {
-  if (request.megatron) return *request.megatron;
+Result<HfModel> transformers_model(const TransformersRequest& request, const Env& env) {
   if (!request.config && !request.flags.model) return fail("missing_value", "the pasted command names no model", "add --model NAME or --config FILE before the --", "--model");
   const std::string name = request.flags.model.value_or("");
   const bool folder = name.starts_with("/") || name.starts_with("./") || name.starts_with("../") || name.starts_with("~");
   const auto model = request.config ? model_from_file(*request.config, env) : name.ends_with(".json") ? model_from_file(name, env) : folder ? model_from_file(name + "/config.json", env) : model_from_name(name);
   if (!model) return std::unexpected(model.error());
-  return make_transformers_workload(model->model, request.flags);
+  return model->model;
+}
+
+Result<Workload> transformers_workload(const TransformersRequest& request, const Env& env) {
+  if (request.megatron) return *request.megatron;
+  const auto model = transformers_model(request, env);
+  if (!model) return std::unexpected(model.error());
+  return make_transformers_workload(*model, request.flags);
 }
 
 Result<ListedModel> model_from_file(const std::string& path, const Env& env) {
@@ -215,6 +224,7 @@ Result<ListedModel> model_from_name(std::string_view name) {
   const auto found = find_preset(name);
   if (!found) return std::unexpected(found.error());
   ListedModel out = listed(*found->preset);
+  if (name.find('/') != std::string_view::npos) out.model.architecture.repository = trim(name);
   if (found->variant) out.model.architecture.notes.push_back(std::string(name) + " is taken to have the shape of " + found->preset->repository);
   return out;
 }

@@ -26,6 +26,8 @@ struct TransformersRequest {
 // Whether --model, --config or a pasted command of the Trainer, LitGPT or Megatron-LM ask for a transformers run.
 Result<bool> asks_for_transformers(const Options& options);
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env);
+// Not of Megatron-LM, whose command says the model. Errors: "missing_value", and those of model_from_file and model_from_name.
+Result<HfModel> transformers_model(const TransformersRequest& request, const Env& env);
 Result<Workload> transformers_workload(const TransformersRequest& request, const Env& env);
 
 // `list models [NAME|PART|FILE.json|-]`: all, those with PART in their name, or one in detail.

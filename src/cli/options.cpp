@@ -80,6 +80,14 @@ Result<Options> parse_command(const CommandSpec& command, std::span<const std::s
 
 }  // namespace
 
+Result<std::optional<std::int64_t>> number_of(const Options& options, std::string_view flag) {
+  const auto text = options.get(flag);
+  if (!text) return std::optional<std::int64_t>();
+  const auto n = parse_int(*text, "--" + std::string(flag));
+  if (!n) return std::unexpected(n.error());
+  return std::optional(*n);
+}
+
 Result<Options> parse_options(std::span<const std::string_view> words) {
   Options options;
   std::vector<std::string> own;

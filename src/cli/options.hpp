@@ -26,6 +26,9 @@ struct Options {
   bool has(std::string_view name) const { return flags.contains(name); }
 };
 
+// The whole number a flag was given; none: it was not. Errors: "bad_number".
+Result<std::optional<std::int64_t>> number_of(const Options& options, std::string_view flag);
+
 // Errors: "unknown_command", "unknown_flag" with did-you-mean, "missing_value", "repeated_flag".
 Result<Options> parse_options(std::span<const std::string_view> words);
 

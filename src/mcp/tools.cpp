@@ -23,10 +23,10 @@ struct Tool {
 };
 
 const Tool kTools[] = {
-    {"dryfit_plan", "plan", "What should I run?", "Choose the configuration of a training run that fits the GPUs: depth, device batch, gradient accumulation, and the command to start it. Without gpu: the GPUs of this machine.", embedded_plan_schema_json, true, false, &embedded_offers_schema_json},
+    {"dryfit_plan", "plan", "What should I run?", "Choose the configuration of a training run that fits the GPUs: nanochat's depth, or of a Hugging Face model (model, config) the method, recomputation and sharding; device batch, gradient accumulation, and the command to start it. Without gpu: the GPUs of this machine.", embedded_plan_schema_json, true, false, &embedded_offers_schema_json},
     {"dryfit_check", "check", "Will this run fit?", "Predict the peak GPU memory of exactly this training run before it is started: verdict fits, tight or wont_fit, and what would change it. Use before launching or renting.", embedded_report_schema_json, true, false},
     {"dryfit_explain", "explain", "Where does the memory go?", "The full account of one run: phases, categories, the largest tensors alive at the peak, what each lever would change; timeline: memory over the step.", embedded_report_schema_json, true, false},
-    {"dryfit_table", "table", "Which batch on which GPU?", "GPU x depth: the largest device batch that fits.", embedded_table_schema_json, false, false},
+    {"dryfit_table", "table", "Which batch on which GPU?", "GPU x depth, or x method of a Hugging Face model: the largest device batch that fits.", embedded_table_schema_json, false, false},
     {"dryfit_doctor", "doctor", "Why did it run out of memory?", "Read an out-of-memory message, a traceback or a training log: which tensor, why, and what to change with its predicted effect; or why the GPU idles.", embedded_doctor_schema_json, true, true, &embedded_snapshot_schema_json},
 };
 

@@ -90,7 +90,7 @@ Envelope make_envelope(const Program& program) {
   for (const Event& e : program.events) {
     const TensorInfo& t = program.tensors[static_cast<std::size_t>(e.tensor)];
     const std::int64_t sign = e.kind == Event::Kind::alloc ? 1 : -1;
-    if (t.batched) per_sequence += sign * (t.bytes / program.device_batch);
+    if (t.batched) per_sequence += sign * ((t.bytes - t.fixed) / program.device_batch), fixed += sign * t.fixed;
     else fixed += sign * block_bytes(t.bytes);
     // only a moment before something dies can be a peak
     if (sign > 0) rising = true;

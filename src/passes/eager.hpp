@@ -79,6 +79,8 @@ enum class Rule : std::uint8_t {
 
 struct Edge { std::int32_t node = -1; std::int32_t slot = 0; };
 
+constexpr std::int64_t kUnsortedIds = 3072;  // the most whose gradients of an embedding are summed without sorting them
+
 struct TapeOptions {
   // An input buffer adds a second gradient onto the first when it alone holds it. Under a Python dispatch mode, as the oracle has, it never does.
   bool add_in_place = true;

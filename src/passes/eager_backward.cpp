@@ -301,7 +301,7 @@ Tensor Tape::backward_split(std::int32_t n) {
   return empty(at.role, eager::contiguous(whole), d);
 }
 
-// EmbeddingBackwardKernel.cu: with more than 3072 ids they are sorted and partial sums are made in fp32.
+// EmbeddingBackwardKernel.cu: with more than kUnsortedIds they are sorted and partial sums are made in fp32.
 void Tape::backward_embedding(std::int32_t n, std::vector<Tensor>& out) {
   const Tensor g = node(n).grad[0];
   const char* role = node(n).role;
@@ -312,7 +312,7 @@ void Tape::backward_embedding(std::int32_t n, std::vector<Tensor>& out) {
   category_ = Category::gradients;
   out[0] = empty(role, eager::contiguous(table), g.dtype());
   category_ = before;
-  if (ids <= 3072) return;
+  if (ids <= kUnsortedIds) return;
   const auto indices = [&](std::int64_t count, bool grows) { return scratch("wte.sorted", eager::dims({count}, grows), Dtype::int64); };
   const Tensor sorted = indices(ids, batched), original = indices(ids, batched);
   {
@@ -321,9 +321,12 @@ void Tape::backward_embedding(std::int32_t n, std::vector<Tensor>& out) {
   const std::int64_t segments = std::min(ids, V);
   const bool grows = batched && segments == ids;
   const Tensor offsets = indices(ids, batched), per_segment = indices(segments, grows), per_segment_offset = indices(segments, grows);
-  const std::int64_t partials = ids / 10 + segments;
-  const Tensor partial_offset = indices(partials, grows);
-  const Tensor sums = scratch("wte.partial_sums", eager::dims({partials, D}, grows), Dtype::fp32);
+  // one a row of the table, and one more for every ten ids
+  const std::int64_t partials = ids / 10 + segments, always = grows ? 0 : segments;
+  const Tensor partial_offset = indices(partials, batched);
+  p_.tensors.back().fixed = batched ? always * size_of(Dtype::int64) : 0;
+  const Tensor sums = scratch("wte.partial_sums", eager::dims({partials, D}, batched), Dtype::fp32);
+  p_.tensors.back().fixed = batched ? always * D * size_of(Dtype::fp32) : 0;
 }
 
 void Tape::backward_norm(std::int32_t n, std::vector<Tensor>& out) {

@@ -39,7 +39,11 @@ Tensor Tape::transpose(const Tensor& x, int a, int b) {
   return out;
 }
 
-Tensor Tape::expand(const Tensor& x, Dims to) { return attach(alias(x, expanded(x.dims(), to)), record(Rule::pass, {x}, node_role(x))); }
+Tensor Tape::expand(const Tensor& x, Dims to) {
+  Tensor out = alias(x, expanded(x.dims(), to));
+  value(out).dims.batched = to.batched || x.dims().batched;  // what is one for all sequences is then there for each
+  return attach(std::move(out), record(Rule::pass, {x}, node_role(x)));
+}
 
 Tensor Tape::slice(const Tensor& x, int dim, std::int64_t length) {
   return attach(alias(x, narrowed(x.dims(), dim, length)), record(Rule::slice, {x}, node_role(x)));

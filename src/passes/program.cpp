@@ -124,6 +124,15 @@ Attention resolve_attention(const Workload& workload, const Target& target) {
   return Attention::efficient;
 }
 
+Program at_batch(Program program, std::int64_t device_batch) {
+  for (TensorInfo& t : program.tensors) {
+    if (t.batched) t.bytes = (t.bytes - t.fixed) / program.device_batch * device_batch + t.fixed;
+  }
+  program.work = at_batch(std::move(program.work), device_batch);
+  program.device_batch = device_batch;
+  return program;
+}
+
 Program build_program(const Workload& workload, const Target& target, bool accumulate) { return ProgramLayout(workload, target, accumulate).build(); }
 
 Result<Program> program_for(const Workload& workload, const Target& target, bool accumulate) {

@@ -28,9 +28,10 @@ struct TensorInfo {
   Dtype dtype = Dtype::bf16;
   Category category = Category::activations;
   std::int8_t stream = 0;           // CUDA stream it is allocated on; the allocator gives no block of one stream to another
-  bool batched = false;             // bytes are proportional to the device batch
+  bool batched = false;             // bytes beyond `fixed` are proportional to the device batch
   Shape shape;
   std::int64_t bytes = 0;           // storage, not rounded
+  std::int64_t fixed = 0;           // of a batched one: those that every device batch has
   std::string name() const;         // "h.3.attn.q"
 };
 
@@ -58,6 +59,9 @@ struct Program {
   StepWork work;                    // the same step as arithmetic and traffic
   const Segment& segment_of(std::int32_t event) const;
 };
+
+// The same run with another device batch: bytes of what is batched, in proportion; shapes and accumulation as they are laid out.
+Program at_batch(Program program, std::int64_t device_batch);
 
 // What of the machine moves memory.
 struct Target {

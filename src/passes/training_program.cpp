@@ -222,6 +222,11 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   return Trainer(a, r, target, options).run();
 }
 
+TrainingLayout layout_of(const Architecture& a, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps) {
+  const std::int64_t ids = device_batch * seq_len;
+  return {std::min<std::int64_t>(grad_accum_steps, 3), device_batch == 1, ids <= eager::kUnsortedIds ? TrainingLayout::Ids::unsorted : ids <= a.vocab ? TrainingLayout::Ids::fewer_than_rows : TrainingLayout::Ids::more_than_rows};
+}
+
 // Sums over the tensors that loading and the first optimizer step make; no activations are laid out.
 StaticBytes static_bytes(const Architecture& a, const Training& r) {
   if (r.framework == Framework::megatron) return megatron_static_bytes(a, r);

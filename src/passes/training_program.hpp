@@ -14,6 +14,16 @@ Attention resolve_attention(const Architecture& architecture, const Training& tr
 // Errors: "unsupported_training": what is not written down yet.
 Result<Program> build_program(const Architecture& architecture, const Training& training, const Target& target, eager::TapeOptions options = {});
 
+// What of a program's events depends on batch and accumulation. Where it is the same, programs of two device batches differ in the bytes of what is batched,
+// and, by less than a row of the embedding a sequence, in the sums of its gradient.
+struct TrainingLayout {
+  std::int64_t micro_steps;                // laid out: those after the third are as the second
+  bool alone;                              // a device batch of 1: nothing is summed over sequences, what is expanded over them stays contiguous
+  enum class Ids : std::uint8_t { unsorted, fewer_than_rows, more_than_rows } ids;  // how the embedding's gradient is summed
+  friend bool operator==(const TrainingLayout&, const TrainingLayout&) = default;
+};
+TrainingLayout layout_of(const Architecture& architecture, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps);
+
 // Tensors that live through the run on one GPU: weights; gradients; optimizer state. Bytes as stored, not rounded.
 StaticBytes static_bytes(const Architecture& architecture, const Training& training);
 

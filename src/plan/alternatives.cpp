@@ -36,6 +36,22 @@ std::optional<Alternative> growing_segments(const Report& report, const Program&
   return a;
 }
 
+std::optional<Alternative> growing_segments_of(const Report& report, const EstimateOptions& options) {
+  if (20 * (report.reserved.bytes - report.allocated.bytes).count <= report.machine.usable().count) return std::nullopt;
+  const auto program = program_for(report.workload, target_of(report.machine), report.workload.run.grad_accum_steps > 1);
+  return program ? growing_segments(report, *program, options) : std::nullopt;
+}
+
+const Alternative* smallest_change(const Report& r) {
+  for (const Alternative& a : r.alternatives) {
+    if (a.verdict == Verdict::fits && a.identical_training && !a.needs_code_change) return &a;
+  }
+  for (const Alternative& a : r.alternatives) {
+    if (a.verdict == Verdict::fits && !a.needs_code_change) return &a;
+  }
+  return nullptr;
+}
+
 std::string change_text(const Alternative& a) {
   std::string out;
   for (const auto& [key, value] : a.change) {

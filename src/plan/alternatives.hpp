@@ -12,6 +12,12 @@ std::vector<Alternative> find_alternatives(const Report& report, const Program& 
 // The same run with segments that grow (expandable_segments), where that is not on, may be had, and saves more than a hundredth of the card.
 std::optional<Alternative> growing_segments(const Report& report, const Program& program, EstimateOptions options);
 
+// The same for a run that is not built yet: asked only where much of the card holds nothing but the allocator's cache.
+std::optional<Alternative> growing_segments_of(const Report& report, const EstimateOptions& options);
+
+// The first change of an argument that makes it fit: one that leaves the training as it is before one that does not. None: no single one does.
+const Alternative* smallest_change(const Report& report);
+
 // The changed run's answer as an alternative; how its speed compares is left open.
 Alternative alternative(std::vector<std::pair<std::string, std::string>> change, const Report& result, bool identical, std::string note);
 

@@ -51,7 +51,7 @@ std::optional<LearnedSpeed> learned_speed(const Calibration& calibration, std::s
 
 struct OutsideEstimate { OutsideMemory memory; Provenance provenance = Provenance::modelled; std::string note; };
 // What lies outside the allocator: learned for this GPU and world size; or the learned context and the table's NCCL; or the table.
-OutsideEstimate outside_estimate(const Calibration* calibration, const GpuKind& gpu, std::int64_t world_size, std::string_view torch = {});
+OutsideEstimate outside_estimate(const Calibration* calibration, const GpuKind& gpu, std::int64_t world_size, std::string_view torch);
 
 // A machine named by a flag, with the reserve its own driver showed.
 void apply_driver_reserve(const Calibration& calibration, Machine& machine);

@@ -205,7 +205,10 @@ void warn_of_capture(Report& report) {
 
 bool is_trainer_on_several(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.run.world_size > 1; }
 
-Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, bool only_fits) {
+// How much of a report is asked for: its verdict; all of one that fits, and of another the verdict; all of it.
+enum class Detail : std::uint8_t { verdict, if_fits, all };
+
+Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, Detail detail) {
   Report report;
   report.workload = workload;
   report.machine = machine;
@@ -233,8 +236,8 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     }
   }
 
-  const ReservedResult reserved = judge(report, program, timeline, bracket, outside, only_fits);
-  if (only_fits && report.verdict != Verdict::fits) return report;
+  const ReservedResult reserved = judge(report, program, timeline, bracket, outside, detail != Detail::all);
+  if (detail == Detail::verdict || (detail == Detail::if_fits && report.verdict != Verdict::fits)) return report;
   for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
     if (timeline.phases[i].phase == kTraining && reserved.by_phase[i].retries > 0) report.warnings.push_back("every step runs out of room and gives cached memory back to the GPU to go on: it takes longer than is said here");
   }
@@ -264,7 +267,7 @@ void warn_of_fine_tuning(Report& report, const EstimateOptions& options) {
   sft.run.fp8 = false;
   sft.run.resume_from_step = -1;
   const bool accumulates = sft.run.grad_accum_steps > 1;
-  const Report there = fill_report(sft, report.machine, options, build_program(sft, target_of(report.machine), accumulates), true);
+  const Report there = fill_report(sft, report.machine, options, build_program(sft, target_of(report.machine), accumulates), Detail::if_fits);
   if (there.verdict == Verdict::fits) return;
   report.warnings.push_back("chat_sft would not fit as it inherits --device-batch-size " + std::to_string(base.run.device_batch_size) + " and has no --fp8: give it a smaller one; see --script chat_sft");
 }
@@ -306,7 +309,7 @@ Result<Report> estimate(const Workload& workload, const Machine& machine, const 
 }
 
 Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
-  Report report = fill_report(workload, machine, options, program, false);
+  Report report = fill_report(workload, machine, options, program, Detail::all);
   if (options.fine_tuning) warn_of_fine_tuning(report, options);
   if (options.timeline) fill_timeline(report, program);
   if (options.alternatives) report.alternatives = find_alternatives(report, program, options);
@@ -314,7 +317,9 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
 }
 
 Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
-  return fill_report(workload, machine, options, program, true);
+  return fill_report(workload, machine, options, program, Detail::if_fits);
 }
+
+bool fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) { return fill_report(workload, machine, options, program, Detail::verdict).verdict == Verdict::fits; }
 
 }  // namespace dryfit

@@ -235,7 +235,7 @@ std::vector<std::string> launch_command(const Workload& workload) {
     switch (workload.transformers->training.framework) {
       case Framework::litgpt: return litgpt_command(workload);
       case Framework::megatron: return megatron_command(workload);
-      case Framework::transformers: return trainer_arguments(workload);
+      case Framework::transformers: return trainer_command(workload);
     }
   }
   const Model& m = workload.model;
@@ -332,8 +332,8 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words) {
   if (!launch) return std::unexpected(launch.error());
   const auto script = script_of(launch->script);
   if (!script && (is_trainer_command(*launch) || is_litgpt_command(*launch) || is_megatron_command(*launch))) {
-    return fail("unsupported_script", "plan and table search nanochat's runs, and this is a command of " + std::string(is_litgpt_command(*launch) ? "LitGPT" : is_megatron_command(*launch) ? "Megatron-LM" : "transformers' Trainer"),
-                "use dryfit check or explain; --device-batch-size -1 before the -- finds the largest batch that fits", "pasted command");
+    return fail("unsupported_script", "nanochat's commands are read here, and this is one of " + std::string(is_litgpt_command(*launch) ? "LitGPT" : is_megatron_command(*launch) ? "Megatron-LM" : "transformers' Trainer"),
+                "dryfit check, explain and plan read it", "pasted command");
   }
   if (!script) {
     return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + launch->script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");

@@ -12,8 +12,8 @@
 namespace dryfit {
 
 // "torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --depth=26 ..." or "python -m scripts.base_train --depth=..." in the
-// spelling of the workload's nanochat version. One element per shell word; render with shell_join. Of a transformers run: the Trainer's arguments
-// alone, which go behind a script of the user's.
+// spelling of the workload's nanochat version. One element per shell word; render with shell_join. Of a transformers run "train.py" stands for the
+// user's own script.
 std::vector<std::string> launch_command(const Workload& workload);
 std::string shell_join(std::span<const std::string> words);
 

@@ -176,7 +176,7 @@ std::vector<std::string> litgpt_command(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;
   const Training t = training_of(*workload.transformers, workload.run);
   std::vector<std::string> out{"litgpt", std::string(name_of(t.litgpt.script))};
-  if (!a.name.empty()) out.push_back(a.name);
+  if (!a.given_to_scripts().empty()) out.push_back(a.given_to_scripts());
   const auto add = [&](std::string name, std::string text) {
     out.push_back("--" + name);
     out.push_back(std::move(text));

@@ -12,6 +12,9 @@ namespace dryfit {
 // Calls the function with 0 .. count-1, each call alone; after one returned false, later indices may be left out.
 using Loop = std::function<void(std::size_t count, const std::function<bool(std::size_t)>& call)>;
 
+// The call for every index through the loop, or where it is empty in order.
+void go_over(const Loop& loop, std::size_t count, const std::function<bool(std::size_t)>& call);
+
 struct EstimateOptions {
   std::optional<AllocatorConfig> allocator;  // none: what nanochat sets, where it takes effect
   bool alternatives = false;        // fill Report::alternatives
@@ -41,6 +44,9 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
 // For the search: no alternatives, no timeline, and of a run that does not fit only the verdict is filled in.
 // program: built for this workload and machine.
 Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
+
+// The verdict alone.
+bool fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
 
 // Largest legal device batch whose verdict is at least `fits`; none when batch 1 does not fit.
 Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});

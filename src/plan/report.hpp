@@ -74,6 +74,14 @@ struct Report {
 
 struct PlanResult { std::vector<Report> plans; std::size_t chosen = 0; std::string why; };
 
-struct TableRow { std::string gpu; Bytes usable; std::int64_t depth; std::optional<std::int64_t> device_batch_size; std::optional<Bytes> allocated; };
+struct TableRow {
+  std::string gpu;
+  Bytes usable;
+  std::int64_t depth;
+  std::optional<std::int64_t> device_batch_size;
+  std::optional<Bytes> allocated;
+  struct Way { std::string method; Recompute recompute; Sharding sharding; };
+  std::optional<Way> way = {};  // of a transformers run
+};
 
 }  // namespace dryfit

@@ -6,6 +6,7 @@
 #include "base/text.hpp"
 #include "memory/timeline.hpp"
 #include "plan/alternatives.hpp"
+#include "plan/batch_search.hpp"
 #include "plan/plan.hpp"
 
 namespace dryfit {
@@ -86,11 +87,6 @@ Result<Workload> at_depth(WorkloadFlags flags, const Machine& machine, std::int6
   return make_nanochat_workload(flags);
 }
 
-void go_over(const EstimateOptions& options, std::size_t count, const std::function<bool(std::size_t)>& call) {
-  if (options.loop) return options.loop(count, call);
-  for (std::size_t i = 0; i < count && call(i); ++i) {}
-}
-
 Result<TableRow> table_row(const Machine& machine, std::int64_t depth, const WorkloadFlags& flags, const EstimateOptions& options) {
   const auto workload = at_depth(flags, machine, depth);
   if (!workload) return std::unexpected(workload.error());
@@ -101,16 +97,20 @@ Result<TableRow> table_row(const Machine& machine, std::int64_t depth, const Wor
   return row;
 }
 
-// Asked only where much of the card holds nothing but the allocator's cache.
-std::optional<Alternative> growing_segments_of(const Report& report, const EstimateOptions& options) {
-  if (20 * (report.reserved.bytes - report.allocated.bytes).count <= report.machine.usable().count) return std::nullopt;
-  const auto program = program_for(report.workload, target_of(report.machine), report.workload.run.grad_accum_steps > 1);
-  return program ? growing_segments(report, *program, options) : std::nullopt;
-}
-
 }  // namespace
 
+void go_over(const Loop& loop, std::size_t count, const std::function<bool(std::size_t)>& call) {
+  if (loop) return loop(count, call);
+  for (std::size_t i = 0; i < count && call(i); ++i) {}
+}
+
 Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
+  if (workload.transformers) {
+    auto found = search_device_batch(workload, machine, options);
+    if (found && found->fits) found = confirm_device_batch(std::move(*found), machine, options);
+    if (!found) return std::unexpected(found.error());
+    return found->fits ? std::optional(found->report.workload.run.device_batch_size) : std::nullopt;
+  }
   const auto found = search_batch(workload, machine, options);
   if (!found) return std::unexpected(found.error());
   return *found ? std::optional((*found)->batch) : std::nullopt;
@@ -123,7 +123,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   std::optional<Error> last;
   struct Answer { std::optional<Error> refused; Result<std::optional<Found>> found; };
   std::vector<Answer> answers(depths.size());
-  go_over(options, depths.size(), [&](std::size_t i) {
+  go_over(options.loop, depths.size(), [&](std::size_t i) {
     const auto workload = at_depth(flags, machine, depths[i]);
     if (workload) answers[i].found = search_batch(*workload, machine, options);
     else answers[i].refused = workload.error();
@@ -159,7 +159,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
 Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Price> prices, const EstimateOptions& options) {
   struct Answer { std::optional<Error> error; std::optional<Report> report; };
   std::vector<Answer> answers(prices.size());
-  go_over(options, prices.size(), [&](std::size_t i) {
+  go_over(options.loop, prices.size(), [&](std::size_t i) {
     const auto machine = machine_from_flags({prices[i].gpu, prices[i].gpus, std::nullopt, std::nullopt});
     if (!machine || !rates_of(machine->gpu)) return true;
     const auto workload = at_depth(flags, *machine, flags.depth.value_or(20));
@@ -192,7 +192,7 @@ Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Pr
 
 Result<std::vector<TableRow>> table(const std::vector<Machine>& machines, const std::vector<std::int64_t>& depths, const WorkloadFlags& flags, const EstimateOptions& options) {
   std::vector<std::optional<Result<TableRow>>> answers(machines.size() * depths.size());
-  go_over(options, answers.size(), [&](std::size_t i) {
+  go_over(options.loop, answers.size(), [&](std::size_t i) {
     answers[i] = table_row(machines[i / depths.size()], depths[i % depths.size()], flags, options);
     return answers[i]->has_value();
   });

@@ -269,7 +269,7 @@ bool is_trainer_command(const LaunchLine& launch) {
   });
 }
 
-Result<TrainerCommand> trainer_command(const LaunchLine& launch) { return TrainerReader(launch).read(); }
+Result<TrainerCommand> read_trainer_command(const LaunchLine& launch) { return TrainerReader(launch).read(); }
 
 namespace {
 
@@ -309,9 +309,7 @@ std::string flat_json(const FlatShardConfig& flat) {
   return fields.empty() ? fields : "{" + fields + "}";
 }
 
-}  // namespace
-
-std::vector<std::string> trainer_arguments(const Workload& workload) {
+std::vector<std::string> arguments_of(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;
   const Training t = training_of(*workload.transformers, workload.run);
   std::vector<std::string> out;
@@ -319,7 +317,7 @@ std::vector<std::string> trainer_arguments(const Workload& workload) {
     out.push_back("--" + name);
     out.push_back(std::move(text));
   };
-  if (!a.name.empty()) add("model_name_or_path", a.name);
+  if (!a.given_to_scripts().empty()) add("model_name_or_path", a.given_to_scripts());
   add("dtype", t.weights == Dtype::fp32 ? "float32" : t.weights == Dtype::bf16 ? "bfloat16" : "float16");
   add("per_device_train_batch_size", std::to_string(t.device_batch_size));
   add("gradient_accumulation_steps", std::to_string(t.grad_accum_steps));
@@ -356,6 +354,21 @@ std::vector<std::string> trainer_arguments(const Workload& workload) {
   }
   if (t.quantized) add("load_in_4bit", "True");
   if (t.double_quantized) add("use_bnb_nested_quant", "True");
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::string> trainer_command(const Workload& workload) {
+  constexpr std::int64_t kNode = 8;
+  const std::int64_t gpus = workload.run.world_size;
+  std::vector<std::string> out{"python"};
+  if (gpus > 1) {
+    const bool nodes = gpus > kNode && gpus % kNode == 0;
+    out = {"torchrun", nodes ? "--nnodes=" + std::to_string(gpus / kNode) : "--standalone", "--nproc_per_node=" + std::to_string(nodes ? kNode : gpus)};
+  }
+  out.emplace_back("train.py");
+  for (std::string& word : arguments_of(workload)) out.push_back(std::move(word));
   return out;
 }
 

@@ -21,9 +21,10 @@ TrainerCommand before_arguments(const LaunchLine& launch);
 bool is_trainer_command(const LaunchLine& launch);
 
 // Errors: "bad_value", "bad_number", "bad_command", each with the flag.
-Result<TrainerCommand> trainer_command(const LaunchLine& launch);
+Result<TrainerCommand> read_trainer_command(const LaunchLine& launch);
 
-// The Trainer's arguments of a transformers workload; reading them gives the same Training.
-std::vector<std::string> trainer_arguments(const Workload& workload);
+// A transformers workload as a command; reading it gives the same Training and GPUs. "train.py" stands for the user's script; more than 8 GPUs are nodes
+// of 8.
+std::vector<std::string> trainer_command(const Workload& workload);
 
 }  // namespace dryfit

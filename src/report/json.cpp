@@ -43,9 +43,10 @@ Json workload_json(const Report& r) {
                     {"experts", a.moe ? Json(a.moe->experts) : Json()}, {"experts_per_token", a.moe ? Json(a.moe->top_k) : Json()}, {"tied_head", a.tied_head}};
     out["run"]["weights_dtype"] = name_of(t.weights);
     out["run"]["optimizer"] = name_of(t.optimizer);
-    out["run"]["recompute"] = t.recompute == Recompute::full ? "full" : "none";
+    out["run"]["recompute"] = name_of(t.recompute);
     out["run"]["shard"] = name_of(t.sharding);
     out["run"]["lora_rank"] = t.lora ? Json(t.lora->rank) : Json();
+    out["run"]["load_in_4bit"] = t.quantized;
   }
   return out;
 }
@@ -133,6 +134,32 @@ std::string plan_json(const PlanResult& plan, const std::optional<JobFile>& job)
   return dump(out);
 }
 
+namespace {
+
+Json candidate_json(const Candidate& c, bool chosen) {
+  const Report& r = c.report;
+  const Training& t = r.workload.transformers->training;
+  return {{"method", name_of(c.method)}, {"recompute", name_of(t.recompute)}, {"shard", name_of(t.sharding)}, {"device_batch_size", c.fits ? Json(r.workload.run.device_batch_size) : Json()}, {"grad_accum_steps", r.workload.run.grad_accum_steps},
+          {"verdict", name_of(r.verdict)}, {"allocated_bytes", r.allocated.bytes.count}, {"process_bytes", r.process.bytes.count}, {"headroom_bytes", r.headroom.count}, {"least_seconds_per_token", c.least_seconds_per_token ? Json(*c.least_seconds_per_token) : Json()}, {"command", r.command}, {"plan", chosen ? Json(0) : Json()}};
+}
+
+Json rent_json(const Rent& rent) {
+  const Report& r = rent.report;
+  const Training& t = r.workload.transformers->training;
+  return {{"gpu", rent.price.gpu}, {"gpus", r.machine.gpus}, {"provider", rent.price.provider}, {"kind", rent.price.kind}, {"usd_per_gpu_hour", rent.price.usd_per_gpu_hour}, {"usd_per_hour", rent.usd_per_hour()},
+          {"seen", rent.price.seen.empty() ? Json() : Json(rent.price.seen)}, {"source", rent.price.source}, {"recompute", name_of(t.recompute)}, {"shard", name_of(t.sharding)}, {"device_batch_size", r.workload.run.device_batch_size}, {"process_bytes", r.process.bytes.count}};
+}
+
+}  // namespace
+
+std::string plan_json(const TransformersPlan& plan, std::string_view check) {
+  Json plans = Json::array(), candidates = Json::array(), missed = Json::array();
+  for (std::size_t i = 0; i < plan.candidates.size(); ++i) candidates.push_back(candidate_json(plan.candidates[i], i == plan.chosen));
+  if (plan.chosen) plans.push_back(to_json(plan.candidates[*plan.chosen].report));
+  for (const Missed& m : plan.missed) missed.push_back({{"method", name_of(m.method)}, {"change", m.change ? alternative_json(*m.change) : Json()}, {"rent", m.rent ? rent_json(*m.rent) : Json()}});
+  return dump({{"schema_version", 1}, {"plans", plans}, {"chosen", plan.chosen ? Json(0) : Json()}, {"why", plan.why}, {"candidates", candidates}, {"missed", missed}, {"check", check.empty() ? Json() : Json(check)}});
+}
+
 std::string offers_json(std::span<const Offer> offers) {
   Json out = Json::array();
   for (const Offer& o : offers) {
@@ -147,6 +174,7 @@ std::string table_json(std::span<const TableRow> rows) {
   Json out = Json::array();
   for (const TableRow& row : rows) {
     out.push_back({{"gpu", row.gpu}, {"usable_bytes", row.usable.count}, {"depth", row.depth}, {"device_batch_size", row.device_batch_size ? Json(*row.device_batch_size) : Json()}, {"allocated_bytes", row.allocated ? Json(row.allocated->count) : Json()}});
+    if (row.way) out.back().update({{"method", row.way->method}, {"recompute", name_of(row.way->recompute)}, {"shard", name_of(row.way->sharding)}});
   }
   return dump({{"schema_version", 1}, {"rows", out}});
 }

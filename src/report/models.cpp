@@ -20,13 +20,6 @@ std::int64_t count(std::span<const Parameter> parameters, std::optional<ParamGro
   return n;
 }
 
-// What a token meets: all but the experts it does not visit.
-std::int64_t active(const Architecture& a, std::int64_t all) {
-  if (!a.moe) return all;
-  const auto sparse = std::ranges::count(a.moe->layers, true);
-  return all - sparse * (a.moe->experts - a.moe->top_k) * 3 * a.moe->expert_ffn * a.width;
-}
-
 std::string heads_text(const Architecture& a) { return a.kv_heads == a.heads ? std::to_string(a.heads) : fmt::format("{}/{}", a.heads, a.kv_heads); }
 
 std::string norm_text(const Architecture& a) {
@@ -87,7 +80,7 @@ std::string presets_json(std::span<const ListedModel> models) {
     const std::vector<Parameter> parameters = parameters_of(a);
     Ordered assumed = Ordered::array();
     for (const Assumption& s : m.model.assumptions) assumed.push_back({{"key", s.key}, {"value", s.value}, {"source", s.source}});
-    out.push_back({{"name", m.name}, {"origin", m.origin}, {"model_type", a.model_type}, {"class", a.class_name}, {"params", count(parameters)}, {"active_params", active(a, count(parameters))},
+    out.push_back({{"name", m.name}, {"origin", m.origin}, {"model_type", a.model_type}, {"class", a.class_name}, {"params", count(parameters)}, {"active_params", active_of(a, count(parameters))},
                    {"param_groups", {{"embeddings", count(parameters, ParamGroup::wte)}, {"blocks", count(parameters, ParamGroup::transformer_matrices)}, {"head", count(parameters, ParamGroup::lm_head)}, {"norms_and_biases", count(parameters, ParamGroup::scalars)}}},
                    {"layers", a.layers}, {"width", a.width}, {"heads", a.heads}, {"kv_heads", a.kv_heads}, {"head_dim", a.head_dim}, {"ffn", a.ffn}, {"vocab_size", a.vocab}, {"max_positions", a.max_positions}, {"tied_head", a.tied_head},
                    {"experts", a.moe ? Ordered(a.moe->experts) : Ordered()}, {"experts_per_token", a.moe ? Ordered(a.moe->top_k) : Ordered()}, {"dtype", a.dtype ? Ordered(name_of(*a.dtype)) : Ordered()},
@@ -109,7 +102,7 @@ std::string model_text(const ListedModel& m) {
   line("vocabulary", fmt::format("{}, the head {}{}", a.vocab, a.tied_head ? "tied to the embedding" : "of its own", a.logit_softcap ? fmt::format(", logits capped at {:g}", *a.logit_softcap) : ""));
   line("parameters", fmt::format("{}: embeddings {}, blocks {}, {}norms and biases {}", all, count(parameters, ParamGroup::wte), count(parameters, ParamGroup::transformer_matrices),
                                  count(parameters, ParamGroup::lm_head) > 0 ? fmt::format("head {}, ", count(parameters, ParamGroup::lm_head)) : "", count(parameters, ParamGroup::scalars)));
-  if (a.moe) line("", fmt::format("{} of them for one token", active(a, all)));
+  if (a.moe) line("", fmt::format("{} of them for one token", active_of(a, all)));
   line("weights", fmt::format("{} in bf16, {} in fp32", gib_text(Bytes(all) * 2), gib_text(Bytes(all) * 4)));
   line("with AdamW", fmt::format("{} of weights, gradients and two moments in fp32, {} in bf16, before any activation", gib_text(Bytes(all) * 16), gib_text(Bytes(all) * 8)));
   if (a.dtype) line("the file's", fmt::format("dtype is {}", name_of(*a.dtype)));

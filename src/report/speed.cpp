@@ -52,12 +52,8 @@ std::string offers_text(std::span<const Offer> offers, const Style& style) {
   const Report& first = offers.front().report;
   std::string out = fmt::format("d{}, {}: {:.2f} B tokens\n\n  GPUs                               provider           $/GPU-hour  batch        tok/s        time     cost\n", first.workload.model.depth, first.speed->horizon->rule, first.speed->horizon->tokens / 1e9);
   for (const Offer& o : offers) {
-    std::string gpu = o.price.gpu;
-    for (std::string_view drop : {"NVIDIA GeForce ", "NVIDIA "}) {
-      if (gpu.starts_with(drop)) gpu = gpu.substr(drop.size());
-    }
     const SpeedEstimate& s = *o.report.speed;
-    out += fmt::format("{} {:<34} {:<20} {:>8.2f} {:>6} {:>12} {:>11} {:>8}\n", o.best ? (style.ascii ? ">" : "▸") : " ", fmt::format("{} x {}", o.price.gpus, gpu).substr(0, 34), (o.price.provider + (o.price.kind == "on-demand" ? "" : " " + o.price.kind)).substr(0, 20),
+    out += fmt::format("{} {:<34} {:<20} {:>8.2f} {:>6} {:>12} {:>11} {:>8}\n", o.best ? (style.ascii ? ">" : "▸") : " ", fmt::format("{} x {}", o.price.gpus, short_gpu(o.price.gpu)).substr(0, 34), (o.price.provider + (o.price.kind == "on-demand" ? "" : " " + o.price.kind)).substr(0, 20),
                        o.price.usd_per_gpu_hour, o.report.workload.run.device_batch_size, rate_text(s.tokens_per_second), duration_text(*s.horizon_seconds()), usd_text(*s.horizon_usd(o.price.gpus)));
   }
   out += fmt::format("\n{} no other offer is both faster and cheaper. Training steps alone. Prices are examples with their sources in data/prices.csv; --prices FILE takes yours\n", style.ascii ? ">" : "▸");

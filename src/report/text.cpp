@@ -7,12 +7,11 @@
 #include <cmath>
 
 #include "base/text.hpp"
+#include "plan/alternatives.hpp"
 #include "report/screen.hpp"
 #include "report/speed.hpp"
 
 namespace dryfit {
-
-namespace {
 
 std::string short_gpu(std::string_view name) {
   std::string out(name);
@@ -24,18 +23,6 @@ std::string short_gpu(std::string_view name) {
   }
   return out;
 }
-
-const Alternative* smallest_change(const Report& r) {
-  for (const Alternative& a : r.alternatives) {
-    if (a.verdict == Verdict::fits && a.identical_training && !a.needs_code_change) return &a;
-  }
-  for (const Alternative& a : r.alternatives) {
-    if (a.verdict == Verdict::fits && !a.needs_code_change) return &a;
-  }
-  return nullptr;
-}
-
-}  // namespace
 
 std::string gib_text(Bytes b) {
   if (std::llabs(b.count) < (std::int64_t{1} << 30)) return fmt::format("{:.0f} MiB", b.mib());
@@ -135,9 +122,12 @@ std::string table_text(std::span<const TableRow> rows, std::int64_t gpus, const 
 }
 
 std::string table_csv(std::span<const TableRow> rows) {
-  std::string out = "gpu,usable_bytes,depth,device_batch_size,allocated_bytes\n";
+  const bool ways = std::ranges::any_of(rows, [](const TableRow& row) { return row.way.has_value(); });
+  std::string out = fmt::format("gpu,usable_bytes,depth,device_batch_size,allocated_bytes{}\n", ways ? ",method,recompute,shard" : "");
   for (const TableRow& row : rows) {
-    out += fmt::format("{},{},{},{},{}\n", row.gpu, row.usable.count, row.depth, row.device_batch_size ? std::to_string(*row.device_batch_size) : "", row.allocated ? std::to_string(row.allocated->count) : "");
+    out += fmt::format("{},{},{},{},{}", row.gpu, row.usable.count, row.depth, row.device_batch_size ? std::to_string(*row.device_batch_size) : "", row.allocated ? std::to_string(row.allocated->count) : "");
+    if (row.way) out += fmt::format(",{},{},{}", row.way->method, name_of(row.way->recompute), name_of(row.way->sharding));
+    out += "\n";
   }
   return out;
 }

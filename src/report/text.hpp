@@ -18,6 +18,7 @@ struct Style {
 };
 
 std::string gib_text(Bytes b);          // "55.1 GiB", "-4.0 GiB"; below 1 GiB "312 MiB"
+std::string short_gpu(std::string_view name);  // without its maker
 std::string count_text(std::int64_t n); // "1.38 B", "561 M"
 
 std::string check_text(const Report& report, const Style& style);

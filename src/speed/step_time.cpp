@@ -12,7 +12,6 @@ namespace {
 constexpr double kKernelGap = 2e-6;        // seconds between the end of a kernel's work and the start of the next one's
 constexpr double kTileEnds = 1.5e-6;       // of a tile: its first operands arrive, its result leaves; two ways through memory
 constexpr double kLaunch = 6e-6;           // of the host, a launch from compiled Python code
-constexpr double kEagerLaunch = 10e-6;     // through PyTorch's dispatcher
 constexpr double kCollective = 20e-6;      // start and end of a collective on one node
 
 struct Tile { std::int64_t m, n; double share; };  // share of the best rate that its reuse of shared memory allows

@@ -10,6 +10,8 @@
 
 namespace dryfit {
 
+constexpr double kEagerLaunch = 10e-6;       // seconds of the host, a launch through PyTorch's dispatcher
+
 struct StepTime {
   double seconds = 0;
   std::array<double, kWorkKinds> by_kind{};  // seconds; communication: what arithmetic does not hide; sums to seconds with `waiting`

@@ -2,6 +2,7 @@
 // Source: transformers 5.24, models/<family>/modeling_<family>.py; tools/models/check_counts.py compares tensor for tensor.
 #include "workload/architecture.hpp"
 
+#include <algorithm>
 #include <array>
 
 namespace dryfit {
@@ -270,6 +271,12 @@ std::vector<Parameter> parameters_of(const Architecture& a) {
     default: decoder(a, w); break;
   }
   return w.take();
+}
+
+std::int64_t active_of(const Architecture& a, std::int64_t all) {
+  if (!a.moe) return all;
+  const auto sparse = std::ranges::count(a.moe->layers, true);
+  return all - sparse * (a.moe->experts - a.moe->top_k) * 3 * a.moe->expert_ffn * a.width;
 }
 
 }  // namespace dryfit

@@ -79,6 +79,8 @@ struct Architecture {
   std::string model_type;               // as in the file
   std::string class_name;               // the class that is built: "LlamaForCausalLM"
   std::string name;                     // preset, file or directory it came from; may be empty
+  std::string repository;               // what a training script is given, "meta-llama/Llama-3.1-8B"; empty: the name
+  const std::string& given_to_scripts() const { return repository.empty() ? name : repository; }
 
   std::int64_t layers = 0, width = 0, heads = 0, kv_heads = 0, head_dim = 0, ffn = 0, vocab = 0, max_positions = 0;
 
@@ -128,5 +130,8 @@ struct Architecture {
 // embeddings, lm_head the untied head (and what stands between the last norm and it), scalars every vector (norms, biases), transformer_matrices the rest.
 // Precondition: an Architecture as architecture_from (hf_config.hpp) returns it: its numbers are bounded, so no count overflows.
 std::vector<Parameter> parameters_of(const Architecture& architecture);
+
+// Of `all` parameters those that a token meets: all but the experts it does not visit.
+std::int64_t active_of(const Architecture& architecture, std::int64_t all);
 
 }  // namespace dryfit

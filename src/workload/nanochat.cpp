@@ -316,8 +316,16 @@ std::int64_t Model::param_count(ParamGroup group) const {
 std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
   std::vector<std::int64_t> out;
   const std::int64_t per_sequence = workload.run.max_seq_len * workload.run.world_size;
+  if (workload.transformers) {
+    constexpr std::int64_t kMostSearched = 4096;
+    const auto& total = workload.transformers->total_batch_size;
+    for (std::int64_t batch = kMostSearched; batch >= 1; --batch) {
+      if (!total || *total % (batch * per_sequence) == 0) out.push_back(batch);
+    }
+    return out;
+  }
   for (std::int64_t batch = 512; batch >= 1; batch /= 2) {
-    if (workload.transformers || (workload.run.total_batch_size % (batch * per_sequence) == 0 && samples_divide(workload.run, batch))) out.push_back(batch);
+    if (workload.run.total_batch_size % (batch * per_sequence) == 0 && samples_divide(workload.run, batch)) out.push_back(batch);
   }
   return out;
 }
@@ -326,7 +334,7 @@ Result<Workload> with_device_batch(const Workload& workload, std::int64_t device
   Workload w = workload;
   if (device_batch_size < 1 || device_batch_size > kMaxBatch) return out_of_range("--device-batch-size", device_batch_size, 1, kMaxBatch);
   const std::int64_t tokens = device_batch_size * w.run.max_seq_len * w.run.world_size;
-  if (w.transformers) {
+  if (w.transformers && !w.transformers->total_batch_size) {
     w.run.device_batch_size = device_batch_size;
     w.run.total_batch_size = tokens * w.run.grad_accum_steps;
     return w;

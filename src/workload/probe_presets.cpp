@@ -28,6 +28,7 @@ void read_file(std::string_view json, std::string_view name, std::vector<ModelPr
     if (!model) continue;
     p.model = std::move(*model);
     p.model.architecture.name = p.name;
+    p.model.architecture.repository = p.repository;
     out.push_back(std::move(p));
   }
 }

@@ -21,6 +21,7 @@ std::string_view name_of(OptimizerKind kind);  // as in --optim: "adamw_torch_fu
 
 enum class MixedPrecision : std::uint8_t { none, bf16, fp16 };  // --bf16, --fp16: autocast around the forward pass
 enum class Recompute : std::uint8_t { none, full };             // --gradient_checkpointing: each block's input is kept, the rest computed again
+constexpr std::string_view name_of(Recompute recompute) { return recompute == Recompute::full ? "full" : "none"; }
 enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2 };  // attn_implementation
 enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp1, fsdp1_grad_op, fsdp2 };  // over W GPUs
 std::string_view name_of(Sharding sharding);

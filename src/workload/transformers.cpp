@@ -10,7 +10,7 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::int64_t kMostBatch = 1 << 20, kMostLength = 1 << 22, kMostGpus = 65536;
+constexpr std::int64_t kMostBatch = 1 << 20, kMostLength = 1 << 22, kMostGpus = 65536, kMostTotal = std::int64_t{1} << 40;
 constexpr std::int64_t kUsualLength = 2048;
 constexpr std::string_view kDefault = "transformers' default";
 
@@ -35,6 +35,19 @@ Result<void> several_gpus(Training& t) {
   if (t.sharding == Sharding::none && t.world_size > 1) return fail("bad_value", "--parallel none and --gpus " + std::to_string(t.world_size) + " do not agree", "use --parallel ddp, fsdp1, fsdp2, zero2 or zero3, or --gpus 1", "--parallel");
   if ((t.sharding == Sharding::fsdp2 || is_fsdp1(t.sharding)) && t.world_size == 1) return fail("bad_value", "--parallel " + std::string(name_of(t.sharding)) + " shards over several GPUs, and this run has one", "add --gpus N, from 2 on", "--parallel");
   return {};
+}
+
+// The micro-steps that make up the total asked for.
+Result<std::int64_t> accumulation(const TransformersFlags& f, const Training& t) {
+  constexpr std::string_view kFlag = "--total-batch-size";
+  const std::int64_t total = *f.total_batch_size, each = t.seq_len * t.world_size, micro = each * t.device_batch_size;  // at most 2^20 * 2^22 * 2^16
+  if (f.grad_accum_steps) return fail("bad_value", "--total-batch-size and --grad-accum-steps say the same", "give one of them", std::string(kFlag));
+  if (total < 1 || total > kMostTotal) return out_of_range(kFlag, total, kMostTotal);
+  if (total % micro == 0) return total / micro;
+  const std::string below = total > each ? std::to_string(total / each * each) + " or " : "";
+  const std::string products = (t.device_batch_size > 1 ? std::to_string(t.device_batch_size) + " x " : "") + std::to_string(t.seq_len) + " x " + std::to_string(t.world_size);
+  return fail("illegal_batch", "--total-batch-size " + std::to_string(total) + " is not a multiple of " + products + " = " + std::to_string(micro) + " tokens",
+              total % each == 0 ? "use a --device-batch-size that divides " + std::to_string(total / each) + " sequences" : "use --total-batch-size " + below + std::to_string((total / each + 1) * each), std::string(kFlag));
 }
 
 // Autocast keeps the weights as loaded. DeepSpeed converts the model to its 16-bit type and keeps fp32 masters; 16-bit weights without bf16 or fp16 it
@@ -137,6 +150,11 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!W) return std::unexpected(W.error());
   if (f.grad_accum_steps && (*f.grad_accum_steps < 1 || *f.grad_accum_steps > kMostBatch)) return out_of_range("--gradient-accumulation-steps", *f.grad_accum_steps, kMostBatch);
   t.device_batch_size = *B, t.seq_len = *T, t.world_size = *W, t.grad_accum_steps = f.grad_accum_steps.value_or(1);
+  if (f.total_batch_size) {
+    const auto steps = accumulation(f, t);
+    if (!steps) return std::unexpected(steps.error());
+    t.grad_accum_steps = *steps;
+  }
   t.framework = f.framework.value_or(Framework::transformers);
   const bool litgpt = t.framework == Framework::litgpt;
   t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp1 : Sharding::ddp);
@@ -148,6 +166,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (litgpt && f.lora && f.litgpt_script.value_or(LitgptScript::lora) != LitgptScript::lora) return fail("bad_value", "--lora-rank beside litgpt " + std::string(name_of(*f.litgpt_script)) + ", which has no such adapters", "leave one of them out", "--lora-rank");
   if (litgpt) t.litgpt.script = f.litgpt_script.value_or(f.lora ? LitgptScript::lora : LitgptScript::pretrain);
   const bool pretrains = !litgpt || t.litgpt.script == LitgptScript::pretrain;
+  if (f.quantized && !f.lora && !litgpt) return fail("bad_value", "--load-in-4bit without adapters: 4-bit weights cannot be trained", "add --lora-rank 16", "--load-in-4bit");
   t.quantized = f.quantized, t.double_quantized = f.double_quantized;
   t.optimizer = f.optimizer.value_or(pretrains ? OptimizerKind::adamw_fused : t.quantized ? OptimizerKind::paged_adamw : OptimizerKind::adamw);
   if (!f.optimizer) d.assume("optimizer", std::string(name_of(t.optimizer)), litgpt ? "LitGPT's default" : kDefault);
@@ -190,7 +209,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.lora && is_fsdp1(t.sharding) && t.framework == Framework::transformers) return fail("unsupported_training", "adapters under FSDP1, where Trainer makes a unit of each, are not laid out yet", "use --parallel ddp or zero2", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
-  w.transformers = TransformersRun{a, t};
+  w.transformers = TransformersRun{a, t, flags.total_batch_size};
   Model& m = w.model;
   m.version = NanochatVersion();
   m.depth = a.layers, m.width = a.width, m.heads = a.heads, m.kv_heads = a.kv_heads, m.head_dim = a.head_dim, m.ffn = a.ffn;

@@ -16,6 +16,7 @@ struct TransformersFlags {
   std::optional<std::string> torch;        // its version: "2.11.0"
   std::optional<std::string> model;     // name of a shipped model, repository, or a folder or file
   std::optional<std::int64_t> device_batch_size, grad_accum_steps, max_seq_len, gpus;
+  std::optional<std::int64_t> total_batch_size;  // tokens a step, in place of grad_accum_steps
   std::optional<Framework> framework;
   std::optional<Dtype> weights;         // dtype the model is loaded in
   std::optional<MixedPrecision> mixed;
@@ -33,6 +34,7 @@ struct TransformersFlags {
   std::optional<double> max_grad_norm;
   std::optional<Lora> lora;
   bool quantized = false, double_quantized = false;  // frozen weights in 4 bits
+  bool all_weights = false;             // --lora-rank 0: no adapters, whatever a search would try
   std::optional<LitgptScript> litgpt_script;
 };
 

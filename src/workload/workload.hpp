@@ -126,6 +126,7 @@ struct Assumption {
 struct TransformersRun {
   Architecture architecture;
   Training training;
+  std::optional<std::int64_t> total_batch_size = {};  // tokens a step that were asked for: accumulation then follows the device batch
 };
 // The training with batch, length, GPUs and accumulation of the Run.
 Training training_of(const TransformersRun& transformers, const Run& run);
@@ -157,8 +158,8 @@ struct WorkloadFlags {
 // Errors: "missing_depth", "bad_value", "illegal_batch" (with the legal values in the hint), "unknown_version", ...
 Result<Workload> make_nanochat_workload(const WorkloadFlags& flags);
 
-// The same workload with another device batch: total batch held, accumulation recomputed. A transformers run holds its accumulation
-// instead, as its arguments do, and the total follows.
+// The same workload with another device batch: total batch held, accumulation recomputed. A transformers run of which no total is asked for
+// holds its accumulation instead, as its arguments do, and the total follows.
 // Errors: "illegal_batch" when B*T*W does not divide the total.
 Result<Workload> with_device_batch(const Workload& workload, std::int64_t device_batch_size);
 
@@ -173,7 +174,7 @@ RolloutTokens rollout_tokens(const Run& run);
 const std::vector<NanochatVersion>& nanochat_versions();
 Result<NanochatVersion> find_nanochat_version(std::string_view text);
 
-// Device batches (powers of two up to 512, largest first) that divide the total: legal for this workload's T, W and total; all of them for transformers.
+// Device batches, largest first: powers of two up to 512 that divide the total. Of transformers any number up to 4096, or any that divides the total asked for.
 std::vector<std::int64_t> legal_device_batches(const Workload& workload);
 
 }  // namespace dryfit

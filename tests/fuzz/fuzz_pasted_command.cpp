@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   const auto words = dryfit::shell_split(text);
   if (!words) return words.error().hint.empty() ? (std::abort(), 0) : 0;
   if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_trainer_command(*launch)) {
-    const auto command = dryfit::trainer_command(*launch);
+    const auto command = dryfit::read_trainer_command(*launch);
     if (!command && command.error().hint.empty()) std::abort();
   }
   if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_litgpt_command(*launch)) {

@@ -62,15 +62,15 @@ TEST(Calibration, printedPeaksBeatDerivedOnes) {
 TEST(Calibration, contextOfOneGpuCarriesOverNcclDoesNot) {
   Calibration c;
   merge(c, row(*estimate(workload(1), h100(1)), mib(900), Bytes(0), true, "a"));
-  const OutsideEstimate eight = outside_estimate(&c, h100(8).gpu, 8);
+  const OutsideEstimate eight = outside_estimate(&c, h100(8).gpu, 8, "");
   EXPECT_EQ(eight.memory.middle, mib(900) + nccl_memory(8).middle);
   EXPECT_EQ(eight.provenance, Provenance::modelled);
   EXPECT_NE(eight.note.find("NCCL on 8 GPUs is not"), std::string::npos);
   merge(c, row(*estimate(workload(8), h100(8)), mib(2000), Bytes(0), true, "b"));
-  EXPECT_EQ(outside_estimate(&c, h100(8).gpu, 8).memory.middle, mib(2000));
-  EXPECT_EQ(outside_estimate(&c, h100(8).gpu, 8).provenance, Provenance::calibrated);
+  EXPECT_EQ(outside_estimate(&c, h100(8).gpu, 8, "").memory.middle, mib(2000));
+  EXPECT_EQ(outside_estimate(&c, h100(8).gpu, 8, "").provenance, Provenance::calibrated);
   const GpuKind other = machine_from_flags({"4090", 1, std::nullopt, std::nullopt})->gpu;
-  EXPECT_EQ(outside_estimate(&c, other, 1).provenance, Provenance::modelled);
+  EXPECT_EQ(outside_estimate(&c, other, 1, "").provenance, Provenance::modelled);
 }
 
 TEST(Calibration, readingARunAgainReplacesItsRow) {

@@ -13,7 +13,7 @@ Result<TrainerCommand> read(std::string_view text) {
   const auto launch = parse_launch(*words);
   if (!launch) return std::unexpected(launch.error());
   EXPECT_TRUE(is_trainer_command(*launch)) << text;
-  return trainer_command(*launch);
+  return read_trainer_command(*launch);
 }
 
 TEST(TrainerCommand, runClmUnderTorchrun) {

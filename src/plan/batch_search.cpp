@@ -1,0 +1,165 @@
+// See batch_search.hpp.
+#include "plan/batch_search.hpp"
+
+#include <algorithm>
+#include <string_view>
+
+#include "memory/timeline.hpp"
+#include "passes/training_program.hpp"
+
+namespace dryfit {
+
+namespace {
+
+using Batches = std::span<const std::int64_t>;  // largest first
+
+// Allocations of the last micro-step: as many kernels have run at least.
+std::int64_t kernels_of(const Program& program) {
+  std::int64_t count = 0;
+  for (std::size_t i = program.segments.size(); i-- > 0;) {
+    const std::string_view part = program.segments[i].part;
+    if (part != "forward" && part != "backward") continue;
+    const std::size_t end = i + 1 < program.segments.size() ? static_cast<std::size_t>(program.segments[i + 1].first_event) : program.events.size();
+    for (std::size_t e = static_cast<std::size_t>(program.segments[i].first_event); e < end; ++e) count += program.events[e].kind == Event::Kind::alloc ? 1 : 0;
+    if (part == "forward") break;
+  }
+  return count;
+}
+
+class BatchSearch {
+ public:
+  BatchSearch(const Workload& workload, const Machine& machine, const EstimateOptions& options)
+      : w_(workload), machine_(machine), options_(options), room_(most_that_may_fit(machine, outside_estimate(options.calibration, machine.gpu, workload.run.world_size, workload.run.torch).memory)), above_(error_band(workload, true).above) {
+    options_.alternatives = options_.timeline = options_.fine_tuning = false;
+  }
+
+  // Fewer micro-steps keep less between them: their batches, the largest, come first, and are asked on their own.
+  Result<BatchFound> all(Batches batches) const {
+    while (true) {
+      const auto end = std::ranges::find_if(batches, [&](std::int64_t b) { return layout(b).micro_steps != layout(batches.front()).micro_steps; });
+      const Batches alike(batches.begin(), end);
+      auto found = of_steps(alike);
+      if (!found || found->fits || alike.size() == batches.size()) return found;
+      batches = batches.subspan(alike.size());
+    }
+  }
+
+  Result<BatchFound> built(const Workload& w) const {
+    const auto program = program_of(w);
+    if (!program) return std::unexpected(program.error());
+    return answer(estimate_program(w, machine_, options_, *program), *program);
+  }
+
+  Result<BatchFound> confirmed(BatchFound found) const {
+    const auto legal = legal_device_batches(w_);
+    auto at = std::ranges::find(legal, w_.run.device_batch_size);
+    while (found.fits && at != legal.begin()) {
+      auto larger = built_if_it_fits(*(at - 1));
+      if (!larger) return larger;
+      if (!larger->fits) break;
+      found = std::move(*larger);
+      --at;
+    }
+    while (!found.fits && at + 1 != legal.end()) {
+      auto smaller = built_if_it_fits(*++at);
+      if (!smaller) return smaller;
+      if (smaller->fits || at + 1 == legal.end()) return smaller->fits ? smaller : built(*with_device_batch(w_, *at));
+    }
+    return found;
+  }
+
+ private:
+  struct Asked { std::optional<BatchFound> found; bool largest = false; std::optional<Program> program; };
+
+  TrainingLayout layout(std::int64_t batch) const {
+    const auto& total = w_.transformers->total_batch_size;
+    const std::int64_t ids = batch * w_.run.max_seq_len;
+    return layout_of(w_.transformers->architecture, batch, w_.run.max_seq_len, total ? *total / (ids * w_.run.world_size) : w_.run.grad_accum_steps);
+  }
+  Result<Program> program_of(const Workload& w) const { return program_for(w, target_of(machine_), w.run.grad_accum_steps > 1); }
+  static Result<BatchFound> answer(Result<Report> report, const Program& program) {
+    if (!report) return std::unexpected(report.error());
+    return BatchFound{report->verdict == Verdict::fits, std::move(*report), kernels_of(program)};
+  }
+  Result<BatchFound> built_if_it_fits(std::int64_t batch) const {
+    const Workload w = *with_device_batch(w_, batch);
+    const auto program = program_of(w);
+    if (!program) return std::unexpected(program.error());
+    return answer(estimate_if_it_fits(w, machine_, options_, *program), *program);
+  }
+
+  // Batches of one accumulation, by how an embedding's gradient is summed: from the middle way upwards while its largest fits, downwards while none does.
+  Result<BatchFound> of_steps(Batches batches) const {
+    std::vector<Batches> ways;
+    for (Batches rest = batches; !rest.empty(); rest = rest.subspan(ways.back().size())) {
+      ways.emplace_back(rest.begin(), std::ranges::find_if(rest, [&](std::int64_t b) { return layout(b) != layout(rest.front()); }));
+    }
+    std::size_t i = 0;
+    while (i + 1 < ways.size() && layout(ways[i].front()).ids == TrainingLayout::Ids::more_than_rows) ++i;
+    const StaticBytes fixed = static_bytes(w_);
+    if (fixed.weights + fixed.gradients + fixed.optimizer > room_) i = ways.size() - 1;  // nothing will: only the smallest is told
+    auto asked = of_way(ways[i]);
+    while (asked && !asked->found && i + 1 < ways.size()) asked = of_way(ways[++i]);
+    while (asked && asked->found && asked->largest && i > 0) {
+      auto larger = of_way(ways[--i]);
+      if (larger && !larger->found) break;
+      asked = std::move(larger);
+    }
+    if (!asked) return std::unexpected(asked.error());
+    if (asked->found) return std::move(*asked->found);
+    return answer(estimate_program(*with_device_batch(w_, batches.back()), machine_, options_, *asked->program), *asked->program);
+  }
+
+  // The program of the smallest of them, scaled. What its envelope says does not fit, does not; segments may need more than it says.
+  Result<Asked> of_way(Batches batches) const {
+    auto program = program_of(*with_device_batch(w_, batches.back()));
+    if (!program) return std::unexpected(program.error());
+    const Envelope envelope = make_envelope(*program);
+    const auto may = [&](std::int64_t b) { return static_cast<double>(envelope.at(b).count) * (1 + above_) <= static_cast<double>(room_.count); };
+    const auto does = [&](std::int64_t b) { return fits(*with_device_batch(w_, b), machine_, options_, at_batch(*program, b)); };
+    auto good = std::ranges::partition_point(batches, [&](std::int64_t b) { return !may(b); });
+    if (good != batches.end() && !does(*good)) {
+      auto bad = good;
+      good = batches.end();
+      while (good - bad > 1) {
+        const auto middle = bad + (good - bad) / 2;
+        (does(*middle) ? good : bad) = middle;
+      }
+    }
+    Asked asked{std::nullopt, good == batches.begin(), std::nullopt};
+    if (good == batches.end()) {
+      asked.program = std::move(*program);
+      return asked;
+    }
+    const Program scaled = at_batch(std::move(*program), *good);
+    auto found = answer(estimate_if_it_fits(*with_device_batch(w_, *good), machine_, options_, scaled), scaled);
+    if (!found) return std::unexpected(found.error());
+    asked.found = std::move(*found);
+    return asked;
+  }
+
+  const Workload& w_;
+  const Machine& machine_;
+  EstimateOptions options_;
+  Bytes room_;
+  double above_;
+};
+
+}  // namespace
+
+Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, bool fixed) {
+  const BatchSearch search(workload, machine, options);
+  if (fixed) return search.built(workload);
+  const auto legal = legal_device_batches(workload);
+  return search.all(legal);
+}
+
+Result<BatchFound> confirm_device_batch(BatchFound found, const Machine& machine, const EstimateOptions& options) {
+  const Workload workload = found.report.workload;
+  const BatchSearch search(workload, machine, options);
+  auto own = search.built(workload);
+  if (!own) return own;
+  return search.confirmed(std::move(*own));
+}
+
+}  // namespace dryfit

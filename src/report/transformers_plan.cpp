@@ -1,0 +1,117 @@
+// See transformers_plan.hpp.
+#include "report/transformers_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "plan/alternatives.hpp"
+#include "report/screen.hpp"
+#include "report/speed.hpp"
+
+namespace dryfit {
+
+namespace {
+
+std::string model_line(const HfModel& model) {
+  std::int64_t parameters = 0;
+  for (const Parameter& p : parameters_of(model.architecture)) parameters += p.count();
+  return fmt::format("{}   {} parameters", model.architecture.name, count_text(parameters));
+}
+
+std::string candidate_line(const Candidate& c, bool chosen, bool several, std::optional<double> least, const Style& style) {
+  const Report& r = c.report;
+  const Training& t = r.workload.transformers->training;
+  const double share = r.headroom.gib() / r.machine.usable().gib() * 100;
+  std::string out = fmt::format("{} {:<6}  {:<9}", chosen ? (style.ascii ? ">" : "▸") : " ", name_of(c.method), name_of(t.recompute));
+  if (several) out += fmt::format("  {:<13}", name_of(t.sharding));
+  // a dash takes three bytes, and one place on the screen
+  out += c.fits ? fmt::format("  {:>12}", r.workload.run.device_batch_size) : fmt::format("  {:>12}", style.ascii ? "-" : std::string(11, ' ') + "–");
+  out += fmt::format("  {:>9}  {:>9} {:>4.0f} %", gib_text(r.process.bytes), gib_text(r.headroom), share);
+  if (c.fits && least) out += fmt::format("  {:>5.2f}", *c.least_seconds_per_token / *least);
+  if (r.verdict == Verdict::tight) out += "  tight";
+  return chosen ? paint(out, "1", style) : out;
+}
+
+// Of those that fit; none where it is not known of all.
+std::optional<double> least_time(const TransformersPlan& plan) {
+  std::optional<double> least;
+  for (const Candidate& c : plan.candidates) {
+    if (!c.fits) continue;
+    if (!c.least_seconds_per_token) return std::nullopt;
+    least = least ? std::min(*least, *c.least_seconds_per_token) : *c.least_seconds_per_token;
+  }
+  return least;
+}
+
+std::string missed_text(const Missed& missed, const OwnCommands& commands) {
+  std::string out = fmt::format("{} would fit\n", name_of(missed.method));
+  if (missed.change) out += fmt::format("  with {}: peak {} ({})\n", change_text(*missed.change), gib_text(*missed.change->process), missed.change->note);
+  else out += "  with no single change of an argument here\n";
+  if (!missed.rent) return out + "  on none of the priced machines of up to 8 GPUs (data/prices.csv, --prices FILE)\n";
+  const Rent& rent = *missed.rent;
+  const Machine& m = rent.report.machine;
+  out += fmt::format("  on {} x {}, {} an hour{}{}: {} --gpu \"{}\" --gpus {}\n", m.gpus, short_gpu(m.gpu.name), usd_text(rent.usd_per_hour()), rent.price.provider.empty() ? "" : " at " + rent.price.provider,
+                     rent.price.kind == "on-demand" ? "" : ", " + rent.price.kind, commands.plan, short_gpu(m.gpu.name), m.gpus);
+  return out;
+}
+
+// "full", "lora+r"; with recomputation.
+std::string column_of(const TableRow::Way& way) { return way.method + (way.recompute == Recompute::full ? "+r" : ""); }
+
+}  // namespace
+
+std::string plan_text(const TransformersPlan& plan, const HfModel& model, const Machine& m, const OwnCommands& commands, const Style& style) {
+  std::string out = fmt::format("{} x {}   usable {} of {} each\n", m.gpus, short_gpu(m.gpu.name), gib_text(m.usable()), gib_text(m.total));
+  const Run& shape = plan.candidates.front().report.workload.run;
+  out += fmt::format("{}, rows of {} tokens\n\n", model_line(model), shape.max_seq_len);
+  const auto least = least_time(plan);
+  const bool several = m.gpus > 1;
+  out += fmt::format("  method  recompute{}  device batch       peak           headroom{}\n", several ? "  parallel     " : "", least ? "   time" : "");
+  for (std::size_t i = 0; i < plan.candidates.size(); ++i) out += candidate_line(plan.candidates[i], i == plan.chosen, several, least, style) + "\n";
+  const bool none = std::ranges::any_of(plan.candidates, [](const Candidate& c) { return !c.fits; });
+  if (none) out += fmt::format("{}: not even the smallest device batch fits; its peak is shown\n", style.ascii ? "-" : "–");
+  if (least) out += "time: of a token at least, by arithmetic, launches and messages; no speed is predicted for these models yet\n";
+  if (!plan.chosen) {
+    out += "\nnothing fits\n";
+  } else {
+    const Report& best = plan.candidates[*plan.chosen].report;
+    const Run& run = best.workload.run;
+    out += fmt::format("\nchosen: {}\n\n{}\n\n", plan.why, best.command);
+    for (const Alternative& a : best.alternatives) {
+      if (a.process && a.verdict == Verdict::fits) out += fmt::format("with {} before it: peak {}, headroom {}\n\n", change_text(a), gib_text(*a.process), gib_text(best.machine.usable() - *a.process));
+    }
+    out += fmt::format("{} x {} x {} = {} tokens a micro-step; total {} -> {} accumulation step{}\n", run.device_batch_size, run.max_seq_len, run.world_size, run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
+    if (best.workload.transformers->training.framework == Framework::transformers) out += "train.py: your script around transformers' Trainer\n";
+    out += "\ncheck it: " + commands.check + "\n";
+  }
+  for (const Missed& missed : plan.missed) out += "\n" + missed_text(missed, commands);
+  return out;
+}
+
+std::string table_text(std::span<const TableRow> rows, const HfModel& model, std::int64_t gpus, const Style& style) {
+  std::vector<std::string> columns;
+  std::string shardings;
+  std::size_t widest = 4;
+  for (const TableRow& row : rows) {
+    widest = std::max(widest, std::min<std::size_t>(28, short_gpu(row.gpu).size()));
+    if (std::ranges::find(columns, column_of(*row.way)) != columns.end()) continue;
+    columns.push_back(column_of(*row.way));
+    if (gpus > 1) shardings += fmt::format("{}{} {}", shardings.empty() ? "; " : ", ", columns.back(), name_of(row.way->sharding));
+  }
+  std::string out = model_line(model) + "\n\n" + fmt::format("{:<{}} {:>10}", "", widest + 2, "usable");
+  for (const std::string& c : columns) out += fmt::format("{:>9}", c);
+  for (auto row = rows.begin(); row != rows.end();) {
+    const auto end = std::find_if(row, rows.end(), [&](const TableRow& r) { return r.gpu != row->gpu || r.usable != row->usable; });
+    out += fmt::format("\n  {:<{}} {:>10}", short_gpu(row->gpu).substr(0, 28), widest, gib_text(row->usable));
+    for (const std::string& c : columns) {
+      const auto cell = std::find_if(row, end, [&](const TableRow& r) { return column_of(*r.way) == c; });
+      out += fmt::format("{:>9}", cell == end ? "" : cell->device_batch_size ? std::to_string(*cell->device_batch_size) : (style.ascii ? "-" : "–"));
+    }
+    row = end;
+  }
+  out += fmt::format("\n\nlargest device batch that fits, {} GPU{}{}; +r: with gradient checkpointing; {} does not fit at 1\n", gpus, gpus == 1 ? "" : "s", shardings, style.ascii ? "-" : "–");
+  return out;
+}
+
+}  // namespace dryfit
