@@ -1,6 +1,14 @@
 # Libraries at the edge, from the system's packages (./dryfit.sh and ./test.sh install them).
 find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
+# the archive: the binary is static, and a library of ours should bring it along
+find_path(YAML_HEADERS yaml.h)
+find_library(YAML_LIBRARY NAMES libyaml.a yaml)
+if(NOT YAML_HEADERS OR NOT YAML_LIBRARY)
+  message(FATAL_ERROR "libyaml is not here: tools/install.sh build (Debian's libyaml-dev)")
+endif()
+add_library(libyaml UNKNOWN IMPORTED)
+set_target_properties(libyaml PROPERTIES IMPORTED_LOCATION ${YAML_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${YAML_HEADERS} INTERFACE_LINK_OPTIONS "$<$<AND:$<PLATFORM_ID:Linux>,$<OR:$<BOOL:${DRYFIT_LIBRARY}>,$<BOOL:${DRYFIT_PYTHON}>>>:-Wl,--exclude-libs,libyaml.a>")
 add_library(fmt_headers INTERFACE)
 target_include_directories(fmt_headers SYSTEM INTERFACE $<TARGET_PROPERTY:fmt::fmt,INTERFACE_INCLUDE_DIRECTORIES>)
 add_library(dryfit_fmt OBJECT ${CMAKE_CURRENT_LIST_DIR}/fmt.cpp)

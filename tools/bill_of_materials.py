@@ -10,7 +10,7 @@ import sys
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 # Debian package, its name here, licence (SPDX): what stands in the binary; the compiler's own come by -static
-COMPILED_IN = [("libfmt-dev", "fmt", "MIT"), ("nlohmann-json3-dev", "nlohmann-json", "MIT"), ("libstdc++-12-dev", "libstdc++", "GPL-3.0-or-later WITH GCC-exception-3.1"), ("libc6-dev", "glibc", "LGPL-2.1-or-later")]
+COMPILED_IN = [("libfmt-dev", "fmt", "MIT"), ("libyaml-dev", "libyaml", "MIT"), ("nlohmann-json3-dev", "nlohmann-json", "MIT"), ("libstdc++-12-dev", "libstdc++", "GPL-3.0-or-later WITH GCC-exception-3.1"), ("libc6-dev", "glibc", "LGPL-2.1-or-later")]
 
 
 def version_of(package):

@@ -1,9 +1,16 @@
 // Commands of a machine that a web page is not on: their entry points, so that the command line's own code links. None is ever reached: api/call.cpp
-// refuses what needs a machine.
+// refuses what needs a machine. YAML is the exception: where it is met, it is refused here.
 #include "cli/calibrate.hpp"
 #include "cli/calibration_file.hpp"
 #include "cli/doctor_live.hpp"
 #include "cli/watch.hpp"
+#include "workload/probe_document.hpp"
+
+namespace dryfit {
+
+Result<Document> document_from_yaml(std::string_view, std::string_view name) { return fail("not_here", "YAML is not read by this page", "give the same as JSON, or use the dryfit program", std::string(name)); }
+
+}  // namespace dryfit
 
 namespace dryfit::cli {
 

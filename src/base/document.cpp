@@ -2,6 +2,8 @@
 #include "base/document.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 
 namespace dryfit {
@@ -42,15 +44,57 @@ std::string shown(const Document& value) {
   return "";
 }
 
+namespace {
+
+std::string quoted(std::string_view text) {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  std::string out = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\') out += '\\', out += c;
+    else if (static_cast<unsigned char>(c) < 0x20) out += "\\u00", out += kHex[static_cast<std::size_t>(c) >> 4], out += kHex[static_cast<std::size_t>(c) & 15];
+    else out += c;
+  }
+  return out + '"';
+}
+
+// The shortest text of the same number; what is no finite number is null.
+std::string real_text(double x) {
+  if (!std::isfinite(x)) return "null";
+  std::array<char, 32> text;
+  return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), x).ptr);
+}
+
+}  // namespace
+
+std::string json_text(const Document& value) {
+  std::string out;
+  switch (value.kind) {
+    case Document::Kind::text: return quoted(value.text);
+    case Document::Kind::real: return real_text(value.real);
+    case Document::Kind::list:
+      for (const Document& item : value.items) out += (out.empty() ? "" : ", ") + json_text(item);
+      return "[" + out + "]";
+    case Document::Kind::map:
+      for (const auto& [key, field] : value.fields) out += (out.empty() ? "" : ", ") + quoted(key) + ": " + json_text(field);
+      return "{" + out + "}";
+    default: return shown(value);
+  }
+}
+
 Fields::Fields(const Document& document, std::string where, std::string prefix, std::string code)
-    : document_(document), where_(std::move(where)), prefix_(std::move(prefix)), code_(std::move(code)), asked_(document.fields.size(), false) {
+    : document_(document), where_(std::move(where)), prefix_(std::move(prefix)), code_(std::move(code)), asked_(document.fields.size(), Asked::no) {
   if (document.kind != Document::Kind::map) error_ = Error{code_, "there is " + shown(document) + " where fields with names are expected", "see docs/models.md for what is read", where_};
 }
 
-void Fields::used(std::string_view key) {
+void Fields::mark(std::string_view key, Asked as) {
   const auto it = std::ranges::find(document_.fields, key, &Document::Field::first);
-  if (it != document_.fields.end()) asked_[static_cast<std::size_t>(it - document_.fields.begin())] = true;
+  if (it == document_.fields.end()) return;
+  Asked& asked = asked_[static_cast<std::size_t>(it - document_.fields.begin())];
+  if (as != Asked::counted || asked == Asked::no) asked = as;  // what was read stays so
 }
+
+void Fields::used(std::string_view key) { mark(key, Asked::counted); }
+void Fields::left(std::string_view key) { mark(key, Asked::no); }
 
 bool Fields::is_null(std::string_view key) const {
   const auto it = std::ranges::find(document_.fields, key, &Document::Field::first);
@@ -58,7 +102,7 @@ bool Fields::is_null(std::string_view key) const {
 }
 
 const Document* Fields::find(std::string_view key) {
-  used(key);
+  mark(key, Asked::read);
   return document_.find(key);
 }
 
@@ -146,9 +190,17 @@ std::int64_t Fields::needed(std::string_view key, std::int64_t low, std::int64_t
 std::vector<std::string> Fields::unused() const {
   std::vector<std::string> out;
   for (std::size_t i = 0; i < asked_.size(); ++i) {
-    if (!asked_[i] && document_.fields[i].second.kind != Document::Kind::null) out.push_back(prefix_ + document_.fields[i].first);
+    if (asked_[i] == Asked::no && document_.fields[i].second.kind != Document::Kind::null) out.push_back(prefix_ + document_.fields[i].first);
   }
   return out;
+}
+
+void Fields::tell(KeysTold& told) const {
+  for (std::string& key : unused()) told.unused.push_back(std::move(key));
+  for (std::size_t i = 0; i < asked_.size(); ++i) {
+    const auto& [key, value] = document_.fields[i];
+    if (asked_[i] == Asked::read && value.kind != Document::Kind::null && value.kind != Document::Kind::map) told.used.push_back(prefix_ + key);
+  }
 }
 
 }  // namespace dryfit

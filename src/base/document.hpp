@@ -31,6 +31,12 @@ struct Document::Field { std::string first; Document second; };  // key, value
 // "-3", "\"silu\"", "a list of 4": what stands there, for messages; at most some 40 characters.
 std::string shown(const Document& value);
 
+// The value as JSON, in one line.
+std::string json_text(const Document& value);
+
+// What of a file's keys was used, what nobody asked for, and what stands for keys it lacks ("sequence_len 512"): for people.
+struct KeysTold { std::vector<std::string> used, unused, assumed; };
+
 // Reads the fields of one map. A field is absent (or null), or of its kind and within its bounds, or the first fault is kept:
 // its place is "<where>: <prefix>key". Names every field that nobody asked for.
 class Fields {
@@ -50,15 +56,19 @@ class Fields {
   // whole(), but absent is a fault too: "is missing".
   std::int64_t needed(std::string_view key, std::int64_t low, std::int64_t high);
   void fault(std::string_view key, std::string what, std::string hint = "");
-  void used(std::string_view key);                        // counts as asked for
+  void used(std::string_view key);                        // counts as asked for, and is not worth telling
+  void left(std::string_view key);                        // counts as not asked for
   bool is_null(std::string_view key) const;               // stands there as null
   const std::optional<Error>& error() const { return error_; }
   std::vector<std::string> unused() const;                // keys with a value other than null that nobody asked for
+  void tell(KeysTold& told) const;                        // adds those, and the keys whose values were read; maps tell of themselves
 
  private:
   const Document& document_;
   std::string where_, prefix_, code_;
-  std::vector<bool> asked_;
+  enum class Asked : std::uint8_t { no, counted, read };
+  void mark(std::string_view key, Asked as);
+  std::vector<Asked> asked_;
   std::optional<Error> error_;
 };
 

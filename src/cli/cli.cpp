@@ -211,6 +211,7 @@ class Command {
     auto request = transformers_request(o_, env_);
     if (!request) return std::unexpected(request.error());
     pasted_conf_ = request->alloc_conf;
+    for (const std::string& line : request->told) talk(line + "\n");
     for (const std::string& w : request->notes) talk("note: not used: " + w + "\n");
     WorkloadFlags gpus;
     gpus.gpus = request->flags.gpus;

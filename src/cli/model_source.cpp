@@ -4,10 +4,15 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "doctor/log_text.hpp"
+#include "plan/argument_file.hpp"
+#include "plan/axolotl_command.hpp"
 #include "plan/launch.hpp"
 #include "plan/litgpt_command.hpp"
 #include "plan/megatron_command.hpp"
 #include "plan/trainer_command.hpp"
+#include "plan/trl_command.hpp"
+#include "workload/axolotl.hpp"
 #include "workload/probe_document.hpp"
 #include "workload/probe_presets.hpp"
 
@@ -21,14 +26,19 @@ ListedModel listed(const ModelPreset& p) { return {p.name, p.repository + ", " +
 
 std::string shown_name(const std::string& path) { return path == "-" ? "standard input" : path; }
 
-Result<Document> read_document(const std::string& path, const Env& env) {
+// What reads a file decides what it is: accelerate and the Trainer's scripts take all that does not end in .json as YAML.
+using TextReader = Result<Document> (*)(std::string_view text, std::string_view name);
+TextReader reader_of(const std::string& path) { return path.ends_with(".json") ? document_from_json : document_from_yaml; }
+
+Result<Document> read_document(const std::string& path, const Env& env, TextReader reader = document_from_json) {
+  if (path.starts_with("https://") || path.starts_with("http://")) return fail("unreadable_file", "'" + path.substr(0, 200) + "' is an address, and dryfit reads files alone", "download it and name the file", path);
   std::string text;
   const auto read = env.stream_file(path, [&](std::string_view chunk, const ReadProgress&) {
     text += chunk.substr(0, kMostConfig - std::min(kMostConfig, text.size()));
     return text.size() < kMostConfig;
   });
   if (!read) return std::unexpected(read.error());
-  return document_from_json(text, shown_name(path));
+  return reader(text, shown_name(path));
 }
 
 // The words of a pasted command; one quoted string is a whole command line.
@@ -41,16 +51,51 @@ Result<std::vector<std::string>> pasted_words(const Options& options) {
   return out;
 }
 
-Result<void> apply_file(const std::string& path, auto apply, const Env& env, TransformersRequest& request) {
-  const bool text = path.starts_with("{");  // --deepspeed takes the configuration itself, too
-  if (path.ends_with(".yaml") || path.ends_with(".yml")) return fail("unsupported_file", "'" + path.substr(0, 80) + "' is YAML, which this dryfit does not read", "say it in flags: --mixed bf16, --parallel fsdp2, --gpus 8; or give the same as JSON", path);
-  const auto document = text ? document_from_json(path, "--deepspeed") : read_document(path, env);
-  if (!document) return std::unexpected(document.error());
-  const std::string name = text ? "--deepspeed" : shown_name(path);
-  std::vector<std::string> unused;
-  if (auto ok = apply(*document, name, request.flags, unused); !ok) return ok;
-  for (const std::string& key : unused) request.notes.push_back((text ? name : path) + ": " + key);
+void tell(const std::string& name, const KeysTold& told, TransformersRequest& request) {
+  std::string used;
+  for (const std::string& key : told.used) used += (used.empty() ? "" : ", ") + printable(key, 60);
+  if (!used.empty()) request.told.push_back("note: used of " + name + ": " + used);
+  for (const std::string& value : told.assumed) request.told.push_back("using " + value);
+  for (const std::string& key : told.unused) request.notes.push_back((name.empty() ? "" : name + ": ") + printable(key, 80));
+}
+
+Result<void> apply_document(const Document& document, const std::string& name, auto apply, TransformersFlags& flags, TransformersRequest& request) {
+  KeysTold told;
+  if (auto ok = apply(document, name, flags, told); !ok) return ok;
+  tell(name, told, request);
   return {};
+}
+
+Result<void> apply_file(const std::string& path, TextReader reader, auto apply, const Env& env, TransformersRequest& request) {
+  const auto document = read_document(path, env, reader);
+  if (!document) return std::unexpected(document.error());
+  return apply_document(*document, shown_name(path), apply, request.flags, request);
+}
+
+// The arguments in the file that a command names; none when it names none.
+Result<std::vector<Argument>> filed_arguments(const LaunchLine& launch, bool nested, const Env& env) {
+  const auto path = argument_file(launch);
+  if (!path) return std::vector<Argument>();
+  const auto document = read_document(*path, env, reader_of(*path));
+  if (!document) return std::unexpected(document.error());
+  return arguments_in(*document, shown_name(*path), nested);
+}
+
+// --deepspeed takes a file, or the configuration itself.
+Result<void> apply_deepspeed_file(const std::string& path, const Env& env, TransformersRequest& request) {
+  if (!path.starts_with("{")) return apply_file(path, document_from_json, apply_deepspeed, env, request);
+  const auto document = document_from_json(path, "--deepspeed");
+  if (!document) return std::unexpected(document.error());
+  return apply_document(*document, "--deepspeed", apply_deepspeed, request.flags, request);
+}
+
+// What `accelerate config` wrote, which accelerate launch reads unless it is told another file (commands/config/config_args.py); empty where there is none.
+std::string accelerate_default(const Env& env) {
+  const auto set = [&](const char* name) { return env.variable(name).value_or(""); };
+  const std::string home = set("HOME"), cache = set("XDG_CACHE_HOME"), hub = set("HF_HOME");
+  if (hub.empty() && cache.empty() && home.empty()) return "";
+  const std::string path = (!hub.empty() ? hub : (!cache.empty() ? cache : home + "/.cache") + "/huggingface") + "/accelerate/default_config.yaml";
+  return env.stream_file(path, [](std::string_view, const ReadProgress&) { return false; }) ? path : "";
 }
 
 // What is set in `over` wins.
@@ -63,12 +108,63 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
   lay(under.compile, over.compile), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
-  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.zero, over.zero);
+  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
   if (!theirs) lay(under.optimizer, over.optimizer);
   lay(under.litgpt_script, over.litgpt_script);
   under.deepspeed = under.deepspeed || over.deepspeed;
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
+}
+
+// A command's accelerate and DeepSpeed files, then what it says itself; deepspeed: a file that is named elsewhere.
+Result<void> apply_launched(const LaunchLine& launch, const TrainerCommand& command, const Env& env, TransformersRequest& request, const std::optional<std::string>& deepspeed = {}) {
+  const std::string accelerate = command.accelerate_file ? *command.accelerate_file : launch.launcher == "accelerate" ? accelerate_default(env) : "";
+  if (const auto shipped = trl_accelerate_config(accelerate); !shipped.empty() && is_trl_sft(launch)) {
+    const std::string name = "TRL's " + accelerate + ".yaml";
+    const auto document = document_from_yaml(shipped, name);
+    if (!document) return std::unexpected(document.error());
+    if (auto ok = apply_document(*document, name, apply_accelerate, request.flags, request); !ok) return ok;
+  } else if (!accelerate.empty()) {
+    if (auto ok = apply_file(accelerate, reader_of(accelerate), apply_accelerate, env, request); !ok) return ok;
+  }
+  const auto& file = deepspeed ? deepspeed : command.deepspeed_file ? command.deepspeed_file : request.flags.deepspeed_file;
+  if (file) {
+    if (auto ok = apply_deepspeed_file(*file, env, request); !ok) return ok;
+  }
+  lay(request.flags, command.flags);
+  request.alloc_conf = command.alloc_conf;
+  request.notes.insert(request.notes.end(), command.ignored.begin(), command.ignored.end());
+  return {};
+}
+
+// axolotl's file stands over what its launcher says, and the command's own words over the file.
+Result<void> apply_axolotl_command(const LaunchLine& launch, const Env& env, TransformersRequest& request) {
+  const auto command = read_axolotl_command(launch);
+  if (!command) return std::unexpected(command.error());
+  auto document = read_document(command->file, env, document_from_yaml);
+  if (!document) return std::unexpected(document.error());
+  for (const Argument& a : command->over) {
+    auto value = document_from_yaml(a.values[0], place_of(a));
+    if (!value) return std::unexpected(value.error());
+    if (document->kind == Document::Kind::map) document->at(a.name) = std::move(*value);
+  }
+  TransformersFlags flags;
+  if (auto ok = apply_document(*document, shown_name(command->file), apply_axolotl, flags, request); !ok) return ok;
+  if (auto ok = apply_launched(launch, command->launched, env, request, flags.deepspeed_file); !ok) return ok;
+  lay(request.flags, flags);
+  return {};
+}
+
+Result<void> apply_command(const LaunchLine& launch, const Env& env, TransformersRequest& request) {
+  if (is_axolotl_command(launch)) return apply_axolotl_command(launch, env, request);
+  const bool litgpt = is_litgpt_command(launch);
+  if (!litgpt && !is_trainer_command(launch)) return fail("unsupported_script", "'" + launch.script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, of axolotl, LitGPT or Megatron-LM, or leave --model and --config out for nanochat", "pasted command");
+  const auto filed = filed_arguments(launch, litgpt, env);
+  if (!filed) return std::unexpected(filed.error());
+  const auto command = litgpt ? read_litgpt_command(launch, *filed) : read_trainer_command(launch, *filed);
+  if (!command) return std::unexpected(command.error());
+  tell(filed->empty() ? "" : filed->front().file, command->told, request);
+  return apply_launched(launch, *command, env, request);
 }
 
 Result<void> own_flags(const Options& o, TransformersFlags& f) {
@@ -150,7 +246,7 @@ Result<bool> asks_for_transformers(const Options& options) {
   const auto words = pasted_words(options);
   if (!words) return std::unexpected(words.error());
   const auto launch = parse_launch(*words);
-  return launch && (is_trainer_command(*launch) || is_litgpt_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
+  return launch && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
 }
 
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {
@@ -173,19 +269,7 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
       request.megatron = std::move(*w);
       return request;
     }
-    const bool litgpt = is_litgpt_command(*launch);
-    if (!litgpt && !is_trainer_command(*launch)) return fail("unsupported_script", "'" + launch->script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, of LitGPT or of Megatron-LM, or leave --model and --config out for nanochat", "pasted command");
-    const auto command = litgpt ? read_litgpt_command(*launch) : read_trainer_command(*launch);
-    if (!command) return std::unexpected(command.error());
-    if (command->accelerate_file) {
-      if (auto ok = apply_file(*command->accelerate_file, apply_accelerate, env, request); !ok) return std::unexpected(ok.error());
-    }
-    if (command->deepspeed_file) {
-      if (auto ok = apply_file(*command->deepspeed_file, apply_deepspeed, env, request); !ok) return std::unexpected(ok.error());
-    }
-    lay(request.flags, command->flags);
-    request.alloc_conf = command->alloc_conf;
-    request.notes.insert(request.notes.end(), command->ignored.begin(), command->ignored.end());
+    if (auto ok = apply_command(*launch, env, request); !ok) return std::unexpected(ok.error());
   }
   if (auto ok = own_flags(options, request.flags); !ok) return std::unexpected(ok.error());
   if (options.has("model")) request.flags.model = options.get("model");

@@ -21,6 +21,7 @@ struct TransformersRequest {
   std::optional<std::string> config, alloc_conf;  // --config; of the pasted command's environment
   std::optional<Workload> megatron;               // of a pasted command of Megatron-LM; of flags only the GPUs and the device batch are then set
   std::vector<std::string> notes;                 // what of the pasted command and its files is not used
+  std::vector<std::string> told;                  // whole lines: what of each file is used, and its tool's defaults
 };
 
 // Whether --model, --config or a pasted command of the Trainer, LitGPT or Megatron-LM ask for a transformers run.

@@ -24,6 +24,9 @@ class LauncherReader {
 
   Result<LaunchLine> read() {
     prefix();
+    const std::string program = at_ < words_.size() ? words_[at_].substr(words_[at_].rfind('/') + 1) : "";
+    if (program == "axolotl") return axolotl();
+    if (program == "trl") return trl();
     if (const auto ok = launcher(); !ok) return std::unexpected(ok.error());
     for (; at_ < words_.size() && !ends_command(words_[at_]); ++at_) out_.arguments.push_back(words_[at_]);
     if (at_ < words_.size()) out_.ignored.push_back("everything from '" + words_[at_] + "' on");
@@ -52,10 +55,63 @@ class LauncherReader {
 
   void visible(const std::string& value) { visible_ = value.empty() ? 0 : static_cast<std::int64_t>(split(value, ',').size()); }
 
+  // axolotl train CONFIG [--key value] [--launcher NAME] [-- words of the launcher]: what its cli/utils/train.py starts.
+  Result<LaunchLine> axolotl() {
+    if (++at_ >= words_.size() || words_[at_] != "train") return bad("'axolotl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' trains nothing", "paste the command that trains: axolotl train config.yml");
+    std::string launcher = "accelerate";
+    std::vector<std::string> own, launchers;
+    for (++at_; at_ < words_.size() && !ends_command(words_[at_]); ++at_) {
+      const std::string& w = words_[at_];
+      const std::string name = dashed(w.substr(0, w.find('=')));
+      const bool taken = name == "--launcher" || name == "--num-processes" || name == "--main-process-port";
+      if (w == "--") {
+        while (++at_ < words_.size() && !ends_command(words_[at_])) launchers.push_back(words_[at_]);
+        break;
+      }
+      if (!taken) {
+        own.push_back(w);
+        continue;
+      }
+      const bool joined = name.size() < w.size();
+      if (!joined && at_ + 1 >= words_.size()) return bad(name + " has no value", "write " + name + " VALUE");
+      const std::string value = joined ? w.substr(name.size() + 1) : words_[++at_];
+      if (name == "--launcher") launcher = value;
+      else launchers.insert(launchers.end(), {name, value});
+    }
+    if (launcher != "accelerate" && launcher != "torchrun" && launcher != "python") return bad("--launcher " + launcher.substr(0, 40) + " is none of axolotl's", "use accelerate, torchrun or python");
+    std::vector<std::string> line{launcher};
+    if (launcher == "accelerate") line.emplace_back("launch");
+    if (launcher != "python") line.insert(line.end(), launchers.begin(), launchers.end());
+    line.insert(line.end(), {"-m", "axolotl.cli.train"});
+    line.insert(line.end(), own.begin(), own.end());
+    return started("axolotl train", std::move(line));
+  }
+
+  // trl sft: accelerate launch of its script. Which of the words are the launcher's the reader of its arguments knows.
+  Result<LaunchLine> trl() {
+    if (++at_ >= words_.size() || words_[at_] != "sft") return bad("'trl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' is not laid out: of TRL's trainers supervised fine-tuning is", "paste trl sft ...; for others: python -m dryfit.capture (docs/capture.md)");
+    ++at_;
+    return started("trl sft", {"accelerate", "launch", "trl/scripts/sft.py"});
+  }
+
+  // What a program starts: the line, and the words of the command that are left.
+  Result<LaunchLine> started(const char* program, std::vector<std::string> line) {
+    line.insert(line.end(), words_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, words_.size())), words_.end());
+    LauncherReader inner(line);
+    inner.visible_ = visible_;
+    auto read = inner.read();
+    if (!read) return read;
+    read->environment = std::move(out_.environment);
+    read->understood.insert(read->understood.begin(), program);
+    return read;
+  }
+
   Result<void> launcher() {
     if (at_ >= words_.size()) return bad("the pasted command is empty", "paste it after --, such as: dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=24");
     const std::string program = words_[at_].substr(words_[at_].rfind('/') + 1);
+    if (program == "tune") return bad("torchtune's recipes are not laid out: their modules, losses and loops are its own", "dryfit reads the Trainer's, axolotl's and LitGPT's runs of the same models; a recipe's script can be captured: python -m dryfit.capture (docs/capture.md)");
     ++at_;
+    out_.launcher = program;
     const bool python = program.starts_with("python");
     if (program == "torchrun") {
       if (const auto ok = torchrun(); !ok) return ok;
@@ -75,11 +131,12 @@ class LauncherReader {
     } else if (python) {
       out_.gpus = 1;
     } else {
-      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed or litgpt");
+      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl or litgpt");
     }
     while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) ++at_;
     if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train, or train.py");
     out_.script = words_[at_++];
+    if (out_.script.starts_with("torchtitan.")) return bad("torchtitan's training is not laid out: its models are compiled block by block, under parallel plans of its own", "it can be captured: python -m dryfit.capture (docs/capture.md)");
     if (at_ < words_.size() && words_[at_] == "--") ++at_;
     return {};
   }
@@ -165,6 +222,13 @@ std::string dashed(std::string_view name) {
   return out;
 }
 
+std::string place_of(const Argument& argument) {
+  if (argument.file.empty()) return "--" + argument.name;
+  std::string key = argument.name;
+  std::ranges::replace(key, '-', '_');
+  return argument.file + ": " + key;
+}
+
 Result<LaunchLine> parse_launch(std::span<const std::string> words) { return LauncherReader(words).read(); }
 
 std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::string>& ignored) {
@@ -172,7 +236,7 @@ std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::st
   for (const std::string& w : launch.arguments) {
     if (w.starts_with("--") && w.size() > 2) {
       const std::size_t eq = std::min(w.find('='), w.size());
-      out.push_back({dashed(w.substr(2, eq - 2)), {}});
+      out.push_back({dashed(w.substr(2, eq - 2)), {}, {}});
       if (eq < w.size()) out.back().values.push_back(w.substr(eq + 1));
     } else if (!out.empty()) {
       out.back().values.push_back(w);

@@ -16,6 +16,7 @@ namespace dryfit {
 struct LaunchLine {
   std::vector<std::pair<std::string, std::string>> environment;  // all assignments, in order
   std::optional<std::int64_t> gpus;              // processes over all nodes; none: as many as there are GPUs
+  std::string launcher;                          // "python", "torchrun", "accelerate", "deepspeed", "litgpt": the first word, without its folder
   std::string script;                            // "scripts.base_train", "train.py"
   std::vector<std::pair<std::string, std::string>> options;  // accelerate's and deepspeed's own, dashes inside: {"mixed-precision", "bf16"}; switches have ""
   std::vector<std::string> arguments;            // of the script
@@ -26,7 +27,12 @@ struct LaunchLine {
 Result<LaunchLine> parse_launch(std::span<const std::string> words);
 
 // --name=value, --name value value: values are the words up to the next flag, names dashed. Words before the first flag are told in `ignored`.
-struct Argument { std::string name; std::vector<std::string> values; };
+struct Argument {
+  std::string name;
+  std::vector<std::string> values;
+  std::string file = {};                         // that it stands in; empty: the command itself
+};
+std::string place_of(const Argument& argument);  // "--seed", or "args.yaml: seed"
 std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::string>& ignored);
 
 // Whether a word ends a shell command ("|", "&&", "2>&1", "> log").

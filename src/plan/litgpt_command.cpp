@@ -5,14 +5,15 @@
 #include <array>
 
 #include "base/text.hpp"
+#include "plan/argument_file.hpp"
 
 namespace dryfit {
 
 namespace {
 
 // Arguments that do not move memory on the GPU.
-constexpr std::array<std::string_view, 26> kWithoutMemory = {
-    "out-dir", "lora-alpha", "logger-name", "seed", "access-token", "resume", "num-nodes", "tokenizer-dir", "train.save-interval", "train.log-interval", "train.lr-warmup-steps", "train.lr-warmup-fraction", "train.epochs",
+constexpr std::array<std::string_view, 31> kWithoutMemory = {
+    "optimizer.init-args.lr", "optimizer.init-args.weight-decay", "optimizer.init-args.betas", "optimizer.init-args.eps", "initial-checkpoint-dir", "out-dir", "lora-alpha", "logger-name", "seed", "access-token", "resume", "num-nodes", "tokenizer-dir", "train.save-interval", "train.log-interval", "train.lr-warmup-steps", "train.lr-warmup-fraction", "train.epochs",
     "train.max-tokens", "train.max-steps", "train.min-lr", "train.learning-rate", "train.weight-decay", "train.beta1", "train.beta2", "train.max-time", "eval.interval", "eval.max-new-tokens", "eval.max-iters", "eval.initial-validation", "eval.final-validation"};
 
 // lora_query and its like, by peft's names; what is on when nothing is said.
@@ -21,7 +22,7 @@ constexpr std::array kParts = {Part{"lora-query", "q_proj", true}, Part{"lora-ke
 
 class LitgptReader {
  public:
-  explicit LitgptReader(const LaunchLine& launch) : launch_(launch), out_(before_arguments(launch)) {}
+  LitgptReader(const LaunchLine& launch, std::span<const Argument> filed) : launch_(launch), filed_(filed), out_(before_arguments(launch)) {}
 
   Result<TrainerCommand> read() {
     if (auto ok = script(); !ok) return std::unexpected(ok.error());
@@ -58,14 +59,36 @@ class LitgptReader {
       return {};
     }
     const std::size_t eq = std::min(word.find('='), word.size());
-    const std::string name = dashed(word.substr(2, eq - 2));
-    std::string value;
-    if (eq < word.size()) value = word.substr(eq + 1);
-    else if (at_ < launch_.arguments.size() && !launch_.arguments[at_].starts_with("--")) value = launch_.arguments[at_++];
+    Argument a{dashed(word.substr(2, eq - 2)), {""}, {}};
+    if (eq < word.size()) a.values[0] = word.substr(eq + 1);
+    else if (at_ < launch_.arguments.size() && !launch_.arguments[at_].starts_with("--")) a.values[0] = launch_.arguments[at_++];
+    if (a.name == "config" && argument_file(launch_) == a.values[0]) return file();
+    return take(a);
+  }
+
+  // --config stands for the arguments in the file: what follows it wins, what comes before it does not.
+  Result<void> file() {
+    for (const Argument& a : filed_) {
+      if (auto ok = take(a); !ok) return ok;
+    }
+    return {};
+  }
+
+  Result<void> take(const Argument& a) {
+    place_ = place_of(a);
+    const std::string name = a.name == "optimizer.class-path" ? "optimizer" : a.name, value = a.values.empty() ? "" : a.values[0];
+    if (name.starts_with("model-config.")) return fail("unsupported_training", place_ + ": a model in LitGPT's own words is not read", "name a known one (model_name), or give its config.json: dryfit check --framework litgpt --config config.json", place_);
     const auto used = argument(name, value);
     if (!used) return std::unexpected(used.error());
-    if (*used) out_.understood.push_back("--" + name.substr(0, 60) + " " + value.substr(0, 60));
-    else if (std::ranges::find(kWithoutMemory, name) == kWithoutMemory.end()) out_.ignored.push_back("--" + name.substr(0, 60));
+    const bool moves = std::ranges::find(kWithoutMemory, name) == kWithoutMemory.end() && (a.file.empty() || !name.starts_with("data."));
+    const std::string key = place_.substr(a.file.empty() ? 0 : a.file.size() + 2);
+    if (!a.file.empty()) {
+      if (*used || moves) (*used ? out_.told.used : out_.told.unused).push_back(key);
+    } else if (*used) {
+      out_.understood.push_back(key.substr(0, 62) + " " + value.substr(0, 60));
+    } else if (moves) {
+      out_.ignored.push_back(key.substr(0, 62));
+    }
     return {};
   }
 
@@ -74,10 +97,10 @@ class LitgptReader {
     f().model = std::string(model);
   }
 
-  Result<bool> count(const std::string& name, const std::string& value, std::optional<std::int64_t>& out) {
-    const auto n = parse_int(value, "--" + name);
+  Result<bool> count(const std::string& value, std::optional<std::int64_t>& out) {
+    const auto n = parse_int(value, place_);
     if (!n) return std::unexpected(n.error());
-    if (*n < 1) return fail("bad_value", "--" + name + " " + value.substr(0, 40) + " is out of range", "use a number from 1 on", "--" + name);
+    if (*n < 1) return fail("bad_value", place_ + " " + value.substr(0, 40) + " is out of range", "use a number from 1 on", place_);
     out = *n;
     return true;
   }
@@ -86,15 +109,15 @@ class LitgptReader {
   Result<bool> argument(const std::string& name, const std::string& value) {
     if (value.empty() || value == "null") return name == "quantize" || std::ranges::any_of(kParts, [&](const Part& p) { return p.flag == name; });
     if (name == "checkpoint-dir" || name == "model-name") return named(value), true;
-    if (name == "train.micro-batch-size") return count(name, value, f().device_batch_size);
-    if (name == "train.global-batch-size") return count(name, value, global_);
-    if (name == "train.max-seq-length") return count(name, value, f().max_seq_len);
-    if (name == "devices") return count(name, value, f().gpus);
+    if (name == "train.micro-batch-size") return count(value, f().device_batch_size);
+    if (name == "train.global-batch-size") return count(value, global_);
+    if (name == "train.max-seq-length") return count(value, f().max_seq_len);
+    if (name == "devices") return count(value, f().gpus);
     if (name == "precision") return precision(value);
     if (name == "quantize") return quantize(value);
-    if (name == "lora-r") return count(name, value, rank_);
+    if (name == "lora-r") return count(value, rank_);
     if (name == "train.max-norm" || name == "lora-dropout") {
-      const auto x = parse_real(value, "--" + name);
+      const auto x = parse_real(value, place_);
       if (!x) return std::unexpected(x.error());
       (name == "lora-dropout" ? dropout_ : f().max_grad_norm) = *x;
       return true;
@@ -102,7 +125,7 @@ class LitgptReader {
     if (name == "optimizer") return optimizer(value);
     for (std::size_t i = 0; i < kParts.size(); ++i) {
       if (kParts[i].flag != name) continue;
-      if (value != "true" && value != "True" && value != "false" && value != "False") return fail("bad_value", "--" + name + " " + value.substr(0, 40) + " is neither true nor false", "write --" + name + " true", "--" + name);
+      if (value != "true" && value != "True" && value != "false" && value != "False") return fail("bad_value", place_ + " " + value.substr(0, 40) + " is neither true nor false", "write true or false", place_);
       parts_[i] = value == "true" || value == "True";
       return true;
     }
@@ -116,12 +139,12 @@ class LitgptReader {
       f().weights = k.weights, f().mixed = k.mixed;
       return true;
     }
-    return fail("bad_value", "--precision " + value.substr(0, 40) + " is not described", "bf16-true, 16-true, 32-true, bf16-mixed and 16-mixed are", "--precision");
+    return fail("bad_value", place_ + " " + value.substr(0, 40) + " is not described", "bf16-true, 16-true, 32-true, bf16-mixed and 16-mixed are", place_);
   }
 
   Result<bool> quantize(const std::string& value) {
-    if (value != "bnb.nf4" && value != "bnb.nf4-dq" && value != "bnb.fp4" && value != "bnb.fp4-dq") return fail("bad_value", "--quantize " + value.substr(0, 40) + " is not described", "bnb.nf4, bnb.nf4-dq, bnb.fp4 and bnb.fp4-dq are", "--quantize");
-    if (script_ == LitgptScript::pretrain || script_ == LitgptScript::full) return fail("bad_value", "--quantize is of LitGPT's scripts with adapters: 4-bit weights cannot be trained", "use litgpt finetune_lora", "--quantize");
+    if (value != "bnb.nf4" && value != "bnb.nf4-dq" && value != "bnb.fp4" && value != "bnb.fp4-dq") return fail("bad_value", place_ + " " + value.substr(0, 40) + " is not described", "bnb.nf4, bnb.nf4-dq, bnb.fp4 and bnb.fp4-dq are", place_);
+    if (script_ == LitgptScript::pretrain || script_ == LitgptScript::full) return fail("bad_value", place_ + " is of LitGPT's scripts with adapters: 4-bit weights cannot be trained", "use litgpt finetune_lora", place_);
     f().quantized = true;
     f().double_quantized = value.ends_with("-dq");
     return true;
@@ -135,7 +158,7 @@ class LitgptReader {
     else if (name == "AdamW8bit") f().optimizer = OptimizerKind::adamw_8bit;
     else if (name == "PagedAdamW") f().optimizer = OptimizerKind::paged_adamw;
     else if (name == "PagedAdamW8bit") f().optimizer = OptimizerKind::paged_adamw_8bit;
-    else return fail("bad_value", "--optimizer " + value.substr(0, 40) + " is not described", "AdamW, SGD, bitsandbytes' AdamW8bit, PagedAdamW and PagedAdamW8bit are", "--optimizer");
+    else return fail("bad_value", place_ + " " + value.substr(0, 40) + " is not described", "AdamW, SGD, bitsandbytes' AdamW8bit, PagedAdamW and PagedAdamW8bit are", place_);
     return true;
   }
 
@@ -158,6 +181,8 @@ class LitgptReader {
   }
 
   const LaunchLine& launch_;
+  std::span<const Argument> filed_;
+  std::string place_;                   // of the argument at hand
   TrainerCommand out_;
   std::size_t at_ = 0;
   LitgptScript script_ = LitgptScript::lora;
@@ -170,7 +195,7 @@ class LitgptReader {
 
 bool is_litgpt_command(const LaunchLine& launch) { return launch.script == "litgpt"; }
 
-Result<TrainerCommand> read_litgpt_command(const LaunchLine& launch) { return LitgptReader(launch).read(); }
+Result<TrainerCommand> read_litgpt_command(const LaunchLine& launch, std::span<const Argument> filed) { return LitgptReader(launch, filed).read(); }
 
 std::vector<std::string> litgpt_command(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;

@@ -8,8 +8,9 @@ namespace dryfit {
 // Whether the launch line is LitGPT's program.
 bool is_litgpt_command(const LaunchLine& launch);
 
-// Errors: "bad_command", "bad_value", "bad_number", each with the flag.
-Result<TrainerCommand> read_litgpt_command(const LaunchLine& launch);
+// filed: the arguments of the file after --config, nested ones by their whole names (plan/argument_file.hpp).
+// Errors: "bad_command", "bad_value", "bad_number", "unsupported_training", each with the flag or the file.
+Result<TrainerCommand> read_litgpt_command(const LaunchLine& launch, std::span<const Argument> filed = {});
 
 // The command that runs the workload; reading it gives the same Training.
 std::vector<std::string> litgpt_command(const Workload& workload);

@@ -5,6 +5,8 @@
 #include <array>
 
 #include "base/text.hpp"
+#include "plan/argument_file.hpp"
+#include "plan/trl_command.hpp"
 
 namespace dryfit {
 
@@ -24,24 +26,33 @@ constexpr std::array<std::string_view, 8> kSignature = {"per-device-train-batch-
 
 class TrainerReader {
  public:
-  explicit TrainerReader(const LaunchLine& launch) : launch_(launch), out_(before_arguments(launch)) {}
+  TrainerReader(const LaunchLine& launch, std::span<const Argument> filed) : launch_(launch), filed_(filed), out_(before_arguments(launch)) {}
 
   Result<TrainerCommand> read() {
     f().gpus = launch_.gpus;
     for (const auto& [name, value] : launch_.options) {
       if (const auto ok = launcher_option(name, value); !ok) return std::unexpected(ok.error());
     }
-    for (const Argument& a : arguments_of(launch_, out_.ignored)) {
+    std::vector<Argument> all(filed_.begin(), filed_.end());  // the command's own come later and win
+    const auto file = argument_file(launch_);
+    if (!file || launch_.arguments.size() > 1) {
+      for (Argument& a : arguments_of(launch_, out_.ignored)) {
+        if (!file || a.name != "config") all.push_back(std::move(a));
+      }
+    }
+    for (const Argument& a : all) {
       const auto used = argument(a);
       if (!used) return std::unexpected(used.error());
-      if (*used) out_.understood.push_back(shown(a));
-      else if (std::ranges::find(kNoMemory, a.name) == kNoMemory.end()) out_.ignored.push_back("--" + a.name.substr(0, 60));
+      const bool filed = !a.file.empty(), moves = std::ranges::find(kNoMemory, a.name) == kNoMemory.end();
+      if (*used) filed ? out_.told.used.push_back(key(a)) : out_.understood.push_back(shown(a));
+      else if (moves) filed ? out_.told.unused.push_back(key(a)) : out_.ignored.push_back("--" + a.name.substr(0, 60));
     }
-    f().flat.backward_prefetch = by_trainer_ ? config_prefetch_ : launch_prefetch_;
+    if (by_trainer_ || f().flat) flat().backward_prefetch = by_trainer_ ? config_prefetch_ : launch_prefetch_;
     if (fsdp2_) {
       if (f().sharding == Sharding::fsdp1_grad_op) f().reshard_after_forward = false;
       f().sharding = Sharding::fsdp2;
     }
+    if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed, out_.ignored);
     if (lora_ && adapters_) f().lora = *lora_;
     else if (f().quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
     return std::move(out_);
@@ -49,6 +60,11 @@ class TrainerReader {
 
  private:
   TransformersFlags& f() { return out_.flags; }
+  FlatShardConfig& flat() {  // once the command says anything of FSDP, all of it is the command's
+    if (!f().flat) f().flat.emplace();
+    return *f().flat;
+  }
+  static std::string key(const Argument& a) { return place_of(a).substr(a.file.size() + 2); }  // as the file writes it
   static std::string shown(const Argument& a) {
     std::string out = "--" + a.name;
     for (const std::string& v : a.values) out += " " + v.substr(0, 60);
@@ -56,7 +72,10 @@ class TrainerReader {
   }
   static std::string value(const Argument& a) { return a.values.empty() ? "" : a.values[0]; }
   Lora& lora() {
-    if (!lora_) lora_.emplace();
+    if (!lora_) {
+      lora_.emplace();
+      if (trl_) lora_->rank = 16, lora_->dropout = 0.05;  // ModelConfig's
+    }
     return *lora_;
   }
 
@@ -64,12 +83,12 @@ class TrainerReader {
     const std::string v = to_lower(value(a));
     if (v.empty() || v == "true" || v == "1" || v == "yes") return true;
     if (v == "false" || v == "0" || v == "no") return false;
-    return fail("bad_value", "--" + a.name + " " + v.substr(0, 40) + " is neither True nor False", "write --" + a.name + " True", "--" + a.name);
+    return fail("bad_value", place_of(a) + " " + v.substr(0, 40) + " is neither True nor False", "write True or False", place_of(a));
   }
   Result<bool> whole(const Argument& a, std::optional<std::int64_t>& out) const {
-    const auto n = parse_int(value(a), "--" + a.name);
+    const auto n = parse_int(value(a), place_of(a));
     if (!n) return std::unexpected(n.error());
-    if (*n < 1) return fail("bad_value", "--" + a.name + " " + value(a) + " is out of range", "use a number from 1 on", "--" + a.name);
+    if (*n < 1) return fail("bad_value", place_of(a) + " " + value(a) + " is out of range", "use a number from 1 on", place_of(a));
     out = *n;
     return true;
   }
@@ -89,7 +108,7 @@ class TrainerReader {
   // Whether the argument moves memory and was used.
   Result<bool> argument(const Argument& a) {
     const std::string& n = a.name;
-    const std::string flag = "--" + n;
+    const std::string flag = place_of(a);
     if (n == "model-name-or-path" || n == "model" || n == "model-name" || n == "config-name") {
       f().model = value(a);
       return true;
@@ -97,9 +116,24 @@ class TrainerReader {
     if (n == "per-device-train-batch-size" || n == "per-gpu-train-batch-size") return whole(a, f().device_batch_size);
     if (n == "gradient-accumulation-steps") return whole(a, f().grad_accum_steps);
     if (n == "block-size" || n == "max-seq-length" || n == "max-length" || n == "model-max-length" || n == "max-seq-len" || n == "cutoff-len") return whole(a, f().max_seq_len);
-    if (n == "bf16") return when(a, [&](bool on) { if (on) f().mixed = MixedPrecision::bf16; });
-    if (n == "fp16") return when(a, [&](bool on) { if (on) f().mixed = MixedPrecision::fp16; });
-    if (n == "torch-dtype" || n == "dtype") return value(a) == "auto" ? Result<bool>(true) : put(f().weights, weights_dtype_of(value(a), flag));
+    if (trl_ && n == "num-processes") return whole(a, f().gpus);
+    if (trl_ && (n == "accelerate-config" || n == "config-file")) {
+      out_.accelerate_file = value(a);
+      return true;
+    }
+    if (trl_ && n == "loss-type") {
+      said_.loss = true;
+      return value(a) == "nll";
+    }
+    if (n == "bf16" || n == "fp16") {
+      said_.bf16 = said_.bf16 || n == "bf16";
+      const MixedPrecision kind = n == "bf16" ? MixedPrecision::bf16 : MixedPrecision::fp16;
+      return when(a, [&](bool on) { if (on) f().mixed = kind; else if (f().mixed == kind) f().mixed.reset(); });
+    }
+    if (n == "torch-dtype" || n == "dtype") {
+      said_.dtype = true;
+      return value(a) == "auto" ? Result<bool>(true) : put(f().weights, weights_dtype_of(value(a), flag));
+    }
     if (n == "attn-implementation") return put(f().attention, attention_code_of(value(a), flag));
     if (n == "optim") return put(f().optimizer, optimizer_of(value(a), flag));
     if (n == "gradient-checkpointing" || n == "activation-checkpointing") return when(a, [&](bool on) { f().recompute = on ? Recompute::full : Recompute::none; });
@@ -134,8 +168,8 @@ class TrainerReader {
     const auto says = [&](std::string_view words) { return text.find(words) != std::string::npos; };
     fsdp2_ = fsdp2_ || says("version:2");
     config_prefetch_ = says("backward_prefetch:backward_pre") ? FlatShardConfig::Prefetch::pre : says("backward_prefetch:backward_post") ? FlatShardConfig::Prefetch::post : FlatShardConfig::Prefetch::none;
-    f().flat.forward_prefetch = says("forward_prefetch:true");
-    f().flat.original_parameters = !says("use_orig_params:false");
+    flat().forward_prefetch = says("forward_prefetch:true");
+    flat().original_parameters = !says("use_orig_params:false");
     if (text.find("reshard_after_forward:false") != std::string::npos) f().reshard_after_forward = false;
     return true;
   }
@@ -151,7 +185,7 @@ class TrainerReader {
         else if (w == "shard_grad_op") f().sharding = Sharding::fsdp1_grad_op;
         else if (w == "no_shard") f().sharding = Sharding::ddp;
         else if (w == "offload") f().offload_parameters = f().offload_optimizer = true;
-        else if (w != "auto_wrap" && !w.empty()) return fail("bad_value", "--fsdp " + std::string(w.substr(0, 40)) + " is not described", "full_shard, shard_grad_op, no_shard, auto_wrap and offload are", "--fsdp");
+        else if (w != "auto_wrap" && !w.empty()) return fail("bad_value", "--fsdp " + std::string(w.substr(0, 40)) + " is not described", "full_shard, shard_grad_op, no_shard, auto_wrap and offload are", place_of(a));
       }
     }
     return true;
@@ -167,13 +201,14 @@ class TrainerReader {
       return ok;
     }
     if (n == "lora-dropout") {
-      const auto p = parse_real(value(a), "--" + n);
+      const auto p = parse_real(value(a), place_of(a));
       if (!p) return std::unexpected(p.error());
       lora().dropout = *p;
       return true;
     }
     if (n == "lora-target-modules" || n == "lora-modules-to-save") {
       auto& list = n == "lora-target-modules" ? lora().targets : lora().saved_modules;
+      list.clear();
       for (const std::string& v : a.values) {
         for (std::string_view one : split(v, ',')) {
           if (!trim(one).empty()) list.emplace_back(trim(one));
@@ -181,9 +216,9 @@ class TrainerReader {
       }
       return true;
     }
-    if (n == "load-in-4bit") return when(a, [&](bool on) { if (on) f().quantized = true; });
-    if (n == "use-bnb-nested-quant") return when(a, [&](bool on) { if (on) f().double_quantized = true; });
-    if (n == "use-dora") return when(a, [&](bool on) { if (on) lora().dora = true; });
+    if (n == "load-in-4bit") return when(a, [&](bool on) { f().quantized = on; });
+    if (n == "use-bnb-nested-quant") return when(a, [&](bool on) { f().double_quantized = on; });
+    if (n == "use-dora") return when(a, [&](bool on) { if (on || lora_) lora().dora = on; });
     return false;
   }
 
@@ -209,16 +244,18 @@ class TrainerReader {
     } else if (name == "use-fsdp") {
       if (!f().sharding) f().sharding = Sharding::fsdp1;
       if (!f().wrap_blocks) f().wrap_blocks = false;  // the launcher's default is NO_WRAP
+      flat();
     } else if (name == "fsdp-auto-wrap-policy" && (value == "TRANSFORMER_BASED_WRAP" || value == "NO_WRAP")) {
       f().wrap_blocks = value == "TRANSFORMER_BASED_WRAP";
     } else if (name == "fsdp-backward-prefetch") {
       const auto prefetch = backward_prefetch_of(value, "--" + name);
       if (!prefetch) return std::unexpected(prefetch.error());
       launch_prefetch_ = *prefetch;
+      flat();
     } else if ((name == "fsdp-forward-prefetch" || name == "fsdp-use-orig-params" || name == "fsdp-offload-params" || name == "fsdp-activation-checkpointing") && (value == "true" || value == "false")) {
       const bool on = value == "true";
-      if (name == "fsdp-forward-prefetch") f().flat.forward_prefetch = on;
-      else if (name == "fsdp-use-orig-params") f().flat.original_parameters = on;
+      if (name == "fsdp-forward-prefetch") flat().forward_prefetch = on;
+      else if (name == "fsdp-use-orig-params") flat().original_parameters = on;
       else if (name == "fsdp-offload-params") f().offload_parameters = f().offload_optimizer = on;
       else if (on) f().recompute = Recompute::full;
     } else if (name == "fsdp-state-dict-type" || name == "fsdp-cpu-ram-efficient-loading" || name == "fsdp-sync-module-states" || name == "fsdp-transformer-layer-cls-to-wrap") {
@@ -244,7 +281,10 @@ class TrainerReader {
   }
 
   const LaunchLine& launch_;
+  std::span<const Argument> filed_;
   TrainerCommand out_;
+  const bool trl_ = is_trl_sft(launch_);
+  TrlSaid said_;
   std::optional<Lora> lora_;
   bool adapters_ = false, fsdp2_ = false, by_trainer_ = false;  // --fsdp: Trainer's own words, over the launcher's
   FlatShardConfig::Prefetch config_prefetch_ = FlatShardConfig::Prefetch::none, launch_prefetch_ = FlatShardConfig::Prefetch::none;
@@ -264,12 +304,19 @@ TrainerCommand before_arguments(const LaunchLine& launch) {
 }
 
 bool is_trainer_command(const LaunchLine& launch) {
-  return std::ranges::any_of(launch.arguments, [](const std::string& w) {
+  return argument_file(launch) || is_trl_sft(launch) || std::ranges::any_of(launch.arguments, [](const std::string& w) {
     return w.starts_with("--") && std::ranges::find(kSignature, dashed(w.substr(2, std::min(w.find('='), w.size()) - 2))) != kSignature.end();
   });
 }
 
-Result<TrainerCommand> read_trainer_command(const LaunchLine& launch) { return TrainerReader(launch).read(); }
+Result<TrainerCommand> read_trainer_command(const LaunchLine& launch, std::span<const Argument> filed) {
+  const auto trainers = [](const Argument& a) { return std::ranges::find(kSignature, a.name) != kSignature.end(); };
+  std::vector<std::string> stray;
+  if (!filed.empty() && !is_trl_sft(launch) && std::ranges::none_of(filed, trainers) && std::ranges::none_of(arguments_of(launch, stray), trainers)) {
+    return fail("unsupported_script", filed[0].file + " has none of the Trainer's arguments", "dryfit reads argument files of scripts around transformers' Trainer: per_device_train_batch_size and its like", filed[0].file);
+  }
+  return TrainerReader(launch, filed).read();
+}
 
 namespace {
 

@@ -12,16 +12,18 @@ struct TrainerCommand {
   std::optional<std::string> alloc_conf;         // PYTORCH_ALLOC_CONF or PYTORCH_CUDA_ALLOC_CONF
   std::optional<std::string> deepspeed_file, accelerate_file;  // to be read and applied before the flags: the command's own words win
   std::vector<std::string> understood, ignored;  // for people
+  KeysTold told;                                 // of a file of arguments
 };
 
 // What a launch line says before its script's own arguments: what was understood, what was not, the environment.
 TrainerCommand before_arguments(const LaunchLine& launch);
 
-// Whether the script's arguments are the Trainer's.
+// Whether the script's arguments are the Trainer's, or a file of arguments that may be.
 bool is_trainer_command(const LaunchLine& launch);
 
-// Errors: "bad_value", "bad_number", "bad_command", each with the flag.
-Result<TrainerCommand> read_trainer_command(const LaunchLine& launch);
+// filed: the arguments of the file that the command names (plan/argument_file.hpp); its own come over them.
+// Errors: "bad_value", "bad_number", "bad_command", "unsupported_script", each with the flag or the file.
+Result<TrainerCommand> read_trainer_command(const LaunchLine& launch, std::span<const Argument> filed = {});
 
 // A transformers workload as a command; reading it gives the same Training and GPUs. "train.py" stands for the user's script; more than 8 GPUs are nodes
 // of 8.

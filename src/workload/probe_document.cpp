@@ -99,14 +99,14 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   std::size_t values_ = 0;
 };
 
-std::string place_of(std::string_view text, std::size_t position, std::string_view name) {
+}  // namespace
+
+std::string text_place(std::string_view text, std::size_t position, std::string_view name) {
   const std::string_view before = text.substr(0, std::min(position > 0 ? position - 1 : 0, text.size()));
   const auto line = std::ranges::count(before, '\n') + 1;
   const std::size_t start = before.rfind('\n') + 1;  // npos + 1 is 0
   return std::string(name) + ":" + std::to_string(line) + ":" + std::to_string(before.size() - start + 1);
 }
-
-}  // namespace
 
 Result<Document> document_from_json(std::string_view text, std::string_view name) {
   if (text.size() > kMostBytes) return fail("too_large", "the file is larger than " + std::to_string(kMostBytes >> 20) + " MiB", "give a configuration, not weights", std::string(name));
@@ -115,7 +115,7 @@ Result<Document> document_from_json(std::string_view text, std::string_view name
   if (ok) return std::move(builder.root);
   if (!builder.limit.empty()) return fail("too_large", "the JSON cannot be read: " + builder.limit, "give a model's config.json", std::string(name));
   return fail("bad_json", "this is no JSON: " + builder.what_.substr(0, 200), text.find_first_not_of(" \t\r\n") == std::string_view::npos ? "the file is empty" : "see that the file is whole and valid JSON",
-              place_of(text, builder.position_, name));
+              text_place(text, builder.position_, name));
 }
 
 }  // namespace dryfit

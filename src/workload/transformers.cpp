@@ -75,10 +75,6 @@ bool left_open(Fields& f, std::string_view key) {
   return v == nullptr || (v->kind == Document::Kind::text && v->text == "auto");
 }
 
-void merge(const Fields& f, std::vector<std::string>& unused) {
-  for (std::string& key : f.unused()) unused.push_back(std::move(key));
-}
-
 // A count of elements, as people write it: 500000000 or 5e8. Thresholds may be as large as sys.maxsize, buffers not.
 constexpr std::int64_t kMostElements = INT64_MAX, kMostBuffer = 1'000'000'000'000;
 void elements(Fields& f, std::string_view key, std::int64_t& out, std::int64_t most = kMostElements) {
@@ -122,14 +118,14 @@ ZeroConfig resolved_zero(const TransformersFlags& f, const Architecture& a) {
   return z;
 }
 
-bool on_host(Fields& zero, std::string_view key, std::string_view where, const std::string& prefix, std::vector<std::string>& unused) {
+bool on_host(Fields& zero, std::string_view key, std::string_view where, const std::string& prefix, KeysTold& told) {
   const Document* offload = zero.map(key);
   if (offload == nullptr) return false;
   Fields f(*offload, std::string(where), prefix + std::string(key) + ".");
   const std::string device = f.text("device").value_or("none");
   for (const char* tuning : {"pin_memory", "buffer_count", "buffer_size", "max_in_cpu", "fast_init", "nvme_path", "pipeline_read", "pipeline_write"}) f.used(tuning);
-  if (const auto ratio = f.real("ratio", 0, 1); ratio && *ratio < 1) unused.push_back(prefix + std::string(key) + ".ratio");
-  merge(f, unused);
+  if (const auto ratio = f.real("ratio", 0, 1); ratio && *ratio < 1) f.left("ratio");
+  f.tell(told);
   return device != "none";
 }
 
@@ -178,7 +174,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);
-  t.flat = f.flat;
+  t.flat = f.flat.value_or(FlatShardConfig());
   t.ddp_find_unused = f.ddp_find_unused;
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
   t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
@@ -232,7 +228,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   return w;
 }
 
-Result<void> apply_deepspeed(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused) {
+Result<void> apply_deepspeed(const Document& config, std::string_view where, TransformersFlags& flags, KeysTold& told) {
   flags.deepspeed = true;
   Fields f(config, std::string(where));
   // never moves memory on the GPU while training
@@ -246,7 +242,7 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
     Fields g(*section, std::string(where), std::string(key) + ".");
     if (!left_open(g, "enabled") && g.yes("enabled").value_or(false)) flags.mixed = kind;
     for (const char* k : {"loss_scale", "loss_scale_window", "initial_scale_power", "hysteresis", "min_loss_scale", "consecutive_hysteresis"}) g.used(k);
-    merge(g, unused);
+    g.tell(told);
     if (g.error()) return std::unexpected(*g.error());
   }
   if (const Document* optimizer = f.map("optimizer")) {
@@ -265,6 +261,7 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
       if (!kind) return std::unexpected(kind.error());
       flags.optimizer = *kind;
     }
+    g.tell(told);
     if (g.error()) return std::unexpected(*g.error());
   }
   if (const Document* zero = f.map("zero_optimization")) {
@@ -276,20 +273,35 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
     flags.zero->split_groups = split;
     // gathers in place, whole groups at once (all_gather_into_tensor); the rest is about files and messages
     for (const char* k : {"allgather_partitions", "allgather_bucket_size", "use_multi_rank_bucket_allreduce", "load_from_fp32_weights", "stage3_gather_fp16_weights_on_model_save", "log_trace_cache_warnings"}) g.used(k);
-    flags.offload_optimizer = on_host(g, "offload_optimizer", where, "zero_optimization.", unused);
-    flags.offload_parameters = on_host(g, "offload_param", where, "zero_optimization.", unused);
+    flags.offload_optimizer = on_host(g, "offload_optimizer", where, "zero_optimization.", told);
+    flags.offload_parameters = on_host(g, "offload_param", where, "zero_optimization.", told);
     for (const char* k : {"stage3_gather_16bit_weights_on_model_save", "ignore_unused_parameters"}) g.used(k);
-    merge(g, unused);
+    g.tell(told);
     if (g.error()) return std::unexpected(*g.error());
   } else {
     flags.sharding = Sharding::ddp;
   }
-  merge(f, unused);
+  f.tell(told);
   if (f.error()) return std::unexpected(*f.error());
   return {};
 }
 
 namespace {
+
+// A word; without quotes YAML reads no and NO as false.
+std::string word_or_no(Fields& f, std::string_view key) {
+  const Document* v = f.find(key);
+  if (v == nullptr || (v->kind == Document::Kind::boolean && !v->flag)) return "no";
+  return f.text(key).value_or("no");
+}
+
+// launch.py puts the section's prefix before the keys that lack it.
+Document with_prefix(Document section, std::string_view prefix) {
+  for (auto& [key, value] : section.fields) {
+    if (!key.starts_with(prefix)) key.insert(0, prefix);
+  }
+  return section;
+}
 
 // accelerate's fields for FullyShardedDataParallel; what is not said of prefetching is none.
 Result<void> flat_fields(Fields& g, FlatShardConfig& flat, std::string_view where) {
@@ -303,45 +315,55 @@ Result<void> flat_fields(Fields& g, FlatShardConfig& flat, std::string_view wher
 
 }  // namespace
 
-Result<void> apply_accelerate(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused) {
-  Fields f(config, std::string(where));
-  for (const char* key : {"compute_environment", "debug", "machine_rank", "main_training_function", "num_machines", "rdzv_backend", "same_network", "tpu_env", "tpu_use_cluster", "tpu_use_sudo", "use_cpu", "main_process_ip", "main_process_port", "main_process_port", "gpu_ids", "enable_cpu_affinity"}) f.used(key);
-  if (const auto n = f.whole("num_processes", 1, kMostGpus)) flags.gpus = n;
-  if (const Document* v = f.find("mixed_precision"); v != nullptr && v->kind == Document::Kind::text && v->text != "no") {
-    if (v->text != "bf16" && v->text != "fp16") return fail("bad_config", "mixed_precision is " + shown(*v) + ", which dryfit does not describe", "no, bf16 and fp16 are described", std::string(where) + ": mixed_precision");
-    flags.mixed = v->text == "bf16" ? MixedPrecision::bf16 : MixedPrecision::fp16;
+Result<void> apply_fsdp(const Document& section, std::string_view where, TransformersFlags& flags, KeysTold& told) {
+  const Document full = with_prefix(section, "fsdp_");
+  Fields g(full, std::string(where), "fsdp_config.");
+  const Document* strategy = g.find("fsdp_sharding_strategy");
+  std::string name = strategy == nullptr ? "FULL_SHARD" : strategy->kind == Document::Kind::whole ? (strategy->whole == 2 ? "SHARD_GRAD_OP" : strategy->whole == 1 ? "FULL_SHARD" : std::to_string(strategy->whole)) : strategy->text;
+  const Document* reshards = g.find("fsdp_reshard_after_forward");
+  const bool named = reshards != nullptr && reshards->kind == Document::Kind::text;  // version 1's newer word for the strategy
+  if (named && strategy == nullptr) name = reshards->text;
+  const bool again = named || g.yes("fsdp_reshard_after_forward").value_or(true);
+  if (name != "FULL_SHARD" && name != "SHARD_GRAD_OP") return fail("bad_config", "fsdp_sharding_strategy is " + name.substr(0, 40) + ", which dryfit does not describe", "FULL_SHARD and SHARD_GRAD_OP are described", std::string(where) + ": fsdp_config.fsdp_sharding_strategy");
+  if (g.whole("fsdp_version", 1, 2).value_or(1) == 2) {
+    flags.sharding = Sharding::fsdp2;
+    flags.reshard_after_forward = name == "FULL_SHARD" && again;
+  } else {
+    flags.sharding = name == "FULL_SHARD" && again ? Sharding::fsdp1 : Sharding::fsdp1_grad_op;
+    if (const auto ok = flat_fields(g, flags.flat.emplace(), where); !ok) return std::unexpected(ok.error());
   }
-  const std::string kind = f.text("distributed_type").value_or("NO");
-  if (kind != "NO" && kind != "MULTI_GPU" && kind != "FSDP" && kind != "DEEPSPEED") {
+  const std::string policy = g.text("fsdp_auto_wrap_policy").value_or("NO_WRAP");
+  flags.wrap_blocks = policy != "NO_WRAP";
+  if (policy != "NO_WRAP" && policy != "TRANSFORMER_BASED_WRAP") g.left("fsdp_auto_wrap_policy");  // by size is laid out by blocks
+  flags.offload_parameters = flags.offload_optimizer = g.yes("fsdp_offload_params").value_or(false);
+  if (g.yes("fsdp_activation_checkpointing").value_or(false)) flags.recompute = Recompute::full;
+  for (const char* k : {"fsdp_state_dict_type", "fsdp_cpu_ram_efficient_loading", "fsdp_sync_module_states", "fsdp_transformer_layer_cls_to_wrap", "fsdp_use_orig_params", "fsdp_backward_prefetch", "fsdp_forward_prefetch"}) g.used(k);
+  g.tell(told);
+  if (g.error()) return std::unexpected(*g.error());
+  return {};
+}
+
+Result<void> apply_accelerate(const Document& config, std::string_view where, TransformersFlags& flags, KeysTold& told) {
+  Fields f(config, std::string(where));
+  for (const char* key : {"compute_environment", "debug", "machine_rank", "main_training_function", "num_machines", "rdzv_backend", "same_network", "tpu_env", "tpu_use_cluster", "tpu_use_sudo", "tpu_name", "tpu_zone", "use_cpu", "main_process_ip",
+                          "main_process_port", "gpu_ids", "enable_cpu_affinity", "downcast_bf16", "command_file", "commands"}) f.used(key);
+  if (const auto n = f.whole("num_processes", 1, kMostGpus)) flags.gpus = n;
+  if (const std::string word = word_or_no(f, "mixed_precision"); word != "no") {
+    if (word != "bf16" && word != "fp16") return fail("bad_config", "mixed_precision is \"" + word.substr(0, 40) + "\", which dryfit does not describe", "no, bf16 and fp16 are described", std::string(where) + ": mixed_precision");
+    flags.mixed = word == "bf16" ? MixedPrecision::bf16 : MixedPrecision::fp16;
+  }
+  const std::string kind = word_or_no(f, "distributed_type");
+  if (kind != "no" && kind != "NO" && kind != "MULTI_GPU" && kind != "FSDP" && kind != "DEEPSPEED") {
     return fail("bad_config", "distributed_type is \"" + kind.substr(0, 40) + "\", which dryfit does not describe", "NO, MULTI_GPU, FSDP and DEEPSPEED are described", std::string(where) + ": distributed_type");
   }
   if (kind == "MULTI_GPU") flags.sharding = Sharding::ddp;
+  if (to_lower(kind) == "no" && config.find("distributed_type") != nullptr) flags.gpus = 1;  // the simple launcher starts one process, whatever num_processes says
+  for (const char* key : {"dynamo_config", "fp8_config", "ipex_config", "megatron_lm_config", "mpirun_config", "parallelism_config"}) {
+    if (const Document* section = config.find(key); section != nullptr && section->fields.empty()) f.used(key);
+  }
+  if (to_lower(word_or_no(f, "dynamo_backend")) != "no") f.left("dynamo_backend");
   if (const Document* fsdp = f.map("fsdp_config"); fsdp != nullptr && kind == "FSDP") {
-    Fields g(*fsdp, std::string(where), "fsdp_config.");
-    const Document* strategy = g.find("fsdp_sharding_strategy");
-    std::string name = strategy == nullptr ? "FULL_SHARD" : strategy->kind == Document::Kind::whole ? (strategy->whole == 2 ? "SHARD_GRAD_OP" : strategy->whole == 1 ? "FULL_SHARD" : std::to_string(strategy->whole)) : strategy->text;
-    const Document* reshards = g.find("fsdp_reshard_after_forward");
-    const bool named = reshards != nullptr && reshards->kind == Document::Kind::text;  // version 1's newer word for the strategy
-    if (named && strategy == nullptr) name = reshards->text;
-    const bool again = named || g.yes("fsdp_reshard_after_forward").value_or(true);
-    if (name != "FULL_SHARD" && name != "SHARD_GRAD_OP") return fail("bad_config", "fsdp_sharding_strategy is " + name.substr(0, 40) + ", which dryfit does not describe", "FULL_SHARD and SHARD_GRAD_OP are described", std::string(where) + ": fsdp_config.fsdp_sharding_strategy");
-    if (g.whole("fsdp_version", 1, 2).value_or(1) == 2) {
-      flags.sharding = Sharding::fsdp2;
-      flags.reshard_after_forward = name == "FULL_SHARD" && again;
-    } else {
-      flags.sharding = name == "FULL_SHARD" && again ? Sharding::fsdp1 : Sharding::fsdp1_grad_op;
-      if (const auto ok = flat_fields(g, flags.flat, where); !ok) return std::unexpected(ok.error());
-    }
-    if (!left_open(g, "fsdp_auto_wrap_policy")) {  // by size is left among what is not used
-      const Document* policy = g.find("fsdp_auto_wrap_policy");
-      if (policy->kind == Document::Kind::text && policy->text == "NO_WRAP") flags.wrap_blocks = false;
-      if (policy->kind == Document::Kind::text && policy->text == "SIZE_BASED_WRAP") unused.push_back("fsdp_config.fsdp_auto_wrap_policy");
-    }
-    flags.offload_parameters = flags.offload_optimizer = g.yes("fsdp_offload_params").value_or(false);
-    if (g.yes("fsdp_activation_checkpointing").value_or(false)) flags.recompute = Recompute::full;
-    for (const char* k : {"fsdp_state_dict_type", "fsdp_cpu_ram_efficient_loading", "fsdp_sync_module_states", "fsdp_transformer_layer_cls_to_wrap", "fsdp_use_orig_params", "fsdp_backward_prefetch", "fsdp_forward_prefetch"}) g.used(k);
-    merge(g, unused);
-    if (g.error()) return std::unexpected(*g.error());
+    if (const auto ok = apply_fsdp(*fsdp, where, flags, told); !ok) return ok;
   }
   if (const Document* section = f.map("deepspeed_config"); section != nullptr && kind == "DEEPSPEED") {
     flags.deepspeed = true;
@@ -352,11 +374,12 @@ Result<void> apply_accelerate(const Document& config, std::string_view where, Tr
     flags.offload_parameters = g.text("offload_param_device").value_or("none") != "none";
     if (const auto n = g.whole("gradient_accumulation_steps", 1, kMostBatch)) flags.grad_accum_steps = n;
     if (const auto x = g.real("gradient_clipping", 0, 1e9)) flags.max_grad_norm = x;
+    if (auto file = g.text("deepspeed_config_file")) flags.deepspeed_file = std::move(*file);
     for (const char* k : {"zero3_init_flag", "zero3_save_16bit_model", "deepspeed_multinode_launcher"}) g.used(k);
-    merge(g, unused);
+    g.tell(told);
     if (g.error()) return std::unexpected(*g.error());
   }
-  merge(f, unused);
+  f.tell(told);
   if (f.error()) return std::unexpected(*f.error());
   return {};
 }

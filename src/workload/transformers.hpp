@@ -27,8 +27,9 @@ struct TransformersFlags {
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
   std::optional<bool> offload_optimizer, offload_parameters;
-  FlatShardConfig flat;                 // FSDP1's own arguments, as its launcher leaves them
+  std::optional<FlatShardConfig> flat;  // FSDP1's own arguments, as its launcher leaves them
   bool deepspeed = false;               // the engine of DeepSpeed: 16-bit weights with fp32 masters instead of autocast
+  std::optional<std::string> deepspeed_file;  // that an accelerate configuration names: to be read after it
   std::optional<ZeroConfig> zero;       // fields of zero_optimization; those that wait for the model's width ("auto"):
   bool auto_reduce_bucket = false, auto_prefetch_bucket = false, auto_persistence = false;
   std::optional<double> max_grad_norm;
@@ -55,10 +56,13 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
 Result<Workload> make_transformers_workload(const HfModel& model, const TransformersFlags& flags);
 
 // A DeepSpeed configuration over flags: ZeRO stage and its fields, offloading, precision, micro-batch, accumulation, clipping, optimizer. "auto" leaves
-// what the flags say; of bucket sizes and thresholds it is what Trainer makes of it, by the model's width. Fields that move memory and are not modelled, and those that are not read, are named in `unused`. where: names the file.
-Result<void> apply_deepspeed(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused);
+// what the flags say; of bucket sizes and thresholds it is what Trainer makes of it, by the model's width. Told are the keys that were used, and those that move memory and are not modelled or are not read. where: names the file.
+Result<void> apply_deepspeed(const Document& config, std::string_view where, TransformersFlags& flags, KeysTold& told);
+
+// The section fsdp_config of an accelerate or axolotl file, whose keys may begin with fsdp_ or not.
+Result<void> apply_fsdp(const Document& section, std::string_view where, TransformersFlags& flags, KeysTold& told);
 
 // An accelerate configuration (config.yaml): processes, precision, FSDP or DeepSpeed and its fields.
-Result<void> apply_accelerate(const Document& config, std::string_view where, TransformersFlags& flags, std::vector<std::string>& unused);
+Result<void> apply_accelerate(const Document& config, std::string_view where, TransformersFlags& flags, KeysTold& told);
 
 }  // namespace dryfit

@@ -41,6 +41,8 @@ SCREENS = {
     "explain_zero2": ["explain", "--model", "llama-3.2-3b", "--mixed", "bf16", "--recompute", "full", "--device-batch-size", "1", "--parallel", "zero2", "--gpu", "4090", "--gpus", "4"],
     "check_deepspeed": ["check", "--gpu", "a100", "--", "deepspeed --num_gpus 8 train.py --deepspeed tests/workload/configs/ds_zero3.json --model_name_or_path meta-llama/Llama-3.1-8B --bf16 --gradient_checkpointing --per_device_train_batch_size 1 --block_size 4096 --output_dir out"],
     "check_accelerate": ["check", "--gpu", "h100", "--", "accelerate launch --num_processes 4 --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP --mixed_precision bf16 run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B --per_device_train_batch_size 4 --block_size 2048 --gradient_checkpointing"],
+    "check_accelerate_yaml": ["check", "--gpu", "h100", "--", "accelerate launch --config_file tests/workload/configs/fsdp2.yaml run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B --per_device_train_batch_size 4 --block_size 2048"],
+    "check_arguments_yaml": ["check", "--gpu", "4090", "--", "python sft.py --config tests/workload/configs/sft.yaml --per_device_train_batch_size 4"], "check_litgpt_yaml": ["check", "--gpu", "4090", "--", "litgpt finetune_lora --config tests/workload/configs/litgpt_qlora.yaml --train.micro_batch_size 4"], "check_axolotl": ["check", "--gpu", "4090", "--", "axolotl train tests/workload/configs/axolotl_qlora.yml --micro-batch-size 1"], "error_axolotl": ["check", "--gpu", "h100", "--", "accelerate launch -m axolotl.cli.train tests/workload/configs/axolotl_qlora.yml --load-in-8bit true"], "check_trl": ["check", "--gpu", "4090", "--", "trl sft --config tests/workload/configs/sft.yaml --accelerate_config zero2 --num_processes 2"], "error_torchtune": ["check", "--gpu", "h100", "--", "tune run lora_finetune_single_device --config llama3_1/8B_lora_single_device"], "error_yaml": ["check", "--gpu", "h100", "--", "accelerate launch --config_file tests/workload/configs/tab.yaml run_clm.py --model_name_or_path gpt2"],
     "check_litgpt": ["check", "--framework", "litgpt", "--model", "llama-2-7b", "--dtype", "bf16", "--lora-rank", "8", "--device-batch-size", "2", "--max-seq-len", "1304", "--gpu", "A100-SXM4-40GB"],
     "check_megatron": ["check", "--gpu", "h100", "--", MEGATRON], "explain_megatron": ["explain", "--gpu", "h100", "--", MEGATRON + " --pipeline-model-parallel-size 2"], "check_megatron_json": ["check", "--gpu", "a100", "--json", "--", MEGATRON],
     "error_megatron_moe": ["check", "--gpu", "h100", "--", MEGATRON + " --num-experts 8"], "error_megatron_vocab": ["check", "--gpu", "h100", "--", MEGATRON.replace("--vocab-size 128256", "")],
@@ -68,7 +70,7 @@ SCREENS = {
     "error_json": ["check", "--gpu", "h10O", "--json"],
 }
 environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "NANOCHAT_DTYPE", "DRYFIT_PROBE")}
-environment["XDG_DATA_HOME"] = "/nonexistent"  # what this machine learned is no part of a golden
+environment["XDG_DATA_HOME"] = environment["HF_HOME"] = "/nonexistent"  # what this machine learned, and its configuration of accelerate, are no part of a golden
 update = "--update" in sys.argv
 os.chdir(FOLDER.parent.parent.parent)  # screens name files as a user at the top of the repository would
 FOLDER.mkdir(parents=True, exist_ok=True)

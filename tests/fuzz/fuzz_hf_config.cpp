@@ -24,8 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   }
   for (auto apply : {apply_deepspeed, apply_accelerate}) {
     TransformersFlags flags;
-    std::vector<std::string> unused;
-    const auto applied = apply(*document, "config.json", flags, unused);
+    KeysTold told;
+    const auto applied = apply(*document, "config.json", flags, told);
     expect(applied || (!applied.error().hint.empty() && !applied.error().where.empty()));
   }
   const auto model = architecture_from(*document, "config.json");

@@ -1,7 +1,8 @@
-// Any bytes as a pasted training command, of nanochat, of the Trainer, of LitGPT or of Megatron-LM: flags or an error with a hint.
+// Any bytes as a pasted training command, of nanochat, of the Trainer, of axolotl, of LitGPT or of Megatron-LM: flags or an error with a hint.
 #include <cstdlib>
 #include <string>
 
+#include "plan/axolotl_command.hpp"
 #include "plan/launch.hpp"
 #include "plan/litgpt_command.hpp"
 #include "plan/megatron_command.hpp"
@@ -14,6 +15,10 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_trainer_command(*launch)) {
     const auto command = dryfit::read_trainer_command(*launch);
     if (!command && command.error().hint.empty()) std::abort();
+  }
+  if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_axolotl_command(*launch)) {
+    const auto command = dryfit::read_axolotl_command(*launch);
+    if (command ? command->file.empty() : command.error().hint.empty()) std::abort();
   }
   if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_litgpt_command(*launch)) {
     const auto command = dryfit::read_litgpt_command(*launch);

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "base/text.hpp"
+#include "plan/argument_file.hpp"
 #include "plan/litgpt_command.hpp"
+#include "workload/probe_document.hpp"
 
 namespace dryfit {
 namespace {
@@ -34,6 +36,42 @@ TEST(LitgptCommand, QloraOfEveryPart) {
   EXPECT_EQ(f.lora->rank, 16);
   EXPECT_EQ(f.lora->targets, (std::vector<std::string>{"k_proj", "v_proj", "mlp"}));
   EXPECT_EQ(c->ignored, (std::vector<std::string>{"--data"}));
+}
+
+// What follows --config wins over the file, what stands before it does not.
+TEST(LitgptCommand, ArgumentsInAFile) {
+  const auto with = [](std::string_view line, std::string_view yaml) -> Result<TrainerCommand> {
+    std::vector<std::string> words;
+    for (std::string_view w : split(line, ' ')) words.emplace_back(w);
+    const auto launch = parse_launch(words);
+    EXPECT_EQ(argument_file(*launch), "q.yaml");
+    const auto filed = arguments_in(*document_from_yaml(yaml, "q.yaml"), "q.yaml", true);
+    if (!filed) return std::unexpected(filed.error());
+    return read_litgpt_command(*launch, *filed);
+  };
+  const auto c = with("litgpt finetune_lora --lora_r 4 --config q.yaml --train.micro_batch_size 1",
+                      "checkpoint_dir: checkpoints/microsoft/phi-2\nprecision: bf16-true\nquantize: bnb.nf4\nlora_r: 32\nlora_mlp: true\nlora_key: false\ndata: {class_path: litgpt.data.Alpaca2k, init_args: {seed: 42}}\n"
+                      "train: {micro_batch_size: 2, global_batch_size: 8, max_seq_length: 512, max_tokens: null, tie_embeddings: true}\noptimizer: {class_path: torch.optim.SGD, init_args: {lr: 1.0e-2, foreach: false}}\n");
+  ASSERT_TRUE(c) << c.error().message;
+  const TransformersFlags& f = c->flags;
+  EXPECT_EQ(f.model, "microsoft/phi-2");
+  EXPECT_EQ(f.lora->rank, 32);
+  EXPECT_EQ(f.lora->targets, (std::vector<std::string>{"q_proj", "v_proj", "mlp"}));
+  EXPECT_EQ(f.device_batch_size, 1);
+  EXPECT_EQ(f.grad_accum_steps, 8);
+  EXPECT_EQ(f.max_seq_len, 512);
+  EXPECT_EQ(f.optimizer, OptimizerKind::sgd);
+  EXPECT_TRUE(f.quantized);
+  EXPECT_EQ(c->told.used, (std::vector<std::string>{"checkpoint_dir", "precision", "quantize", "lora_r", "lora_mlp", "lora_key", "train.micro_batch_size", "train.global_batch_size", "train.max_seq_length", "optimizer.class_path"}));
+  EXPECT_EQ(c->told.unused, (std::vector<std::string>{"train.tie_embeddings", "optimizer.init_args.foreach"}));
+  const auto where = [&](std::string_view yaml) {
+    const auto wrong = with("litgpt finetune_lora --config q.yaml", yaml);
+    return wrong ? std::string("none") : wrong.error().where;
+  };
+  EXPECT_EQ(where("train: {micro_batch_size: 0}\n"), "q.yaml: train.micro_batch_size");
+  EXPECT_EQ(where("lora_key: 3\n"), "q.yaml: lora_key");
+  EXPECT_EQ(where("precision: fp8\n"), "q.yaml: precision");
+  EXPECT_EQ(where("model_config: {n_layer: 2}\n"), "q.yaml: model_config.n_layer");
 }
 
 TEST(LitgptCommand, OlderNamesAndDefaults) {

@@ -1,8 +1,11 @@
 // Commands as people paste them from tutorials: what of them moves memory, and what is said not to be used.
 #include <gtest/gtest.h>
 
+#include "plan/argument_file.hpp"
 #include "plan/launch.hpp"
 #include "plan/trainer_command.hpp"
+#include "plan/trl_command.hpp"
+#include "workload/probe_document.hpp"
 
 namespace dryfit {
 namespace {
@@ -39,7 +42,7 @@ TEST(TrainerCommand, runClmUnderTorchrun) {
 
 TEST(TrainerCommand, qloraWithTrl) {
   const auto c = read("python trl/scripts/sft.py --model_name_or_path Qwen/Qwen2.5-7B --per_device_train_batch_size 2 --use_peft --lora_r 32 --lora_alpha 16 --lora_dropout 0.05 --lora_target_modules q_proj k_proj,v_proj o_proj "
-                      "--load_in_4bit --use_bnb_nested_quant --optim paged_adamw_8bit --max_length 4096 --fp16 False");
+                      "--load_in_4bit --use_bnb_nested_quant --optim paged_adamw_8bit --max_length 4096 --bf16 False --loss_type nll");
   ASSERT_TRUE(c) << c.error().message;
   ASSERT_TRUE(c->flags.lora);
   EXPECT_EQ(c->flags.lora->rank, 32);
@@ -48,7 +51,47 @@ TEST(TrainerCommand, qloraWithTrl) {
   EXPECT_EQ(c->flags.optimizer, OptimizerKind::paged_adamw_8bit);
   EXPECT_FALSE(c->flags.mixed);
   EXPECT_EQ(c->flags.gpus, 1);
-  EXPECT_TRUE(c->ignored.empty()) << c->ignored.front();
+  EXPECT_EQ(c->ignored, std::vector<std::string>{"TRL's cast of adapters to bf16 beside 4-bit weights; fp32 is laid out"});
+}
+
+// SFTConfig's defaults are not the Trainer's; its program starts accelerate.
+TEST(TrainerCommand, trlsOwnProgram) {
+  const auto c = read("trl sft --model_name_or_path gpt2 --use_peft --num_processes 4 --accelerate_config zero2 | tee log");
+  ASSERT_TRUE(c) << c.error().message;
+  EXPECT_EQ(c->flags.mixed, MixedPrecision::bf16);
+  EXPECT_EQ(c->flags.weights, Dtype::fp32);
+  EXPECT_EQ(c->flags.recompute, Recompute::full);
+  EXPECT_EQ(c->flags.max_seq_len, 1024);
+  EXPECT_EQ(c->flags.gpus, 4);
+  EXPECT_EQ(c->accelerate_file, "zero2");
+  ASSERT_TRUE(c->flags.lora);
+  EXPECT_EQ(c->flags.lora->rank, 16);
+  EXPECT_EQ(c->flags.lora->dropout, 0.05);
+  EXPECT_EQ(c->told.assumed.size(), 4u);
+  EXPECT_EQ(c->ignored, (std::vector<std::string>{"everything from '|' on", "loss_type chunked_nll, the default of newer TRL; nll is laid out"}));
+  const auto said = read("trl sft --model_name_or_path gpt2 --bf16 false --dtype auto --gradient_checkpointing false --max_length 512 --loss_type nll");
+  ASSERT_TRUE(said);
+  EXPECT_TRUE(said->told.assumed.empty() && said->ignored.empty());
+  EXPECT_FALSE(said->flags.mixed || said->flags.weights);
+  EXPECT_EQ(said->flags.recompute, Recompute::none);
+  for (const char* name : {"single_gpu", "multi_gpu", "zero1", "zero2", "zero3", "fsdp1", "fsdp2"}) {
+    TransformersFlags f;
+    KeysTold told;
+    const auto document = document_from_yaml(trl_accelerate_config(name), name);
+    ASSERT_TRUE(document) << name << document.error().message;
+    ASSERT_TRUE(apply_accelerate(*document, name, f, told)) << name;
+    EXPECT_EQ(f.gpus, std::string_view(name) == "single_gpu" ? 1 : 8) << name;
+    EXPECT_TRUE(told.unused.empty()) << name << told.unused[0];
+  }
+  EXPECT_TRUE(trl_accelerate_config("zero9").empty());
+}
+
+TEST(TrainerCommand, whatIsNotLaidOutIsRefusedByName) {
+  for (const char* text : {"trl dpo --model_name_or_path gpt2", "trl", "tune run full_finetune_single_device --config x.yaml", "torchrun --nproc_per_node=8 -m torchtitan.train --job.config_file x.toml"}) {
+    const auto launch = parse_launch(*shell_split(text));
+    ASSERT_FALSE(launch) << text;
+    EXPECT_NE(launch.error().hint.find("dryfit.capture"), std::string::npos) << text;
+  }
 }
 
 TEST(TrainerCommand, launchersNameFilesAndStages) {
@@ -76,12 +119,12 @@ TEST(TrainerCommand, launchersNameFilesAndStages) {
   ASSERT_TRUE(fsdp);
   EXPECT_EQ(fsdp->flags.sharding, Sharding::fsdp1);
   EXPECT_EQ(fsdp->flags.offload_parameters, true);
-  EXPECT_EQ(fsdp->flags.flat.backward_prefetch, FlatShardConfig::Prefetch::none);  // Trainer's default
+  EXPECT_EQ(fsdp->flags.flat->backward_prefetch, FlatShardConfig::Prefetch::none);  // Trainer's default
   const auto ahead = read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp 'shard_grad_op auto_wrap' --fsdp_config '{\"backward_prefetch\": \"backward_pre\", \"use_orig_params\": \"false\"}'");
   ASSERT_TRUE(ahead);
   EXPECT_EQ(ahead->flags.sharding, Sharding::fsdp1_grad_op);
-  EXPECT_EQ(ahead->flags.flat.backward_prefetch, FlatShardConfig::Prefetch::pre);
-  EXPECT_FALSE(ahead->flags.flat.original_parameters);
+  EXPECT_EQ(ahead->flags.flat->backward_prefetch, FlatShardConfig::Prefetch::pre);
+  EXPECT_FALSE(ahead->flags.flat->original_parameters);
   const auto newer = read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp 'full_shard auto_wrap' --fsdp_config '{\"version\": 2, \"reshard_after_forward\": false}' --ddp_find_unused_parameters False");
   ASSERT_TRUE(newer);
   EXPECT_EQ(newer->flags.sharding, Sharding::fsdp2);
@@ -96,11 +139,52 @@ TEST(TrainerCommand, launchersNameFilesAndStages) {
   ASSERT_TRUE(first);
   EXPECT_EQ(first->flags.sharding, Sharding::fsdp1);
   EXPECT_EQ(first->flags.wrap_blocks, true);
-  EXPECT_EQ(first->flags.flat.backward_prefetch, FlatShardConfig::Prefetch::post);
-  EXPECT_TRUE(first->flags.flat.forward_prefetch);
+  EXPECT_EQ(first->flags.flat->backward_prefetch, FlatShardConfig::Prefetch::post);
+  EXPECT_TRUE(first->flags.flat->forward_prefetch);
   EXPECT_EQ(first->flags.recompute, Recompute::full);
   EXPECT_TRUE(first->ignored.empty());
   EXPECT_EQ(read("accelerate launch --num_processes 4 --use_fsdp train.py --model_name_or_path gpt2")->flags.wrap_blocks, false);  // NO_WRAP
+}
+
+// The file's arguments come first, the command's own over them.
+TEST(TrainerCommand, argumentsInAFile) {
+  const auto with = [](std::string_view command, std::string_view yaml) -> Result<TrainerCommand> {
+    const auto launch = parse_launch(*shell_split(command));
+    EXPECT_EQ(argument_file(*launch), "args.yaml");
+    const auto filed = arguments_in(*document_from_yaml(yaml, "args.yaml"), "args.yaml");
+    if (!filed) return std::unexpected(filed.error());
+    return read_trainer_command(*launch, *filed);
+  };
+  const auto sft = with("accelerate launch --num_processes 2 sft.py --config args.yaml --per_device_train_batch_size 4 --bf16 False --use_liger_kernel",
+                        "model_name_or_path: gpt2\nper_device_train_batch_size: 2\nbf16: yes\nmax_grad_norm: 1.0e-1\nuse_peft: true\nlora_target_modules: [c_attn, c_proj]\ngradient_checkpointing: true\n"
+                        "gradient_checkpointing_kwargs: {use_reentrant: false}\nreport_to: null\nlearning_rate: 1e-5\npacking: true\ndeepspeed: {zero_optimization: {stage: 2}}\n");
+  ASSERT_TRUE(sft) << sft.error().message;
+  const TransformersFlags& f = sft->flags;
+  EXPECT_EQ(f.model, "gpt2");
+  EXPECT_EQ(f.device_batch_size, 4);
+  EXPECT_FALSE(f.mixed);
+  EXPECT_EQ(f.gpus, 2);
+  EXPECT_EQ(f.max_grad_norm, 0.1);
+  EXPECT_EQ(f.reentrant, false);
+  EXPECT_EQ(f.lora->targets, (std::vector<std::string>{"c_attn", "c_proj"}));
+  EXPECT_EQ(sft->deepspeed_file, "{\"zero_optimization\": {\"stage\": 2}}");
+  EXPECT_EQ(sft->told.unused, std::vector<std::string>{"packing"});
+  EXPECT_EQ(sft->told.used.size(), 9u);
+  EXPECT_EQ(sft->ignored, std::vector<std::string>{"--use-liger-kernel"});
+  const auto alone = with("python run_clm.py args.yaml", "model_name_or_path: gpt2\nblock_size: 512\nfsdp: full_shard auto_wrap\n");
+  ASSERT_TRUE(alone) << alone.error().message;
+  EXPECT_EQ(alone->flags.max_seq_len, 512);
+  EXPECT_EQ(alone->flags.sharding, Sharding::fsdp1);
+  EXPECT_TRUE(alone->ignored.empty());
+  const auto where = [&](std::string_view yaml) {
+    const auto c = with("python run_clm.py args.yaml", yaml);
+    return c ? std::string("none") : c.error().where;
+  };
+  EXPECT_EQ(where("model_name_or_path: gpt2\nbf16: maybe\n"), "args.yaml: bf16");
+  EXPECT_EQ(where("model_name_or_path: gpt2\nper_device_train_batch_size: 0\n"), "args.yaml: per_device_train_batch_size");
+  EXPECT_EQ(where("model_name_or_path: gpt2\nfsdp: hybrid_shard\n"), "args.yaml: fsdp");
+  EXPECT_EQ(where("- 1\n"), "args.yaml");
+  EXPECT_EQ(where("learning_rate: 0.1\n"), "args.yaml");
 }
 
 TEST(TrainerCommand, wrongValuesNameTheFlag) {
@@ -118,7 +202,7 @@ TEST(TrainerCommand, wrongValuesNameTheFlag) {
 }
 
 TEST(TrainerCommand, otherScriptsAreNot) {
-  for (const char* text : {"python train.py config.yaml", "python -m scripts.base_train --depth=4", "torchrun train.py"}) EXPECT_FALSE(is_trainer_command(*parse_launch(*shell_split(text)))) << text;
+  for (const char* text : {"python train.py config.py", "python -m scripts.base_train --depth=4", "torchrun train.py"}) EXPECT_FALSE(is_trainer_command(*parse_launch(*shell_split(text)))) << text;
 }
 
 }  // namespace

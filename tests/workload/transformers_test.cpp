@@ -49,25 +49,27 @@ TEST(Transformers, everyWordIsReadBack) {
   }
 }
 
-TransformersFlags deepspeed(std::string_view json, std::vector<std::string>* unused = nullptr) {
+TransformersFlags deepspeed(std::string_view json, KeysTold* told = nullptr) {
   TransformersFlags f;
-  std::vector<std::string> left;
-  const auto ok = apply_deepspeed(*document_from_json(json, "ds.json"), "ds.json", f, left);
+  KeysTold keys;
+  const auto ok = apply_deepspeed(*document_from_json(json, "ds.json"), "ds.json", f, keys);
   EXPECT_TRUE(ok) << ok.error().message;
-  if (unused != nullptr) *unused = left;
+  if (told != nullptr) *told = keys;
   return f;
 }
 
 TEST(Transformers, deepspeedSetsStagePrecisionAndBatch) {
-  std::vector<std::string> unused;
+  KeysTold told;
   TransformersFlags f = deepspeed(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "pin_memory": true}, "reduce_bucket_size": 5e8},
-                                      "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": "auto", "gradient_clipping": 0.5, "activation_checkpointing": {"partition_activations": true}})", &unused);
+                                      "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": "auto", "gradient_clipping": 0.5, "activation_checkpointing": {"partition_activations": true}})", &told);
   EXPECT_EQ(f.sharding, Sharding::zero3);
   EXPECT_EQ(f.device_batch_size, 4);
   EXPECT_FALSE(f.grad_accum_steps);
   EXPECT_EQ(f.offload_optimizer, true);
   EXPECT_EQ(f.offload_parameters, false);
-  EXPECT_EQ(unused, (std::vector<std::string>{"activation_checkpointing"}));
+  EXPECT_EQ(told.unused, (std::vector<std::string>{"activation_checkpointing"}));
+  EXPECT_EQ(told.used, (std::vector<std::string>{"bf16.enabled", "zero_optimization.offload_optimizer.device", "zero_optimization.stage", "zero_optimization.reduce_bucket_size", "train_micro_batch_size_per_gpu",
+                                                 "gradient_accumulation_steps", "gradient_clipping"}));
   const auto plan = make_training(preset("llama-3.1-8b"), f);
   ASSERT_TRUE(plan);
   EXPECT_EQ(plan->training.weights, Dtype::bf16);
@@ -119,9 +121,9 @@ TEST(Transformers, deepspeedLeavesAutoToTheArguments) {
 
 TEST(Transformers, configurationFilesWithFaultsSayWhere) {
   TransformersFlags f;
-  std::vector<std::string> unused;
+  KeysTold told;
   const auto fault = [&](auto apply, std::string_view json) {
-    const auto ok = apply(*document_from_json(json, "c.json"), "c.json", f, unused);
+    const auto ok = apply(*document_from_json(json, "c.json"), "c.json", f, told);
     return ok ? std::string("none") : ok.error().where;
   };
   EXPECT_EQ(fault(apply_deepspeed, R"({"zero_optimization": {"stage": 7}})"), "c.json: zero_optimization.stage");
@@ -138,35 +140,64 @@ TEST(Transformers, configurationFilesWithFaultsSayWhere) {
 
 TEST(Transformers, accelerateSetsProcessesPrecisionAndSharding) {
   TransformersFlags f;
-  std::vector<std::string> unused;
+  KeysTold told;
   const auto ok = apply_accelerate(*document_from_json(R"({"compute_environment": "LOCAL_MACHINE", "distributed_type": "FSDP", "mixed_precision": "bf16", "num_processes": 8,
-    "fsdp_config": {"fsdp_version": 2, "fsdp_reshard_after_forward": true, "fsdp_offload_params": false, "fsdp_activation_checkpointing": true, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}})", "a.json"), "a.json", f, unused);
+    "fsdp_config": {"fsdp_version": 2, "fsdp_reshard_after_forward": true, "fsdp_offload_params": false, "fsdp_activation_checkpointing": true, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}})", "a.json"), "a.json", f, told);
   ASSERT_TRUE(ok);
   EXPECT_EQ(f.gpus, 8);
   EXPECT_EQ(f.mixed, MixedPrecision::bf16);
   EXPECT_EQ(f.sharding, Sharding::fsdp2);
   EXPECT_EQ(f.reshard_after_forward, true);
   EXPECT_EQ(f.recompute, Recompute::full);
-  EXPECT_TRUE(unused.empty());
+  EXPECT_TRUE(told.unused.empty());
 }
 
 TEST(Transformers, accelerateSaysHowFsdp1Prefetches) {
   TransformersFlags f;
-  std::vector<std::string> unused;
+  KeysTold told;
   const auto with = [&](std::string_view fields) {
-    return apply_accelerate(*document_from_json(R"({"distributed_type": "FSDP", "num_processes": 2, "fsdp_config": {)" + std::string(fields) + "}}", "a.json"), "a.json", f, unused);
+    return apply_accelerate(*document_from_json(R"({"distributed_type": "FSDP", "num_processes": 2, "fsdp_config": {)" + std::string(fields) + "}}", "a.json"), "a.json", f, told);
   };
   ASSERT_TRUE(with(R"("fsdp_sharding_strategy": "SHARD_GRAD_OP", "fsdp_backward_prefetch": "BACKWARD_PRE", "fsdp_use_orig_params": false)"));
   EXPECT_EQ(f.sharding, Sharding::fsdp1_grad_op);
-  EXPECT_EQ(f.flat.backward_prefetch, FlatShardConfig::Prefetch::pre);
-  EXPECT_FALSE(f.flat.original_parameters);
+  EXPECT_EQ(f.flat->backward_prefetch, FlatShardConfig::Prefetch::pre);
+  EXPECT_FALSE(f.flat->original_parameters);
   ASSERT_TRUE(with(R"("fsdp_version": 1)"));
-  EXPECT_EQ(f.flat.backward_prefetch, FlatShardConfig::Prefetch::none);
+  EXPECT_EQ(f.flat->backward_prefetch, FlatShardConfig::Prefetch::none);
   ASSERT_TRUE(with(R"("fsdp_version": 1, "fsdp_reshard_after_forward": "SHARD_GRAD_OP")"));
   EXPECT_EQ(f.sharding, Sharding::fsdp1_grad_op);
+  EXPECT_EQ(f.wrap_blocks, false);  // NO_WRAP where nothing is said
+  ASSERT_TRUE(with(R"("version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP")"));  // launch.py puts fsdp_ before them
+  EXPECT_EQ(f.sharding, Sharding::fsdp2);
+  EXPECT_EQ(f.wrap_blocks, true);
   const auto wrong = with(R"("fsdp_backward_prefetch": "EARLY")");
   ASSERT_FALSE(wrong);
   EXPECT_EQ(wrong.error().where, "a.json: fsdp_config.fsdp_backward_prefetch");
+}
+
+// As `accelerate config` writes it; NO without quotes is false in YAML.
+TEST(Transformers, accelerateInYaml) {
+  TransformersFlags f;
+  KeysTold told;
+  const auto with = [&](std::string_view yaml) {
+    const auto document = document_from_yaml(yaml, "a.yaml");
+    EXPECT_TRUE(document) << document.error().message;
+    return apply_accelerate(*document, "a.yaml", f, told);
+  };
+  ASSERT_TRUE(with("compute_environment: LOCAL_MACHINE\ndebug: false\ndeepspeed_config:\n  deepspeed_config_file: ds.json\n  zero3_init_flag: true\ndistributed_type: DEEPSPEED\ndowncast_bf16: 'no'\nmachine_rank: 0\n"
+                   "main_training_function: main\nmixed_precision: bf16\nnum_machines: 1\nnum_processes: 4\nrdzv_backend: static\nsame_network: true\ntpu_env: []\ntpu_use_cluster: false\ntpu_use_sudo: false\nuse_cpu: false\n"));
+  EXPECT_EQ(f.deepspeed_file, "ds.json");
+  EXPECT_EQ(f.gpus, 4);
+  EXPECT_TRUE(told.unused.empty()) << told.unused[0];
+  EXPECT_EQ(told.used, (std::vector<std::string>{"deepspeed_config.deepspeed_config_file", "distributed_type", "mixed_precision", "num_processes"}));
+  f = {};
+  ASSERT_TRUE(with("distributed_type: NO\nmixed_precision: no\nnum_processes: 8\ndynamo_config: {}\ndynamo_backend: INDUCTOR\n"));
+  EXPECT_FALSE(f.sharding || f.mixed);
+  EXPECT_EQ(f.gpus, 1);  // one process, whatever num_processes says
+  EXPECT_EQ(told.unused, (std::vector<std::string>{"dynamo_backend"}));
+  const auto wrong = with("distributed_type: yes\n");
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().where, "a.yaml: distributed_type");
 }
 
 // In Trainer peft makes a unit of every adapter.

@@ -1,0 +1,111 @@
+"""Files that a pasted command names, read by the real binary: YAML and JSON of the same say the same, what is used and what is not is told, hostile files are errors with a place."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+DRYFIT = os.path.abspath(os.environ.get("DRYFIT", ROOT / "build/release/dryfit"))
+CONFIGS = ROOT / "tests/workload/configs"
+CLEAN = {k: v for k, v in os.environ.items() if k not in ("HF_HOME", "XDG_CACHE_HOME", "DRYFIT_PROBE")} | {"HOME": "/nonexistent", "XDG_DATA_HOME": "/nonexistent"}
+failures = []
+
+
+def expect(holds, what):
+    if not holds:
+        failures.append(what)
+
+
+def check(*words, cwd=None, more=None, gpu="h100", before=()):
+    done = subprocess.run([DRYFIT, "check", "--gpu", gpu, *before, "--json", "--", *words], capture_output=True, text=True, timeout=60, cwd=cwd, env=CLEAN | (more or {}))
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def allocated(answer):
+    return answer.get("memory", {}).get("allocated", {}).get("bytes")
+
+
+LLAMA = ["--model_name_or_path", "meta-llama/Llama-3.2-1B", "--per_device_train_batch_size", "4", "--block_size", "2048"]
+with tempfile.TemporaryDirectory() as name:
+    here = pathlib.Path(name)
+    # accelerate: YAML, JSON and the launcher's own flags
+    config = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "FSDP", "mixed_precision": "bf16", "num_processes": 8, "downcast_bf16": "no",
+              "fsdp_config": {"fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "fsdp_activation_checkpointing": True, "fsdp_offload_params": False, "fsdp_reshard_after_forward": True}}
+    (here / "a.json").write_text(json.dumps(config))
+    (here / "a.yaml").write_text((CONFIGS / "fsdp2.yaml").read_text())
+    answers = [check("accelerate", "launch", *how, "run_clm.py", *LLAMA, cwd=here) for how in (
+        ["--config_file", "a.yaml"], ["--config_file", "a.json"], ["--num_processes", "8", "--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--fsdp_activation_checkpointing", "true", "--mixed_precision", "bf16"])]
+    expect([a[0] for a in answers] == [0, 0, 0], f"accelerate: exits {[a[0] for a in answers]} {answers[0][1]}")
+    expect(len({allocated(a[1]) for a in answers}) == 1 and allocated(answers[0][1]), f"accelerate: {[allocated(a[1]) for a in answers]}")
+    expect("note: used of a.yaml: fsdp_config.fsdp_activation_checkpointing" in answers[0][2] and "num_processes" in answers[0][2] and "not used" not in answers[0][2], f"accelerate, told: {answers[0][2]}")
+    expect(check("accelerate", "launch", "--config_file", "a.yaml", "--num_processes", "4", "run_clm.py", *LLAMA, cwd=here)[1]["machine"]["gpus"] == 4, "the launcher's words win")
+    # what `accelerate config` wrote is read without being named, unless another is
+    home = here / "home"
+    (home / ".cache/huggingface/accelerate").mkdir(parents=True)
+    (home / ".cache/huggingface/accelerate/default_config.yaml").write_text((here / "a.yaml").read_text())
+    for more in ({"HOME": str(home)}, {"XDG_CACHE_HOME": str(home / ".cache")}, {"HF_HOME": str(home / ".cache/huggingface")}):
+        told = check("accelerate", "launch", "run_clm.py", *LLAMA, more=more)
+        expect(allocated(told[1]) == allocated(answers[0][1]) and "default_config.yaml: fsdp_config" in told[2], f"default_config.yaml: {more} {told[2]}")
+    expect("default_config" not in check("torchrun", "run_clm.py", *LLAMA, more={"HOME": str(home)})[2], "torchrun reads no accelerate configuration")
+    # a DeepSpeed file inside accelerate's, relative to the current folder
+    (here / "ds.json").write_text((CONFIGS / "ds_zero3.json").read_text())
+    (here / "z.yaml").write_text("distributed_type: DEEPSPEED\nnum_processes: 8\ndeepspeed_config: {deepspeed_config_file: ds.json}\n")
+    inside = check("accelerate", "launch", "--config_file", "z.yaml", "run_clm.py", "--bf16", *LLAMA, cwd=here)
+    beside = check("deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", *LLAMA, cwd=here)
+    expect(allocated(inside[1]) and allocated(inside[1]) == allocated(beside[1]), f"DeepSpeed inside accelerate: {inside} {beside}")
+    expect("not used: ds.json: zero_optimization.zero_quantized_weights" in inside[2], f"DeepSpeed, told: {inside[2]}")
+    # a file of arguments: alone, or TRL's --config with the command's words over it
+    (here / "args.yaml").write_text("model_name_or_path: meta-llama/Llama-3.2-1B\nper_device_train_batch_size: 4\nblock_size: 2048\nbf16: yes\npacking: true\nlearning_rate: 1e-5\n")
+    (here / "args.json").write_text('{"model_name_or_path": "meta-llama/Llama-3.2-1B", "per_device_train_batch_size": 4, "block_size": 2048, "bf16": true}')
+    plain = check("python", "run_clm.py", "--bf16", *LLAMA)
+    for how in (["python", "run_clm.py", "args.yaml"], ["python", "run_clm.py", "args.json"], ["python", "run_clm.py", "--config", "args.yaml"], ["python", "run_clm.py", "--config=args.json"]):
+        told = check(*how, cwd=here)
+        expect(allocated(told[1]) == allocated(plain[1]), f"{how}: {told}")
+        expect("per_device_train_batch_size" in told[2] and ("packing" in told[2]) == ("args.yaml" in " ".join(how)), f"{how}, told: {told[2]}")
+    more = check("python", "sft.py", "--config", "args.yaml", "--per_device_train_batch_size", "8", cwd=here)
+    expect(more[1]["workload"]["run"]["device_batch_size"] == 8, "the command's words win over its file")
+    # LitGPT's --config: nested names, and what follows it over it
+    (here / "q.yaml").write_text((CONFIGS / "litgpt_qlora.yaml").read_text())
+    told = check("litgpt", "finetune_lora", "--config", "q.yaml", "--train.micro_batch_size", "4", cwd=here)
+    same = check(*"litgpt finetune_lora meta-llama/Llama-2-7b-hf --precision bf16-true --quantize bnb.nf4 --lora_r 32 --train.micro_batch_size 4 --train.global_batch_size 8 --train.max_seq_length 512".split())
+    expect(allocated(told[1]) and allocated(told[1]) == allocated(same[1]), f"litgpt: {told} {same}")
+    expect("used of q.yaml: checkpoint_dir, precision" in told[2] and "not used" not in told[2], f"litgpt, told: {told[2]}")
+    # axolotl's file under its launchers, a DeepSpeed file inside it, the command's words over it
+    (here / "ax.yml").write_text((CONFIGS / "axolotl_qlora.yml").read_text())
+    launched = [check(*how.split(), cwd=here) for how in ("axolotl train ax.yml --launcher python", "python -m axolotl.cli.train ax.yml", "accelerate launch --num_processes 1 -m axolotl.cli.train ax.yml", "axolotl train ax.yml -- --num_processes 1")]
+    expect(len({allocated(a[1]) for a in launched}) == 1 and allocated(launched[0][1]), f"axolotl: {launched}")
+    expect("used of ax.yml: base_model" in launched[0][2] and "not used: ax.yml: sample_packing" in launched[0][2], f"axolotl, told: {launched[0][2]}")
+    run = check("axolotl", "train", "ax.yml", "--launcher", "python", "--micro-batch-size", "4", "--sequence_len=1024", cwd=here)[1]["workload"]["run"]
+    expect((run["device_batch_size"], run["max_seq_len"], run["grad_accum_steps"]) == (4, 1024, 4), f"axolotl, over the file: {run}")
+    (here / "full.yml").write_text("base_model: meta-llama/Llama-3.2-1B\nattn_implementation: flash_attention_2\nmicro_batch_size: 4\nsequence_len: 2048\ndeepspeed: ds.json\n")
+    inside = check("axolotl", "train", "full.yml", "--num-processes", "8", cwd=here)
+    beside = check("deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", "--attn_implementation", "flash_attention_2", *LLAMA, cwd=here)
+    expect(allocated(inside[1]) and allocated(inside[1]) == allocated(beside[1]), f"DeepSpeed inside axolotl: {inside} {beside}")
+    for words in (["axolotl", "train", "none.yml"], ["axolotl", "preprocess", "ax.yml"], ["axolotl", "train", "ax.yml", "--rl", "dpo"], ["axolotl", "train", "ax.yml", "--micro-batch-size", "[1"]):
+        status, answer, _ = check(*words, cwd=here)
+        expect(status == 2 and answer.get("error", {}).get("hint"), f"{words}: {status} {answer}")
+    # hostile and wrong files: exit 2, a place, a hint
+    bomb = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 8)}]\n" for i in range(12))
+    for text, code, where in (("a: 1\n\tb: 2\n", "bad_yaml", "x.yaml:2:1"), ("num_processes: 2\nnum_processes: 4\n", "bad_yaml", "x.yaml:2:1"), (bomb, "too_large", "x.yaml"), ("[" * 4000, "too_large", "x.yaml"), ("x" * (2 << 20), "too_large", "x.yaml"),
+                              ("a: !!python/object/apply:os.system [ls]\n", "bad_yaml", "x.yaml:1:4"), ("", "bad_yaml", "x.yaml"), ("a: \u0007\n", "bad_yaml", "x.yaml:1:4"), ("num_processes: many\n", "bad_config", "x.yaml: num_processes"),
+                              ("distributed_type: FSDP\nfsdp_config: {fsdp_sharding_strategy: HYBRID_SHARD}\n", "bad_config", "x.yaml: fsdp_config.fsdp_sharding_strategy"), ("- 1\n", "bad_config", "x.yaml")):
+        (here / "x.yaml").write_text(text)
+        status, answer, _ = check("accelerate", "launch", "--config_file", "x.yaml", "run_clm.py", *LLAMA, cwd=here)
+        error = answer.get("error", {})
+        expect(status == 2 and error.get("code") == code and error.get("where", "").startswith(where) and error.get("hint"), f"{text[:60]!r}: {status} {answer}")
+    (here / "x.yaml").write_bytes(b"a: 1\nb: \xff\xfe\n")
+    status, answer, _ = check("accelerate", "launch", "--config_file", "x.yaml", "run_clm.py", *LLAMA, cwd=here)
+    expect(status == 2 and answer["error"]["where"] == "x.yaml:2:4", f"no UTF-8: {answer}")
+    for path in ("/nonexistent.yaml", "https://example.com/a.yaml", "/tmp", "/dev/zero"):
+        status, answer, _ = check("accelerate", "launch", "--config_file", path, "run_clm.py", *LLAMA, cwd=here)
+        expect(status == 2 and answer.get("error", {}).get("hint"), f"{path}: {answer}")
+    (here / "x.yaml").write_text("learning_rate: 0.1\n")
+    status, answer, _ = check("python", "run_clm.py", "x.yaml", cwd=here)
+    expect(status == 2 and answer["error"]["code"] == "unsupported_script", f"no arguments of the Trainer: {answer}")
+
+for line in failures:
+    print("FAILED", line)
+print(f"{len(failures)} failures")
+sys.exit(1 if failures else 0)
