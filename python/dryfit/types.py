@@ -317,10 +317,20 @@ class Missed:
 
 
 @dataclass(frozen=True)
+class Job:
+    """What plan(emit=...) writes: a launcher's job."""
+
+    kind: str                             # "torchrun", "slurm", "kubernetes", "trainjob", "skypilot", "ray"
+    file: str                             # the name it goes by
+    text: str
+
+
+@dataclass(frozen=True)
 class Plan(Answer):
     plans: list[Report]
     chosen: Optional[int]                 # index into plans; None: nothing fits
     why: str
+    job: Optional[Job] = None             # asked for by emit
     candidates: list[Candidate] = field(default_factory=list)  # this and what follows: Hugging Face models
     missed: list[Missed] = field(default_factory=list)
     check: Optional[str] = None           # the command line that asks about the chosen run

@@ -63,7 +63,8 @@ class ProgramLayout {
   void play(const std::vector<BufferStep>& steps);
   void play(EagerStep::Part part);
   void eager_micro_step(const char* phase, int micro);
-  void workspace_once(int which);
+  void workspace_once(int thread);
+  void multiplied(const BufferStep& s, int thread);
   void training_step(const char* phase, bool rolls_out = false);
   void play_backward();
   void scratch(const Node& dq);
@@ -108,7 +109,7 @@ class ProgramLayout {
   Program p_;
   std::vector<std::int32_t> state_, sums_;
   std::int32_t workspaces_[2] = {-1, -1}, lt_workspaces_[2] = {-1, -1}, scratch_[2] = {-1, -1}, loss_ = -1;
-  bool have_workspace_[2] = {false, false}, have_state_ = false, released_ = false;
+  bool have_workspace_[2] = {false, false}, have_lt_workspace_[2] = {false, false}, have_state_ = false, released_ = false;
   std::vector<std::vector<std::int32_t>> stashes_;
   std::vector<std::pair<std::int32_t, MuonGroup>> later_;
 };

@@ -7,7 +7,7 @@
 namespace dryfit {
 
 void ProgramLayout::play(const std::vector<BufferStep>& steps) {
-  for (const BufferStep& s : steps) add(s);
+  for (const BufferStep& s : steps) add(s), multiplied(s, 0);
 }
 
 void ProgramLayout::play(EagerStep::Part part) {
@@ -23,11 +23,18 @@ void ProgramLayout::eager_micro_step(const char* phase, int micro) {
   play(micro == 1 ? EagerStep::backward : EagerStep::backward_again);
 }
 
-void ProgramLayout::workspace_once(int which) {
-  if (have_workspace_[which]) return;
-  have_workspace_[which] = true;
-  alloc(workspaces_[which]);
-  if (run_.fp8) alloc(lt_workspaces_[which]);
+void ProgramLayout::workspace_once(int thread) {
+  if (std::exchange(have_workspace_[thread], true)) return;
+  alloc(workspaces_[thread]);
+}
+
+// A thread's first matrix product has its result and then takes the workspace: cuBLAS', or cuBLASLt's, which runs those in fp8.
+void ProgramLayout::multiplied(const BufferStep& s, int thread) {
+  const Node& n = node(s.node);
+  if (!s.alloc || n.fn != Fn::matmul) return;
+  const Dtype in = node(n.in[0]).dtype;
+  if (in != Dtype::fp8_e4m3 && in != Dtype::fp8_e5m2) return workspace_once(thread);
+  if (!std::exchange(have_lt_workspace_[thread], true)) alloc(lt_workspaces_[thread]);
 }
 
 // rolls_out: chat_rl samples for the next question while it keeps the gradients of the last.
@@ -41,11 +48,9 @@ void ProgramLayout::training_step(const char* phase, bool rolls_out) {
     }
     const Provenance provenance = run_.compile ? Provenance::exact : Provenance::modelled;
     segment(phase, "forward", micro, provenance);
-    workspace_once(0);
     play(step_.forward);
     alloc(loss_);
     segment(phase, "backward", micro, provenance);
-    workspace_once(1);
     play_backward();
     keep_gradients(micro);
     free(loss_);
@@ -66,6 +71,7 @@ void ProgramLayout::play_backward() {
     const bool takes_over = i + 1 < steps.size() && steps[i + 1].from != kNone;  // nothing comes between the two
     if (first_of_attention(steps[takes_over ? i + 1 : i]) && steps[i].from == kNone) scratch(node(steps[takes_over ? i + 1 : i].node));
     add(steps[i]);
+    multiplied(steps[i], 1);
   }
 }
 
@@ -105,7 +111,10 @@ void ProgramLayout::validation() {
   segment("validation", "forward");
   if (!validated_) validation_loader();
   validated_ = true;
-  if (eager_) return play(EagerStep::validation);
+  if (eager_) {
+    workspace_once(0);
+    return play(EagerStep::validation);
+  }
   if (losses_ == kNone) lay_out_validation();
   play(validation_);
   free(losses_);
