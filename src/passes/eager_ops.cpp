@@ -190,17 +190,17 @@ Tensor Tape::cat(std::span<const Tensor> parts, int dim, const char* role, std::
 // Autocast: inputs of products are cast; the copy of a parameter that trains is kept until the outermost context ends.
 Tensor Tape::cast_input(const Tensor& x) {
   if (!autocast_ || !x.defined() || x.dtype() == *autocast_ || !is_float(x.dtype())) return x;
-  const Value& v = value(x);
-  const bool cached = v.leaf >= 0 && x.dtype() == Dtype::fp32;
+  const std::int32_t storage = value(x).storage;  // kept apart: making the copy may move all values
+  const bool cached = value(x).leaf >= 0 && x.dtype() == Dtype::fp32;
   if (!cached) return to(x, *autocast_, node_role(x));
   for (const Cast& c : casts_) {
-    if (c.storage == v.storage) return c.copy;
+    if (c.storage == storage) return c.copy;
   }
   const Category before = category_;
   category_ = Category::weights;
   Tensor copy = to(x, *autocast_, node_role(x));
   category_ = before;
-  casts_.push_back({v.storage, copy});
+  casts_.push_back({storage, copy});
   return copy;
 }
 

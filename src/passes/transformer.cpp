@@ -66,7 +66,8 @@ std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
       return t_.scale(raw, name);
     };
     const Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
-    out = fp32_rotary() ? std::pair(cos, sin) : std::pair(t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin"));
+    if (fp32_rotary()) out = {cos, sin};
+    else out = {t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin")};  // in this order: braces are gone through from the left
   }
   t_.grad_enabled(before);
   return out;

@@ -79,7 +79,7 @@ std::vector<Part> engine_step(const Recording& r) {
 // the batch of a validation that was not recorded)
 // and without the roles named.
 std::vector<Part> engine_program(const Recording& r, std::set<std::string> left_out = {}, bool accumulate = false) {
-  left_out.insert({"cublas_workspace", "attn.softmax_d", "attn.dq_accum", "token_bytes", "val_loader_buffer", "val_idx", "val_targets"});
+  left_out.insert({"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "token_bytes", "val_loader_buffer", "val_idx", "val_targets"});
   const Program p = build_program(workload_of(r), {9, 0, 0}, accumulate || r.accumulation > 1);
   std::vector<Part> parts;
   std::int64_t live = 0;

@@ -109,7 +109,7 @@ Training training_of(const json& j) {
 
 // The engine's parts, without what no recording sees: library workspaces and scratch inside kernels.
 std::vector<Part> engine_parts(const json& j) {
-  static const std::set<std::string> hidden = {"cublas_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums", "zero.overflow_abs"};
+  static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums", "zero.overflow_abs"};
   const Architecture a = architecture_of(j);
   const Training t = training_of(j);
   const Result<Program> built = build_program(a, t, {9, 0, 0}, {.add_in_place = false});
