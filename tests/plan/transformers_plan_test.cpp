@@ -37,8 +37,8 @@ Result<Workload> read_back(const HfModel& model, const std::string& command) {
   TransformersFlags flags = read->flags;
   if (read->deepspeed_file) {
     TransformersFlags under;
-    std::vector<std::string> unused;
-    if (auto ok = apply_deepspeed(*document_from_json(*read->deepspeed_file, "command"), "command", under, unused); !ok) return std::unexpected(ok.error());
+    KeysTold told;
+    if (auto ok = apply_deepspeed(*document_from_json(*read->deepspeed_file, "command"), "command", under, told); !ok) return std::unexpected(ok.error());
     flags.zero = under.zero, flags.sharding = under.sharding, flags.deepspeed = true;
   }
   return make_transformers_workload(model, flags);
