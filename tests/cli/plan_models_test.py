@@ -1,6 +1,7 @@
 """plan and table of Hugging Face models with the real binary: the check line says what the plan says, and the next larger batch does not fit."""
 import json
 import os
+import pathlib
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import sys
 DRYFIT = os.path.abspath(os.environ.get("DRYFIT", "build/release/dryfit"))
 environment = {k: v for k, v in os.environ.items() if k not in ("DRYFIT_PROBE", "NANOCHAT_DTYPE")} | {"XDG_DATA_HOME": "/nonexistent"}
 failures = 0
+os.chdir(pathlib.Path(__file__).resolve().parent.parent.parent)  # files are named as a user at the top of the repository would
 
 
 def expect(ok, what):

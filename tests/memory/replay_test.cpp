@@ -17,7 +17,7 @@ struct Replayed { std::vector<Printed> torch, here; };
 
 // given_addresses: segments lie where the driver put them; else where the simulation puts them.
 Replayed replay(const std::string& name, bool given_addresses) {
-  std::ifstream in("tests/golden/traces/" + name + ".txt");
+  std::ifstream in(std::string(DRYFIT_SOURCE_DIR "/tests/golden/traces/") + name + ".txt");
   EXPECT_TRUE(in.is_open()) << name;
   std::vector<std::string> lines;
   for (std::string line; std::getline(in, line);) lines.push_back(line);
