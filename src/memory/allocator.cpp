@@ -34,7 +34,8 @@ struct CachingAllocator::Impl {
   std::optional<Bytes> capacity;
   Bytes device_total = gib(80);
   std::function<std::int64_t(Bytes)> next_address;
-  std::int64_t lowest = std::int64_t{1} << 62, reserved_from_driver = 0;
+  std::int64_t lowest = std::int64_t{1} << 47;  // segments lie below; the end of what a process may address
+  std::int64_t reserved_from_driver = 0;
   Pool small, large;
   std::deque<Block> storage;
   std::vector<Block*> spare;
@@ -502,6 +503,7 @@ std::vector<BlockId> CachingAllocator::restore(const std::vector<SegmentView>& s
   std::vector<BlockId> ids;
   std::map<std::pair<std::int64_t, bool>, Block*> open;  // last block of the reservation of a stream and pool
   for (const SegmentView& segment : segments) {
+    impl_->lowest = std::min(impl_->lowest, segment.address / (32 << 20) * (32 << 20));
     Block fresh;
     fresh.stream = segment.stream;
     fresh.small = segment.small_pool;
