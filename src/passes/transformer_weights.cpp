@@ -103,8 +103,8 @@ void Transformer::load() {
   blocks_.resize(static_cast<std::size_t>(a_.layers));
   for (const Parameter& p : parameters_of(a_)) place(p);
   if (a_.norm == NormKind::non_parametric) {  // modules all the same
-    for (Block& b : blocks_) b.norm["norm1"] = b.norm["norm2"] = {};
-    outer_.norm["final"] = {};
+    for (Block& b : blocks_) b.norm.try_emplace("norm1"), b.norm.try_emplace("norm2");
+    outer_.norm.try_emplace("final");
   }
   if (a_.tied_head) {
     Linear& head = outer_.linear["lm_head"];
