@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <iostream>
@@ -40,6 +41,17 @@ auto read_rows(const char* path, Predict predict) -> Result<std::vector<typename
   }
   return rows;
 }
+
+// Twice the largest error of some rows on each side, at least 0.1 %, as fractions of the prediction: how much too high and too low predictions were.
+struct Band {
+  double below = 0.001, above = 0.001;
+  int rows = 0;
+  void add(double measured, double predicted) {
+    const double off = measured / predicted - 1;
+    ++rows, below = std::max(below, -2 * off), above = std::max(above, 2 * off);
+  }
+  bool holds(double measured, double predicted) const { return measured >= predicted * (1 - below) && measured <= predicted * (1 + above); }
+};
 
 // Fails when a row's error has grown past what the golden ("id<TAB>error" lines) has by more than `slack`, is not in it, or is `wrong` whatever it is.
 // error: of a row, in `unit`, shown with `digits` after the point; what: " of speed" and the like.

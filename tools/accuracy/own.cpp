@@ -69,15 +69,12 @@ void print_rows(const std::vector<Row>& rows) {
   std::cout << "\n";
 }
 
-// Twice the largest error of Trainer's rows on each side, at least 0.1 %, as fractions of the prediction: too high, too low.
-struct Band { double below = 0.001, above = 0.001; int rows = 0; };
+// Of Trainer's rows.
 template <class Chosen>
 Band band_of(const std::vector<Row>& rows, Chosen chosen) {
   Band b;
   for (const Row& r : rows) {
-    if (r.field.at("kind") != "trainer" || !chosen(r)) continue;
-    const double off = r.figures[0].measured / r.figures[0].predicted - 1;
-    ++b.rows, b.below = std::max(b.below, -2 * off), b.above = std::max(b.above, 2 * off);
+    if (r.field.at("kind") == "trainer" && chosen(r)) b.add(r.figures[0].measured, r.figures[0].predicted);
   }
   return b;
 }
@@ -90,8 +87,7 @@ void print_coverage(const std::vector<Row>& rows) {
     if (r.field.at("kind") != "trainer") continue;
     models.insert(r.field.at("model"));
     const Band b = band_of(rows, [&](const Row& o) { return o.field.at("model") != r.field.at("model"); });
-    const Figure& f = r.figures[0];
-    ++judged, inside += f.measured >= f.predicted * (1 - b.below) && f.measured <= f.predicted * (1 + b.above) ? 1 : 0;
+    ++judged, inside += b.holds(r.figures[0].measured, r.figures[0].predicted) ? 1 : 0;
   }
   std::cout << fmt::format("\ntrainer: leave one model out ({} of them): {} of {} rows lie inside the interval that the others give\n", models.size(), inside, judged);
 }

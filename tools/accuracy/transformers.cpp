@@ -104,17 +104,12 @@ struct Sum {
   std::string shown() const { return rows == 0 ? "- | - | -" : fmt::format("{} | {:.1f} % | {:+.1f} %", rows, total / rows * 100, worst * 100); }
 };
 
-// Twice the largest error of the fully known rows on each side, at least 0.1 %: how much too high and too low predictions were.
-struct Band { double below = 0.001, above = 0.001; int rows = 0; };
+// Of the fully known rows.
 template <class Chosen>
 Band band_of(const std::vector<Row>& rows, Chosen chosen) {
   Band b;
   for (const Row& r : rows) {
-    if (!r.known || r.oom || !chosen(r)) continue;
-    ++b.rows;
-    const double off = r.measured / r.predicted - 1;
-    b.below = std::max(b.below, -2 * off);
-    b.above = std::max(b.above, 2 * off);
+    if (r.known && !r.oom && chosen(r)) b.add(r.measured, r.predicted);
   }
   return b;
 }
@@ -156,7 +151,7 @@ void print_summary(const std::vector<Row>& rows) {
       const Band b = band_of(rows, [&](const Row& o) { return o.field.at("family") == family && subject_of(o) != subject_of(r); });
       if (b.rows == 0) continue;
       ++judged;
-      inside += r.measured >= r.predicted * (1 - b.below) && r.measured <= r.predicted * (1 + b.above) ? 1 : 0;
+      inside += b.holds(r.measured, r.predicted) ? 1 : 0;
     }
     std::cout << fmt::format("{}: leave one {} out ({} of them): {} of {} fully known rows lie inside the interval that the others give\n", family, family == "megatron" ? "command" : "model", subjects.size(), inside, judged);
   }
