@@ -22,7 +22,7 @@ class Configuration:
     gpus: int = 1
     window_pattern: str = "L"
     fp8: bool = False
-    attention: str = "auto"    # auto: what nanochat or transformers picks · sdpa
+    attention: str = "auto"    # trainer: attn_implementation, auto: what transformers picks
     compile: bool = True
     checkpointing: bool = False
     dtype: str = "bf16"        # trainer also: autocast (fp32 weights, --bf16) · fp32; nanochat: bf16 · fp32

@@ -21,8 +21,8 @@ class Meter:
         self.device, self.used_before = device, used_before
         self.on_gpu = device == "cuda"
         self.phases, self.stages, self.extra = [], [], {}
-        self.step_seconds = None
         self.began = None
+        self.steps_ended = []
 
     def _sync(self):
         if self.on_gpu:
@@ -56,6 +56,16 @@ class Meter:
                 before.update(seconds=before["seconds"] + last["seconds"], **({"allocated_end": last["allocated_end"]} if "allocated_end" in last else {}))
         self.begin()
 
+    def step_ended(self):
+        """After each optimizer step: the first, the second and all others are phases of their own."""
+        self.steps_ended.append(time.perf_counter())
+        self.next({1: "first_step", 2: "second_step"}.get(len(self.steps_ended), "train_step"))
+
+    def step_seconds(self):
+        """Mean of the steps after the second; None of fewer than two."""
+        ended = self.steps_ended[1:]
+        return (ended[-1] - ended[0]) / (len(ended) - 1) if len(ended) > 2 else None
+
     @contextlib.contextmanager
     def phase(self, name):
         self.begin()
@@ -83,7 +93,7 @@ class Meter:
         return {"outcome": outcome, "notes": notes, "allocated": max((p["allocated"] for p in self.phases if "allocated" in p), default=None),
                 "reserved": max((p["reserved"] for p in self.phases if "reserved" in p), default=None), "process": max(most, default=None),
                 "process_source": last.get("process_source", ""), "device": max((s["device"] for s in self.stages if s.get("device")), default=None),
-                "context": last.get("context"), "step_seconds": self.step_seconds, "phases": self.phases, "stages": self.stages, **self.extra}
+                "context": last.get("context"), "step_seconds": self.step_seconds(), "phases": self.phases, "stages": self.stages, **self.extra}
 
 def out_of_memory(error):
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)

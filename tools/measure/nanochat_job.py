@@ -10,7 +10,6 @@ import re
 import runpy
 import sys
 import tempfile
-import time
 import types
 
 CHECKOUT = pathlib.Path(os.environ.get("NANOCHAT_DIR", ".")).resolve()
@@ -134,15 +133,11 @@ def stand_in(configuration, meter):
             meter.next("load")
         return real_compile(*args, **kwargs)
 
-    ended = []
-
     def zero_grad(model, *args, **kwargs):
         real_zero(model, *args, **kwargs)
-        ended.append(time.perf_counter())
-        meter.next("first_step" if len(ended) == 1 else "second_step" if len(ended) == 2 else "train_step")
+        meter.step_ended()
 
     torch.compile, torch.nn.Module.zero_grad = compile_model, zero_grad
-    return ended
 
 
 def run(configuration, meter):
@@ -151,7 +146,7 @@ def run(configuration, meter):
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NANOCHAT_BASE_DIR"] = folder
         make_data(pathlib.Path(folder), configuration.vocab_size)
-        ended = stand_in(configuration, meter)
+        stand_in(configuration, meter)
         sys.argv = ["base_train", *arguments(configuration, SCRIPT.read_text(encoding="utf-8"))]
         meter.extra["script_arguments"] = sys.argv[1:]
         meter.begin()
@@ -162,8 +157,6 @@ def run(configuration, meter):
         meter.next("end")
         meter.extra["alloc_conf"] = {name: value for name, value in os.environ.items() if name.startswith("PYTORCH_")}
         meter.extra["attention"] = "fa3" if found.get("using_fa3", found.get("HAS_FA3")) else "sdpa"
-        if len(ended) > 3:
-            meter.step_seconds = (ended[-1] - ended[1]) / (len(ended) - 2)
 
 
 if __name__ == "__main__":

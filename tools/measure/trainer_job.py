@@ -6,7 +6,6 @@ import json
 import pathlib
 import sys
 import tempfile
-import time
 
 import torch
 
@@ -104,18 +103,13 @@ def run(configuration, meter):
     meter.stage("context")
 
     class Phases(transformers.TrainerCallback):
-        def __init__(self):
-            self.ended = []
-
         def on_step_begin(self, _args, _state, _control, **_):
-            if not self.ended:
+            if not meter.steps_ended:
                 meter.next("load")
 
         def on_step_end(self, _args, _state, _control, **_):
-            self.ended.append(time.perf_counter())
-            meter.next("first_step" if len(self.ended) == 1 else "second_step" if len(self.ended) == 2 else "train_step")
+            meter.step_ended()
 
-    phases = Phases()
     model = build(c, meter.device)
     with tempfile.TemporaryDirectory() as folder:
         extra = {"optim": c.optimizer} if c.optimizer else {}
@@ -124,15 +118,13 @@ def run(configuration, meter):
             bf16=c.dtype == "autocast", gradient_checkpointing=c.checkpointing, torch_compile=c.compile, report_to=[], save_strategy="no", logging_strategy="no",
             disable_tqdm=True, use_cpu=not meter.on_gpu, **extra)
         rows = Rows(c.device_batch_size * c.grad_accum_steps * c.steps, c.max_seq_len, model.config.vocab_size)
-        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[phases], data_collator=transformers.default_data_collator)
+        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[Phases()], data_collator=transformers.default_data_collator)
         if not c.quantized:
             fill(model)
         meter.extra["attention"] = str(getattr(model.config, "_attn_implementation", ""))
         meter.extra["optim"] = str(arguments.optim)
         trainer.train()
         meter.next("end")
-    if len(phases.ended) > 3:
-        meter.step_seconds = (phases.ended[-1] - phases.ended[1]) / (len(phases.ended) - 2)
 
 
 if __name__ == "__main__":
