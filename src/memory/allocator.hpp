@@ -51,7 +51,7 @@ class CachingAllocator {
   CachingAllocator& operator=(CachingAllocator&&) noexcept;
 
   // For replays: the address cudaMalloc (or the reservation of an expandable segment) gives next. Otherwise each lies below the one before it, at a multiple
-  // of 32 MiB, as Linux drivers place them (data/measured/traces): which of two equal blocks is taken hangs on it.
+  // of 32 MiB, as Linux drivers place them (tests/golden/traces): which of two equal blocks is taken hangs on it.
   void set_segment_addresses(std::function<std::int64_t(Bytes size)> next);
   // Expandable segments reserve 1.125 times the device's memory as addresses; capacity when not set.
   void set_device_total(Bytes total);

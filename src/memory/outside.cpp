@@ -7,13 +7,13 @@ namespace {
 
 OutsideMemory range(int low, int middle, int high) { return {mib(low), mib(middle), mib(high)}; }
 
-}  // namespace
-
 // Wheels from PyPI are built with CUDA 13 from torch 2.11 on.
 bool has_cuda13(std::string_view torch) {
   const auto minor = torch.starts_with("2.") ? torch.substr(2, torch.find('.', 2) - 2) : std::string_view();
   return torch.starts_with("3.") || (minor.size() == 2 && minor >= "11");
 }
+
+}  // namespace
 
 OutsideMemory context_memory(int compute_major, int compute_minor, std::string_view torch) {
   if (compute_major == 7 && compute_minor == 5) return range(110, 145, 205);   // T4, 2080 Ti

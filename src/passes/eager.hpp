@@ -290,7 +290,8 @@ class Tape {
   std::vector<std::function<Tensor(const Tensor&)>> blocks_;
   std::vector<std::function<void()>> hooks_;
   std::function<void()> first_product_, first_biased_[2];
-  void multiplied() { if (first_product_) std::exchange(first_product_, nullptr)(); }
+  static void run_once(std::function<void()>& call) { if (call) std::exchange(call, nullptr)(); }
+  void multiplied() { run_once(first_product_); }
   std::vector<Backward> functions_;
   struct Leaf { std::int32_t storage = -1, node = -1; Tensor grad; std::function<void()> call; };
   std::vector<Leaf> leaves_;

@@ -280,10 +280,11 @@ void Tape::backward_matmul(std::int32_t n, std::vector<Tensor>& out) {
     Dims wanted = column ? swapped(eager::contiguous(swapped(d, 0, 1)), 0, 1) : eager::contiguous(d);
     Tensor t = empty(role, wanted, g.dtype());
     category_ = before;
+    multiplied();
     return t;
   };
-  if (wants(n, 1)) out[1] = made(1), multiplied();
-  if (wants(n, 0)) out[0] = made(0), multiplied();
+  if (wants(n, 1)) out[1] = made(1);
+  if (wants(n, 0)) out[0] = made(0);
   if (out.size() > 2 && wants(n, 2)) out[2] = g;
 }
 

@@ -211,8 +211,7 @@ Tensor Tape::mm(const Tensor& a, const Tensor& b, const char* role, const Tensor
   const std::int32_t n = record(Rule::matmul, {a, b, bias}, role);
   save_other(n, a, b);
   Tensor out = empty(role, eager::dims({da.size[0], db.size[1]}, da.batched), a.dtype());
-  auto& biased = first_biased_[ready_ != nullptr ? 1 : 0];
-  if (bias.defined() && biased) std::exchange(biased, nullptr)();
+  if (bias.defined()) run_once(first_biased_[ready_ != nullptr ? 1 : 0]);
   return attach(std::move(out), n);
 }
 

@@ -138,8 +138,8 @@ void ProgramLayout::make_later_tensors() {
   }
   // one cuBLAS workspace for the main thread, one for autograd's: kept for the life of the process
   const std::int64_t workspace = cublas_workspace_bytes(target_);
-  for (std::int32_t& t : workspaces_) t = tensor("cublas_workspace", Category::workspace, Dtype::uint8, shape({workspace}, false));
-  for (std::int32_t& t : lt_workspaces_) t = tensor("cublaslt_workspace", Category::workspace, Dtype::uint8, shape({kCublasLtWorkspace}, false));
+  for (Workspace& w : workspaces_) w.tensor = tensor("cublas_workspace", Category::workspace, Dtype::uint8, shape({workspace}, false));
+  for (Workspace& w : lt_workspaces_) w.tensor = tensor("cublaslt_workspace", Category::workspace, Dtype::uint8, shape({kCublasLtWorkspace}, false));
   loss_ = tensor("loss", Category::workspace, Dtype::fp32, shape({1}, false));
   for (NodeId g : step_.gradients) {
     if (g == kNone) {

@@ -80,7 +80,7 @@ void ProgramLayout::sampling(const char* phase, const Generation& generation) {
 }
 
 void ProgramLayout::append(const EagerForward& forward) {
-  workspace_once(0);
+  make_once(workspaces_[0]);
   const auto first = static_cast<std::int32_t>(p_.tensors.size());
   p_.tensors.insert(p_.tensors.end(), forward.tensors.begin(), forward.tensors.end());
   for (Event e : forward.events) p_.events.push_back({e.kind, e.tensor + first, e.op + first});

@@ -63,7 +63,8 @@ class ProgramLayout {
   void play(const std::vector<BufferStep>& steps);
   void play(EagerStep::Part part);
   void eager_micro_step(const char* phase, int micro);
-  void workspace_once(int thread);
+  struct Workspace { std::int32_t tensor = -1; bool made = false; };  // of a thread, kept for the life of the process
+  void make_once(Workspace& w) { if (!std::exchange(w.made, true)) alloc(w.tensor); }
   void multiplied(const BufferStep& s, int thread);
   void training_step(const char* phase, bool rolls_out = false);
   void play_backward();
@@ -108,8 +109,9 @@ class ProgramLayout {
   bool validated_ = false;
   Program p_;
   std::vector<std::int32_t> state_, sums_;
-  std::int32_t workspaces_[2] = {-1, -1}, lt_workspaces_[2] = {-1, -1}, scratch_[2] = {-1, -1}, loss_ = -1;
-  bool have_workspace_[2] = {false, false}, have_lt_workspace_[2] = {false, false}, have_state_ = false, released_ = false;
+  Workspace workspaces_[2], lt_workspaces_[2];  // cuBLAS', cuBLASLt's; of the main thread, of autograd's
+  std::int32_t scratch_[2] = {-1, -1}, loss_ = -1;
+  bool have_state_ = false, released_ = false;
   std::vector<std::vector<std::int32_t>> stashes_;
   std::vector<std::pair<std::int32_t, MuonGroup>> later_;
 };

@@ -16,16 +16,11 @@ void ProgramLayout::play(EagerStep::Part part) {
 
 void ProgramLayout::eager_micro_step(const char* phase, int micro) {
   segment(phase, "forward", micro);
-  workspace_once(0);
+  make_once(workspaces_[0]);
   play(micro == 1 ? EagerStep::forward : EagerStep::forward_again);
   segment(phase, "backward", micro);
-  workspace_once(1);
+  make_once(workspaces_[1]);
   play(micro == 1 ? EagerStep::backward : EagerStep::backward_again);
-}
-
-void ProgramLayout::workspace_once(int thread) {
-  if (std::exchange(have_workspace_[thread], true)) return;
-  alloc(workspaces_[thread]);
 }
 
 // A thread's first matrix product has its result and then takes the workspace: cuBLAS', or cuBLASLt's, which runs those in fp8.
@@ -33,8 +28,7 @@ void ProgramLayout::multiplied(const BufferStep& s, int thread) {
   const Node& n = node(s.node);
   if (!s.alloc || n.fn != Fn::matmul) return;
   const Dtype in = node(n.in[0]).dtype;
-  if (in != Dtype::fp8_e4m3 && in != Dtype::fp8_e5m2) return workspace_once(thread);
-  if (!std::exchange(have_lt_workspace_[thread], true)) alloc(lt_workspaces_[thread]);
+  make_once((in == Dtype::fp8_e4m3 || in == Dtype::fp8_e5m2 ? lt_workspaces_ : workspaces_)[thread]);
 }
 
 // rolls_out: chat_rl samples for the next question while it keeps the gradients of the last.
@@ -112,7 +106,7 @@ void ProgramLayout::validation() {
   if (!validated_) validation_loader();
   validated_ = true;
   if (eager_) {
-    workspace_once(0);
+    make_once(workspaces_[0]);
     return play(EagerStep::validation);
   }
   if (losses_ == kNone) lay_out_validation();

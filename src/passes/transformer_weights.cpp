@@ -123,9 +123,9 @@ void Transformer::load() {
     t_.at(-1);
   }
   if (a_.encoder) {
-    for (const char* role : {"positions", "token_types"}) {
-      if (role[0] == 'p' || a_.encoder->token_types > 0) buffers_.push_back(t_.empty(role, dims({1, a_.position_rows}, false), Dtype::int64));
-    }
+    const auto indices = [&](const char* role) { buffers_.push_back(t_.empty(role, dims({1, a_.position_rows}, false), Dtype::int64)); };
+    indices("positions");
+    if (a_.encoder->token_types > 0) indices("token_types");
   }
   t_.category(before);
 }

@@ -29,7 +29,7 @@ std::int64_t kernels_of(const Program& program) {
 class BatchSearch {
  public:
   BatchSearch(const Workload& workload, const Machine& machine, const EstimateOptions& options)
-      : w_(workload), machine_(machine), options_(options), room_(most_that_may_fit(machine, outside_estimate(options.calibration, machine.gpu, workload.run.world_size, workload.run.torch).memory)), above_(error_band(workload, true).above) {
+      : w_(workload), machine_(machine), options_(options), room_(most_that_may_fit(workload, machine, options)), above_(error_band(workload, true).above) {
     options_.alternatives = options_.timeline = options_.fine_tuning = false;
   }
 

@@ -205,6 +205,8 @@ void warn_of_capture(Report& report) {
 
 bool is_trainer_on_several(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.run.world_size > 1; }
 
+OutsideEstimate outside_memory_of(const Workload& w, const Machine& machine, const EstimateOptions& options) { return outside_estimate(options.calibration, machine.gpu, w.run.world_size, w.run.torch); }
+
 // How much of a report is asked for: its verdict; all of one that fits, and of another the verdict; all of it.
 enum class Detail : std::uint8_t { verdict, if_fits, all };
 
@@ -222,7 +224,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
-  const OutsideEstimate outside = outside_estimate(options.calibration, machine.gpu, workload.run.world_size, workload.run.torch);
+  const OutsideEstimate outside = outside_memory_of(workload, machine, options);
   if (!outside.note.empty()) report.machine.notes.push_back(outside.note);
   const PhasePeak* step = nullptr;  // the highest phase whose prompts are known
   for (const PhasePeak& p : timeline.phases) {
@@ -299,6 +301,8 @@ Bytes most_that_may_fit(const Machine& machine, const OutsideMemory& outside) {
   constexpr double kBrink = 0.02;
   return machine.usable() - outside.high - scaled(machine.usable(), kBrink);
 }
+
+Bytes most_that_may_fit(const Workload& workload, const Machine& machine, const EstimateOptions& options) { return most_that_may_fit(machine, outside_memory_of(workload, machine, options).memory); }
 
 Target target_of(const Machine& machine) { return {machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)}; }
 

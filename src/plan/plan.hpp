@@ -34,6 +34,8 @@ Target target_of(const Machine& machine);
 
 // Allocated bytes beyond which no run is called fitting: usable memory without the most that lies outside the allocator, and a reserve.
 Bytes most_that_may_fit(const Machine& machine, const OutsideMemory& outside);
+// The same of a workload on it, by what its options know of the machine.
+Bytes most_that_may_fit(const Workload& workload, const Machine& machine, const EstimateOptions& options);
 
 // The whole account of one workload on one machine.
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});

@@ -36,7 +36,7 @@ Result<std::optional<Found>> search_batch(const Workload& workload, const Machin
   const auto legal = legal_device_batches(workload);
   if (legal.empty()) return std::optional<Found>();
   const Target target = target_of(machine);
-  const Bytes room = most_that_may_fit(machine, outside_estimate(options.calibration, machine.gpu, workload.run.world_size, workload.run.torch).memory);
+  const Bytes room = most_that_may_fit(workload, machine, options);
   const std::int64_t guess = first_guess(workload, room, legal);
   const auto accumulates = [&](std::int64_t batch) { return batch * workload.run.max_seq_len * workload.run.world_size < workload.run.total_batch_size; };
   const auto probe = with_device_batch(workload, guess);
