@@ -167,6 +167,22 @@ Result<void> apply_command(const LaunchLine& launch, const Env& env, Transformer
   return apply_launched(launch, *command, env, request);
 }
 
+// Of adapters, what is not LoRA's rank.
+Result<void> peft_flags(const Options& o, TransformersFlags& f) {
+  const auto tokens = number_of(o, "virtual-tokens");
+  if (!tokens) return std::unexpected(tokens.error());
+  if (*tokens) {
+    if (o.has("lora-rank")) return fail("bad_value", "--virtual-tokens beside --lora-rank: prompt tuning has no matrices", "leave one of them out", "--virtual-tokens");
+    if (**tokens < 1) return fail("bad_value", "--virtual-tokens " + std::to_string(**tokens) + " is too few", "use 1 or more", "--virtual-tokens");
+    f.lora.emplace();
+    f.lora->rank = 0, f.lora->virtual_tokens = **tokens;
+  }
+  if (!o.has("dora")) return {};
+  if (!f.lora || f.lora->rank == 0) return fail("bad_value", "--dora without LoRA", "add --lora-rank 16", "--dora");
+  f.lora->dora = true;
+  return {};
+}
+
 Result<void> own_flags(const Options& o, TransformersFlags& f) {
   struct Whole { const char* flag; std::optional<std::int64_t> TransformersFlags::*field; };
   for (const Whole& w : {Whole{"device-batch-size", &TransformersFlags::device_batch_size}, Whole{"grad-accum-steps", &TransformersFlags::grad_accum_steps}, Whole{"max-seq-len", &TransformersFlags::max_seq_len}, Whole{"gpus", &TransformersFlags::gpus}, Whole{"total-batch-size", &TransformersFlags::total_batch_size}}) {
@@ -211,6 +227,11 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
     f.lora->rank = **rank;
   }
   f.quantized = f.quantized || o.has("load-in-4bit");
+  if (auto ok = peft_flags(o, f); !ok) return ok;
+  if (const auto text = o.get("liger")) {
+    if (*text != "0" && *text != "1") return fail("bad_value", "--liger " + text->substr(0, 30) + " is neither 0 nor 1", "write --liger 1", "--liger");
+    f.liger = *text == "1";
+  }
   for (const char* other : {"depth", "aspect-ratio", "head-dim", "window-pattern", "vocab-size", "nanochat", "fp8", "core-metric-every", "core-metric-max-per-task"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " is nanochat's, and this is a Hugging Face model", "leave it out", "--" + std::string(other));
   }
@@ -232,7 +253,7 @@ Result<void> own_flags(const Options& o, MegatronArguments& a, TransformersFlags
     if (!n) return std::unexpected(n.error());
     a.gpus = *n;
   }
-  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
+  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "dora", "virtual-tokens", "liger", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " beside a command of Megatron-LM, whose arguments say it", "leave it out, and change the command's own arguments", "--" + std::string(other));
   }
   return {};

@@ -72,7 +72,6 @@ enum class Rule : std::uint8_t {
   nll,
   checkpoint,     // runs its block again, then backward through it
   quantized,      // frozen weight dequantised again: bitsandbytes' MatMul4Bit
-  stored,         // gradients were made in forward and are handed out (Liger's fused linear cross-entropy)
   hook,           // runs a callback, passes the gradient on
   function,       // written in Python: its own backward runs
 };
@@ -82,7 +81,8 @@ struct Edge { std::int32_t node = -1; std::int32_t slot = 0; };
 constexpr std::int64_t kUnsortedIds = 3072;  // the most whose gradients of an embedding are summed without sorting them
 
 struct TapeOptions {
-  // An input buffer adds a second gradient onto the first when it alone holds it. Under a Python dispatch mode, as the oracle has, it never does.
+  // An input buffer adds a second gradient onto the first when it alone holds it, and ops of ops write into what they made. Under a Python dispatch mode,
+  // as the oracle has, they never do.
   bool add_in_place = true;
 };
 
@@ -107,6 +107,9 @@ class Tape {
   void enter_autocast(Dtype d) { autocast_ = d; }
   void leave_autocast();
   std::optional<Dtype> autocast() const { return autocast_; }
+  // inside an op that autocast casts the inputs of; its cache stays
+  void suspend_autocast() { autocast_.reset(); }
+  void resume_autocast(std::optional<Dtype> d) { autocast_ = d; }
 
   // -- tensors that no op makes
   Tensor empty(const char* role, Dims d, Dtype dtype);
@@ -131,13 +134,14 @@ class Tape {
   Tensor view(const Tensor& x, Dims to);
   Tensor transpose(const Tensor& x, int a, int b);
   Tensor expand(const Tensor& x, Dims to);
-  Tensor slice(const Tensor& x, int dim, std::int64_t length);
+  Tensor slice(const Tensor& x, int dim, std::int64_t length, bool fixed = false);  // fixed: whatever the batch
   std::vector<Tensor> split(const Tensor& x, int dim, std::span<const std::int64_t> lengths);
   Tensor detach(const Tensor& x);
 
   // -- ops
   Tensor reshape(const Tensor& x, Dims to, const char* role);   // view, or a copy
   Tensor contiguous(const Tensor& x, const char* role);
+  Tensor repeated(const Tensor& x, std::int64_t times, const char* role);
   Tensor clone(const Tensor& x, const char* role);              // preserving the layout
   Tensor to(const Tensor& x, Dtype d, const char* role);
   Tensor add(const Tensor& a, const Tensor& b, const char* role);
@@ -151,8 +155,12 @@ class Tape {
   Tensor power(const Tensor& x, const char* role);
   Tensor rsqrt(const Tensor& x, const char* role);
   Tensor mean_last(const Tensor& x, const char* role);
+  Tensor sum(const Tensor& x, int dim, const char* role);       // over a dimension, which goes
+  Tensor masked(const Tensor& x, const Tensor& mask, const char* role);  // masked_fill
   Tensor softmax(const Tensor& x, const char* role, std::optional<Dtype> out = std::nullopt);
   Tensor add_in_place(const Tensor& a, const Tensor& b);
+  // ATen's add_() where tensors are not subclasses, as the oracle's are; there a new one
+  Tensor added_in_place(const Tensor& a, const Tensor& b, const char* role) { return options_.add_in_place ? add_in_place(a, b) : add(a, b, role); }
   Tensor leaf(const Tensor& x);                                 // the same storage, requires_grad_()
   Tensor cat(std::span<const Tensor> parts, int dim, const char* role, std::optional<Dtype> dtype = std::nullopt);
   Tensor mm(const Tensor& a, const Tensor& b, const char* role, const Tensor& bias = {});   // two dimensions
@@ -162,6 +170,7 @@ class Tape {
   Tensor conv1d(const Tensor& rows, const Tensor& w, const Tensor& bias, const char* role);  // transformers' Conv1D: addmm with an untransposed weight
   Tensor convolution(const Tensor& x, const Tensor& w, Dims out, const char* role);          // conv1d of width 1; the kernel's own workspace is not known
   Tensor index_copy(const Tensor& into, const Tensor& index, const Tensor& rows);            // not in place
+  Tensor index_put(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place
   Tensor index_add(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place; index_copy_ too
   Tensor embedding(const Tensor& table, const Tensor& ids, const char* role);
   Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // index or gather: rows of x
@@ -178,14 +187,15 @@ class Tape {
     bool holds_input = false;    // bitsandbytes 0.41 and 0.42: the node names its input until it goes itself
   };
   Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how);
-  // an autograd function of one tensor whose gradients exist already
-  Tensor stored(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> gradients);
   // torch.utils.checkpoint: `block` runs now without gradients and again in backward
   Tensor checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant);
   // torch.autograd.Function: `out` was made with gradients off, or names an input; `backward` gets its gradient and what was saved (a handle it
   // resets lets go at once, as clearing .data does) and gives a gradient, or none, per input. Nothing is recorded when no input wants one.
   using Backward = std::function<std::vector<Tensor>(const Tensor& gradient, std::vector<Tensor>& saved)>;
   Tensor function(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> saved, const char* role, Backward backward);
+  // The same of several outputs; a gradient that none gave is undefined.
+  using BackwardOfAll = std::function<std::vector<Tensor>(std::span<const Tensor> gradients, std::vector<Tensor>& saved)>;
+  std::vector<Tensor> function(std::span<const Tensor> outs, std::span<const Tensor> inputs, std::span<const Tensor> saved, const char* role, BackwardOfAll backward);
   // the same graph without the memory: what is left of x when its .data is replaced
   Tensor graph_only(const Tensor& x);
   // `call` runs when the gradient passes here
@@ -269,7 +279,9 @@ class Tape {
   void backward_norm(std::int32_t n, std::vector<Tensor>& out);
   Tensor backward_split(std::int32_t n);
   Tensor backward_checkpoint(std::int32_t n);
-  void run_from(std::int32_t root, Tensor g, std::int64_t floor = 0);
+  // before_saved: called before the first node that saved something
+  void run_from(std::int32_t root, Tensor g, std::int64_t floor = 0, std::function<void()> before_saved = nullptr);
+  void bring_forward(std::size_t first, std::size_t middle);
   void forget_after_last_save(std::size_t first_event);
   void backward_product(std::int32_t n, std::vector<Tensor>& out);
   void backward_matmul(std::int32_t n, std::vector<Tensor>& out);
@@ -292,7 +304,7 @@ class Tape {
   std::function<void()> first_product_, first_biased_[2];
   static void run_once(std::function<void()>& call) { if (call) std::exchange(call, nullptr)(); }
   void multiplied() { run_once(first_product_); }
-  std::vector<Backward> functions_;
+  std::vector<BackwardOfAll> functions_;
   struct Leaf { std::int32_t storage = -1, node = -1; Tensor grad; std::function<void()> call; };
   std::vector<Leaf> leaves_;
   struct Cast { std::int32_t storage; Tensor copy; };

@@ -50,7 +50,7 @@ void Tape::backward(const Tensor& out, Tensor gradient) { run_from(value(out).no
 
 // Runs every node between `root` and the leaves, latest first; leaves as soon as they have all they wait for. Nodes older than `floor` are left to
 // the pass around this one: they wait there for what is younger.
-void Tape::run_from(std::int32_t root, Tensor g, std::int64_t floor) {
+void Tape::run_from(std::int32_t root, Tensor g, std::int64_t floor, std::function<void()> before_saved) {
   if (root < 0) return;
   const bool outer_grad = grad_;
   grad_ = false;
@@ -64,6 +64,7 @@ void Tape::run_from(std::int32_t root, Tensor g, std::int64_t floor) {
   while (!ready.empty()) {
     const std::int32_t n = ready.top().second;
     ready.pop();
+    if (before_saved && !node(n).saved.empty()) std::exchange(before_saved, nullptr)();
     run(n);
   }
   ready_ = outer;
@@ -215,7 +216,11 @@ std::vector<Tensor> Tape::apply(std::int32_t n) {
     case Rule::sum: out[0] = alias(g, expanded(g.dims(), input(n, 0).dims)); break;
     case Rule::matmul: backward_matmul(n, out); break;
     case Rule::embedding: backward_embedding(n, out); break;
-    case Rule::gather: out[0] = empty(role, eager::contiguous(input(n, 0).dims), g.dtype()); break;
+    case Rule::gather: {
+      Tensor zeros = empty(role, eager::contiguous(input(n, 0).dims), g.dtype());
+      out[0] = options_.add_in_place ? zeros : empty(role, zeros.dims(), g.dtype());  // written into, where tensors are not subclasses
+      break;
+    }
     case Rule::index_add:
       if (wants(n, 0)) out[0] = g;
       if (wants(n, 1)) out[1] = empty(role, eager::contiguous(input(n, 1).dims), g.dtype());
@@ -233,11 +238,6 @@ std::vector<Tensor> Tape::apply(std::int32_t n) {
       multiplied();
       break;
     }
-    case Rule::stored:
-      for (std::size_t i = 0, next = 0; i < out.size(); ++i) {
-        if (wants(n, i)) out[i] = saved(n, static_cast<int>(next++));
-      }
-      break;
     case Rule::hook:
       hooks_[static_cast<std::size_t>(at.call)]();
       out[0] = g;
@@ -246,8 +246,10 @@ std::vector<Tensor> Tape::apply(std::int32_t n) {
       std::vector<Tensor>& opened = node(n).opened;
       for (std::size_t i = 0; i < at.saved.size(); ++i) opened.push_back(saved(n, static_cast<int>(i)));
       release_saved(n);
-      const Backward backward = functions_[static_cast<std::size_t>(at.call)];
-      out = backward(g, opened);
+      const BackwardOfAll backward = functions_[static_cast<std::size_t>(at.call)];
+      std::vector<Tensor> given = at.grad;
+      given.resize(static_cast<std::size_t>(at.detail));
+      out = backward(given, opened);
       out.resize(at.inputs.size());
       for (std::size_t i = 0; i < out.size(); ++i) {
         if (!wants(n, i)) out[i].reset();
@@ -401,7 +403,8 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
     }
     x.reset();
     release_saved(n);
-    run_from(root, std::move(g), node(n).sequence);
+    const auto again = std::pair(first_event, p_.events.size());
+    run_from(root, std::move(g), node(n).sequence, [this, again] { bring_forward(again.first, again.second); });
     drop_node(root);
   } else {
     run_from(root, g);  // the function's arguments hold it
@@ -409,6 +412,16 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
   category_ = outer;
   Tensor result = std::move(leaves_[index].grad);
   return result;
+}
+
+// The newer form runs its block again when backward first asks for something saved: what came from `middle` on, of nodes that had saved nothing, came
+// before the block, whose events begin at `first`.
+void Tape::bring_forward(std::size_t first, std::size_t middle) {
+  const auto begin = p_.events.begin() + static_cast<std::ptrdiff_t>(first), cut = p_.events.begin() + static_cast<std::ptrdiff_t>(middle);
+  const bool apart = std::none_of(cut, p_.events.end(), [&](const Event& e) {
+    return e.kind == Event::Kind::free && std::any_of(begin, cut, [&](const Event& made) { return made.tensor == e.tensor; });
+  });
+  if (apart) std::rotate(begin, cut, p_.events.end());
 }
 
 // Takes back the events, from first_event on, of storages that were made after the last save.

@@ -45,8 +45,10 @@ Tensor Tape::expand(const Tensor& x, Dims to) {
   return attach(std::move(out), record(Rule::pass, {x}, node_role(x)));
 }
 
-Tensor Tape::slice(const Tensor& x, int dim, std::int64_t length) {
-  return attach(alias(x, narrowed(x.dims(), dim, length)), record(Rule::slice, {x}, node_role(x)));
+Tensor Tape::slice(const Tensor& x, int dim, std::int64_t length, bool fixed) {
+  Dims d = narrowed(x.dims(), dim, length);
+  d.batched = d.batched && !fixed;
+  return attach(alias(x, d), record(Rule::slice, {x}, node_role(x)));
 }
 
 std::vector<Tensor> Tape::split(const Tensor& x, int dim, std::span<const std::int64_t> lengths) {
@@ -74,6 +76,15 @@ Tensor Tape::contiguous_copy(const Tensor& x, const char* role) { return copy_re
 
 Tensor Tape::copy_result(const Tensor& x, Dims d, const char* role) {
   Tensor out = empty(role, d, x.dtype());
+  return attach(std::move(out), record(Rule::pass, {x}, role));
+}
+
+// repeat() along the batch, of one row: written into what is there. Its gradient is summed.
+Tensor Tape::repeated(const Tensor& x, std::int64_t times, const char* role) {
+  Dims d = x.dims();
+  d.size[0] *= times;
+  d.batched = true;
+  Tensor out = empty(role, eager::contiguous(d), x.dtype());
   return attach(std::move(out), record(Rule::pass, {x}, role));
 }
 
@@ -174,6 +185,21 @@ Tensor Tape::mean_last(const Tensor& x, const char* role) {
   d.size[d.rank - 1U] = 1;
   Tensor out = empty(role, eager::contiguous(d), x.dtype());
   return attach(std::move(out), record(Rule::mean, {x}, role));
+}
+
+Tensor Tape::masked(const Tensor& x, const Tensor& mask, const char* role) {
+  const std::int32_t n = record(Rule::scale, {x}, role);
+  save(n, mask);
+  return attach(pointwise(std::array{x}, role), n);
+}
+
+Tensor Tape::sum(const Tensor& x, int dim, const char* role) {
+  Dims d = x.dims();
+  for (int i = dim; i + 1 < d.rank; ++i) d.size[static_cast<std::size_t>(i)] = d.size[static_cast<std::size_t>(i) + 1];
+  --d.rank;
+  d.size[d.rank] = 0;
+  Tensor out = empty(role, eager::contiguous(d), x.dtype());
+  return attach(std::move(out), record(Rule::sum, {x}, role));
 }
 
 Tensor Tape::cat(std::span<const Tensor> parts, int dim, const char* role, std::optional<Dtype> dtype) {
@@ -281,6 +307,12 @@ Tensor Tape::index_copy(const Tensor& into, const Tensor& index, const Tensor& r
   return attach(empty(node_role(into), like(into.dims()), into.dtype()), n);
 }
 
+Tensor Tape::index_put(const Tensor& into, const Tensor& index, const Tensor& rows) {
+  const std::int32_t n = record(Rule::index_add, {into, rows}, node_role(into));
+  save(n, index);
+  return attach(alias(into, into.dims()), n);
+}
+
 Tensor Tape::index_add(const Tensor& into, const Tensor& index, const Tensor& rows) {
   const std::int32_t n = record(Rule::index_add, {into, rows}, node_role(into));
   save(n, index);
@@ -348,8 +380,10 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
   const Tensor v = cast_input(given_v), k = cast_input(given_k), q = cast_input(given_q);
   const Dims d = q.dims();
   const std::int64_t B = d.size[0], H = d.size[1], T = d.size[2];
-  // kernels write [B, T, H, h]; what they return is its transpose
-  Tensor out = empty(role, swapped(like(swapped(d, 1, 2)), 1, 2), q.dtype());
+  // kernels write [B, T, H, h of values]; what they return is its transpose
+  Dims written = d;
+  if (d.size[3] != v.dims().size[3]) written.size[3] = v.dims().size[3], written = eager::contiguous(swapped(written, 1, 2)), written = swapped(written, 1, 2);
+  Tensor out = empty(role, swapped(like(swapped(written, 1, 2)), 1, 2), q.dtype());
   const std::int64_t rows = kind == Attention::efficient ? round_up(T, 32) : T;
   const Tensor lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
   Tensor seed, offset;
@@ -409,14 +443,6 @@ Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, con
   return attach(std::move(out), n);
 }
 
-Tensor Tape::stored(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> gradients) {
-  const std::int32_t n = record(Rule::stored, inputs, node_role(out));
-  for (const Tensor& g : gradients) {
-    if (g.defined()) save(n, g);
-  }
-  return attach(alias(out, out.dims()), n);
-}
-
 Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant) {
   if (!grad_ || !x.requires_grad()) return block(x);
   grad_ = false;
@@ -434,14 +460,21 @@ Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor
 }
 
 Tensor Tape::function(const Tensor& out, std::span<const Tensor> inputs, std::span<const Tensor> kept, const char* role, Backward backward) {
+  return function(std::array{out}, inputs, kept, role, [backward = std::move(backward)](std::span<const Tensor> g, std::vector<Tensor>& saved) { return backward(g[0], saved); })[0];
+}
+
+std::vector<Tensor> Tape::function(std::span<const Tensor> outs, std::span<const Tensor> inputs, std::span<const Tensor> kept, const char* role, BackwardOfAll backward) {
+  std::vector<Tensor> made(outs.begin(), outs.end());
   const std::int32_t n = record(Rule::function, inputs, role);
-  if (n < 0) return out;
+  if (n < 0) return made;
   for (const Tensor& t : kept) {
     if (t.defined()) save(n, t);
   }
   node(n).call = static_cast<std::int32_t>(functions_.size());
+  node(n).detail = static_cast<std::int64_t>(outs.size());
   functions_.push_back(std::move(backward));
-  return attach(alias(out, out.dims()), n);
+  for (std::size_t i = 0; i < outs.size(); ++i) made[i] = attach(alias(outs[i], outs[i].dims()), n, static_cast<int>(i));
+  return made;
 }
 
 Tensor Tape::graph_only(const Tensor& x) {

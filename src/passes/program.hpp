@@ -67,6 +67,7 @@ Program at_batch(Program program, std::int64_t device_batch);
 struct Target {
   int compute_major = 9, compute_minor = 0;
   double bf16_tflops = 0;           // 0: unknown; decides whether steps are shorter than NCCL's watchdog period
+  int multiprocessors = 132;        // an H100's
 };
 
 // What torch's cuBLAS takes for each handle and stream it runs on (aten/src/ATen/cuda/CublasHandlePool.cpp).

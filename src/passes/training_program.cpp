@@ -73,6 +73,8 @@ class Trainer {
     eager::ForwardOptions forward;
     forward.attention = resolve_attention(a_, r_, target_);
     forward.use_cache = r_.use_cache;
+    forward.multiprocessors = target_.multiprocessors;
+    forward.fuses_products = target_.compute_major >= 8;
     forward.eager_attention = r_.attention == AttentionCode::eager;
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);
@@ -120,7 +122,7 @@ class Trainer {
   void micro_step(const char* phase, int micro) {
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
-    Transformer::Batch batch{ids(), ids(), ids()};
+    Transformer::Batch batch{ids(), ids(), ids(), {}};
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
     workspace_once(workspaces_[0]);
@@ -138,7 +140,7 @@ class Trainer {
     tape_.leave_autocast();
     if (replicated_) {
       outputs_.loss = replicated_->output(outputs_.loss);
-      outputs_.logits = replicated_->output(outputs_.logits);
+      if (outputs_.logits.defined()) outputs_.logits = replicated_->output(outputs_.logits);
     }
     loss_ = outputs_.loss;
     if (!r_.holds_outputs) outputs_ = {};
@@ -192,8 +194,11 @@ class Trainer {
 
 Attention resolve_attention(const Architecture& a, const Training& r, const Target& target) {
   if (r.attention == AttentionCode::flash_attention_2) return Attention::flash;
+  if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
   const bool half = r.mixed != MixedPrecision::none || r.weights != Dtype::fp32;
   if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;
+  // transformers passes enable_gqa, which the efficient kernel does not take (integrations/sdpa_attention.py)
+  if (r.framework == Framework::transformers && a.kv_heads < a.heads && a.family != Family::qwen2_moe) return Attention::math;
   return Attention::efficient;
 }
 
@@ -207,10 +212,7 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
   if (litgpt && r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fsdp1(r.sharding)) return unsupported("LitGPT under " + std::string(name_of(r.sharding)), "use --parallel fsdp1, which its scripts take on several GPUs");
   if (litgpt && r.recompute != Recompute::none && !is_fsdp1(r.sharding)) return unsupported("LitGPT with checkpointing on one GPU");
-  if (a.latent) return unsupported("multi-head latent attention (" + a.model_type + ")");
   if (r.compile) return unsupported("torch.compile of a transformers model");
-  if (r.lora && r.lora->dora) return unsupported("DoRA");
-  if (r.lora && (r.lora->bias || !r.lora->saved_modules.empty())) return unsupported("training modules beside the adapters");
   if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
   if (r.lora && is_fully_sharded(r)) return unsupported("adapters under FSDP2", "use --parallel ddp");
   if (r.sharding == Sharding::zero3) {

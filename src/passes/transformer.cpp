@@ -5,19 +5,25 @@
 #include <array>
 #include <utility>
 
+#include "passes/liger.hpp"
+
 namespace dryfit::eager {
 
 // A nested call keeps its temporaries to the end of the expression in C++ and only until the inner call returns in Python: no expression here
 // nests deeper than two.
 
 // LlamaRMSNorm, Gemma's, nn.LayerNorm and OLMo's without weights.
-Tensor Transformer::norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role) {
-  if (!modules_.before) return normed(x, w, role);
+Tensor Transformer::norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads) {
+  if (!modules_.before) return normed(x, w, role, of_heads);
   const Tensor given = into(&w, {w.first, w.second}, x);
-  return out_of(&w, normed(given, w, role));
+  return out_of(&w, normed(given, w, role, of_heads));
 }
 
-Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role) {
+Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads) {
+  if (r_.liger && (!of_heads || a_.family == Family::gemma3)) {  // monkey_patch.py: what it sets on a model that is there already
+    const bool in_place = a_.family != Family::gemma2 && a_.family != Family::gemma3 && a_.family != Family::olmo2;
+    return liger_rms_norm(t_, x, w.first, in_place, o_.multiprocessors, role);
+  }
   if (a_.norm == NormKind::layer_norm) return t_.layer_norm(x, w.first, w.second, role);
   if (a_.norm == NormKind::non_parametric) return t_.to(t_.layer_norm(t_.to(x, Dtype::fp32, role), Tensor(), Tensor(), role), x.dtype(), role);
   const bool gemma = a_.norm == NormKind::rms_norm_plus_one;
@@ -30,162 +36,6 @@ Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, 
   const Tensor gain = t_.shift(t_.to(w.first, Dtype::fp32, role), role);
   h = t_.mul(h, gain, role);
   return t_.to(h, x.dtype(), role);
-}
-
-// x * cos + rotate_half(x) * sin, each temporary gone as soon as Python's expression lets it.
-Tensor Transformer::rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) {
-  const std::int64_t h = x.dims().back(), R = cos.dims().back();
-  const auto turned = [&](const Tensor& part) {
-    const Tensor straight = t_.mul(part, cos, role);
-    const std::int64_t half = R / 2;
-    const Tensor first = t_.slice(part, -1, half), second = t_.slice(part, -1, half);
-    Tensor crossed = t_.cat(std::array{t_.scale(second, role), first}, -1, role);
-    crossed = t_.mul(crossed, sin, role);
-    return t_.add(straight, crossed, role);
-  };
-  const bool joins = a_.family == Family::phi || a_.family == Family::phi3 || a_.family == Family::gpt_neox;  // the code cuts and joins whatever is left
-  if (R == h) return joins ? t_.cat(std::array{turned(x)}, -1, role) : turned(x);
-  // partial rotation: the rest of the head passes through
-  const Tensor rotated = t_.slice(x, -1, R), rest = t_.slice(x, -1, h - R);
-  return t_.cat(std::array{turned(rotated), rest}, -1, role);
-}
-
-// LlamaRotaryEmbedding.forward: outer product, cat, cos and sin, cast to the stream's dtype (OLMo 1 and 2: not, and heads come back from fp32); no gradients.
-std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
-  const bool before = t_.grad_enabled();
-  t_.grad_enabled(false);
-  const std::int64_t R = a_.rotary_dims;
-  std::pair<Tensor, Tensor> out;
-  {
-    const char* role = "rotary";
-    const Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({1, 1, T}, false), Dtype::fp32);
-    const Tensor product = t_.empty(role, dims({1, R / 2, T}, false), Dtype::fp32);
-    const Tensor both = t_.empty(role, dims({1, T, R}, false), Dtype::fp32);
-    const auto table = [&](const char* name) {
-      const Tensor raw = t_.empty(name, both.dims(), Dtype::fp32);
-      return t_.scale(raw, name);
-    };
-    const Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
-    if (fp32_rotary()) out = {cos, sin};
-    else out = {t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin")};  // in this order: braces are gone through from the left
-  }
-  t_.grad_enabled(before);
-  return out;
-}
-
-Tensor Transformer::repeat_kv(const Tensor& x, const char* role) {
-  const Dims d = x.dims();
-  const std::int64_t times = a_.heads / d.size[1];
-  if (times == 1) return x;
-  const Tensor five = t_.view(x, {d.size[0], d.size[1], 1, d.size[2], d.size[3]});
-  const Tensor wide = t_.expand(five, dims({d.size[0], d.size[1], times, d.size[2], d.size[3]}, d.batched));
-  return t_.reshape(wide, dims({d.size[0], a_.heads, d.size[2], d.size[3]}, d.batched), role);
-}
-
-// attention_interface: q, k, v [B, H or K, T, h] to [B, T, H, h].
-Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v) {
-  const double p = r_.dropout ? a_.attention_dropout : 0;
-  if (!o_.eager_attention) {
-    const std::int64_t window = a_.windows.empty() ? 0 : a_.windows[static_cast<std::size_t>(layer)];
-    const bool masked = r_.padded || (window > 0 && window < T);  // the kernel takes a mask instead of is_causal
-    const Tensor key = masked ? repeat_kv(k, "attn.k_repeated") : k, value = masked ? repeat_kv(v, "attn.v_repeated") : v;
-    const Attention kind = masked && o_.attention != Attention::math ? Attention::efficient : o_.attention;
-    Tensor bias;  // booleans become zeros and minus infinity inside the call
-    if (masked) bias = t_.empty("attn.mask", dims({B, 1, T, T}, true), t_.autocast().value_or(q.dtype()));
-    const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");
-    return t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
-  }
-  if (a_.encoder) {  // BertSelfAttention: the scores keep their name until it returns
-    Tensor scores = t_.scale(t_.matmul(q, t_.transpose(k, 2, 3), "attn.scores"), "attn.scores");
-    if (mask_.defined()) scores = t_.add(scores, mask_, "attn.scores");
-    Tensor probs = t_.softmax(scores, "attn.probs");
-    probs = t_.dropout(probs, p, "attn.dropout");
-    const Tensor mixed = t_.matmul(probs, v, "attn.out");
-    return t_.contiguous(t_.transpose(mixed, 1, 2), "attn.out");
-  }
-  if (a_.family == Family::gpt2) {  // scaled and masked with numbers that are tensors; softmax in the dtype of the scores
-    Tensor weights = t_.matmul(q, t_.transpose(k, 2, 3), "attn.scores");
-    const Tensor root = t_.empty("attn.scale", dims({}, false), weights.dtype());
-    weights = t_.scale(weights, "attn.scores");
-    const Tensor least = t_.empty("attn.least", dims({}, false), weights.dtype());
-    weights = t_.scale(weights, "attn.scores");
-    if (mask_.defined()) weights = t_.add(weights, mask_, "attn.scores");
-    weights = t_.softmax(weights, "attn.probs");
-    weights = t_.to(weights, v.dtype(), "attn.probs");
-    weights = t_.dropout(weights, p, "attn.dropout");
-    held_ = weights;
-    return t_.transpose(t_.matmul(weights, v, "attn.out"), 1, 2);
-  }
-  const Tensor key = repeat_kv(k, "attn.k_repeated"), value = repeat_kv(v, "attn.v_repeated");
-  Tensor weights = t_.scale(t_.matmul(q, t_.transpose(key, 2, 3), "attn.scores"), "attn.scores");
-  if (a_.attention_softcap) {
-    weights = t_.scale(weights, "attn.scores");
-    weights = t_.unary(weights, Tape::Keep::result, "attn.scores");
-    weights = t_.scale(weights, "attn.scores");
-  }
-  if (mask_.defined()) weights = t_.add(weights, mask_, "attn.scores");
-  weights = t_.to(t_.softmax(weights, "attn.softmax", Dtype::fp32), q.dtype(), "attn.probs");
-  weights = t_.dropout(weights, p, "attn.dropout");
-  Tensor out = t_.matmul(weights, value, "attn.out");
-  out = t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
-  held_ = weights;
-  return out;
-}
-
-Tensor Transformer::attention(std::int64_t layer, const Tensor& x) {
-  const Block& b = blocks_[static_cast<std::size_t>(layer)];
-  into(&b.attention, {}, {});
-  return out_of(&b.attention, attend(layer, x));
-}
-
-Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
-  const Block& b = blocks_[static_cast<std::size_t>(layer)];
-  const std::int64_t H = a_.heads, K = a_.kv_heads, h = a_.head_dim;
-  Tensor q, k, v;
-  if (a_.fused_qkv) {
-    const Tensor all = project(b.linear.at("attn.qkv"), x, "attn.qkv");
-    const std::array<std::int64_t, 3> parts = {H * h, K * h, K * h};
-    const std::vector<Tensor> split = t_.split(all, -1, parts);
-    const auto heads = [&](std::size_t i, std::int64_t n) { return t_.transpose(t_.view(split[i], {B, T, n, h}), 1, 2); };
-    k = heads(1, K);
-    v = heads(2, K);
-    q = heads(0, H);
-  } else {
-    const auto heads = [&](const char* name, std::int64_t n, const char* normed) {
-      Tensor y = project(b.linear.at(name), x, name);
-      if (normed != nullptr && a_.qk_norm == QkNorm::full) y = norm(y, b.norm.at(normed), normed);
-      y = t_.view(y, {B, T, n, h});
-      if (normed != nullptr && a_.qk_norm == QkNorm::per_head) y = norm(y, b.norm.at(normed), normed);
-      return t_.transpose(y, 1, 2);
-    };
-    const bool normed = a_.qk_norm != QkNorm::none;
-    q = heads("attn.q", H, normed ? "attn.q_norm" : nullptr);
-    k = heads("attn.k", K, normed ? "attn.k_norm" : nullptr);
-    v = heads("attn.v", K, nullptr);
-  }
-  if (a_.position == Position::rotary) {
-    // cos and sin gain a dimension: [1, 1, T, R]
-    const Dims d = rotary_.first.dims();
-    const Tensor cos = t_.view(rotary_.first, {1, 1, d.size[1], d.size[2]}), sin = t_.view(rotary_.second, {1, 1, d.size[1], d.size[2]});
-    Tensor q_rotated = rotate(q, cos, sin, "attn.q_rot"), k_rotated = rotate(k, cos, sin, "attn.k_rot");
-    if (fp32_rotary()) {
-      const Dtype q_type = q.dtype(), k_type = k.dtype();
-      Tensor narrow_q = t_.to(q_rotated, q_type, "attn.q_rot"), narrow_k = t_.to(k_rotated, k_type, "attn.k_rot");
-      q_rotated = std::move(narrow_q), k_rotated = std::move(narrow_k);
-    }
-    q = std::move(q_rotated);
-    k = std::move(k_rotated);
-  }
-  if (o_.use_cache && r_.recompute == Recompute::none) {
-    // DynamicCache joins what comes to empty tensors of the first keys' dtype, values too
-    k = t_.cat(std::array{k}, -2, "attn.k_cache");
-    v = t_.cat(std::array{v}, -2, "attn.v_cache", k.dtype());
-    cache_.push_back(k);
-    cache_.push_back(v);
-  }
-  Tensor out = run_attention(layer, q, k, v);
-  out = t_.contiguous(t_.reshape(out, dims({B, T, H * h}, true), "attn.out"), "attn.out");
-  return project(b.linear.at("attn.o"), out, "attn.o");
 }
 
 Tensor Transformer::activate(const Tensor& x, const char* role) {
@@ -245,11 +95,13 @@ Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x
     const Tensor both = project(b.linear.at(name + "gate_up"), x, "mlp.gate_up");
     const std::array<std::int64_t, 2> halves = {both.dims().back() / 2, both.dims().back() / 2};
     const std::vector<Tensor> parts = t_.split(both, -1, halves);
-    const Tensor product = t_.mul(parts[1], activate(b, parts[0]), "mlp.product");
+    const Tensor product = r_.liger ? liger_gated(t_, parts[0], parts[1], "mlp.product") : t_.mul(parts[1], activate(b, parts[0]), "mlp.product");
     return project(b.linear.at(name + "down"), product, "mlp.down");
   }
   const Tensor product = [&] {
-    const Tensor gate = activate(b, project(b.linear.at(name + "gate"), x, "mlp.gate"));
+    Tensor gate = project(b.linear.at(name + "gate"), x, "mlp.gate");
+    if (r_.liger) return liger_gated(t_, gate, project(b.linear.at(name + "up"), x, "mlp.up"), "mlp.product");
+    gate = activate(b, gate);
     return t_.mul(gate, project(b.linear.at(name + "up"), x, "mlp.up"), "mlp.product");
   }();
   return project(b.linear.at(name + "down"), product, "mlp.down");
@@ -410,9 +262,7 @@ Tensor Transformer::causal_mask(Dtype d) {
 }
 
 Tensor Transformer::embed(const Batch& batch) {
-  Tensor x = lookup("wte", batch.ids);
-  // enable_input_require_grads: adapters behind checkpoints need a gradient to pass there
-  if (r_.lora && r_.recompute == Recompute::full) input_ = x = t_.leaf(x);
+  Tensor x = batch.embeddings.defined() ? batch.embeddings : words(batch);
   if (a_.embedding_scale) x = t_.scale(x, "x_embed");
   return x;
 }
@@ -436,6 +286,7 @@ Tensor Transformer::body(const Batch& batch) {
   if (a_.position == Position::rotary) {
     into(&outer_.rotary, {}, {});
     rotary_ = rotary_tables(x.dtype());
+    if (a_.family == Family::gemma3) local_rotary_ = rotary_tables(x.dtype());  // of layers with a window
     out_of(&outer_.rotary, {});
   }
   const double p = r_.dropout ? a_.embedding_dropout : 0;
@@ -499,33 +350,52 @@ Tensor Transformer::head(const Tensor& x) {
   return logits;
 }
 
+// Labels of causal models: padded by one, then all but the first. `padded` outlives them.
+Tensor Transformer::shifted(Tensor& padded) {
+  padded = t_.empty("loss.targets", dims({B, T + 1}, true), Dtype::int64);
+  return t_.empty("loss.targets", dims({B, T}, true), Dtype::int64);
+}
+
+// LigerForCausalLMLoss, of what the head would have been given.
+Tensor Transformer::fused_loss(const Tensor& x) {
+  const Category before = t_.category();
+  t_.category(Category::logits);
+  Tensor padded;
+  const Tensor targets = shifted(padded);
+  const Tensor loss = liger_loss(t_, t_.view(x, {N, a_.width}), outer_.linear.at("lm_head").weight, t_.view(targets, {N}), o_.fuses_products);
+  t_.category(before);
+  return loss;
+}
+
 // ForCausalLMLoss: fp32 logits, labels padded by one and shifted, cross entropy over N rows. BERT's head: as the logits come, unshifted.
 Tensor Transformer::loss_of(const Tensor& given, const Tensor& labels) {
   const Category before = t_.category();
   t_.category(Category::logits);
   const Tensor logits = a_.causal ? t_.to(given, Dtype::fp32, "logits") : given;
   Tensor targets = labels, padded;
-  if (a_.causal) {
-    padded = t_.empty("loss.targets", dims({B, T + 1}, true), Dtype::int64);
-    targets = t_.empty("loss.targets", dims({B, T}, true), Dtype::int64);
-  }
+  if (a_.causal) targets = shifted(padded);
   const Tensor loss = t_.cross_entropy(t_.view(logits, {N, a_.vocab}), t_.view(targets, {N}), "loss.log_probs");
   t_.category(before);
   return loss;
 }
 
-Transformer::Outputs Transformer::forward(const Batch& batch) {
-  const Dims d = batch.ids.dims();
+Transformer::Outputs Transformer::forward(const Batch& given) {
+  const Dims d = given.ids.dims();
   B = d.size[0];
   T = d.size[1];
   N = B * T;
+  const Batch batch = prompt_.defined() ? prompted(given) : given;
   enter(-1, {});
   into(this, {}, {});
   into(&outer_, {}, {});
   const Tensor x = out_of(&outer_, body(batch));
   Outputs out;
-  out.logits = head(x);
-  out.loss = loss_of(out.logits, batch.labels);
+  if (r_.liger) {
+    out.loss = fused_loss(x);
+  } else {
+    out.logits = head(x);
+    out.loss = loss_of(out.logits, batch.labels);
+  }
   cache_.clear();
   out.loss = out_of(this, leave(-1, out.loss));
   return out;
@@ -541,6 +411,7 @@ void Transformer::finish() {
   mask_.reset();
   positions_.reset();
   rotary_ = {Tensor{}, Tensor{}};
+  local_rotary_ = {Tensor{}, Tensor{}};
   if (input_.defined() && r_.recompute == Recompute::full) t_.zero_grad(input_);
   input_.reset();
 }

@@ -22,6 +22,8 @@ struct ForwardOptions {
   bool flat = false;                       // ZeRO: what trains has no memory of its own, it lies in flat groups
   bool gathered = false;                   // ZeRO-3, FSDP1: nothing has
   Dtype adapters = Dtype::fp32;            // of LoRA's matrices; peft keeps them in fp32 beside 16-bit weights, DeepSpeed casts all
+  int multiprocessors = 132;               // of the GPU; Liger's kernels ask for it
+  bool fuses_products = true;              // products add onto sums of either width: compute capability 8.0 or newer
 };
 
 // What a sharding strategy does around the modules it treats as units: a block by its layer, the model itself as -1. Returns what the unit's
@@ -46,9 +48,9 @@ class Transformer {
   // Allocates the parameters and buffers on the tape, as loading does.
   Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
 
-  struct Batch { Tensor ids, mask, labels; };
+  struct Batch { Tensor ids, mask, labels, embeddings; };  // embeddings: in place of ids, where adapters make them
   struct Outputs {
-    Tensor loss, logits;
+    Tensor loss, logits;           // Liger: no logits
     std::vector<Tensor> chunks;    // LitGPT: the logits in parts of the length
   };
   Outputs forward(const Batch& batch);
@@ -63,7 +65,7 @@ class Transformer {
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // 4-bit weights with their scales, which weights() leaves out
 
  private:
-  struct Adapter { Tensor a, b; char self = 0, dropout = 0; };
+  struct Adapter { Tensor a, b, magnitude; char self = 0, dropout = 0; };  // magnitude: DoRA's
   struct Linear {
     Tensor weight, bias;
     Tensor packed;                 // QLoRA: 4-bit values; weight then only says the shape
@@ -85,30 +87,48 @@ class Transformer {
   void add_adapters();
   Tensor make(const char* role, Dims d, Dtype dtype, bool trains);
   Tensor weight_of(const char* role, const Parameter& p);
+  bool trains(const Parameter& p) const;
+  bool is_saved_module(const Parameter& p) const;
   bool is_target(const std::string& module) const;
   Tensor project(const Linear& l, const Tensor& x, const char* role);
   Tensor product(const Linear& l, const Tensor& x, const char* role);
   Tensor adapted(Tensor result, const Linear& l, const Tensor& x, const char* role);
+  Tensor adapted_dora(const Tensor& result, const Linear& l, const Tensor& x, const char* role);
+  Tensor decomposed(const Linear& l, const Tensor& x, Tensor base);
+  Tensor whole_weight(const Linear& l);
   Tensor low_rank(const Tensor& weight, const Tensor& x, const char* role);
   Tensor into(Who who, std::initializer_list<Tensor> own, const Tensor& x);
   Tensor out_of(Who who, const Tensor& y);
   void begin_again(std::int64_t layer);
   Tensor drop(Who who, const Tensor& x, double p, const char* role);
   Tensor lookup(const char* table, const Tensor& ids);
-  Tensor norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role);
-  Tensor normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role);
+  Tensor norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads = false);
+  Tensor normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads);
   Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
   std::pair<Tensor, Tensor> rotary_tables(Dtype like);
   bool fp32_rotary() const { return a_.family == Family::olmo || a_.family == Family::olmo2; }
   Tensor repeat_kv(const Tensor& x, const char* role);
   Tensor run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
+  Tensor composite_attention(const Tensor& q, const Tensor& k, const Tensor& v, double dropout);
   Tensor attention(std::int64_t layer, const Tensor& x);
   Tensor attend(std::int64_t layer, const Tensor& x);
+  Tensor attend_latent(std::int64_t layer, const Tensor& x);
+  Tensor from_pairs(const Tensor& x, const char* role);
+  Tensor rotate_complex(const Tensor& x, const char* role);
+  void cached(Tensor& k, Tensor& v);
   Tensor activate(const Tensor& x, const char* role);
   Tensor activate(const Block& block, const Tensor& x);
   Tensor mlp(const Block& block, const std::string& name, const Tensor& x);
   Tensor fed(const Block& block, const std::string& name, const Tensor& x);
   Tensor mixture(const Block& block, const Tensor& x);
+  Tensor routed(const Block& block, const Tensor& x);
+  Tensor sorted_mixture(const Block& block, const Tensor& x);
+  Tensor corrected_mixture(const Block& block, const Tensor& x);
+  std::int64_t expert_rows() const;
+  Tensor expert(const Block& block, std::int64_t index, const Tensor& x);
+  Tensor router_logits(const Block& block, const Tensor& x);
+  Tensor best(const Tensor& x, Dims d, Tensor& indices);
+  Tensor in_best_groups(const Tensor& scores, const Tensor& of_groups);
   Tensor feed_forward(std::int64_t layer, const Tensor& x);
   Tensor post_norm_block(std::int64_t layer, const Tensor& x);
   Tensor parallel_block(std::int64_t layer, const Tensor& x);
@@ -121,10 +141,14 @@ class Transformer {
   Tensor recomputed(std::int64_t layer, const Tensor& x);
   Tensor body(const Batch& batch);
   Tensor embed(const Batch& batch);
+  Tensor words(const Batch& batch);
+  Batch prompted(const Batch& batch);
   Tensor causal_mask(Dtype d);
   Tensor bert_embeddings(Tensor words);
   bool any_window() const;
   Tensor head(const Tensor& x);
+  Tensor shifted(Tensor& padded);
+  Tensor fused_loss(const Tensor& x);
   Tensor loss_of(const Tensor& logits, const Tensor& labels);
 
   Tape& t_;
@@ -140,8 +164,8 @@ class Transformer {
   std::vector<Block> blocks_;
   Block outer_;                    // what stands outside the blocks
   std::unordered_map<std::string, Tensor> tables_;  // embeddings
-  std::pair<Tensor, Tensor> rotary_;
-  Tensor mask_, positions_, input_;
+  std::pair<Tensor, Tensor> rotary_, local_rotary_;
+  Tensor mask_, positions_, input_, prompt_;
   Tensor held_;                    // attention weights, which a decoder layer's local keeps until it returns
   std::vector<Tensor> cache_;
   std::int64_t B = 0, T = 0, N = 0, frozen_bytes_ = 0;

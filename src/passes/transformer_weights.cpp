@@ -15,6 +15,8 @@ struct Name { std::string_view theirs; const char* ours; };
 // Modules by transformers' names inside a block, then those outside.
 constexpr std::array kModules = {
     Name{"self_attn.q_proj", "attn.q"}, Name{"self_attn.k_proj", "attn.k"}, Name{"self_attn.v_proj", "attn.v"}, Name{"self_attn.o_proj", "attn.o"},
+    Name{"self_attn.q_a_proj", "attn.q_a"}, Name{"self_attn.q_b_proj", "attn.q_b"}, Name{"self_attn.kv_a_proj_with_mqa", "attn.kv_a"}, Name{"self_attn.kv_b_proj", "attn.kv_b"},
+    Name{"self_attn.q_a_layernorm", "attn.q_a_norm"}, Name{"self_attn.kv_a_layernorm", "attn.kv_a_norm"},
     Name{"self_attn.dense", "attn.o"}, Name{"self_attn.qkv_proj", "attn.qkv"}, Name{"self_attn.q_norm", "attn.q_norm"}, Name{"self_attn.k_norm", "attn.k_norm"},
     Name{"self_attn.q_layernorm", "attn.q_norm"}, Name{"self_attn.k_layernorm", "attn.k_norm"},
     Name{"mlp.gate_proj", "mlp.gate"}, Name{"mlp.up_proj", "mlp.up"}, Name{"mlp.down_proj", "mlp.down"}, Name{"mlp.gate_up_proj", "mlp.gate_up"},
@@ -68,7 +70,11 @@ Dims shape_of(const Parameter& p) {
 Transformer::Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options)
     : t_(tape), a_(architecture), r_(training), o_(options) {
   load();
-  if (r_.lora) add_adapters();
+  if (r_.lora && r_.lora->rank > 0) add_adapters();
+  if (r_.lora && r_.lora->virtual_tokens > 0) {  // peft's PromptEmbedding
+    prompt_ = make("prompt", dims({r_.lora->virtual_tokens, a_.width}, false), Dtype::fp32, true);
+    weights_.push_back({prompt_, "prompt", -1, true});
+  }
 }
 
 Tensor Transformer::make(const char* role, Dims d, Dtype dtype, bool trains) {
@@ -92,11 +98,29 @@ bool Transformer::is_target(const std::string& module) const {
   return std::ranges::find(wanted, leaf) != wanted.end();
 }
 
+// peft's bias="all" and "lora_only".
+bool Transformer::trains(const Parameter& p) const {
+  if (!r_.lora) return true;
+  if (r_.lora->biases == Lora::Biases::none || !p.name.ends_with(".bias")) return false;
+  return r_.lora->biases == Lora::Biases::all || is_target(module_of(p));
+}
+
+// modules_to_save: names at the end of a module's.
+bool Transformer::is_saved_module(const Parameter& p) const {
+  const std::string_view module = std::string_view(p.name).substr(0, p.name.rfind('.'));
+  return r_.lora && std::ranges::any_of(r_.lora->saved_modules, [&](const std::string& wanted) { return module.ends_with(wanted); });
+}
+
+// Of a module to save both the frozen weight and a copy that trains stay; the copy is what computes (peft's ModulesToSaveWrapper).
 Tensor Transformer::weight_of(const char* role, const Parameter& p) {
-  const bool trains = !r_.lora;
-  Tensor t = make(role, shape_of(p), r_.quantized && r_.lora && r_.lora->upcast_rest ? Dtype::fp32 : r_.weights, trains);
-  weights_.push_back({t, role, p.layer, trains});
-  return t;
+  const Dtype dtype = r_.quantized && r_.lora && r_.lora->upcast_rest ? Dtype::fp32 : r_.weights;
+  const auto add = [&](bool train) {
+    Tensor t = make(role, shape_of(p), dtype, train);
+    weights_.push_back({t, role, p.layer, train});
+    return t;
+  };
+  Tensor t = add(trains(p));
+  return is_saved_module(p) ? add(true) : t;
 }
 
 void Transformer::load() {
@@ -113,7 +137,7 @@ void Transformer::load() {
   }
   const Category before = t_.category();
   t_.category(Category::weights);
-  if (a_.position == Position::rotary) buffers_.push_back(t_.empty("rotary.inv_freq", dims({a_.rotary_dims / 2}, false), Dtype::fp32));
+  for (int tables = a_.position != Position::rotary ? 0 : a_.family == Family::gemma3 ? 2 : 1; tables > 0; --tables) buffers_.push_back(t_.empty("rotary.inv_freq", dims({a_.rotary_dims / 2}, false), Dtype::fp32));
   if (a_.family == Family::gpt2) {
     for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
       t_.at(static_cast<int>(layer));
@@ -204,11 +228,13 @@ void Transformer::add_adapters() {
     Adapter adapter;
     adapter.a = make("lora.A", dims({r, l.shape.size[1]}, false), o_.adapters, true);
     adapter.b = make("lora.B", dims({l.shape.size[0], r}, false), o_.adapters, true);
+    if (r_.lora->dora) adapter.magnitude = make("lora.magnitude", dims({l.shape.size[0]}, false), o_.adapters, true);
     const Tensor& last = l.bias.defined() ? l.bias : l.weight;
     auto where = std::ranges::find_if(weights_, [&](const Weight& w) { return last.defined() && t_.storage_of(w.tensor) == t_.storage_of(last); });
     if (where != weights_.end()) ++where;
-    const Weight pair[] = {{adapter.a, "lora.A", layer, true}, {adapter.b, "lora.B", layer, true}};
-    weights_.insert(where, std::begin(pair), std::end(pair));
+    std::vector<Weight> added{{adapter.a, "lora.A", layer, true}, {adapter.b, "lora.B", layer, true}};
+    if (r_.lora->dora) added.push_back({adapter.magnitude, "lora.magnitude", layer, true});
+    weights_.insert(where, added.begin(), added.end());
     l.lora = adapter;
     t_.at(-1);
   };
@@ -231,7 +257,7 @@ Tensor Transformer::project(const Linear& l, const Tensor& x, const char* role) 
   };
   if (!l.lora) return base();
   into(&l.lora->self, {}, {});
-  return out_of(&l.lora->self, adapted(base(), l, x, role));
+  return out_of(&l.lora->self, r_.lora->dora ? adapted_dora(base(), l, x, role) : adapted(base(), l, x, role));
 }
 
 Tensor Transformer::product(const Linear& l, const Tensor& x, const char* role) {
@@ -247,63 +273,6 @@ Tensor Transformer::product(const Linear& l, const Tensor& x, const char* role) 
   Dims out = d;
   out.size[d.rank - 1U] = l.shape.size[0];
   return t_.view(t_.conv1d(rows, l.weight, l.bias, role), out);
-}
-
-// One of an adapter's two matrices: a module of its own.
-Tensor Transformer::low_rank(const Tensor& weight, const Tensor& x, const char* role) {
-  const Tensor given = into(&weight, {weight}, x);
-  return out_of(&weight, t_.linear(given, weight, role));
-}
-
-// What peft adds to a product.
-Tensor Transformer::adapted(Tensor result, const Linear& l, const Tensor& x, const char* role) {
-  const Dtype dtype = result.dtype();
-  const Tensor cast = t_.to(x, o_.adapters, "lora.x");
-  Tensor delta = drop(&l.lora->dropout, cast, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
-  delta = low_rank(l.lora->a, delta, "lora.A");
-  delta = low_rank(l.lora->b, delta, "lora.B");
-  delta = t_.scale(delta, "lora.scaled");
-  result = t_.add(result, delta, role);
-  delta.reset();
-  return t_.to(result, dtype, role);
-}
-
-// MixtralSparseMoeBlock: routing, then expert by expert on the rows that chose it. Rows are taken to be shared evenly.
-Tensor Transformer::mixture(const Block& b, const Tensor& given) {
-  const MixtureOfExperts& m = *a_.moe;
-  const std::int64_t D = a_.width, E = m.experts, k = m.top_k;
-  const Tensor x = t_.view(given, {N, D});
-  const Tensor logits = project(b.linear.at("router"), x, "router");
-  Tensor all = t_.softmax(logits, "router.probs", Dtype::fp32);
-  const Tensor selected = t_.empty("router.selected", dims({N, k}, true), Dtype::int64);
-  Tensor weights = t_.gather(all, selected, dims({N, k}, true), "router.weights");
-  all.reset();
-  if (m.normalize_top_k || a_.family == Family::mixtral) weights = t_.mul(weights, t_.mean_last(weights, "router.sum"), "router.weights");
-  weights = t_.to(weights, x.dtype(), "router.weights");
-  Tensor out = t_.empty("moe.out", dims({N, D}, true), x.dtype());
-  const Tensor mask = t_.empty("router.mask", dims({N, k, E}, true), Dtype::int64);
-  const std::int64_t rows = std::max<std::int64_t>(1, N * k / E);
-  for (std::int64_t e = 0; e < E; ++e) {
-    const std::string number = "expert." + std::to_string(e) + ".";
-    const Tensor top = t_.empty("moe.rows", dims({rows}, true), Dtype::int64), index = t_.empty("moe.index", dims({rows}, true), Dtype::int64);
-    const Tensor state = t_.gather(x, top, dims({rows, D}, true), "moe.x");
-    const Tensor product = [&] {
-      const Tensor gate = activate(project(b.linear.at(number + "gate"), state, "expert.gate"), "expert.act");
-      return t_.mul(gate, project(b.linear.at(number + "up"), state, "expert.up"), "expert.product");
-    }();
-    const Tensor y = project(b.linear.at(number + "down"), product, "expert.down");
-    const Tensor weighted = t_.mul(y, t_.gather(weights, index, dims({rows, 1}, true), "moe.weight"), "moe.weighted");
-    out = t_.index_add(out, top, weighted);
-  }
-  if (m.shared_ffn > 0) {
-    Tensor shared = mlp(b, "shared.", x);
-    if (m.shared_gate) {
-      const Tensor gate = t_.unary(project(b.linear.at("shared.router"), x, "shared.router"), Tape::Keep::result, "shared.router");
-      shared = t_.mul(gate, shared, "shared.gated");
-    }
-    out = t_.add(out, shared, "moe.out");
-  }
-  return t_.view(out, {B, T, D});
 }
 
 }  // namespace dryfit::eager

@@ -90,6 +90,7 @@ class BatchSearch {
 
   // Batches of one accumulation, by how an embedding's gradient is summed: from the middle way upwards while its largest fits, downwards while none does.
   Result<BatchFound> of_steps(Batches batches) const {
+    if (w_.transformers->training.liger) return of_each(batches);
     std::vector<Batches> ways;
     for (Batches rest = batches; !rest.empty(); rest = rest.subspan(ways.back().size())) {
       ways.emplace_back(rest.begin(), std::ranges::find_if(rest, [&](std::int64_t b) { return layout(b) != layout(rest.front()); }));
@@ -108,6 +109,20 @@ class BatchSearch {
     if (!asked) return std::unexpected(asked.error());
     if (asked->found) return std::move(*asked->found);
     return answer(estimate_program(*with_device_batch(w_, batches.back()), machine_, options_, *asked->program), *asked->program);
+  }
+
+  // Batches whose programs have nothing in common (Liger's loss cuts each into parts of its own size), by bisection on programs of their own.
+  Result<BatchFound> of_each(Batches batches) const {
+    std::optional<BatchFound> largest;
+    for (Batches rest = batches; !rest.empty();) {
+      const std::size_t middle = rest.size() / 2;
+      auto found = built_if_it_fits(rest[middle]);
+      if (!found) return found;
+      rest = found->fits ? rest.first(middle) : rest.subspan(middle + 1);
+      if (found->fits) largest = std::move(*found);
+    }
+    if (largest) return std::move(*largest);
+    return built(*with_device_batch(w_, batches.back()));
   }
 
   // The program of the smallest of them, scaled. What its envelope says does not fit, does not; segments may need more than it says.

@@ -304,7 +304,11 @@ Bytes most_that_may_fit(const Machine& machine, const OutsideMemory& outside) {
 
 Bytes most_that_may_fit(const Workload& workload, const Machine& machine, const EstimateOptions& options) { return most_that_may_fit(machine, outside_memory_of(workload, machine, options).memory); }
 
-Target target_of(const Machine& machine) { return {machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)}; }
+Target target_of(const Machine& machine) {
+  Target t{machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)};
+  if (const auto rates = rates_of(machine.gpu)) t.multiprocessors = rates->sms;
+  return t;
+}
 
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
   const auto program = program_for(workload, target_of(machine), workload.run.grad_accum_steps > 1);

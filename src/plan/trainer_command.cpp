@@ -138,6 +138,7 @@ class TrainerReader {
     if (n == "optim") return put(f().optimizer, optimizer_of(value(a), flag));
     if (n == "gradient-checkpointing" || n == "activation-checkpointing") return when(a, [&](bool on) { f().recompute = on ? Recompute::full : Recompute::none; });
     if (n == "gradient-checkpointing-kwargs") return checkpointing(a);
+    if (n == "use-liger-kernel" || n == "use-liger") return when(a, [&](bool on) { f().liger = on; });
     if (n == "torch-compile") return when(a, [&](bool on) { f().compile = on; });
     if (n == "max-grad-norm") return put(f().max_grad_norm, parse_real(value(a), flag));
     if (n == "deepspeed") {
@@ -214,6 +215,18 @@ class TrainerReader {
           if (!trim(one).empty()) list.emplace_back(trim(one));
         }
       }
+      return true;
+    }
+    if (n == "num-virtual-tokens") {
+      std::optional<std::int64_t> tokens;
+      const auto ok = whole(a, tokens);
+      if (ok) lora().virtual_tokens = *tokens, lora().rank = 0;
+      return ok;
+    }
+    if (n == "lora-bias") {
+      const std::string kind = value(a);
+      if (kind != "none" && kind != "all" && kind != "lora_only") return fail("bad_value", place_of(a) + " is " + kind.substr(0, 40), "use none, all or lora_only", place_of(a));
+      if (kind != "none" || lora_) lora().biases = kind == "all" ? Lora::Biases::all : kind == "none" ? Lora::Biases::none : Lora::Biases::lora_only;
       return true;
     }
     if (n == "load-in-4bit") return when(a, [&](bool on) { f().quantized = on; });
@@ -377,6 +390,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
     if (t.reentrant) add("gradient_checkpointing_kwargs", "{\"use_reentrant\": true}");
   }
   if (t.compile) add("torch_compile", "True");
+  if (t.liger) add("use_liger_kernel", "True");
   if (t.max_grad_norm != 1.0) {
     std::string norm = std::to_string(t.max_grad_norm);
     while (norm.ends_with('0')) norm.pop_back();
@@ -394,11 +408,21 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   if (t.sharding == Sharding::ddp && t.ddp_find_unused) add("ddp_find_unused_parameters", *t.ddp_find_unused ? "True" : "False");
   if (!t.lora) return out;
   add("use_peft", "True");
+  if (t.lora->virtual_tokens > 0) {
+    add("num_virtual_tokens", std::to_string(t.lora->virtual_tokens));
+    return out;
+  }
   add("lora_r", std::to_string(t.lora->rank));
   if (!t.lora->targets.empty()) {
     out.push_back("--lora_target_modules");
     out.insert(out.end(), t.lora->targets.begin(), t.lora->targets.end());
   }
+  if (!t.lora->saved_modules.empty()) {
+    out.push_back("--lora_modules_to_save");
+    out.insert(out.end(), t.lora->saved_modules.begin(), t.lora->saved_modules.end());
+  }
+  if (t.lora->biases != Lora::Biases::none) add("lora_bias", t.lora->biases == Lora::Biases::all ? "all" : "lora_only");
+  if (t.lora->dora) add("use_dora", "True");
   if (t.quantized) add("load_in_4bit", "True");
   if (t.double_quantized) add("use_bnb_nested_quant", "True");
   return out;

@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "plan/alternatives.hpp"
+#include "workload/transformers.hpp"
 
 namespace dryfit {
 
@@ -25,6 +26,9 @@ class TransformersLevers {
     if (run.grad_accum_steps % 2 == 0) batch(run.device_batch_size * 2, run.grad_accum_steps / 2);
     if (t.recompute == Recompute::none) {
       add({{"--recompute", "full"}}, true, "gradient checkpointing: each block runs forward once more", 4.0 / 3, [](Workload& w) { w.transformers->training.recompute = Recompute::full; });
+    }
+    if (!t.liger && t.framework == Framework::transformers && t.sharding != Sharding::zero3 && has_liger_kernels(r_.workload.transformers->architecture)) {
+      add({{"--liger", "1"}}, true, "Liger-Kernel: the loss in parts, norms and activations in place", std::nullopt, [](Workload& w) { w.transformers->training.liger = true; });
     }
     if (t.optimizer == OptimizerKind::adamw || t.optimizer == OptimizerKind::adamw_fused) {
       add({{"--optimizer", "adamw_8bit"}}, false, "8-bit moments: slightly other numbers", std::nullopt, [](Workload& w) { w.transformers->training.optimizer = OptimizerKind::adamw_8bit; });

@@ -62,6 +62,7 @@ class AxolotlReader {
     if (auto ok = adapters(); !ok) return ok;
     if (auto ok = several_gpus(told); !ok) return ok;
     checkpoints();
+    liger();
     if (f_.error()) return std::unexpected(*f_.error());
     if (auto ok = one_dtype(); !ok) return ok;
     f_.tell(told);
@@ -222,6 +223,22 @@ class AxolotlReader {
     const Document* compiles = f_.find("torch_compile");
     flags_.compile = asks_for(compiles);
     if (!*flags_.compile) f_.used("torch_compile");
+  }
+
+  // Liger-Kernel's plugin has a switch for each part; all of them together are Trainer's use_liger_kernel.
+  void liger() {
+    const auto plugins = f_.texts("plugins", 32);
+    const bool plugged = std::ranges::any_of(plugins, [](const std::string& p) { return p.ends_with("LigerPlugin"); });
+    constexpr std::array<std::string_view, 3> kParts = {"liger_rope", "liger_rms_norm", "liger_fused_linear_cross_entropy"};
+    const bool gated = asks_for(config_.find("liger_glu_activation")) || asks_for(config_.find("liger_swiglu"));
+    if (!plugged || !gated || std::ranges::any_of(kParts, [&](std::string_view key) { return !asks_for(config_.find(key)); })) {
+      if (!plugins.empty()) f_.left("plugins");
+      return;
+    }
+    for (std::string_view key : kParts) f_.used(key);
+    for (std::string_view key : {"liger_glu_activation", "liger_swiglu", "liger_layer_norm"}) f_.used(key);
+    if (plugins.size() > 1) f_.left("plugins");
+    flags_.liger = true;
   }
 
   // _configure_embedding_dtypes: embeddings, head and norms become fp32, and go back where there are adapters, FSDP, a fused attention or cut cross-entropy; DeepSpeed casts them.

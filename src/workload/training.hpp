@@ -33,9 +33,10 @@ struct Lora {
   double dropout = 0;
   std::vector<std::string> targets;     // names of Linear modules, "q_proj"; empty: peft's default for the family; "all-linear"
   std::vector<std::string> saved_modules;  // modules_to_save: trained in full beside the adapters
-  bool bias = false;
+  enum class Biases : std::uint8_t { none, lora_only, all } biases = Biases::none;  // that train too: of adapted modules, of all
   bool upcast_rest = true;              // prepare_model_for_kbit_training: what is not in 4 bits becomes fp32
-  bool dora = false;
+  bool dora = false;                    // weight-decomposed: a magnitude for each output, and the weight's own norm every time
+  std::int64_t virtual_tokens = 0;      // prompt tuning in place of matrices: rank is 0, so many embeddings stand before every row
 };
 
 // DeepSpeed's zero_optimization, what of it moves memory; counts are elements. Defaults: runtime/zero/config.py (0.18.2).
@@ -87,6 +88,7 @@ struct Training {
   MixedPrecision mixed = MixedPrecision::none;
   AttentionCode attention = AttentionCode::sdpa;
   bool compile = false;                 // --torch_compile
+  bool liger = false;                   // --use_liger_kernel, of a model that Liger-Kernel knows
   OptimizerKind optimizer = OptimizerKind::adamw_fused;
   std::optional<Dtype> master_weights;  // DeepSpeed without ZeRO: a copy of the weights beside 16-bit ones
   Recompute recompute = Recompute::none;

@@ -2,6 +2,7 @@
 #include "workload/transformers.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/text.hpp"
@@ -129,7 +130,32 @@ bool on_host(Fields& zero, std::string_view key, std::string_view where, const s
   return device != "none";
 }
 
+// What beside LoRA's matrices is described.
+Result<void> adapters(const Training& t, const Architecture& a) {
+  if (!t.lora) return {};
+  const Lora& l = *t.lora;
+  if (l.virtual_tokens < 0 || l.virtual_tokens > kMostLength) return out_of_range("--virtual-tokens", l.virtual_tokens, kMostLength);
+  const bool plain = !l.dora && l.virtual_tokens == 0 && l.saved_modules.empty();
+  if (!plain && t.framework != Framework::transformers) return fail("bad_value", "DoRA, prompt tuning and modules to save are peft's, and LitGPT has none of them", "leave them out", "");
+  if (l.virtual_tokens > 0 && (a.encoder || a.position == Position::learned)) return fail("unsupported_training", "prompt tuning of " + a.model_type + " is not laid out yet", "it is of models with rotary positions", "--virtual-tokens");
+  const bool gathers = t.sharding == Sharding::zero3 || t.sharding == Sharding::fsdp2 || is_fsdp1(t.sharding);
+  if (!plain && gathers) return fail("unsupported_training", "DoRA, prompt tuning and modules to save under " + std::string(name_of(t.sharding)) + " are not laid out yet", "use --parallel ddp or zero2", "--parallel");
+  for (const std::string& module : l.saved_modules) {
+    const bool known = std::ranges::any_of(parameters_of(a), [&](const Parameter& p) { return p.layer < 0 && std::string_view(p.name).substr(0, p.name.rfind('.')).ends_with(module); });
+    if (a.tied_head) return fail("unsupported_training", "modules to save of " + a.model_type + ", whose head is its embedding, are not laid out yet", "leave them out", "lora_modules_to_save");
+    if (known) continue;
+    return fail("bad_value", "no module to save of " + a.model_type + " outside its layers is called " + module.substr(0, 60), "lm_head and the embedding are such modules", "lora_modules_to_save");
+  }
+  return {};
+}
+
 }  // namespace
+
+// MODEL_TYPE_TO_APPLY_LIGER_FN of liger-kernel 0.8.4.
+bool has_liger_kernels(const Architecture& a) {
+  constexpr std::array kKnown = {Family::llama, Family::mistral, Family::mixtral, Family::qwen2, Family::qwen3, Family::qwen3_moe, Family::gemma, Family::gemma2, Family::gemma3, Family::phi3, Family::olmo2, Family::deepseek_v3};
+  return std::ranges::find(kKnown, a.family) != kKnown.end();
+}
 
 Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags& f) {
   TrainingDraft d;
@@ -159,6 +185,9 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
+  t.liger = f.liger.value_or(false) && has_liger_kernels(a);
+  if (t.liger && litgpt) return fail("bad_value", "--liger beside LitGPT, which has no use of Liger-Kernel", "leave it out", "--liger");
+  if (t.liger && t.sharding == Sharding::zero3) return fail("unsupported_training", "Liger-Kernel's loss under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use --parallel zero2 or fsdp2, or leave --liger out", "--liger");
   if (litgpt && f.lora && f.litgpt_script.value_or(LitgptScript::lora) != LitgptScript::lora) return fail("bad_value", "--lora-rank beside litgpt " + std::string(name_of(*f.litgpt_script)) + ", which has no such adapters", "leave one of them out", "--lora-rank");
   if (litgpt) t.litgpt.script = f.litgpt_script.value_or(f.lora ? LitgptScript::lora : LitgptScript::pretrain);
   const bool pretrains = !litgpt || t.litgpt.script == LitgptScript::pretrain;
@@ -182,7 +211,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.max_grad_norm = f.max_grad_norm.value_or(pretrains ? 1.0 : 0.0);
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
   t.lora = f.lora;
-  if (t.lora && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
+  if (t.lora && t.lora->virtual_tokens == 0 && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
+  if (auto ok = adapters(t, a); !ok) return std::unexpected(ok.error());
   if (litgpt && t.lora && t.lora->dropout == 0) t.lora->dropout = 0.05;
   return std::move(d.plan);
 }
@@ -223,6 +253,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.assumptions = model.assumptions;
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
+  if (flags.liger.value_or(false) && !t.liger) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
   if (!model.unused.empty()) w.warnings.push_back("fields of config.json that are not read: " + first_ten(model.unused, 60));
   return w;

@@ -23,7 +23,7 @@ struct TransformersFlags {
   std::optional<AttentionCode> attention;
   std::optional<OptimizerKind> optimizer;
   std::optional<Recompute> recompute;
-  std::optional<bool> reentrant, compile;
+  std::optional<bool> reentrant, compile, liger;
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
   std::optional<bool> offload_optimizer, offload_parameters;
@@ -44,6 +44,7 @@ Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where);  
 Result<Framework> framework_of(std::string_view text, std::string_view where);      // "transformers", "litgpt"
 Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where);  // "finetune_lora"
 Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp1"
+bool has_liger_kernels(const Architecture& architecture);                           // whether Liger-Kernel replaces anything of the model
 Result<FlatShardConfig::Prefetch> backward_prefetch_of(std::string_view text, std::string_view where);  // "BACKWARD_PRE"; case does not matter
 Result<AttentionCode> attention_code_of(std::string_view text, std::string_view where);
 

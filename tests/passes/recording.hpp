@@ -71,7 +71,8 @@ inline std::vector<Part> read_parts(const nlohmann::json& j) {
     unfold(segment["events"], 0, tokens);
     for (std::int64_t token : tokens) {
       const auto& row = j["tensors"][static_cast<std::size_t>(std::abs(token)) - 1];
-      Change c{token > 0, dtype_name(row[0]), 1, blocks(row[2].get<std::int64_t>()), 0, ""};
+      const bool complex = row[0] == "complex64";  // two numbers to the engine
+      Change c{token > 0, complex ? "fp32" : dtype_name(row[0]), complex ? 2 : 1, blocks(row[2].get<std::int64_t>()), 0, ""};
       for (const auto& d : row[1]) c.elements *= d.get<std::int64_t>();
       live += c.alloc ? c.bytes : -c.bytes;
       c.live = live;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <set>
@@ -76,6 +77,17 @@ void set_flat(Training& t, const json& j) {
   }
 }
 
+// "dora", "bias", "save=lm_head+embed_tokens", "prompt": tools/oracle/transformers_cases.py.
+void set_adapter(Lora& lora, const std::string& adapter) {
+  if (adapter == "dora") lora.dora = true;
+  else if (adapter == "bias") lora.biases = Lora::Biases::lora_only;
+  else if (adapter == "prompt") lora.virtual_tokens = std::exchange(lora.rank, 0);
+  else if (adapter.starts_with("save=")) {
+    std::istringstream modules(adapter.substr(5));
+    for (std::string one; std::getline(modules, one, '+');) lora.saved_modules.push_back(one);
+  } else if (!adapter.empty()) throw std::runtime_error("an adapter the test does not know: " + adapter);
+}
+
 Training training_of(const json& j) {
   Training t;
   t.device_batch_size = j["batch"];
@@ -85,6 +97,7 @@ Training training_of(const json& j) {
   t.mixed = j["precision"] == "autocast" ? MixedPrecision::bf16 : MixedPrecision::none;
   t.attention = j["attention"] == "eager" ? AttentionCode::eager : AttentionCode::sdpa;
   t.use_cache = j["use_cache"];
+  t.liger = j.value("liger", false);
   t.recompute = j["checkpoint"] == "none" ? Recompute::none : Recompute::full;
   t.reentrant = j["checkpoint"] != "nonreentrant";
   static const std::map<std::string, OptimizerKind> kinds = {{"foreach", OptimizerKind::adamw}, {"fused", OptimizerKind::adamw_fused}, {"loop", OptimizerKind::adamw_loop},
@@ -103,6 +116,7 @@ Training training_of(const json& j) {
     t.lora->dropout = 0.05;
     std::istringstream targets(j["lora_targets"].get<std::string>());
     for (std::string one; std::getline(targets, one, ',');) t.lora->targets.push_back(one);
+    set_adapter(*t.lora, j.value("adapter", ""));
   }
   return t;
 }
@@ -141,12 +155,7 @@ const Part* part_named(const std::vector<Part>& parts, const std::string& name) 
   return it == parts.end() ? nullptr : &*it;
 }
 
-// Recordings whose ops are not all written down, with the largest share by which a peak may differ today.
-double allowed(const std::string& name) {
-  if (name.find("nonreentrant-lora") != std::string::npos) return 0.005;  // one recording, unseen: 0.34 % low where an adapter's output is summed; not found yet
-  if (name.find("llama-B4-T160-fp32-sdpa") != std::string::npos) return 0.12;  // fp32 with shared keys: SDPA falls to its composite of ops
-  return 0.001;
-}
+constexpr double kAllowed = 0.001;  // the share by which a peak may differ
 
 struct Worst { double peak = 0; std::int64_t saved = 0; int parts = 0, exact = 0; };
 
@@ -166,12 +175,11 @@ void compare(const json& j, Worst& worst) {
     const std::int64_t highest = clip != nullptr ? std::max(clip->peak, t.peak) : t.peak;
     const double peak = std::abs(static_cast<double>(m->peak - highest)) / static_cast<double>(highest);
     const double end = std::abs(static_cast<double>(m->end - last.end)) / static_cast<double>(last.end);
-    EXPECT_LE(end, 2 * allowed(name)) << name << " " << t.name << ": end " << m->end << ", PyTorch " << last.end;
+    EXPECT_LE(end, 2 * kAllowed) << name << " " << t.name << ": end " << m->end << ", PyTorch " << last.end;
     if (t.name == "parallel") continue;  // its peak depends on how the model came to this GPU
-    EXPECT_LE(peak, allowed(name)) << name << " " << t.name << ": peak " << m->peak << ", PyTorch " << highest;
+    EXPECT_LE(peak, kAllowed) << name << " " << t.name << ": peak " << m->peak << ", PyTorch " << highest;
     ++worst.parts;
     worst.exact += std::abs(m->peak - highest) <= 2048 ? 1 : 0;  // scalars of the loss
-    if (allowed(name) > 0.001) continue;
     worst.peak = std::max(worst.peak, peak);
     if (!t.name.ends_with("forward")) continue;
     // what forward leaves for backward: dtypes, sizes and how many of each
@@ -185,10 +193,61 @@ void compare(const json& j, Worst& worst) {
   }
 }
 
+// With DRYFIT_RECORDING=TEXT: where the allocations of recordings whose names contain it first differ, part by part.
+void show(const json& j) {
+  const std::vector<Part> truth = oracle::read_parts(j), mine = engine_parts(j);
+  for (const Part& t : truth) {
+    const Part* m = part_named(mine, t.name == "load" ? "load weights" : t.name);
+    if (m == nullptr) continue;
+    const auto births = [](const Part& part) {
+      std::vector<Change> out;
+      for (const Change& c : part.changes) {
+        if (c.alloc) out.push_back(c);
+      }
+      return out;
+    };
+    const std::vector<Change> theirs = births(t), ours = births(*m);
+    std::printf("%s %s: peak %lld, PyTorch %lld; %zu tensors, PyTorch %zu\n", j["name"].get<std::string>().c_str(), t.name.c_str(), static_cast<long long>(m->peak), static_cast<long long>(t.peak), ours.size(), theirs.size());
+    oracle::Census kept = oracle::left_alive(t.changes);
+    for (const auto& [key, count] : oracle::left_alive(m->changes)) kept[key] -= count;
+    for (const auto& [key, count] : kept) {
+      if (count != 0 && key.second > 8) std::printf("  left alive: %s %lld: PyTorch %+lld\n", key.first.c_str(), static_cast<long long>(key.second), static_cast<long long>(count));
+    }
+    const auto at_peak = [](const std::vector<Part>& parts, const std::string& wanted) {
+      std::map<std::pair<std::string, std::int64_t>, std::int64_t> now, most;
+      for (const Part& part : parts) {
+        for (const Change& c : part.changes) {
+          now[{c.dtype, c.elements}] += c.alloc ? 1 : -1;
+          if (part.name == wanted && c.live == part.peak && most.empty()) most = now;
+        }
+      }
+      return most;
+    };
+    auto highest = at_peak(truth, t.name);
+    for (const auto& [key, count] : at_peak(mine, m->name)) highest[key] -= count;
+    for (const auto& [key, count] : highest) {
+      if (count != 0 && key.second > 8) std::printf("  at the peak: %s %lld: PyTorch %+lld\n", key.first.c_str(), static_cast<long long>(key.second), static_cast<long long>(count));
+    }
+    std::size_t i = 0;
+    while (i < std::min(theirs.size(), ours.size()) && theirs[i].dtype == ours[i].dtype && theirs[i].elements == ours[i].elements) ++i;
+    if (i == theirs.size() && i == ours.size()) continue;
+    for (std::size_t k = i < 4 ? 0 : i - 4; k < i + 8; ++k) {
+      const auto text = [k](const std::vector<Change>& all) { return k < all.size() ? all[k].dtype + " " + std::to_string(all[k].elements) + " " + all[k].name : std::string("-"); };
+      std::printf("  %s%-40s | %s\n", k == i ? "> " : "  ", text(theirs).c_str(), text(ours).c_str());
+    }
+  }
+}
+
 Worst compare_all(const std::string& file, int& recordings) {
   Worst worst;
+  const char* only = std::getenv("DRYFIT_RECORDING");
   std::ifstream in(kFolder + file);
-  for (std::string line; std::getline(in, line); ++recordings) compare(json::parse(line), worst);
+  for (std::string line; std::getline(in, line); ++recordings) {
+    const json j = json::parse(line);
+    if (only != nullptr && j["name"].get<std::string>().find(only) == std::string::npos) continue;
+    if (only != nullptr) show(j);
+    compare(j, worst);
+  }
   return worst;
 }
 
@@ -301,6 +360,26 @@ TEST(Transformers, flatShardsShareEverythingOut) {
     if (tensor.category == Category::gradients) live += p.events[i].kind == Event::Kind::alloc ? tensor.bytes : -tensor.bytes;
   }
   EXPECT_NEAR(static_cast<double>(kept), 2.0 * static_cast<double>(count), 4096);
+}
+
+// Logits of min(N, 2^ceil(log2(N / ceil(V / D)))) rows at a time, by hand: V / D = 4, so 384 tokens go in parts of 128 and 380 in the same, the last of 124.
+TEST(Transformers, ligersLossTakesPartsOfTheRows) {
+  for (const std::int64_t length : {96, 95}) {
+    Training t = small_run();
+    t.seq_len = length, t.liger = true;
+    const Program p = built(small_llama(), t);
+    EXPECT_EQ(bytes_of(p, "logits"), 3 * 128 * 1003 * 2);  // one buffer in each of three steps
+    t.mixed = MixedPrecision::bf16, t.weights = Dtype::fp32;
+    EXPECT_EQ(bytes_of(built(small_llama(), t), "logits"), 3 * 4 * length * 1003 * 2);  // under autocast each part has its own, the last its rows
+    for (const TensorInfo& tensor : p.tensors) EXPECT_FALSE(tensor.batched && std::string_view(tensor.role) == "logits");
+  }
+  // the weight's gradient of a norm is summed by every multiprocessor on its own
+  Training t = small_run();
+  t.liger = true;
+  std::int64_t sums = 0;
+  const Result<Program> small = build_program(small_llama(), t, {8, 6, 0, 30});
+  for (const TensorInfo& tensor : small->tensors) sums += tensor.category == Category::workspace && tensor.dtype == Dtype::fp32 && tensor.bytes == 30 * 256 * 4 ? 1 : 0;
+  EXPECT_EQ(sums, 3 * 7);
 }
 
 // The search needs it: the same events at every batch, each tensor either constant or in proportion.
@@ -423,7 +502,7 @@ TEST(Transformers, everyClassThatShipsIsAnswered) {
     lay_out([](TransformersFlags& f) { f.gpus = 2, f.sharding = Sharding::fsdp2, f.mixed = MixedPrecision::bf16; });
     lay_out([](TransformersFlags& f) { f.gpus = 2, f.sharding = Sharding::zero3, f.mixed = MixedPrecision::bf16; });
   }
-  EXPECT_EQ(unlaid, (std::set<std::string>{"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"}));  // latent attention
+  EXPECT_EQ(unlaid, std::set<std::string>());
 }
 
 TEST(Transformers, statesOfOptimizers) {

@@ -37,7 +37,8 @@ TEST(TrainerCommand, runClmUnderTorchrun) {
   EXPECT_EQ(f.weights, Dtype::bf16);
   EXPECT_EQ(f.attention, AttentionCode::flash_attention_2);
   EXPECT_EQ(c->alloc_conf, "expandable_segments:True");
-  EXPECT_EQ(c->ignored, (std::vector<std::string>{"everything from '2>&1' on", "--use-liger-kernel"}));
+  EXPECT_EQ(f.liger, true);
+  EXPECT_EQ(c->ignored, std::vector<std::string>{"everything from '2>&1' on"});
 }
 
 TEST(TrainerCommand, qloraWithTrl) {
@@ -170,7 +171,8 @@ TEST(TrainerCommand, argumentsInAFile) {
   EXPECT_EQ(sft->deepspeed_file, "{\"zero_optimization\": {\"stage\": 2}}");
   EXPECT_EQ(sft->told.unused, std::vector<std::string>{"packing"});
   EXPECT_EQ(sft->told.used.size(), 9u);
-  EXPECT_EQ(sft->ignored, std::vector<std::string>{"--use-liger-kernel"});
+  EXPECT_EQ(f.liger, true);
+  EXPECT_TRUE(sft->ignored.empty());
   const auto alone = with("python run_clm.py args.yaml", "model_name_or_path: gpt2\nblock_size: 512\nfsdp: full_shard auto_wrap\n");
   ASSERT_TRUE(alone) << alone.error().message;
   EXPECT_EQ(alone->flags.max_seq_len, 512);

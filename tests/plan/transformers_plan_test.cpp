@@ -207,6 +207,52 @@ TEST(BatchSearch, layoutsEndWhereKernelsDo) {
   EXPECT_EQ(layout_of(a, 4, 1024, 3), layout_of(a, 4, 1024, 64));
 }
 
+// The largest that fits is the one that asking every batch gives.
+TEST(BatchSearch, ligersBatchesAreAskedOneByOne) {
+  for (const auto& [gpu, length] : {std::pair("rtx 3060", 1024), std::pair("rtx 4090", 600), std::pair("rtx 3050", 2048)}) {
+    TransformersFlags f;
+    f.max_seq_len = length, f.weights = Dtype::bf16, f.liger = true, f.gpus = 1, f.optimizer = OptimizerKind::adamw_8bit;
+    const auto w = make_transformers_workload(preset("qwen2.5-0.5b"), f);
+    ASSERT_TRUE(w) << w.error().message;
+    ASSERT_TRUE(w->transformers->training.liger);
+    const Machine m = machine(gpu, 1);
+    const auto found = search_device_batch(*w, m, {});
+    ASSERT_TRUE(found) << found.error().message;
+    for (std::int64_t b : legal_device_batches(*w)) {
+      if (b > 64) continue;
+      const Verdict verdict = estimate(*with_device_batch(*w, b), m)->verdict;
+      if (found->fits ? b > found->report.workload.run.device_batch_size : b >= 1) {
+        EXPECT_NE(verdict, Verdict::fits) << gpu << " " << b;
+      } else {
+        EXPECT_EQ(verdict, Verdict::fits) << gpu << " " << b;
+      }
+    }
+  }
+}
+
+// What the command says is what was asked.
+TEST(TransformersPlan, adaptersAndLigerAreReadBack) {
+  const Machine m = machine("h100", 1);
+  const auto expect_read_back = [&](const char* name, auto change) {
+    TransformersFlags f;
+    f.max_seq_len = 256, f.device_batch_size = 2, f.weights = Dtype::bf16, f.gpus = 1;
+    const auto plain = make_transformers_workload(preset("llama-3.2-1b"), f);
+    change(f);
+    const auto w = make_transformers_workload(preset("llama-3.2-1b"), f);
+    ASSERT_TRUE(w) << name << w.error().message;
+    const auto report = estimate(*w, m);
+    const auto again = read_back(preset("llama-3.2-1b"), report->command);
+    ASSERT_TRUE(again) << name << " " << report->command << ": " << again.error().message;
+    EXPECT_EQ(estimate(*again, m)->process.bytes, report->process.bytes) << name << " " << report->command;
+    EXPECT_NE(estimate(*plain, m)->process.bytes, report->process.bytes) << name;
+  };
+  const auto lora = [](TransformersFlags& f) -> Lora& { return f.lora.emplace(); };
+  expect_read_back("liger", [](TransformersFlags& f) { f.liger = true; });
+  expect_read_back("dora", [&](TransformersFlags& f) { lora(f).dora = true; });
+  expect_read_back("biases", [&](TransformersFlags& f) { lora(f).biases = Lora::Biases::all; });
+  expect_read_back("prompt", [&](TransformersFlags& f) { lora(f).virtual_tokens = 24, f.lora->rank = 0; });
+}
+
 TEST(Rent, noCheaperMachineFits) {
   const std::vector<Price> prices = {{"NVIDIA GeForce RTX 3090", "a", 1, 0.2, "on-demand", "", ""}, {"NVIDIA GeForce RTX 4090", "b", 1, 0.4, "on-demand", "", ""}, {"NVIDIA A100 80GB PCIe", "c", 1, 1.4, "on-demand", "", ""}, {"Tesla V100-SXM2-16GB", "d", 1, 0.01, "on-demand", "", ""}};
   EstimateOptions options;

@@ -65,6 +65,17 @@ TEST(Axolotl, qloraIsNf4QuantizedTwice) {
   EXPECT_EQ(once.told.unused, std::vector<std::string>{"lora_*_kernel, which are on unless set to false"});
 }
 
+// All of Liger's parts are Trainer's use_liger_kernel; some of them are not laid out, and said.
+TEST(Axolotl, ligersPartsTogether) {
+  const std::string parts = std::string(kWhole) + "plugins: [axolotl.integrations.liger.LigerPlugin]\nliger_rope: true\nliger_rms_norm: true\nliger_glu_activation: true\n";
+  const Outcome all = apply(parts + "liger_fused_linear_cross_entropy: true\n"), some = apply(parts);
+  EXPECT_EQ(all.flags.liger, true);
+  EXPECT_TRUE(all.told.unused.empty()) << all.told.unused[0];
+  EXPECT_FALSE(some.flags.liger);
+  EXPECT_GE(some.told.unused.size(), 4u);
+  EXPECT_FALSE(apply(std::string(kWhole) + "liger_rope: true\nliger_rms_norm: true\nliger_glu_activation: true\nliger_fused_linear_cross_entropy: true\n").flags.liger);  // no plugin
+}
+
 TEST(Axolotl, precisionAsItResolvesIt) {
   struct Case { const char* yaml; Dtype weights; std::optional<MixedPrecision> mixed; };
   for (const Case& c : {Case{"bf16: true\n", Dtype::bf16, MixedPrecision::bf16}, Case{"bf16: full\n", Dtype::bf16, std::nullopt}, Case{"bf16: false\nfp16: true\n", Dtype::fp16, MixedPrecision::fp16}, Case{"fp16: true\n", Dtype::fp16, MixedPrecision::fp16},

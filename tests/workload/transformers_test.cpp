@@ -210,6 +210,24 @@ TEST(Transformers, adaptersUnderFsdp1AreRefused) {
   EXPECT_TRUE(make_transformers_workload(preset("gpt2"), f));
 }
 
+TEST(Transformers, whatPeftAndLigerHaveIsSaidByName) {
+  const auto outcome = [&](const char* model, auto change) -> std::string {
+    TransformersFlags f;
+    change(f);
+    const auto w = make_transformers_workload(preset(model), f);
+    return w ? w->warnings.empty() ? "none" : w->warnings[0] : w.error().code + " " + w.error().where;
+  };
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.liger = true; }), "none");
+  EXPECT_EQ(outcome("gpt2", [](TransformersFlags& f) { f.liger = true; }), "Liger-Kernel replaces nothing of gpt2: the run is as without it");
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.liger = true, f.gpus = 2, f.sharding = Sharding::zero3; }), "unsupported_training --liger");
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.liger = true, f.framework = Framework::litgpt; }), "bad_value --liger");
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_head", "embed_tokens"}; }), "none");
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_hat"}; }), "bad_value lora_modules_to_save");
+  EXPECT_EQ(outcome("llama-3.2-1b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_head"}; }), "unsupported_training lora_modules_to_save");  // tied
+  EXPECT_EQ(outcome("gpt2", [](TransformersFlags& f) { f.lora.emplace().virtual_tokens = 8; }), "unsupported_training --virtual-tokens");
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().dora = true, f.gpus = 2, f.sharding = Sharding::fsdp2; }), "unsupported_training --parallel");
+}
+
 TEST(Transformers, severalGpusAndTheirNumberAgree) {
   const auto where = [&](Sharding kind, std::int64_t gpus) -> std::string {
     TransformersFlags f;

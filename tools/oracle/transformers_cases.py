@@ -30,6 +30,22 @@ MODELS = {
     "distilbert": dict(architectures=["DistilBertForMaskedLM"], dim=192, hidden_dim=768, n_layers=3, n_heads=3, vocab_size=1009, max_position_embeddings=512),
     "xlm-roberta": dict(architectures=["XLMRobertaForMaskedLM"], hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, vocab_size=1009,
                         max_position_embeddings=514),
+    "olmoe": dict(architectures=["OlmoeForCausalLM"], hidden_size=256, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, vocab_size=1003,
+                  num_experts=8, num_experts_per_tok=2, max_position_embeddings=512, output_router_logits=False),
+    "qwen2_moe": dict(architectures=["Qwen2MoeForCausalLM"], hidden_size=256, intermediate_size=704, moe_intermediate_size=192, shared_expert_intermediate_size=448, num_hidden_layers=2,
+                      num_attention_heads=4, num_key_value_heads=2, vocab_size=1003, num_experts=8, num_experts_per_tok=2, max_position_embeddings=512),
+    "qwen3_moe": dict(architectures=["Qwen3MoeForCausalLM"], hidden_size=256, intermediate_size=704, moe_intermediate_size=192, num_hidden_layers=2, num_attention_heads=4,
+                      num_key_value_heads=2, head_dim=96, vocab_size=1003, num_experts=8, num_experts_per_tok=2, max_position_embeddings=512, norm_topk_prob=True),
+    "deepseek_v2": dict(architectures=["DeepseekV2ForCausalLM"], hidden_size=256, intermediate_size=704, moe_intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
+                        num_key_value_heads=4, vocab_size=1003, n_routed_experts=8, n_shared_experts=2, num_experts_per_tok=2, first_k_dense_replace=1, q_lora_rank=None, kv_lora_rank=64,
+                        qk_nope_head_dim=48, qk_rope_head_dim=16, v_head_dim=48, topk_method="greedy", n_group=1, topk_group=1, max_position_embeddings=512),
+    "deepseek_v3": dict(architectures=["DeepseekV3ForCausalLM"], hidden_size=256, intermediate_size=704, moe_intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
+                        num_key_value_heads=4, vocab_size=1003, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=2, first_k_dense_replace=1, q_lora_rank=96, kv_lora_rank=64,
+                        qk_nope_head_dim=48, qk_rope_head_dim=16, v_head_dim=48, n_group=4, topk_group=2, norm_topk_prob=True, max_position_embeddings=512),
+    "mistral": dict(architectures=["MistralForCausalLM"], hidden_size=256, intermediate_size=688, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=1003,
+                    max_position_embeddings=512, sliding_window=None),
+    "gemma": dict(architectures=["GemmaForCausalLM"], hidden_size=256, intermediate_size=704, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=1011,
+                  max_position_embeddings=512),
     "bert": dict(architectures=["BertForMaskedLM"], hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, vocab_size=1009, max_position_embeddings=512),
 }
 
@@ -48,6 +64,8 @@ class Case:
     lora: int = 0                 # rank; 0: full fine-tuning
     lora_targets: str = ""        # comma separated; empty: peft's default
     use_cache: bool = False
+    liger: bool = False           # Trainer's use_liger_kernel
+    adapter: str = ""             # of LoRA, what is not its default: "dora", "bias", "save=lm_head+embed_tokens"; instead of it "prompt" with `lora` virtual tokens
     parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp1 · fsdp1_grad_op · zero1 · zero2 · zero3
     gpus: int = 1                 # ranks
     rank: int = 0                 # the recorded one
@@ -62,6 +80,9 @@ class Case:
         fields = dataclasses.asdict(self)
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
+        for name in ("liger", "adapter"):
+            if not fields[name]:
+                del fields[name]
         if not self.parallel.startswith(("zero", "fsdp1")):
             del fields["rank"]
         if not self.parallel.startswith("zero"):
@@ -77,6 +98,8 @@ class Case:
         parts += [f"lora{self.lora}"] if self.lora else []
         parts += [self.lora_targets.replace(",", "+")] if self.lora_targets else []
         parts += ["cache"] if self.use_cache else []
+        parts += ["liger"] if self.liger else []
+        parts += [self.adapter.replace("=", "_")] if self.adapter else []
         parts += [self.parallel, f"W{self.gpus}"] if self.parallel != "none" else []
         parts += [f"r{self.rank}"] if self.rank else []
         parts += [self.zero.replace(",", "+").replace("=", "_").replace("stage3_", "")] if self.zero else []
@@ -112,6 +135,20 @@ def seen():
     yield Case("bert", batch=6, length=128, precision="autocast", optimizer="fused")
     yield Case("gemma2", batch=2, length=128)
     yield Case("mixtral", batch=2, length=128, optimizer="fused")
+    for precision in ("bf16", "autocast"):
+        for model in ("llama", "gemma2"):
+            yield Case(model, precision=precision, liger=True)
+        for adapter in ("dora", "save=lm_head", "prompt"):
+            yield Case("llama", precision=precision, lora=8, adapter=adapter)
+    yield Case("llama", precision="fp32", liger=True)
+    yield Case("llama", precision="autocast", liger=True, accumulation=2, checkpoint="nonreentrant", optimizer="fused")
+    yield Case("llama", liger=True, lora=8)
+    yield Case("qwen2", lora=8, adapter="bias")
+    for model in ("mistral", "gemma", "qwen2", "phi3", "olmo2", "mixtral", "qwen3"):
+        yield Case(model, batch=2, liger=True)
+    yield Case("llama", lora=8, lora_targets="q_proj,down_proj", adapter="dora", checkpoint="nonreentrant")
+    yield Case("llama", lora=8, adapter="save=embed_tokens+lm_head", accumulation=2)
+    yield Case("gpt2", lora=8, adapter="dora")
 
 
 def unseen():
@@ -123,6 +160,17 @@ def unseen():
     yield Case("mixtral", batch=4, length=72, attention="eager", optimizer="loop")
     yield Case("bert", batch=2, length=64, attention="eager", optimizer="fused")
     yield Case("llama", batch=2, length=208, precision="autocast", lora=8, lora_targets="q_proj,o_proj,up_proj", checkpoint="nonreentrant")
+    yield Case("qwen3", batch=3, length=96, precision="autocast", liger=True, optimizer="fused", accumulation=2)
+    yield Case("gemma3_text", batch=2, length=144, liger=True, checkpoint="nonreentrant")
+    yield Case("qwen2", batch=2, length=112, lora=4, lora_targets="q_proj,o_proj", adapter="dora", precision="autocast")
+    yield Case("deepseek_v3", batch=2, length=96, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
+    yield Case("deepseek_v2", batch=3, length=64, attention="eager", checkpoint="reentrant")
+    yield Case("qwen3_moe", batch=2, length=104, attention="eager", precision="autocast", accumulation=2)
+    yield Case("qwen3_moe", batch=2, length=88, liger=True, precision="autocast")
+    yield Case("deepseek_v3", batch=2, length=112, liger=True, checkpoint="nonreentrant")
+    yield Case("qwen2", batch=2, length=144, precision="fp32", optimizer="fused")
+    yield Case("phi3", batch=2, length=120, precision="autocast", lora=8, lora_targets="qkv_proj,o_proj", adapter="save=lm_head", checkpoint="nonreentrant")
+    yield Case("gemma", batch=1, length=200, lora=12, adapter="prompt", precision="autocast", accumulation=2)
 
 
 def parallel():

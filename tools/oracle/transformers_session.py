@@ -12,10 +12,14 @@ import torch.distributed.fsdp as fsdp
 import transformers
 import transformers.masking_utils as masking
 import transformers.models.bert.modeling_bert as bert
+import transformers.models.deepseek_v2.modeling_deepseek_v2 as deepseek_v2
 import transformers.models.distilbert.modeling_distilbert as distilbert
 import transformers.models.xlm_roberta.modeling_xlm_roberta as xlm_roberta
+import triton
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
+
+from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
 import group
 import transformers_cases
@@ -30,22 +34,56 @@ def _know_masks_are_ones():
         return real(None, *args, **kwargs)
 
     masking._ignore_causal_mask_sdpa = ignore
+    older = AttentionMaskConverter._ignore_causal_mask_sdpa
+    AttentionMaskConverter._ignore_causal_mask_sdpa = staticmethod(lambda attention_mask, **kwargs: older(None, **kwargs))
     for encoder in (bert, distilbert, xlm_roberta):
         encoder._prepare_4d_attention_mask_for_sdpa = lambda *_args, **_kwargs: None
 
 
-def _share_tokens_evenly(experts, top_k):
+def _share_tokens_evenly(experts):
     """Which tokens an expert gets are values, which fake tensors have not: each gets the same number here."""
     real_where = torch.where
 
     def where(condition, *rest):
         if rest:
             return real_where(condition, *rest)
-        count = condition.numel() // (condition.shape[0] if condition.dim() > 1 else 1) * top_k // experts
+        count = condition.numel() // experts  # of top_k x tokens choices
         return tuple(torch.empty(count, dtype=torch.int64, device=condition.device) for _ in range(condition.dim()))
 
     torch.where = where
     torch.Tensor.nonzero = lambda self: range(self.shape[0])
+
+
+def _split_tokens_evenly():
+    """DeepSeek-V2 goes through the counts of tokens, one number on the GPU at a time, and cuts rows where their sums say."""
+    real_moe = deepseek_v2.DeepseekV2MoE.moe
+
+    def moe(self, hidden_states, topk_ids, topk_weight):
+        experts = len(self.experts)
+        rows = topk_ids.numel() // experts
+        asked = iter(range(2, 2 * experts + 2))  # the end of the first, then the beginning and the end of each
+        torch.Tensor.__bool__ = lambda self: False
+        torch.Tensor.__index__ = lambda self: rows * (next(asked) // 2)
+        return real_moe(self, hidden_states, topk_ids, topk_weight)
+
+    deepseek_v2.DeepseekV2MoE.moe = moe
+
+
+def _know_what_liger_asks():
+    """Its Triton kernels do not run; how many targets count and whether the loss's gradient is one are values."""
+    def equal(a, b):
+        torch.eq(a, b).all()
+        return False
+
+    real_addmm = torch.addmm
+
+    def addmm(*args, out_dtype=None, out=None, **kwargs):
+        return out if out_dtype else real_addmm(*args, out=out, **kwargs)  # the overload with out_dtype has no fake kernel: onto `out`, which is its first argument too
+
+    torch.addmm = addmm
+    triton.runtime.jit.KernelInterface.__getitem__ = lambda self, grid: lambda *_args, **_kwargs: None
+    torch.Tensor.item = lambda self: 1
+    torch.equal = equal
 
 
 class Run:
@@ -70,8 +108,12 @@ class Run:
 
     def build(self):
         case, config = self.case, self.config()
-        if case.model == "mixtral":
-            _share_tokens_evenly(config.num_local_experts, config.num_experts_per_tok)
+        for name in ("num_local_experts", "num_experts", "n_routed_experts"):
+            if getattr(config, name, None):
+                _share_tokens_evenly(getattr(config, name))
+                break
+        if case.model == "deepseek_v2":
+            _split_tokens_evenly()
         owner = getattr(transformers, transformers_cases.MODELS[case.model]["architectures"][0])
         with torch.device("meta"):
             model = owner(config)
@@ -79,6 +121,10 @@ class Run:
             model = model.to(torch.bfloat16)
         if case.lora:
             model = self._with_lora(model)
+        if case.liger:  # Trainer does so, to the model within peft's
+            _know_what_liger_asks()
+            from liger_kernel.transformers import _apply_liger_kernel_to_instance
+            _apply_liger_kernel_to_instance(model=model.get_base_model() if case.lora else model)
         self._to_gpu(model)
         return self._ready(model)
 
@@ -110,8 +156,12 @@ class Run:
 
     def _with_lora(self, model, cast=True):
         import peft
+        if self.case.adapter == "prompt":
+            return peft.get_peft_model(model, peft.PromptTuningConfig(num_virtual_tokens=self.case.lora, task_type="CAUSAL_LM"), autocast_adapter_dtype=cast)
+        way = self.case.adapter.partition("=")
+        options = {"use_dora": way[0] == "dora", "bias": "lora_only" if way[0] == "bias" else "none", "modules_to_save": way[2].split("+") if way[0] == "save" else None}
         targets = self.case.lora_targets.split(",") if self.case.lora_targets else None
-        config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=0.05, target_modules=targets, task_type="CAUSAL_LM")
+        config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=0.05, target_modules=targets, task_type="CAUSAL_LM", **options)
         return peft.get_peft_model(model, config, autocast_adapter_dtype=cast)
 
     def _parallel(self, model):

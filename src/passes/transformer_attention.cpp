@@ -1,0 +1,275 @@
+// A transformer's attention, op by op: rotary positions, keys and values shared by heads, SDPA and eager scores, multi-head latent attention. See
+// transformer.hpp. B batch, T length, N = B*T, H heads, K KV heads, h head size. Source: transformers 4.57, integrations/sdpa_attention.py,
+// models/*/modeling_*.py.
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "passes/liger.hpp"
+#include "passes/transformer.hpp"
+
+namespace dryfit::eager {
+
+// x * cos + rotate_half(x) * sin, each temporary gone as soon as Python's expression lets it.
+Tensor Transformer::rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) {
+  const std::int64_t h = x.dims().back(), R = cos.dims().back();
+  const auto turned = [&](const Tensor& part) {
+    const Tensor straight = t_.mul(part, cos, role);
+    const std::int64_t half = R / 2;
+    const Tensor first = t_.slice(part, -1, half), second = t_.slice(part, -1, half);
+    Tensor crossed = t_.cat(std::array{t_.scale(second, role), first}, -1, role);
+    crossed = t_.mul(crossed, sin, role);
+    return t_.add(straight, crossed, role);
+  };
+  const bool joins = a_.family == Family::phi || a_.family == Family::phi3 || a_.family == Family::gpt_neox;  // the code cuts and joins whatever is left
+  if (R == h) return joins ? t_.cat(std::array{turned(x)}, -1, role) : turned(x);
+  // partial rotation: the rest of the head passes through
+  const Tensor rotated = t_.slice(x, -1, R), rest = t_.slice(x, -1, h - R);
+  return t_.cat(std::array{turned(rotated), rest}, -1, role);
+}
+
+// LlamaRotaryEmbedding.forward: outer product, cat, cos and sin, cast to the stream's dtype (OLMo 1 and 2: not, and heads come back from fp32); no gradients.
+std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
+  const bool before = t_.grad_enabled();
+  t_.grad_enabled(false);
+  const std::int64_t R = a_.rotary_dims;
+  std::pair<Tensor, Tensor> out;
+  {
+    const char* role = "rotary";
+    const Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({1, 1, T}, false), Dtype::fp32);
+    const Tensor product = t_.empty(role, dims({1, R / 2, T}, false), Dtype::fp32);
+    if (a_.family == Family::deepseek_v2) {  // complex: pairs of numbers; one table of both
+      const Tensor ones = t_.empty(role, dims({1, T, R / 2}, false), Dtype::fp32), polar = t_.empty(role, dims({1, T, R / 2, 2}, false), Dtype::fp32);
+      out.first = t_.scale(polar, role);
+      t_.grad_enabled(before);
+      return out;
+    }
+    const Tensor both = t_.empty(role, dims({1, T, R}, false), Dtype::fp32);
+    const auto table = [&](const char* name) {
+      const Tensor raw = t_.empty(name, both.dims(), Dtype::fp32);
+      return t_.scale(raw, name);
+    };
+    const Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
+    if (fp32_rotary()) out = {cos, sin};
+    else out = {t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin")};  // in this order: braces are gone through from the left
+  }
+  t_.grad_enabled(before);
+  return out;
+}
+
+Tensor Transformer::repeat_kv(const Tensor& x, const char* role) {
+  const Dims d = x.dims();
+  const std::int64_t times = a_.heads / d.size[1];
+  if (times == 1) return x;
+  const Tensor five = t_.view(x, {d.size[0], d.size[1], 1, d.size[2], d.size[3]});
+  const Tensor wide = t_.expand(five, dims({d.size[0], d.size[1], times, d.size[2], d.size[3]}, d.batched));
+  return t_.reshape(wide, dims({d.size[0], a_.heads, d.size[2], d.size[3]}, d.batched), role);
+}
+
+// attention_interface: q, k, v [B, H or K, T, h] to [B, T, H, h].
+Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v) {
+  const double p = r_.dropout ? a_.attention_dropout : 0;
+  if (!o_.eager_attention) {
+    const std::int64_t window = a_.windows.empty() ? 0 : a_.windows[static_cast<std::size_t>(layer)];
+    const bool masked = r_.padded || (window > 0 && window < T);  // the kernel takes a mask instead of is_causal
+    const bool repeats = masked || a_.family == Family::qwen2_moe;  // Qwen2MoeSdpaAttention, from before enable_gqa
+    const Tensor key = repeats ? repeat_kv(k, "attn.k_repeated") : k, value = repeats ? repeat_kv(v, "attn.v_repeated") : v;
+    if (!masked && o_.attention == Attention::math) return t_.contiguous(t_.transpose(composite_attention(q, key, value, p), 1, 2), "attn.out");
+    const Attention kind = masked ? Attention::efficient : o_.attention;
+    Tensor bias;  // booleans become zeros and minus infinity inside the call
+    if (masked) bias = t_.empty("attn.mask", dims({B, 1, T, T}, true), t_.autocast().value_or(q.dtype()));
+    const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");
+    return t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
+  }
+  if (a_.encoder) {  // BertSelfAttention: the scores keep their name until it returns
+    Tensor scores = t_.scale(t_.matmul(q, t_.transpose(k, 2, 3), "attn.scores"), "attn.scores");
+    if (mask_.defined()) scores = t_.add(scores, mask_, "attn.scores");
+    Tensor probs = t_.softmax(scores, "attn.probs");
+    probs = t_.dropout(probs, p, "attn.dropout");
+    const Tensor mixed = t_.matmul(probs, v, "attn.out");
+    return t_.contiguous(t_.transpose(mixed, 1, 2), "attn.out");
+  }
+  if (a_.family == Family::gpt2) {  // scaled and masked with numbers that are tensors; softmax in the dtype of the scores
+    Tensor weights = t_.matmul(q, t_.transpose(k, 2, 3), "attn.scores");
+    const Tensor root = t_.empty("attn.scale", dims({}, false), weights.dtype());
+    weights = t_.scale(weights, "attn.scores");
+    const Tensor least = t_.empty("attn.least", dims({}, false), weights.dtype());
+    weights = t_.scale(weights, "attn.scores");
+    if (mask_.defined()) weights = t_.add(weights, mask_, "attn.scores");
+    weights = t_.softmax(weights, "attn.probs");
+    weights = t_.to(weights, v.dtype(), "attn.probs");
+    weights = t_.dropout(weights, p, "attn.dropout");
+    held_ = weights;
+    return t_.transpose(t_.matmul(weights, v, "attn.out"), 1, 2);
+  }
+  const Tensor key = repeat_kv(k, "attn.k_repeated"), value = repeat_kv(v, "attn.v_repeated");
+  Tensor weights = t_.scale(t_.matmul(q, t_.transpose(key, 2, 3), "attn.scores"), "attn.scores");
+  if (a_.attention_softcap) {
+    weights = t_.scale(weights, "attn.scores");
+    weights = t_.unary(weights, Tape::Keep::result, "attn.scores");
+    weights = t_.scale(weights, "attn.scores");
+  }
+  if (mask_.defined()) weights = t_.add(weights, mask_, "attn.scores");
+  weights = t_.to(t_.softmax(weights, "attn.softmax", Dtype::fp32), q.dtype(), "attn.probs");
+  weights = t_.dropout(weights, p, "attn.dropout");
+  Tensor out = t_.matmul(weights, value, "attn.out");
+  out = t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
+  held_ = weights;
+  return out;
+}
+
+Tensor Transformer::attention(std::int64_t layer, const Tensor& x) {
+  const Block& b = blocks_[static_cast<std::size_t>(layer)];
+  into(&b.attention, {}, {});
+  return out_of(&b.attention, a_.latent ? attend_latent(layer, x) : attend(layer, x));
+}
+
+// DynamicCache joins what comes to empty tensors of the first keys' dtype, values too.
+void Transformer::cached(Tensor& k, Tensor& v) {
+  if (!o_.use_cache || r_.recompute != Recompute::none) return;
+  k = t_.cat(std::array{k}, -2, "attn.k_cache");
+  v = t_.cat(std::array{v}, -2, "attn.v_cache", k.dtype());
+  cache_.push_back(k);
+  cache_.push_back(v);
+}
+
+Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
+  const Block& b = blocks_[static_cast<std::size_t>(layer)];
+  const std::int64_t H = a_.heads, K = a_.kv_heads, h = a_.head_dim;
+  Tensor q, k, v;
+  if (a_.fused_qkv) {
+    const Tensor all = project(b.linear.at("attn.qkv"), x, "attn.qkv");
+    const std::array<std::int64_t, 3> parts = {H * h, K * h, K * h};
+    const std::vector<Tensor> split = t_.split(all, -1, parts);
+    const auto heads = [&](std::size_t i, std::int64_t n) { return t_.transpose(t_.view(split[i], {B, T, n, h}), 1, 2); };
+    k = heads(1, K);
+    v = heads(2, K);
+    q = heads(0, H);
+  } else {
+    const auto heads = [&](const char* name, std::int64_t n, const char* normed) {
+      Tensor y = project(b.linear.at(name), x, name);
+      if (normed != nullptr && a_.qk_norm == QkNorm::full) y = norm(y, b.norm.at(normed), normed, true);
+      y = t_.view(y, {B, T, n, h});
+      if (normed != nullptr && a_.qk_norm == QkNorm::per_head) y = norm(y, b.norm.at(normed), normed, true);
+      return t_.transpose(y, 1, 2);
+    };
+    const bool normed = a_.qk_norm != QkNorm::none;
+    q = heads("attn.q", H, normed ? "attn.q_norm" : nullptr);
+    k = heads("attn.k", K, normed ? "attn.k_norm" : nullptr);
+    v = heads("attn.v", K, nullptr);
+  }
+  const bool local = a_.family == Family::gemma3 && a_.windows[static_cast<std::size_t>(layer)] > 0;
+  const auto& [cosines, sines] = local ? local_rotary_ : rotary_;
+  if (a_.position == Position::rotary && r_.liger) {
+    std::tie(q, k) = liger_rotate(t_, q, k, cosines, sines);
+  } else if (a_.position == Position::rotary) {
+    // cos and sin gain a dimension: [1, 1, T, R]
+    const Dims d = cosines.dims();
+    const Tensor cos = t_.view(cosines, {1, 1, d.size[1], d.size[2]}), sin = t_.view(sines, {1, 1, d.size[1], d.size[2]});
+    Tensor q_rotated = rotate(q, cos, sin, "attn.q_rot"), k_rotated = rotate(k, cos, sin, "attn.k_rot");
+    if (fp32_rotary()) {
+      const Dtype q_type = q.dtype(), k_type = k.dtype();
+      Tensor narrow_q = t_.to(q_rotated, q_type, "attn.q_rot"), narrow_k = t_.to(k_rotated, k_type, "attn.k_rot");
+      q_rotated = std::move(narrow_q), k_rotated = std::move(narrow_k);
+    }
+    q = std::move(q_rotated);
+    k = std::move(k_rotated);
+  }
+  cached(k, v);
+  Tensor out = run_attention(layer, q, k, v);
+  out = t_.contiguous(t_.reshape(out, dims({B, T, H * h}, true), "attn.out"), "attn.out");
+  return project(b.linear.at("attn.o"), out, "attn.o");
+}
+
+// SDPA's math backend, causal, where no fused kernel takes keys shared by heads (aten/src/ATen/native/transformers/attention.cpp,
+// _scaled_dot_product_attention_math): 16-bit inputs are computed in fp32, every score is there at once.
+Tensor Transformer::composite_attention(const Tensor& given_q, const Tensor& given_k, const Tensor& given_v, double p) {
+  const auto outer = t_.autocast();
+  const auto cast = [&](const Tensor& x) { return outer ? t_.to(x, *outer, "attn.cast") : x; };
+  Tensor v = cast(given_v), k = cast(given_k), q = cast(given_q);
+  const Dtype type = q.dtype();
+  t_.suspend_autocast();
+  q = t_.to(q, Dtype::fp32, "attn.q_wide"), k = t_.to(k, Dtype::fp32, "attn.k_wide"), v = t_.to(v, Dtype::fp32, "attn.v_wide");
+  const Tensor scaled = t_.scale(q, "attn.q_scaled");
+  const Tensor mask = [&] {
+    const Tensor ones = t_.empty("attn.mask", dims({T, T}, false), Dtype::bool8), lower = t_.empty("attn.mask", dims({T, T}, false), Dtype::bool8);
+    return t_.empty("attn.mask", dims({T, T}, false), Dtype::fp32);
+  }();
+  const auto interleaved = [&](const Tensor& x, const char* role) {
+    const Dims d = x.dims();
+    const std::int64_t times = a_.heads / d.size[1];
+    if (times == 1) return x;
+    const Tensor five = t_.expand(t_.view(x, {d.size[0], d.size[1], 1, d.size[2], d.size[3]}), dims({d.size[0], d.size[1], times, d.size[2], d.size[3]}, d.batched));
+    return t_.view(t_.contiguous(five, role), {d.size[0], a_.heads, d.size[2], d.size[3]});
+  };
+  const Tensor keys = interleaved(k, "attn.k_repeated"), values = interleaved(v, "attn.v_repeated");
+  Tensor scores = t_.matmul(scaled, t_.scale(t_.transpose(keys, 2, 3), "attn.k_scaled"), "attn.scores");
+  scores = t_.added_in_place(scores, mask, "attn.scores");
+  scores = t_.softmax(scores, "attn.probs");
+  scores = t_.dropout(scores, p, "attn.dropout");
+  const Tensor out = t_.matmul(scores, values, "attn.out");
+  t_.resume_autocast(outer);
+  return t_.to(out, type, "attn.out");
+}
+
+// apply_rotary_pos_emb_interleave: pairs that lie together come to lie in halves first.
+Tensor Transformer::from_pairs(const Tensor& x, const char* role) {
+  const Dims d = x.dims();
+  const Tensor pairs = t_.view(x, {d.size[0], d.size[1], d.size[2], d.size[3] / 2, 2});
+  return t_.reshape(t_.transpose(pairs, 4, 3), d, role);
+}
+
+// DeepSeek-V2: heads as complex numbers, in fp32.
+Tensor Transformer::rotate_complex(const Tensor& x, const char* role) {
+  const Dims d = x.dims(), table = rotary_.first.dims();
+  Tensor turned;
+  {
+    const Tensor wide = t_.view(t_.to(x, Dtype::fp32, role), {d.size[0], d.size[1], d.size[2], d.size[3] / 2, 2});
+    turned = t_.mul(wide, t_.view(rotary_.first, {1, 1, table.size[1], table.size[2], 2}), role);
+  }
+  return t_.to(t_.view(turned, d), x.dtype(), role);
+}
+
+// DeepseekV3Attention: queries, and keys with values, through narrow layers; one rotated key for all heads. h: of queries and keys.
+Tensor Transformer::attend_latent(std::int64_t layer, const Tensor& x) {
+  const Block& b = blocks_[static_cast<std::size_t>(layer)];
+  const LatentAttention& m = *a_.latent;
+  const std::int64_t H = a_.heads, h = m.nope_head_dim + m.rope_head_dim;
+  const auto cut = [&](const Tensor& whole, std::int64_t first, std::int64_t second) { return t_.split(whole, -1, std::array{first, second}); };
+  Tensor q;
+  if (m.q_lora_rank == 0) {
+    q = project(b.linear.at("attn.q"), x, "attn.q");
+  } else {
+    q = project(b.linear.at("attn.q_a"), x, "attn.q_a");
+    q = norm(q, b.norm.at("attn.q_a_norm"), "attn.q_a_norm");
+    q = project(b.linear.at("attn.q_b"), q, "attn.q");
+  }
+  q = t_.transpose(t_.view(q, {B, T, H, h}), 1, 2);
+  const std::vector<Tensor> q_parts = cut(q, m.nope_head_dim, m.rope_head_dim);
+  const Tensor compressed = project(b.linear.at("attn.kv_a"), x, "attn.kv_a");
+  const std::vector<Tensor> narrow = cut(compressed, m.kv_lora_rank, m.rope_head_dim);
+  Tensor wide = norm(narrow[0], b.norm.at("attn.kv_a_norm"), "attn.kv_a_norm");
+  wide = project(b.linear.at("attn.kv_b"), wide, "attn.kv");
+  wide = t_.transpose(t_.view(wide, {B, T, H, m.nope_head_dim + m.value_head_dim}), 1, 2);
+  const std::vector<Tensor> kv = cut(wide, m.nope_head_dim, m.value_head_dim);
+  Tensor k_rotated = t_.view(narrow[1], {B, 1, T, m.rope_head_dim}), q_rotated = q_parts[1];
+  if (a_.family == Family::deepseek_v2) {
+    q_rotated = rotate_complex(q_rotated, "attn.q_rot");
+    k_rotated = rotate_complex(k_rotated, "attn.k_rot");
+  } else {
+    const Dims d = rotary_.first.dims();
+    const Tensor cos = t_.view(rotary_.first, {1, 1, d.size[1], d.size[2]}), sin = t_.view(rotary_.second, {1, 1, d.size[1], d.size[2]});
+    Tensor q_halves = from_pairs(q_rotated, "attn.q_rot"), k_halves = from_pairs(k_rotated, "attn.k_rot");
+    q_rotated = rotate(q_halves, cos, sin, "attn.q_rot");
+    k_rotated = rotate(k_halves, cos, sin, "attn.k_rot");
+  }
+  k_rotated = t_.expand(k_rotated, dims({B, H, T, m.rope_head_dim}, true));
+  const Tensor queries = t_.cat(std::array{q_parts[0], q_rotated}, -1, "attn.q_joined");
+  Tensor keys = t_.cat(std::array{kv[0], k_rotated}, -1, "attn.k_joined"), values = kv[1];
+  cached(keys, values);
+  Tensor out = run_attention(layer, queries, keys, values);
+  out = t_.contiguous(t_.reshape(out, dims({B, T, H * m.value_head_dim}, true), "attn.out"), "attn.out");
+  return project(b.linear.at("attn.o"), out, "attn.o");
+}
+
+}  // namespace dryfit::eager

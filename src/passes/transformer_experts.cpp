@@ -1,0 +1,173 @@
+// A transformer's mixture of experts, op by op. See transformer.hpp. N tokens, D width, E experts, k of them for each token, whose rows are taken to be
+// shared evenly. Source: transformers 4.57, models/{mixtral,qwen2_moe,deepseek_v2,deepseek_v3}/modeling_*.py.
+#include <algorithm>
+#include <array>
+
+#include "passes/liger.hpp"
+#include "passes/transformer.hpp"
+
+namespace dryfit::eager {
+
+// Rows of an expert.
+std::int64_t Transformer::expert_rows() const { return std::max<std::int64_t>(1, N * a_.moe->top_k / a_.moe->experts); }
+
+Tensor Transformer::mixture(const Block& b, const Tensor& x) {
+  switch (a_.moe->router) {
+    case RouterKind::softmax_topk: return a_.family == Family::deepseek_v2 ? sorted_mixture(b, x) : routed(b, x);
+    case RouterKind::softmax_group_topk: return sorted_mixture(b, x);
+    case RouterKind::sigmoid_group_topk: return corrected_mixture(b, x);
+  }
+  return x;
+}
+
+// One expert on its rows.
+Tensor Transformer::expert(const Block& b, std::int64_t index, const Tensor& x) {
+  const std::string number = "expert." + std::to_string(index) + ".";
+  const Tensor product = [&] {
+    Tensor gate = project(b.linear.at(number + "gate"), x, "expert.gate");
+    if (r_.liger) return liger_gated(t_, gate, project(b.linear.at(number + "up"), x, "expert.up"), "expert.product");
+    gate = activate(gate, "expert.act");
+    return t_.mul(gate, project(b.linear.at(number + "up"), x, "expert.up"), "expert.product");
+  }();
+  return project(b.linear.at(number + "down"), product, "expert.down");
+}
+
+// MixtralSparseMoeBlock: routing, then expert by expert on the rows that chose it.
+Tensor Transformer::routed(const Block& b, const Tensor& given) {
+  const MixtureOfExperts& m = *a_.moe;
+  const std::int64_t D = a_.width, E = m.experts, k = m.top_k;
+  const Tensor x = t_.view(given, {N, D});
+  const Tensor logits = project(b.linear.at("router"), x, "router");
+  Tensor all = t_.softmax(logits, "router.probs", Dtype::fp32);
+  const Tensor selected = t_.empty("router.selected", dims({N, k}, true), Dtype::int64);
+  Tensor weights = t_.gather(all, selected, dims({N, k}, true), "router.weights");
+  all.reset();
+  if (m.normalize_top_k || a_.family == Family::mixtral) weights = t_.mul(weights, t_.mean_last(weights, "router.sum"), "router.weights");
+  weights = t_.to(weights, x.dtype(), "router.weights");
+  Tensor out = t_.empty("moe.out", dims({N, D}, true), x.dtype());
+  const Tensor mask = t_.empty("router.mask", dims({N, k, E}, true), Dtype::int64);
+  const std::int64_t rows = expert_rows();
+  for (std::int64_t e = 0; e < E; ++e) {
+    const Tensor top = t_.empty("moe.rows", dims({rows}, true), Dtype::int64), index = t_.empty("moe.index", dims({rows}, true), Dtype::int64);
+    const Tensor state = t_.gather(x, top, dims({rows, D}, true), "moe.x");
+    const Tensor y = expert(b, e, state);
+    const Tensor weighted = t_.mul(y, t_.gather(weights, index, dims({rows, 1}, true), "moe.weight"), "moe.weighted");
+    out = t_.index_add(out, top, weighted);
+  }
+  if (m.shared_ffn > 0) {
+    Tensor shared = mlp(b, "shared.", x);
+    if (m.shared_gate) {
+      const Tensor gate = t_.unary(project(b.linear.at("shared.router"), x, "shared.router"), Tape::Keep::result, "shared.router");
+      shared = t_.mul(gate, shared, "shared.gated");
+    }
+    out = t_.add(out, shared, "moe.out");
+  }
+  return t_.view(out, {B, T, D});
+}
+
+// A router in fp32, of 16-bit weights too.
+Tensor Transformer::router_logits(const Block& b, const Tensor& x) {
+  const Tensor wide = t_.to(x, Dtype::fp32, "router.x"), weight = t_.to(b.linear.at("router").weight, Dtype::fp32, "router.w");
+  return t_.linear(wide, weight, "router");
+}
+
+// topk: values, and indices that its gradient needs. dims: what is left of the last dimension.
+Tensor Transformer::best(const Tensor& x, Dims d, Tensor& indices) {
+  indices = t_.empty("router.selected", d, Dtype::int64);
+  return t_.gather(x, indices, d, "router.weights");
+}
+
+// Scores with zeros outside the best groups of experts, for the choice alone.
+Tensor Transformer::in_best_groups(const Tensor& scores, const Tensor& of_groups) {
+  const MixtureOfExperts& m = *a_.moe;
+  Tensor chosen;
+  {
+    const NoGrad inside(t_);
+    best(of_groups, dims({N, m.top_groups}, true), chosen);
+  }
+  const Tensor marks = t_.empty("router.groups", of_groups.dims(), Dtype::fp32), mask = t_.empty("router.mask", scores.dims(), Dtype::fp32);
+  Tensor outside = t_.empty("router.outside", scores.dims(), Dtype::bool8);
+  outside = t_.empty("router.outside", scores.dims(), Dtype::bool8);
+  return t_.masked(scores, outside, "router.masked");
+}
+
+// DeepseekV2MoE: rows sorted by expert, each expert's a slice of them; the results put back and weighted.
+Tensor Transformer::sorted_mixture(const Block& b, const Tensor& given) {
+  const MixtureOfExperts& m = *a_.moe;
+  const std::int64_t D = a_.width, E = m.experts, k = m.top_k;
+  const Tensor x = t_.view(given, {N, D});
+  Tensor selected, weights;
+  {
+    const Tensor scores = t_.softmax(router_logits(b, x), "router.probs", Dtype::fp32);
+    if (m.router == RouterKind::softmax_topk) {
+      weights = best(scores, dims({N, k}, true), selected);
+    } else {
+      Tensor most;
+      const Tensor of_groups = best(t_.view(scores, {N, m.groups, E / m.groups}), dims({N, m.groups}, true), most);
+      weights = best(in_best_groups(scores, of_groups), dims({N, k}, true), selected);
+    }
+    weights = t_.scale(weights, "router.weights");
+  }
+  Tensor out;
+  {
+    const Tensor counts = t_.empty("moe.counts", dims({N, E}, true), Dtype::int64), each = t_.empty("moe.counts", dims({E}, false), Dtype::int64);
+    const Tensor order = t_.empty("moe.order", dims({N * k}, true), Dtype::int64);
+    const Tensor sorted = [&] {
+      const Tensor tokens = t_.empty("moe.rows", dims({N * k}, true), Dtype::int64);
+      return t_.gather(x, tokens, dims({N * k, D}, true), "moe.x");
+    }();
+    std::vector<Tensor> parts;  // each a slice's, whose gradient is as large as all of them
+    const std::int64_t rows = expert_rows();
+    Tensor end;  // on the GPU
+    for (std::int64_t e = 0; e < E; ++e) {
+      end = t_.empty("moe.end", dims({}, false), Dtype::int64);
+      parts.push_back(expert(b, e, t_.slice(sorted, 0, rows)));
+    }
+    Tensor outs = t_.cat(parts, 0, "moe.joined");
+    Tensor unsorted = t_.empty("moe.unsorted", outs.dims(), outs.dtype());
+    unsorted = t_.index_put(unsorted, order, outs);
+    const Tensor wide = t_.to(t_.view(unsorted, {N, k, D}), weights.dtype(), "moe.wide");
+    const Tensor weighted = t_.mul(wide, t_.view(weights, {N, k, 1}), "moe.weighted");
+    out = t_.to(t_.sum(weighted, 1, "moe.out"), x.dtype(), "moe.out");
+  }
+  return t_.add(t_.view(out, {B, T, D}), mlp(b, "shared.", given), "moe.out");
+}
+
+// DeepseekV3MoE: sigmoid scores, a corrected choice among the best groups; results added in fp32.
+Tensor Transformer::corrected_mixture(const Block& b, const Tensor& given) {
+  const MixtureOfExperts& m = *a_.moe;
+  const std::int64_t D = a_.width, E = m.experts, k = m.top_k;
+  const Tensor x = t_.view(given, {N, D});
+  Tensor selected, weights;
+  {
+    const Tensor scores = t_.unary(router_logits(b, x), Tape::Keep::result, "router.probs");
+    {
+      const NoGrad inside(t_);
+      const Tensor corrected = t_.empty("router.corrected", dims({N, E}, true), Dtype::fp32);
+      Tensor two, most;
+      const Tensor of_groups = t_.sum(best(t_.view(corrected, {N, m.groups, E / m.groups}), dims({N, m.groups, 2}, true), two), 2, "router.groups");
+      two.reset();
+      best(in_best_groups(corrected, of_groups), dims({N, k}, true), selected);
+    }
+    weights = t_.gather(scores, selected, dims({N, k}, true), "router.weights");
+    if (m.normalize_top_k) {  // autocast sums in fp32; divided in place
+      const Tensor terms = t_.autocast() ? t_.to(weights, Dtype::fp32, "router.sum") : weights;
+      const Tensor total = t_.shift(t_.mean_last(terms, "router.sum"), "router.sum");
+      weights = t_.to(t_.mul(weights, total, "router.weights"), weights.dtype(), "router.weights");
+    }
+    weights = t_.scale(weights, "router.weights");
+  }
+  Tensor sum = t_.empty("moe.out", dims({N, D}, true), weights.dtype());
+  const Tensor mask = t_.empty("router.mask", dims({N, k, E}, true), Dtype::int64);
+  const std::int64_t rows = expert_rows();
+  for (std::int64_t e = 0; e < E; ++e) {
+    const Tensor tokens = t_.empty("moe.rows", dims({rows}, true), Dtype::int64), index = t_.empty("moe.index", dims({rows}, true), Dtype::int64);
+    const Tensor share = t_.gather(weights, index, dims({rows}, true), "moe.weight");
+    const Tensor y = expert(b, e, t_.gather(x, tokens, dims({rows, D}, true), "moe.x"));
+    sum = t_.index_add(sum, tokens, t_.mul(y, t_.view(share, {rows, 1}), "moe.weighted"));
+  }
+  const Tensor out = t_.to(sum, x.dtype(), "moe.out");
+  return t_.add(t_.view(out, {B, T, D}), mlp(b, "shared.", given), "moe.out");
+}
+
+}  // namespace dryfit::eager
