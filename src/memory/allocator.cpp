@@ -258,13 +258,12 @@ struct CachingAllocator::Impl {
     }
     const bool was_split = b->split();
     if (should_split(pool, *b, rounded)) {
-      Block rest = *b;
-      rest.address += rounded;
-      rest.size -= rounded;
-      rest.prev = b;
-      rest.used_elsewhere = false;
-      rest.born = pool.finds;
-      Block* tail = make(rest);
+      Block* tail = make(*b);
+      tail->address += rounded;
+      tail->size -= rounded;
+      tail->prev = b;
+      tail->used_elsewhere = false;
+      tail->born = pool.finds;
       if (b->next != nullptr) b->next->prev = tail;
       b->next = tail;
       b->size = rounded;

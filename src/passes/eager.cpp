@@ -26,7 +26,7 @@ Tape::~Tape() {
   blocks_.clear();
   functions_.clear();
   for (Leaf& leaf : leaves_) leaf.grad.reset(), leaf.call = nullptr;
-  for (Node& n : nodes_) n.grad.clear(), n.opened.clear();
+  for (std::int32_t n = 0; n < node_count_; ++n) node(n).grad.clear(), node(n).opened.clear();
 }
 
 Program Tape::take() { return std::move(p_); }
@@ -41,17 +41,17 @@ void Tape::leave_autocast() {
   casts_.clear();
 }
 
-std::int32_t Tape::new_value(Value v) {
-  v.refs = 1;
+std::int32_t Tape::new_value(const Value& v) {
   if (v.storage >= 0) keep_storage(v.storage);
   if (v.node >= 0) ++node(v.node).refs;
   if (free_values_.empty()) {
-    values_.push_back(v);
-    return static_cast<std::int32_t>(values_.size()) - 1;
+    free_values_.push_back(static_cast<std::int32_t>(values_.size()));
+    values_.emplace_back();
   }
   const std::int32_t id = free_values_.back();
   free_values_.pop_back();
   values_[static_cast<std::size_t>(id)] = v;
+  values_[static_cast<std::size_t>(id)].refs = 1;
   return id;
 }
 
@@ -71,21 +71,27 @@ void Tape::drop_storage(std::int32_t s) {
 
 // A node that nothing reaches any more lets its saved tensors and its edges go, and so on down.
 void Tape::drop_node(std::int32_t first) {
-  std::vector<std::int32_t> stack{first};
-  while (!stack.empty()) {
-    const std::int32_t n = stack.back();
-    stack.pop_back();
-    if (--node(n).refs > 0) continue;
+  if (node(first).refs > 1) {
+    --node(first).refs;
+    return;
+  }
+  const std::size_t outer = dropped_.size();  // what goes here may drop nodes of its own
+  dropped_.push_back(first);
+  while (dropped_.size() > outer) {
+    const std::int32_t n = dropped_.back();
+    dropped_.pop_back();
+    Node& gone = node(n);
+    if (--gone.refs > 0) continue;
     release_saved(n);
-    for (const std::int32_t s : node(n).held) drop_storage(s);
-    node(n).held.clear();
-    for (const Input& in : node(n).inputs) {
-      if (in.edge.node >= 0) stack.push_back(in.edge.node);
+    for (const std::int32_t s : gone.held) drop_storage(s);
+    gone.held.clear();
+    for (const Input& in : gone.inputs) {
+      if (in.edge.node >= 0) dropped_.push_back(in.edge.node);
     }
-    node(n).inputs.clear();
-    node(n).grad.clear();
-    if (node(n).rule == Rule::function) functions_[static_cast<std::size_t>(node(n).call)] = nullptr;
-    if (node(n).rule == Rule::accumulate) leaves_[static_cast<std::size_t>(node(n).call)].node = -1;
+    gone.inputs.clear();
+    gone.grad.clear();
+    if (gone.rule == Rule::function) functions_[static_cast<std::size_t>(gone.call)] = nullptr;
+    if (gone.rule == Rule::accumulate) leaves_[static_cast<std::size_t>(gone.call)].node = -1;
     free_nodes_.push_back(n);
   }
 }
@@ -140,8 +146,8 @@ void Tape::rename(const Tensor& name, const Tensor& meaning) {
 void Tape::leave_to_saved(const Tensor& t) {
   const std::int32_t s = value(t).storage;
   std::vector<Saved*> held;
-  for (Node& n : nodes_) {
-    for (Saved& one : n.saved) {
+  for (std::int32_t n = 0; n < node_count_; ++n) {
+    for (Saved& one : node(n).saved) {
       if (one.storage == s) held.push_back(&one);
     }
   }
@@ -206,8 +212,8 @@ Tensor Tape::alias(const Tensor& x, Dims d) {
 // One that was used up, or another.
 std::int32_t Tape::new_node() {
   if (free_nodes_.empty()) {
-    nodes_.emplace_back();
-    return static_cast<std::int32_t>(nodes_.size()) - 1;
+    if (static_cast<std::size_t>(node_count_) == nodes_.size() * kNodesAPiece) nodes_.push_back(std::make_unique<Node[]>(kNodesAPiece));
+    return node_count_++;
   }
   const std::int32_t n = free_nodes_.back();
   free_nodes_.pop_back();
@@ -241,15 +247,11 @@ Edge Tape::edge_of(const Tensor& t) {
 // A node with edges to the inputs that want gradients, or -1 when none does or gradients are off.
 std::int32_t Tape::record(Rule rule, std::span<const Tensor> inputs, const char* role) {
   if (!grad_ || std::ranges::none_of(inputs, [](const Tensor& t) { return t.defined() && t.requires_grad(); })) return -1;
-  std::vector<Input> in;
+  edges_.clear();
   for (const Tensor& t : inputs) {
-    if (!t.defined()) {
-      in.emplace_back();
-      continue;
-    }
-    const Edge edge = edge_of(t);
+    const Edge edge = t.defined() ? edge_of(t) : Edge();
     if (edge.node >= 0) ++node(edge.node).refs;
-    in.push_back({value(t).dims, edge, value(t).dtype});
+    edges_.push_back(edge);
   }
   const std::int32_t n = new_node();
   Node& made = node(n);
@@ -262,7 +264,13 @@ std::int32_t Tape::record(Rule rule, std::span<const Tensor> inputs, const char*
   made.call = -1;
   made.detail = 0;
   made.sequence = ++sequence_;
-  made.inputs = std::move(in);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    Input& in = made.inputs.emplace_back();
+    if (!inputs[i].defined()) continue;
+    in.dims = value(inputs[i]).dims;
+    in.edge = edges_[i];
+    in.dtype = value(inputs[i]).dtype;
+  }
   return n;
 }
 

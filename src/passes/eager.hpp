@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <queue>
 #include <span>
@@ -237,12 +238,12 @@ class Tape {
     std::vector<Tensor> opened;     // function: what it saved, while its backward runs
   };
 
-  std::int32_t new_value(Value v);
+  std::int32_t new_value(const Value& v);
   Tensor place(const char* role, Dims d, std::int64_t elements, Dtype dtype, bool hollow);
-  Tensor wrap(Value v) { return Tensor(this, new_value(v)); }
+  Tensor wrap(const Value& v) { return Tensor(this, new_value(v)); }
   Value& value(const Tensor& t) { return values_[static_cast<std::size_t>(t.id_)]; }
   const Value& value(const Tensor& t) const { return values_[static_cast<std::size_t>(t.id_)]; }
-  Node& node(std::int32_t n) { return nodes_[static_cast<std::size_t>(n)]; }
+  Node& node(std::int32_t n) { return nodes_[static_cast<std::size_t>(n) / kNodesAPiece][static_cast<std::size_t>(n) % kNodesAPiece]; }
   void keep(std::int32_t id) { ++values_[static_cast<std::size_t>(id)].refs; }
   void drop(std::int32_t id);
   void keep_storage(std::int32_t s) { ++storage_refs_[static_cast<std::size_t>(s)]; }
@@ -270,8 +271,8 @@ class Tape {
 
   void count_dependencies(std::int32_t root);
   void run(std::int32_t n);
-  std::vector<Tensor> apply(std::int32_t n);
-  Tensor validated(const Input& input, Tensor g, const char* role);
+  void apply(std::int32_t n, std::vector<Tensor>& out);
+  void validate(const Input& wanted, Tensor& g, const char* role);
   void deliver(Edge edge, Tensor g);
   void accumulate(std::int32_t n);
   Tensor sum_to(const Tensor& g, const Dims& d, const char* role);
@@ -295,8 +296,15 @@ class Tape {
   std::vector<std::int32_t> free_values_;
   std::vector<std::int32_t> storage_refs_;               // as Program::tensors
   std::vector<bool> hollow_;                             // the same: named, and without memory
-  std::deque<Node> nodes_;
+  // Nodes stay where they are, and what was used keeps its lists' memory for the next.
+  static constexpr std::size_t kNodesAPiece = 256;
+  std::vector<std::unique_ptr<Node[]>> nodes_;
+  std::int32_t node_count_ = 0;
   std::vector<std::int32_t> free_nodes_;
+  std::vector<std::int32_t> dropped_;                    // nodes whose last reference may be gone
+  std::deque<std::vector<Tensor>> given_;                // by the nodes that run now, one inside the other: gradients, per input
+  std::size_t running_ = 0;                              // of them
+  std::vector<Edge> edges_;                              // of a node that is being recorded
   struct Cut { int dim; std::vector<std::int64_t> lengths; };
   std::vector<Cut> cuts_;                                // of split's nodes
   std::vector<std::function<Tensor(const Tensor&)>> blocks_;

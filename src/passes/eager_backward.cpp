@@ -79,36 +79,39 @@ void Tape::run(std::int32_t n) {
   const Category outer_category = category_;
   layer_ = node(n).layer;
   category_ = node(n).category;
-  std::vector<Tensor> out = apply(n);
-  const std::size_t count = node(n).inputs.size();
-  for (std::size_t i = 0; i < count; ++i) {
-    if (out[i].defined()) out[i] = validated(input(n, i), std::move(out[i]), node(n).role);
+  Node& at = node(n);
+  if (running_ == given_.size()) given_.emplace_back();
+  std::vector<Tensor>& given = given_[running_++];
+  given.resize(at.inputs.size());
+  apply(n, given);
+  for (std::size_t i = 0; i < at.inputs.size(); ++i) {
+    if (given[i].defined()) validate(at.inputs[i], given[i], at.role);
   }
-  node(n).grad.clear();
-  node(n).opened.clear();
+  at.grad.clear();
+  at.opened.clear();
   release_saved(n);
-  for (std::size_t i = 0; i < count; ++i) {
-    const Edge edge = input(n, i).edge;
-    if (edge.node >= 0) deliver(edge, std::move(out[i]));
+  for (std::size_t i = 0; i < at.inputs.size(); ++i) {
+    if (at.inputs[i].edge.node >= 0) deliver(at.inputs[i].edge, std::move(given[i]));
   }
-  out.clear();
+  given.clear();
+  --running_;
   layer_ = outer_layer;
   category_ = outer_category;
   drop_node(n);
 }
 
 // engine.cpp validate_outputs: a gradient is summed to the input's shape and cast to its dtype.
-Tensor Tape::validated(const Input& in, Tensor g, const char* role) {
-  if (in.edge.node < 0) return {};
-  const Input wanted = in;
+void Tape::validate(const Input& wanted, Tensor& g, const char* role) {
+  if (wanted.edge.node < 0) return g.reset();
+  const bool sums = expands_to(value(g).dims, wanted.dims);
+  if (!sums && value(g).dtype == wanted.dtype) return;
   const bool leaf = node(wanted.edge.node).rule == Rule::accumulate;
   const Category before = category_;
   if (leaf) category_ = Category::gradients;
   const char* name = leaf ? node(wanted.edge.node).role : role;
-  if (expands_to(g.dims(), wanted.dims)) g = sum_to(g, wanted.dims, name);
-  if (g.dtype() != wanted.dtype) g = to(g, wanted.dtype, name);
+  if (sums) g = sum_to(g, wanted.dims, name);
+  if (value(g).dtype != wanted.dtype) g = to(g, wanted.dtype, name);
   category_ = before;
-  return g;
 }
 
 Tensor Tape::sum_to(const Tensor& g, const Dims& d, const char* role) { return empty(role, eager::contiguous(d), g.dtype()); }
@@ -159,12 +162,12 @@ void Tape::accumulate(std::int32_t n) {
   if (leaves_[leaf_index].call) leaves_[leaf_index].call();
 }
 
-std::vector<Tensor> Tape::apply(std::int32_t n) {
+// out: one for each input, undefined.
+void Tape::apply(std::int32_t n, std::vector<Tensor>& out) {
   const Node& at = node(n);
-  std::vector<Tensor> out(at.inputs.size());
   if (at.rule == Rule::checkpoint) {
     out[0] = backward_checkpoint(n);
-    return out;
+    return;
   }
   const char* role = at.role;
   Tensor g;  // undefined where only a later output got one
@@ -258,7 +261,6 @@ std::vector<Tensor> Tape::apply(std::int32_t n) {
     }
     case Rule::accumulate: break;
   }
-  return out;
 }
 
 // mul: alphabetical order of the operands' names, so `other` first.
