@@ -21,6 +21,7 @@
 #include "cli/style.hpp"
 #include "cli/transformers_plan.hpp"
 #include "cli/watch.hpp"
+#include "plan/alternatives.hpp"
 #include "plan/captured.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
@@ -278,21 +279,29 @@ class Command {
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
     Result<Workload> workload = given;
+    std::optional<Program> built;
     if (search) {
-      const auto best = largest_device_batch(*workload, m, *options);
+      auto best = largest_batch(*workload, m, *options);
       if (!best) return std::unexpected(best.error());
-      workload = with_device_batch(*workload, best->value_or(1));
+      workload = with_device_batch(*workload, *best ? (*best)->device_batch : 1);
       if (!workload) return std::unexpected(workload.error());
       workload->assumptions.push_back({"device_batch_size", std::to_string(workload->run.device_batch_size), *best ? "the largest that fits" : "nothing larger fits"});
+      if (*best) built = std::move((*best)->program);
+    }
+    if (!built) {
+      auto program = program_for(*workload, target_of(m), workload->run.grad_accum_steps > 1);
+      if (!program) return std::unexpected(program.error());
+      built = std::move(*program);
     }
     EstimateOptions full = *options;
     full.alternatives = levers == Levers::always;
     full.timeline = timeline;
     full.fine_tuning = true;
-    auto result = estimate(*workload, m, full);
+    auto result = estimate_program(*workload, m, full, *built);
     if (!result || result->verdict == Verdict::fits || levers != Levers::when_needed) return result;
     full.alternatives = true;  // it does not fit: what would
-    return estimate(*workload, m, full);
+    result->alternatives = find_alternatives(*result, *built, full);
+    return result;
   }
 
   Result<int> check() {

@@ -36,8 +36,9 @@ std::optional<Alternative> growing_segments(const Report& report, const Program&
   return a;
 }
 
-std::optional<Alternative> growing_segments_of(const Report& report, const EstimateOptions& options) {
+std::optional<Alternative> growing_segments_of(const Report& report, const EstimateOptions& options, const Program* built) {
   if (20 * (report.reserved.bytes - report.allocated.bytes).count <= report.machine.usable().count) return std::nullopt;
+  if (built != nullptr) return growing_segments(report, *built, options);
   const auto program = program_for(report.workload, target_of(report.machine), report.workload.run.grad_accum_steps > 1);
   return program ? growing_segments(report, *program, options) : std::nullopt;
 }

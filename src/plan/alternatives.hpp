@@ -12,8 +12,8 @@ std::vector<Alternative> find_alternatives(const Report& report, const Program& 
 // The same run with segments that grow (expandable_segments), where that is not on, may be had, and saves more than a hundredth of the card.
 std::optional<Alternative> growing_segments(const Report& report, const Program& program, EstimateOptions options);
 
-// The same for a run that is not built yet: asked only where much of the card holds nothing but the allocator's cache.
-std::optional<Alternative> growing_segments_of(const Report& report, const EstimateOptions& options);
+// The same, asked only where much of the card holds nothing but the allocator's cache. built: the run's program; where it is not at hand it is built.
+std::optional<Alternative> growing_segments_of(const Report& report, const EstimateOptions& options, const Program* built);
 
 // The first change of an argument that makes it fit: one that leaves the training as it is before one that does not. None: no single one does.
 const Alternative* smallest_change(const Report& report);

@@ -44,21 +44,31 @@ class BatchSearch {
     }
   }
 
-  Result<BatchFound> built(const Workload& w) const {
-    const auto program = program_of(w);
+  Result<BatchFound> built(const Workload& w, bool only_if_it_fits = false) const {
+    auto program = program_of(w);
     if (!program) return std::unexpected(program.error());
-    return answer(estimate_program(w, machine_, options_, *program), *program);
+    auto found = answer(only_if_it_fits ? estimate_if_it_fits(w, machine_, options_, *program) : estimate_program(w, machine_, options_, *program), *program);
+    if (found) found->program = std::move(*program);
+    return found;
   }
 
-  Result<BatchFound> confirmed(BatchFound found) const {
+  // Its own batch and the next larger one are built beside each other: the answer that is usual.
+  Result<BatchFound> confirmed() const {
     const auto legal = legal_device_batches(w_);
     auto at = std::ranges::find(legal, w_.run.device_batch_size);
+    Result<BatchFound> own, larger;
+    go_over(options_.loop, at == legal.begin() ? 1 : 2, [&](std::size_t i) {
+      if (i == 1) larger = built_if_it_fits(*(at - 1));
+      else own = built(w_);
+      return i == 1 || (own && own->fits);
+    });
+    if (!own) return own;
+    BatchFound found = std::move(*own);
     while (found.fits && at != legal.begin()) {
-      auto larger = built_if_it_fits(*(at - 1));
       if (!larger) return larger;
       if (!larger->fits) break;
       found = std::move(*larger);
-      --at;
+      if (--at != legal.begin()) larger = built_if_it_fits(*(at - 1));
     }
     while (!found.fits && at + 1 != legal.end()) {
       auto smaller = built_if_it_fits(*++at);
@@ -81,12 +91,7 @@ class BatchSearch {
     if (!report) return std::unexpected(report.error());
     return BatchFound{report->verdict == Verdict::fits, std::move(*report), kernels_of(program)};
   }
-  Result<BatchFound> built_if_it_fits(std::int64_t batch) const {
-    const Workload w = *with_device_batch(w_, batch);
-    const auto program = program_of(w);
-    if (!program) return std::unexpected(program.error());
-    return answer(estimate_if_it_fits(w, machine_, options_, *program), *program);
-  }
+  Result<BatchFound> built_if_it_fits(std::int64_t batch) const { return built(*with_device_batch(w_, batch), true); }
 
   // Batches of one accumulation, by how an embedding's gradient is summed: from the middle way upwards while its largest fits, downwards while none does.
   Result<BatchFound> of_steps(Batches batches) const {
@@ -131,9 +136,21 @@ class BatchSearch {
     if (!program) return std::unexpected(program.error());
     const Envelope envelope = make_envelope(*program);
     const auto may = [&](std::int64_t b) { return static_cast<double>(envelope.at(b).count) * (1 + above_) <= static_cast<double>(room_.count); };
-    const auto does = [&](std::int64_t b) { return fits(*with_device_batch(w_, b), machine_, options_, at_batch(*program, b)); };
     auto good = std::ranges::partition_point(batches, [&](std::int64_t b) { return !may(b); });
-    if (good != batches.end() && !does(*good)) {
+    Asked asked;
+    if (good == batches.end()) {
+      asked.program = std::move(*program);
+      return asked;
+    }
+    Program scaled = *program;
+    const auto does = [&](std::int64_t b) {
+      scaled = at_batch(std::move(scaled), b);
+      auto found = answer(estimate_if_it_fits(*with_device_batch(w_, b), machine_, options_, scaled), scaled);
+      if (!found || !found->fits) return false;
+      asked.found = std::move(*found);
+      return true;
+    };
+    if (!does(*good)) {
       auto bad = good;
       good = batches.end();
       while (good - bad > 1) {
@@ -141,15 +158,8 @@ class BatchSearch {
         (does(*middle) ? good : bad) = middle;
       }
     }
-    Asked asked{std::nullopt, good == batches.begin(), std::nullopt};
-    if (good == batches.end()) {
-      asked.program = std::move(*program);
-      return asked;
-    }
-    const Program scaled = at_batch(std::move(*program), *good);
-    auto found = answer(estimate_if_it_fits(*with_device_batch(w_, *good), machine_, options_, scaled), scaled);
-    if (!found) return std::unexpected(found.error());
-    asked.found = std::move(*found);
+    asked.largest = good == batches.begin();
+    if (!asked.found) asked.program = std::move(*program);
     return asked;
   }
 
@@ -171,10 +181,7 @@ Result<BatchFound> search_device_batch(const Workload& workload, const Machine& 
 
 Result<BatchFound> confirm_device_batch(BatchFound found, const Machine& machine, const EstimateOptions& options) {
   const Workload workload = found.report.workload;
-  const BatchSearch search(workload, machine, options);
-  auto own = search.built(workload);
-  if (!own) return own;
-  return search.confirmed(std::move(*own));
+  return BatchSearch(workload, machine, options).confirmed();
 }
 
 }  // namespace dryfit

@@ -9,6 +9,7 @@ struct BatchFound {
   bool fits = false;
   Report report;             // of the largest batch that fits; where none does, of the smallest
   std::int64_t kernels = 0;  // of one micro-step, at least: what it allocates
+  std::optional<Program> program = {};  // where one was built for the report's batch
 };
 
 // By bisection on programs scaled to each batch, one for each way that steps are laid out (layout_of). The report's tensors have the shapes of the batch

@@ -207,8 +207,8 @@ bool is_trainer_on_several(const Workload& w) { return w.transformers && w.trans
 
 OutsideEstimate outside_memory_of(const Workload& w, const Machine& machine, const EstimateOptions& options) { return outside_estimate(options.calibration, machine.gpu, w.run.world_size, w.run.torch); }
 
-// How much of a report is asked for: its verdict; all of one that fits, and of another the verdict; all of it.
-enum class Detail : std::uint8_t { verdict, if_fits, all };
+// How much of a report is asked for: all of one that fits, and of another the verdict; all of it.
+enum class Detail : std::uint8_t { if_fits, all };
 
 Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, Detail detail) {
   Report report;
@@ -239,7 +239,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   }
 
   const ReservedResult reserved = judge(report, program, timeline, bracket, outside, detail != Detail::all);
-  if (detail == Detail::verdict || (detail == Detail::if_fits && report.verdict != Verdict::fits)) return report;
+  if (detail == Detail::if_fits && report.verdict != Verdict::fits) return report;
   for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
     if (timeline.phases[i].phase == kTraining && reserved.by_phase[i].retries > 0) report.warnings.push_back("every step runs out of room and gives cached memory back to the GPU to go on: it takes longer than is said here");
   }
@@ -327,7 +327,5 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
 Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
   return fill_report(workload, machine, options, program, Detail::if_fits);
 }
-
-bool fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) { return fill_report(workload, machine, options, program, Detail::verdict).verdict == Verdict::fits; }
 
 }  // namespace dryfit

@@ -47,10 +47,9 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
 // program: built for this workload and machine.
 Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
 
-// The verdict alone.
-bool fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
-
-// Largest legal device batch whose verdict is at least `fits`; none when batch 1 does not fit.
+// Largest legal device batch whose verdict is at least `fits`, and the program built for it; none when batch 1 does not fit.
+struct LargestBatch { std::int64_t device_batch; Program program; };
+Result<std::optional<LargestBatch>> largest_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});
 Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});
 
 // What should I run? With a depth: the best batches for it. Without: every depth of the ladder that fits, best batch each.

@@ -18,7 +18,7 @@ constexpr std::int64_t kWorthwhileBatch = 4;  // below this a GPU mostly waits
 
 constexpr double kFaster = 0.995;  // of the step time: below, a smaller batch is said to be faster
 
-struct Found { std::int64_t batch; Report report; StepWork work; };  // work: at that batch
+struct Found { std::int64_t batch; Report report; Program program; };  // built for that batch
 
 // A batch near the answer, only to begin with: 36 D bytes saved per token and layer, 2 V per token of logits, on top of what is static.
 std::int64_t first_guess(const Workload& workload, Bytes room, const std::vector<std::int64_t>& legal) {
@@ -41,7 +41,7 @@ Result<std::optional<Found>> search_batch(const Workload& workload, const Machin
   const auto accumulates = [&](std::int64_t batch) { return batch * workload.run.max_seq_len * workload.run.world_size < workload.run.total_batch_size; };
   const auto probe = with_device_batch(workload, guess);
   if (!probe) return std::unexpected(probe.error());
-  const auto program = program_for(*probe, target, accumulates(guess));
+  auto program = program_for(*probe, target, accumulates(guess));
   if (!program) return std::unexpected(program.error());
   const Envelope envelope = make_envelope(*program);
   // one micro-step a step keeps no gradients of an earlier one: a bound from one kind of program holds for the other with this
@@ -50,12 +50,12 @@ Result<std::optional<Found>> search_batch(const Workload& workload, const Machin
     if (envelope.at(batch) - (accumulates(guess) && !accumulates(batch) ? gradients : Bytes(0)) > room) continue;
     const auto w = with_device_batch(workload, batch);
     if (!w) return std::unexpected(w.error());
-    const auto other = batch == guess ? Result<Program>() : program_for(*w, target, accumulates(batch));
+    auto other = batch == guess ? Result<Program>() : program_for(*w, target, accumulates(batch));
     if (!other) return std::unexpected(other.error());
-    const Program& its = batch == guess ? *program : *other;
+    Program& its = batch == guess ? *program : *other;
     auto report = estimate_if_it_fits(*w, machine, options, its);
     if (!report) return std::unexpected(report.error());
-    if (report->verdict == Verdict::fits) return std::optional<Found>({batch, std::move(*report), its.work});
+    if (report->verdict == Verdict::fits) return std::optional<Found>({batch, std::move(*report), std::move(its)});
   }
   return std::optional<Found>();
 }
@@ -68,16 +68,17 @@ Result<Found> prefer_faster(Found found, const Machine& machine, const EstimateO
   for (std::int64_t batch : legal_device_batches(found.report.workload)) {
     if (batch >= found.batch || 4 * batch < found.batch) continue;
     const auto w = with_device_batch(found.report.workload, batch);
-    const auto speed = w ? estimate_speed(*w, machine, at_batch(found.work, batch)) : std::nullopt;
+    const auto speed = w ? estimate_speed(*w, machine, at_batch(found.program.work, batch)) : std::nullopt;
     if (!speed || speed->parts.seconds >= best) continue;
     best = speed->parts.seconds;
     faster = *w;
   }
   if (!faster) return found;
-  auto report = estimate_if_it_fits(*faster, machine, options, build_program(*faster, target_of(machine), faster->run.grad_accum_steps > 1));
+  Program program = build_program(*faster, target_of(machine), faster->run.grad_accum_steps > 1);
+  auto report = estimate_if_it_fits(*faster, machine, options, program);
   if (!report) return std::unexpected(report.error());
   if (report->verdict != Verdict::fits) return found;
-  return Found{faster->run.device_batch_size, std::move(*report), {}};
+  return Found{faster->run.device_batch_size, std::move(*report), std::move(program)};
 }
 
 Result<Workload> at_depth(WorkloadFlags flags, const Machine& machine, std::int64_t depth) {
@@ -104,16 +105,22 @@ void go_over(const Loop& loop, std::size_t count, const std::function<bool(std::
   for (std::size_t i = 0; i < count && call(i); ++i) {}
 }
 
-Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
+Result<std::optional<LargestBatch>> largest_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
   if (workload.transformers) {
     auto found = search_device_batch(workload, machine, options);
     if (found && found->fits) found = confirm_device_batch(std::move(*found), machine, options);
     if (!found) return std::unexpected(found.error());
-    return found->fits ? std::optional(found->report.workload.run.device_batch_size) : std::nullopt;
+    return found->fits ? std::optional(LargestBatch{found->report.workload.run.device_batch_size, std::move(*found->program)}) : std::nullopt;
   }
-  const auto found = search_batch(workload, machine, options);
+  auto found = search_batch(workload, machine, options);
   if (!found) return std::unexpected(found.error());
-  return *found ? std::optional((*found)->batch) : std::nullopt;
+  return *found ? std::optional(LargestBatch{(*found)->batch, std::move((*found)->program)}) : std::nullopt;
+}
+
+Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
+  const auto found = largest_batch(workload, machine, options);
+  if (!found) return std::unexpected(found.error());
+  return *found ? std::optional((*found)->device_batch) : std::nullopt;
 }
 
 Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, const EstimateOptions& options) {
@@ -123,6 +130,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   std::optional<Error> last;
   struct Answer { std::optional<Error> refused; Result<std::optional<Found>> found; };
   std::vector<Answer> answers(depths.size());
+  std::vector<Program> programs;  // of the plans
   go_over(options.loop, depths.size(), [&](std::size_t i) {
     const auto workload = at_depth(flags, machine, depths[i]);
     if (workload) answers[i].found = search_batch(*workload, machine, options);
@@ -139,6 +147,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
     auto best = prefer_faster(std::move(**answer.found), machine, options);
     if (!best) return std::unexpected(best.error());
     result.plans.push_back(std::move(best->report));
+    programs.push_back(std::move(best->program));
   }
   if (result.plans.empty()) {
     if (last && flags.depth) return std::unexpected(*last);
@@ -148,7 +157,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   for (std::size_t i = 0; i < result.plans.size(); ++i) {
     if (result.plans[i].workload.run.device_batch_size >= kWorthwhileBatch) result.chosen = i;
   }
-  if (const auto growing = growing_segments_of(result.plans[result.chosen], options)) result.plans[result.chosen].alternatives = {*growing};
+  if (const auto growing = growing_segments_of(result.plans[result.chosen], options, &programs[result.chosen])) result.plans[result.chosen].alternatives = {*growing};
   const Run& run = result.plans[result.chosen].workload.run;
   const bool largest = !result.plans[result.chosen].speed;
   result.why = flags.depth ? (largest ? "the largest device batch that fits" : "the fastest device batch that fits") : "the deepest model that fits with a device batch of at least " + std::to_string(kWorthwhileBatch);

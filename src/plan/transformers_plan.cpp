@@ -102,6 +102,7 @@ Result<TransformersPlan> plan_transformers(const HfModel& model, const Transform
   std::optional<Error> refused;
   const std::vector<Method> methods = methods_of(flags);
   std::vector<Method> tried;
+  std::optional<Program> built;  // for the chosen one, where its batch was searched
   for (Method method : methods) {
     const std::size_t first = plan.candidates.size();
     Tried some = try_method(model, flags, method, machine, options);
@@ -113,7 +114,9 @@ Result<TransformersPlan> plan_transformers(const HfModel& model, const Transform
     plan.chosen = best_of(plan.candidates, first);
     while (plan.chosen && flags.device_batch_size.value_or(-1) == -1) {
       Candidate& best = plan.candidates[*plan.chosen];
-      auto confirmed = candidate(method, confirm_device_batch({best.fits, best.report, 0}, machine, options));
+      auto found = confirm_device_batch({best.fits, best.report}, machine, options);
+      if (found) built = std::move(found->program);
+      auto confirmed = candidate(method, std::move(found));
       if (!confirmed) return std::unexpected(confirmed.error());
       best = std::move(*confirmed);
       if (best.fits) break;
@@ -126,7 +129,7 @@ Result<TransformersPlan> plan_transformers(const HfModel& model, const Transform
   plan.why = plan.chosen ? reason(plan, methods) : "nothing fits";
   if (plan.chosen) {
     Report& best = plan.candidates[*plan.chosen].report;
-    if (const auto growing = growing_segments_of(best, options)) best.alternatives = {*growing};
+    if (const auto growing = growing_segments_of(best, options, built ? &*built : nullptr)) best.alternatives = {*growing};
   }
   plan.missed.resize(tried.size());
   go_over(options.loop, 2 * tried.size(), [&](std::size_t i) {
