@@ -81,6 +81,8 @@ class Transformer {
   using Who = ModuleHooks::Who;
 
   void load();
+  void load_quantized(const std::vector<Parameter>& parameters);
+  bool is_quantized(const Parameter& p) const;
   void place(const Parameter& p);
   void expert_weights(const Parameter& p);
   void quantize(Linear& l, const char* name, std::int64_t count);

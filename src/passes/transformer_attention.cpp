@@ -74,8 +74,12 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     const bool masked = r_.padded || (window > 0 && window < T);  // the kernel takes a mask instead of is_causal
     const bool repeats = masked || a_.family == Family::qwen2_moe;  // Qwen2MoeSdpaAttention, from before enable_gqa
     const Tensor key = repeats ? repeat_kv(k, "attn.k_repeated") : k, value = repeats ? repeat_kv(v, "attn.v_repeated") : v;
-    if (!masked && o_.attention == Attention::math) return t_.contiguous(t_.transpose(composite_attention(q, key, value, p), 1, 2), "attn.out");
-    const Attention kind = masked ? Attention::efficient : o_.attention;
+    const bool wide = !t_.autocast() && q.dtype() == Dtype::fp32;  // beside 4-bit weights the stream is, whatever the model's dtype
+    const bool shared = k.dims().size[1] != a_.heads && !repeats;
+    Attention unmasked = o_.attention;
+    if (wide && unmasked == Attention::flash && r_.attention == AttentionCode::sdpa) unmasked = shared ? Attention::math : Attention::efficient;
+    if (!masked && unmasked == Attention::math) return t_.contiguous(t_.transpose(composite_attention(q, key, value, p), 1, 2), "attn.out");
+    const Attention kind = masked ? Attention::efficient : unmasked;
     Tensor bias;  // booleans become zeros and minus infinity inside the call
     if (masked) bias = t_.empty("attn.mask", dims({B, 1, T, T}, true), t_.autocast().value_or(q.dtype()));
     const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");

@@ -123,9 +123,45 @@ Tensor Transformer::weight_of(const char* role, const Parameter& p) {
   return is_saved_module(p) ? add(true) : t;
 }
 
+// Linear modules of blocks; DeepSeek's routers are none.
+bool Transformer::is_quantized(const Parameter& p) const {
+  return r_.quantized && p.layer >= 0 && p.group == ParamGroup::transformer_matrices && !(a_.latent && p.name.ends_with(".mlp.gate.weight"));
+}
+
+// from_pretrained with a quantization_config and a device_map: half of the model's bytes at once, to warm the allocator up (modeling_utils.py,
+// caching_allocator_warmup), then the file's tensors by name, each quantized as it comes. What is not quantized is cast to fp32 afterwards, in the model's order
+// (peft, prepare_model_for_kbit_training).
+void Transformer::load_quantized(const std::vector<Parameter>& parameters) {
+  const auto as_loaded = [&](const Parameter& p) { return t_.empty("load.weight", shape_of(p), r_.weights, Category::weights); };
+  std::int64_t bytes = 0;
+  std::vector<const Parameter*> by_name;
+  for (const Parameter& p : parameters) {
+    bytes += p.count() * size_of(r_.weights);
+    by_name.push_back(&p);
+  }
+  t_.empty("load.warmup", dims({bytes / 4}, false), Dtype::fp16, Category::weights);
+  std::ranges::sort(by_name, {}, &Parameter::name);
+  std::unordered_map<std::string, Tensor> loaded;
+  for (const Parameter* p : by_name) {
+    if (is_quantized(*p)) place(*p);
+    else loaded[p->name] = as_loaded(*p);
+  }
+  for (const Parameter& p : parameters) {
+    if (is_quantized(p)) continue;
+    if (!r_.lora || !r_.lora->upcast_rest) loaded.erase(p.name);  // the tensor itself stays
+    place(p);
+    loaded.erase(p.name);
+  }
+}
+
 void Transformer::load() {
   blocks_.resize(static_cast<std::size_t>(a_.layers));
-  for (const Parameter& p : parameters_of(a_)) place(p);
+  const std::vector<Parameter> parameters = parameters_of(a_);
+  if (r_.quantized) {
+    load_quantized(parameters);
+  } else {
+    for (const Parameter& p : parameters) place(p);
+  }
   if (a_.norm == NormKind::non_parametric) {  // modules all the same
     for (Block& b : blocks_) b.norm.try_emplace("norm1"), b.norm.try_emplace("norm2");
     outer_.norm.try_emplace("final");
@@ -180,8 +216,7 @@ void Transformer::place(const Parameter& p) {
     } else {
       l.conv1d = a_.conv1d && p.group == ParamGroup::transformer_matrices;
       l.shape = l.conv1d ? contiguous(swapped(shape_of(p), 0, 1)) : shape_of(p);
-      const bool quantized = r_.quantized && p.layer >= 0;
-      if (quantized) {
+      if (is_quantized(p)) {
         quantize(l, name, p.count());
       } else {
         l.weight = weight_of(name, p);
@@ -192,6 +227,8 @@ void Transformer::place(const Parameter& p) {
 }
 
 void Transformer::quantize(Linear& l, const char* name, std::int64_t count) {
+  const auto as_loaded = [&] { return t_.empty("load.weight", dims({count}, false), r_.weights, Category::weights); };
+  const Tensor given = as_loaded(), copy = as_loaded();  // Params4bit._quantize makes one of its own
   Packed packed = pack_4bit(t_, name, count, r_.double_quantized);
   l.packed = packed.values;
   frozen_bytes_ += packed.bytes;
@@ -209,6 +246,7 @@ void Transformer::expert_weights(const Parameter& p) {
     const auto add = [&](const char* which, const char* role, std::int64_t out, std::int64_t in) {
       Linear& l = block.linear[number + which];
       l.shape = dims({out, in}, false);
+      if (is_quantized(p)) return quantize(l, role, out * in);
       l.weight = make(role, l.shape, r_.weights, !r_.lora);
       weights_.push_back({l.weight, role, p.layer, !r_.lora});
     };
