@@ -5,7 +5,9 @@ import json
 import pathlib
 import sys
 import tempfile
+import types
 import unittest
+import unittest.mock
 from contextlib import redirect_stderr, redirect_stdout
 
 TOOL = pathlib.Path(__file__).resolve().parent.parent / "tools" / "measure"
@@ -164,6 +166,28 @@ class Measure(unittest.TestCase):
             measure.parse(["--nanochat", "E7=/nowhere"])
         self.assertEqual(end.exception.code, 2)
         self.assertIn("expected LABEL=PATH", err.getvalue())
+
+
+class StepTime(unittest.TestCase):
+    def test_what_the_meter_does_between_steps_is_in_none(self):
+        clock = [0.0]
+
+        def passes(seconds):
+            clock[0] += seconds
+            return clock[0]
+
+        fake_torch, fake_time = types.ModuleType("torch"), types.SimpleNamespace(time=lambda: clock[0], perf_counter=lambda: clock[0])
+        with unittest.mock.patch.dict(sys.modules, {"torch": fake_torch}):
+            sys.modules.pop("job", None)
+            import job
+        with unittest.mock.patch.object(job, "time", fake_time):
+            meter = job.Meter("cpu", None)
+            meter.begin()
+            meter.stage = lambda _name: passes(0.25)  # asks the driver
+            for seconds in (9.0, 2.0, 0.016, 0.018):
+                passes(seconds)
+                meter.step_ended()
+            self.assertAlmostEqual(meter.step_seconds(), 0.017)
 
 
 class Traces(unittest.TestCase):

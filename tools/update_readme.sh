@@ -17,6 +17,9 @@ BLOCKS = {
     "transformers accuracy": ["build/release/dryfit-accuracy", "--transformers", "data/measured/transformers.csv"],
     "transformers summary": ["build/release/dryfit-accuracy", "--transformers", "data/measured/transformers.csv", "--summary"],
     "speed accuracy": ["build/release/dryfit-accuracy", "--speed", "data/measured/speed.csv"],
+    "speed models accuracy": ["build/release/dryfit-accuracy", "--speed", "data/measured/transformers_speed.csv"],
+    "speed models summary": ["build/release/dryfit-accuracy", "--speed", "data/measured/transformers_speed.csv", "--summary"],
+    "speed own": ["build/release/dryfit-accuracy", "--own", "data/measured/own.csv", "--steps"],
     "speed summary": ["build/release/dryfit-accuracy", "--speed", "data/measured/speed.csv", "--summary"],
 }
 for path in ("README.md", "docs/accuracy.md", "docs/speed.md"):

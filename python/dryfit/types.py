@@ -189,7 +189,7 @@ class Cost:
 class Speed:
     tokens_per_second: float              # of all GPUs
     step_seconds: float
-    mfu: Optional[float]                  # 0 to 1, as nanochat logs it
+    mfu: Optional[float]                  # 0 to 1, as nanochat logs it; of models by PaLM's arithmetic
     low: float                            # tokens per second, 95 %
     high: float
     provenance: str
@@ -197,6 +197,7 @@ class Speed:
     modelled_seconds_by_kind: SecondsByKind
     horizon: Optional[Horizon]
     cost: Optional[Cost]
+    usd_per_million_tokens: Optional[float]
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,8 @@ class Candidate:
     allocated_bytes: int
     process_bytes: int
     headroom_bytes: int
-    least_seconds_per_token: Optional[float]  # to compare ways by; no prediction of the speed
+    least_seconds_per_token: Optional[float]  # no implementation of the same kernels is faster
+    tokens_per_second: Optional[float]    # predicted, of all GPUs; ways are compared by it
     command: str
     plan: Optional[int]                   # index into Plan.plans, which holds the chosen one
 

@@ -108,7 +108,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
   lay(under.compile, over.compile), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
-  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.zero, over.zero), lay(under.flat, over.flat);
+  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
   if (!theirs) lay(under.optimizer, over.optimizer);
   lay(under.litgpt_script, over.litgpt_script);
@@ -167,25 +167,9 @@ Result<void> apply_command(const LaunchLine& launch, const Env& env, Transformer
   return apply_launched(launch, *command, env, request);
 }
 
-// Of adapters, what is not LoRA's rank.
-Result<void> peft_flags(const Options& o, TransformersFlags& f) {
-  const auto tokens = number_of(o, "virtual-tokens");
-  if (!tokens) return std::unexpected(tokens.error());
-  if (*tokens) {
-    if (o.has("lora-rank")) return fail("bad_value", "--virtual-tokens beside --lora-rank: prompt tuning has no matrices", "leave one of them out", "--virtual-tokens");
-    if (**tokens < 1) return fail("bad_value", "--virtual-tokens " + std::to_string(**tokens) + " is too few", "use 1 or more", "--virtual-tokens");
-    f.lora.emplace();
-    f.lora->rank = 0, f.lora->virtual_tokens = **tokens;
-  }
-  if (!o.has("dora")) return {};
-  if (!f.lora || f.lora->rank == 0) return fail("bad_value", "--dora without LoRA", "add --lora-rank 16", "--dora");
-  f.lora->dora = true;
-  return {};
-}
-
 Result<void> own_flags(const Options& o, TransformersFlags& f) {
   struct Whole { const char* flag; std::optional<std::int64_t> TransformersFlags::*field; };
-  for (const Whole& w : {Whole{"device-batch-size", &TransformersFlags::device_batch_size}, Whole{"grad-accum-steps", &TransformersFlags::grad_accum_steps}, Whole{"max-seq-len", &TransformersFlags::max_seq_len}, Whole{"gpus", &TransformersFlags::gpus}, Whole{"total-batch-size", &TransformersFlags::total_batch_size}}) {
+  for (const Whole& w : {Whole{"device-batch-size", &TransformersFlags::device_batch_size}, Whole{"grad-accum-steps", &TransformersFlags::grad_accum_steps}, Whole{"max-seq-len", &TransformersFlags::max_seq_len}, Whole{"gpus", &TransformersFlags::gpus}, Whole{"total-batch-size", &TransformersFlags::total_batch_size}, Whole{"max-steps", &TransformersFlags::max_steps}}) {
     const auto n = number_of(o, w.flag);
     if (!n) return std::unexpected(n.error());
     if (*n) f.*w.field = *n;
@@ -227,7 +211,10 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
     f.lora->rank = **rank;
   }
   f.quantized = f.quantized || o.has("load-in-4bit");
-  if (auto ok = peft_flags(o, f); !ok) return ok;
+  if (o.has("dora")) {
+    if (!f.lora || f.lora->rank == 0) return fail("bad_value", "--dora without LoRA", "add --lora-rank 16", "--dora");
+    f.lora->dora = true;
+  }
   if (const auto text = o.get("liger")) {
     if (*text != "0" && *text != "1") return fail("bad_value", "--liger " + text->substr(0, 30) + " is neither 0 nor 1", "write --liger 1", "--liger");
     f.liger = *text == "1";
@@ -253,7 +240,7 @@ Result<void> own_flags(const Options& o, MegatronArguments& a, TransformersFlags
     if (!n) return std::unexpected(n.error());
     a.gpus = *n;
   }
-  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "dora", "virtual-tokens", "liger", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
+  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "dora", "liger", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " beside a command of Megatron-LM, whose arguments say it", "leave it out, and change the command's own arguments", "--" + std::string(other));
   }
   return {};

@@ -43,7 +43,7 @@ std::string check_line(const Options& o, const TransformersRequest& request, con
 }  // namespace
 
 Result<int> plan_transformers_command(const Options& o, const Env& env, const Style& style, const TransformersRequest& request, const Machine& machine, const EstimateOptions& options) {
-  if (o.has("offers")) return fail("bad_value", "--offers compares nanochat's speed and cost, and no speed is predicted for Hugging Face models yet", "leave it out: what does not fit here is told with the cheapest machine on which it does", "--offers");
+  if (o.has("offers")) return fail("bad_value", "--offers goes over offers for nanochat, not for Hugging Face models yet", "leave it out: what does not fit here is told with the cheapest machine on which it does", "--offers");
   const auto model = model_to_search(request, env);
   if (!model) return std::unexpected(model.error());
   const auto plan = plan_transformers(*model, request.flags, machine, options);

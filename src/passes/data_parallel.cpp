@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <utility>
 
 namespace dryfit::eager {
 
@@ -40,12 +41,27 @@ DataParallel::DataParallel(Tape& tape, std::vector<Trained> parameters, std::int
     : t_(tape), parameters_(std::move(parameters)), buffer_bytes_(buffer_bytes), find_unused_(find_unused) {
   constexpr std::array kUsual = {kFirstBucket, kBucket}, kAll = {std::numeric_limits<std::int64_t>::max(), std::numeric_limits<std::int64_t>::max()};
   make_buckets(parameters_, find_unused ? kUsual : kAll);
-  if (find_unused) return;
   for (const Trained& p : parameters_) {
     t_.on_gradient(p.parameter, [this, p] {
-      if (!rebuilt_ && reduces_) arrived_.push_back(p);
+      if (!reduces_) return;
+      if (!find_unused_ && !rebuilt_) arrived_.push_back(p);
+      ++arrived_tensors_;
+      ready_ += static_cast<double>(p.parameter.dims().numel() * size_of(p.parameter.dtype()));
+      if (ready_ >= (sent_ ? kBucket : kFirstBucket)) send();
     });
   }
+}
+
+// A bucket whose gradients are all there is summed while backward goes on; gradients arrive in about the order of the buckets.
+void DataParallel::send() {
+  if (ready_ > 0) t_.tell_traffic("ddp.bucket", 4 * ready_, 2 * std::exchange(arrived_tensors_, 0));  // into it, divided; and back
+  t_.send("ddp.all_reduce", 2 * std::exchange(ready_, 0), Work::Beside::later);
+  sent_ = true;
+}
+
+void DataParallel::after_backward() {
+  send();
+  sent_ = false;
 }
 
 // initialize_buckets: the old ones go first.

@@ -21,6 +21,7 @@ class DataParallel {
   // then buckets are made anew in the order in which gradients came.
   DataParallel(Tape& tape, std::vector<Trained> parameters, std::int64_t buffer_bytes, bool find_unused);
   void before_forward(bool reduces);     // reduces: not under no_sync
+  void after_backward();
   Tensor output(const Tensor& x);        // _DDPSink's copy of an output, where unused parameters are looked for
 
  private:
@@ -31,6 +32,10 @@ class DataParallel {
   std::vector<Tensor> buckets_;
   std::int64_t buffer_bytes_;
   bool find_unused_, reduces_ = true, rebuilt_ = false;
+  void send();
+  double ready_ = 0;                     // bytes of gradients that wait for their bucket
+  std::int64_t arrived_tensors_ = 0;
+  bool sent_ = false;                    // the first bucket of this pass
 };
 
 }  // namespace dryfit::eager

@@ -120,6 +120,7 @@ Tensor Tape::place(const char* role, Dims d, std::int64_t elements, Dtype dtype,
   if (!hollow) {
     p_.events.push_back({Event::Kind::alloc, s, s});
     last_op_ = s;
+    if (told_ != nullptr) made_.push_back(s);
   }
   return wrap({d, s, 0, -1, 0, -1, dtype, false});
 }
@@ -246,6 +247,7 @@ Edge Tape::edge_of(const Tensor& t) {
 
 // A node with edges to the inputs that want gradients, or -1 when none does or gradients are off.
 std::int32_t Tape::record(Rule rule, std::span<const Tensor> inputs, const char* role) {
+  if (told_ != nullptr) ask(rule, inputs);
   if (!grad_ || std::ranges::none_of(inputs, [](const Tensor& t) { return t.defined() && t.requires_grad(); })) return -1;
   edges_.clear();
   for (const Tensor& t : inputs) {
@@ -279,6 +281,7 @@ void Tape::save(std::int32_t n, const Tensor& t) {
   if (first_saver_ < 0) first_saver_ = n;
   keep_storage(value(t).storage);
   tensors_at_last_save_ = p_.tensors.size();
+  if (told_ != nullptr) work_at_last_save_ = told_->size() + (std::ranges::find(made_, value(t).storage) != made_.end() ? 1 : 0);
   node(n).saved.push_back({value(t).dims, value(t).storage, value(t).dtype});
 }
 
@@ -288,6 +291,7 @@ Tensor Tape::saved(std::int32_t n, int i) {
 }
 
 Tensor Tape::attach(Tensor out, std::int32_t n, int slot) {
+  if (asked_.open) tell_forward(out);
   if (n < 0) return out;
   Value& v = value(out);
   v.node = n;

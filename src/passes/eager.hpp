@@ -210,6 +210,15 @@ class Tape {
   void backward(const Tensor& loss);
   void backward(const Tensor& out, Tensor gradient);            // of an output that is no loss
 
+  // -- work (eager_work.cpp): while a list is given, what each kernel computes and moves goes there, in order. An op tells it by its rule when its result
+  // is attached, a node when it has run backward; a tensor that is made beside them is a kernel that reads and writes as much.
+  void tell_work_to(std::vector<Work>* list);            // null: nobody
+  void tell(Work w);                                     // of kernels that are no op's: optimizers', and of ops that say more than their rule
+  void tell_traffic(const char* role, double bytes, std::int64_t launches = 1);
+  void multiply(const Tensor& a, const Tensor& b, const char* role) { if (told_ != nullptr) tell_product(described(a), described(b), role); }  // into what is there
+  void send(const char* role, double bytes, Work::Beside beside);  // a collective: bytes of the whole tensors
+  void causal(bool on) { causal_ = on; }                 // of attention() calls
+
  private:
   friend class Tensor;
   struct Value {
@@ -310,6 +319,17 @@ class Tape {
   std::vector<std::function<Tensor(const Tensor&)>> blocks_;
   std::vector<std::function<void()>> hooks_;
   std::function<void()> first_product_, first_biased_[2];
+  struct Operand { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; double bytes() const; };
+  struct Asked { Rule rule = Rule::accumulate; std::vector<Operand> in; bool open = false; };
+  Operand described(const Tensor& t) const { return {value(t).dims, value(t).storage, value(t).dtype}; }
+  void ask(Rule rule, std::span<const Tensor> inputs);
+  void tell_forward(const Tensor& out);
+  void tell_backward(std::int32_t n, const Operand& gradient, const std::vector<Tensor>& out);
+  void tell_product(const Operand& a, const Operand& b, const char* role);
+  void tell_attention(Attention kind, bool masked, std::span<const Operand> in, const char* role, bool gradient);
+  double take_made();                                    // bytes of what was made since work was told last: theirs it is that asks
+  void settle_made(std::int32_t beside = -1);            // tells what nobody took as kernels of its own, but for one storage
+
   static void run_once(std::function<void()>& call) { if (call) std::exchange(call, nullptr)(); }
   void multiplied() { run_once(first_product_); }
   std::vector<BackwardOfAll> functions_;
@@ -329,6 +349,12 @@ class Tape {
   std::int32_t last_op_ = -1, walk_ = 0;
   std::int64_t sequence_ = 0;
   std::size_t tensors_at_last_save_ = 0;
+  std::vector<Work>* told_ = nullptr;
+  Asked asked_;                                          // the op that runs
+  std::vector<std::int32_t> made_;                       // storages since work was told last
+  std::int64_t calls_ = 0;                               // likewise: of the dispatcher, that launch nothing
+  std::size_t work_at_last_save_ = 0;
+  bool causal_ = true;
   bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
 };
 

@@ -39,6 +39,7 @@ void Tape::count_dependencies(std::int32_t root) {
 void Tape::backward(const Tensor& loss) {
   const bool outer_grad = grad_;
   grad_ = false;
+  settle_made();
   {
     const Tensor one = empty("loss", loss.dims(), loss.dtype());
     run_from(value(loss).node, one);
@@ -83,7 +84,10 @@ void Tape::run(std::int32_t n) {
   if (running_ == given_.size()) given_.emplace_back();
   std::vector<Tensor>& given = given_[running_++];
   given.resize(at.inputs.size());
+  if (told_ != nullptr) settle_made();
+  const Operand gradient = told_ != nullptr && !at.grad.empty() && at.grad[0].defined() ? described(at.grad[0]) : Operand{};
   apply(n, given);
+  if (told_ != nullptr) tell_backward(n, gradient, given);
   for (std::size_t i = 0; i < at.inputs.size(); ++i) {
     if (given[i].defined()) validate(at.inputs[i], given[i], at.role);
   }
@@ -114,7 +118,10 @@ void Tape::validate(const Input& wanted, Tensor& g, const char* role) {
   category_ = before;
 }
 
-Tensor Tape::sum_to(const Tensor& g, const Dims& d, const char* role) { return empty(role, eager::contiguous(d), g.dtype()); }
+Tensor Tape::sum_to(const Tensor& g, const Dims& d, const char* role) {
+  ask(Rule::sum, std::array{g});
+  return attach(empty(role, eager::contiguous(d), g.dtype()), -1);
+}
 
 // input_buffer.cpp: the second gradient is added onto the first when nobody else holds it; otherwise a sum is made.
 void Tape::deliver(Edge edge, Tensor g) {
@@ -128,8 +135,10 @@ void Tape::deliver(Edge edge, Tensor g) {
       slot = std::move(g);
     } else {
       const Value& old = value(slot);
+      ask(Rule::pass, std::array{slot, g});
       const bool alone = old.refs == 1 && storage_refs_[static_cast<std::size_t>(old.storage)] == 1 && is_dense(old.dims);
       if (!alone || !options_.add_in_place) slot = pointwise(std::array{slot, g}, next.role);
+      slot = attach(std::move(slot), -1);
     }
   }
   if (--next.pending == 0) (next.sequence < around_.floor ? around_.ready : ready_)->push({next.sequence, edge.node});
@@ -157,6 +166,9 @@ void Tape::accumulate(std::int32_t n) {
       category_ = outer;
       layer_ = outer_layer;
     }
+  } else {
+    ask(Rule::pass, std::array{leaves_[leaf_index].grad, g});
+    attach(leaves_[leaf_index].grad, -1);
   }
   g.reset();
   if (leaves_[leaf_index].call) leaves_[leaf_index].call();
@@ -386,6 +398,7 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
   const std::size_t first_event = p_.events.size();
   const auto first_tensor = p_.tensors.size();
   tensors_at_last_save_ = first_tensor;
+  work_at_last_save_ = told_ != nullptr ? told_->size() : 0;
   grad_ = true;
   autocast_ = node(n).autocast;
   first_saver_ = -1;
@@ -428,6 +441,7 @@ void Tape::bring_forward(std::size_t first, std::size_t middle) {
 
 // Takes back the events, from first_event on, of storages that were made after the last save.
 void Tape::forget_after_last_save(std::size_t first_event) {
+  if (told_ != nullptr) told_->resize(std::min(told_->size(), work_at_last_save_)), made_.clear();
   const auto made_later = [this](const Event& e) {
     return static_cast<std::size_t>(e.tensor) >= tensors_at_last_save_ && storage_refs_[static_cast<std::size_t>(e.tensor)] == 0;
   };

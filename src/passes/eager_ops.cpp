@@ -396,6 +396,7 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
     if (t->defined()) save(n, *t);
   }
   if (n >= 0) node(n).detail = static_cast<std::int64_t>(kind) * 4 + (mask.defined() ? 1 : 0) + (dropout > 0 ? 2 : 0);
+  tell_attention(kind, mask.defined(), std::array{described(q), described(k), described(v)}, role, false);
   return attach(std::move(out), n);
 }
 
@@ -418,6 +419,7 @@ Tensor Tape::dequantized(Dims weight, Dtype dtype, FourBit how, const char* role
     if (how.nested) scales = scratch("quant.scales", eager::dims({ceil_div(weight.numel(), 64)}, false), Dtype::fp32);
     full = scratch(role, weight, how.via_half ? Dtype::fp16 : dtype);
   }
+  tell_traffic(role, static_cast<double>(weight.numel()) * (0.5 + 4.0 / 64 + static_cast<double>(size_of(full.dtype()))));  // 4 bits, a scale for 64
   if (full.dtype() != dtype) full = scratch(role, weight, dtype);
   return full;
 }

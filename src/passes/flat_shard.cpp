@@ -143,6 +143,7 @@ void FlatShard::unshard(Unit& u, bool forward) {
     Tensor input;
     if (options_.stored != options_.computed) input = t_.buffer("fsdp.low_precision_shard", u.layout.shard, options_.computed, Category::communication, casting);
     t_.resize(u.full, true);
+    t_.send("fsdp.all_gather", static_cast<double>(u.layout.shard * options_.shards * size_of(options_.computed)), Work::Beside::earlier);
     u.there = true;
     t_.at(-1);
   }
@@ -232,6 +233,7 @@ void FlatShard::reduce(Unit& u) {
   Tensor reduced = t_.buffer("fsdp.reduce_scatter", u.layout.shard, options_.reduced, casts ? Category::communication : Category::gradients, reducing);
   Tensor gradient = casts ? t_.buffer("fsdp.gradients", u.layout.shard, options_.stored, Category::gradients, reducing) : reduced;
   reduced.reset();
+  t_.send("fsdp.reduce_scatter", static_cast<double>(u.layout.shard * options_.shards * size_of(options_.reduced)), Work::Beside::later);
   hand_over(u, std::move(gradient));
 }
 

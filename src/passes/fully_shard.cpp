@@ -83,6 +83,7 @@ void FullyShard::unshard(Group& g) {
   }
   Tensor input;
   if (cast > 0) input = t_.buffer("fsdp.all_gather_input", cast, first, Category::communication, gathering);
+  t_.send("fsdp.all_gather", static_cast<double>(bytes), Work::Beside::earlier);
   // of several dtypes it goes as bytes
   g.gathered = t_.buffer("fsdp.all_gather", uniform ? bytes / size_of(first) : bytes, uniform ? first : Dtype::uint8, Category::communication, gathering);
 }
@@ -92,7 +93,12 @@ void FullyShard::wait(Group& g) {
   if (!g.gathered.defined()) return;
   const bool forward = g.state == State::forward;
   if (forward) kept_gather_.reset();
-  for (const Member& m : g.members) t_.resize(m.full, true);
+  double copied = 0;
+  for (const Member& m : g.members) {
+    t_.resize(m.full, true);
+    copied += static_cast<double>(m.padded * size_of(m.full.dtype()));
+  }
+  t_.tell_traffic("fsdp.copy_out", 2 * copied);
   g.there = true;
   if (forward) kept_gather_ = g.gathered;
   g.gathered.reset();
@@ -156,6 +162,8 @@ void FullyShard::reduce(Group& g, std::vector<Tensor> gradients, const std::vect
   for (const Member* m : members) padded += m->padded;
   reduce_input_ = t_.buffer("fsdp.reduce_scatter_input", padded, options_.reduced, Category::communication, compute);
   gradients.clear();
+  t_.tell_traffic("fsdp.copy_in", static_cast<double>(2 * padded * size_of(options_.reduced)));
+  t_.send("fsdp.reduce_scatter", static_cast<double>(padded * size_of(options_.reduced)), Work::Beside::later);
   const bool cast = options_.reduced != options_.stored;
   Tensor output = t_.buffer("fsdp.reduce_scatter", padded / options_.shards, options_.reduced, cast ? Category::communication : Category::gradients, reducing);
   if (cast) output = t_.buffer("fsdp.gradients", padded / options_.shards, options_.stored, Category::gradients, reducing);

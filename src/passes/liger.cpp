@@ -82,11 +82,15 @@ Tensor liger_loss(Tape& t, const Tensor& hidden, const Tensor& weight, const Ten
       const std::int64_t n = std::min(rows, N - begin);
       Tensor chunk = t.slice(hidden, 0, n, true);
       const Tensor logits = straight ? t.slice(storage, 0, n, true) : t.matmul(chunk, t.transpose(weight, 0, 1), "logits");  // autocast keeps no cast of a view
-      if (!straight) t.matmul(logits, weight, "logits.grad");  // then copied into grad_input
+      if (straight) t.multiply(chunk, t.transpose(weight, 0, 1), "logits");
+      t.tell_traffic("loss.kernel", 2.0 * static_cast<double>(n * V * size_of(logits.dtype())));  // logits become their gradient
+      if (straight) t.multiply(logits, weight, "logits.grad");
+      else t.matmul(logits, weight, "logits.grad");  // then copied into grad_input
       if (!grad_weight.defined()) continue;
       const bool half = logits.dtype() != Dtype::fp32;
       if (fuses && half && (grad_weight.dtype() == Dtype::fp32 || grad_weight.dtype() == logits.dtype())) {
         chunk = t.to(chunk, logits.dtype(), "logits.x");
+        t.multiply(t.transpose(logits, 0, 1), chunk, "lm_head");
       } else {
         const Tensor product = t.matmul(t.transpose(logits, 0, 1), chunk, "lm_head");
         const Tensor widened = t.to(product, Dtype::fp32, "lm_head");

@@ -14,7 +14,62 @@ constexpr std::int64_t kSmallestPaged = 100000;
 bool is_8bit(OptimizerKind k) { return k == OptimizerKind::adamw_8bit || k == OptimizerKind::paged_adamw_8bit || k == OptimizerKind::lion_8bit; }
 bool is_paged(OptimizerKind k) { return k == OptimizerKind::paged_adamw_8bit || k == OptimizerKind::paged_adamw; }
 
+// Launches of multi_tensor_apply over lists of tensors: 320 chunks of 65536 elements, or so many tensors (aten/src/ATen/native/cuda/MultiTensorApply.cuh).
+std::int64_t foreach_launches(const std::vector<Trained>& parameters, std::size_t lists) {
+  constexpr std::int64_t kChunk = 65536, kChunks = 320, kTensors[] = {110, 64, 48, 36, 30};
+  std::int64_t chunks = 0;
+  for (const Trained& p : parameters) chunks += ceil_div(p.parameter.dims().numel(), kChunk);
+  return std::max(ceil_div(chunks, kChunks), ceil_div(static_cast<std::int64_t>(parameters.size()), kTensors[lists - 1]));
+}
+
 }  // namespace
+
+// Traffic of one update, statement by statement of the sources above; what is written in terms of tensors of the parameter's size and dtype is read or
+// written once. The counters of steps lie on the host: a call each to add, and two to read for the bias corrections.
+void Optimizer::tell_update() {
+  const auto n = static_cast<std::int64_t>(parameters_.size());
+  double bytes = 0, elements = 0;
+  for (const Trained& p : parameters_) {
+    const double count = static_cast<double>(p.parameter.dims().numel());
+    elements += count;
+    bytes += count * static_cast<double>(size_of(p.parameter.dtype()));
+  }
+  Work w;
+  w.kind = WorkKind::optimizer;
+  w.role = "optimizer.update";
+  switch (kind_) {
+    case OptimizerKind::adamw:        // mul_, lerp_, mul_, addcmul_, sqrt, div_, add_, addcdiv_ over lists
+      w.fixed_bytes = 21 * bytes, w.launches = 8 * foreach_launches(parameters_, 3), w.calls = 3 * n;
+      break;
+    case OptimizerKind::adamw_loop:   // the same, one parameter after the other
+      w.fixed_bytes = 21 * bytes, w.launches = 8 * n, w.calls = 3 * n;
+      break;
+    case OptimizerKind::adamw_fused:  // p, g and both moments read; p and both moments written
+      w.fixed_bytes = 7 * bytes, w.launches = foreach_launches(parameters_, 4) + ceil_div(n, 110);
+      break;
+    case OptimizerKind::paged_adamw:
+      w.fixed_bytes = 3 * bytes + 16 * elements, w.launches = n;
+      break;
+    case OptimizerKind::adamw_8bit:
+    case OptimizerKind::paged_adamw_8bit:  // states of a byte, read and written
+      w.fixed_bytes = 3 * bytes + 4 * elements, w.launches = n;
+      break;
+    case OptimizerKind::lion_8bit:
+      w.fixed_bytes = 3 * bytes + 2 * elements, w.launches = n;
+      break;
+    case OptimizerKind::lion:         // mul_ of p; clone, mul_, add_, sign_ of the update, added; mul_, add_ of the momentum
+      w.fixed_bytes = 20 * bytes, w.launches = 8 * n;
+      break;
+    case OptimizerKind::sgd: w.fixed_bytes = 3 * bytes, w.launches = foreach_launches(parameters_, 2); break;
+    case OptimizerKind::sgd_momentum:  // decay, momentum, update
+      w.fixed_bytes = 11 * bytes, w.launches = 4 * foreach_launches(parameters_, 2);
+      break;
+    case OptimizerKind::adafactor:    // copies to 32 bits, square, two means, outer product, rms, scaling, decay, update and copy back
+      w.fixed_bytes = 4 * bytes + 60 * elements, w.launches = 24 * n;
+      break;
+  }
+  t_.tell(w);
+}
 
 Tensor Optimizer::make(const char* role, int layer, Dims d, Dtype dtype) {
   const Category before = t_.category();
@@ -86,6 +141,9 @@ void Optimizer::clip() {
     norms.clear();
     const Tensor coefficient = t_.empty("clip.coefficient", dims({}, false), d);
   }
+  double bytes = 0;
+  for (const Trained& p : parameters_) bytes += static_cast<double>(p.parameter.dims().numel() * size_of(p.parameter.dtype()));
+  t_.tell_traffic("clip", 3 * bytes, 2 * foreach_launches(parameters_, 1) + 6);  // norms; gradients times the coefficient
   t_.category(before);
 }
 
@@ -138,7 +196,7 @@ void Optimizer::adafactor_state(const Trained& p) {
   state_.push_back(make("adafactor.rms", p.layer, dims({}, false), Dtype::fp32));
 }
 
-void Optimizer::step() {
+void Optimizer::update() {
   if (kind_ == OptimizerKind::sgd_momentum) {
     // weight decay makes new gradients for all; momentum buffers are clones of the first ones
     std::vector<Tensor> decayed;
@@ -159,6 +217,11 @@ void Optimizer::step() {
       break;
     default: break;
   }
+}
+
+void Optimizer::step() {
+  update();
+  tell_update();
 }
 
 void Optimizer::zero_grad() {

@@ -24,6 +24,8 @@ class Optimizer {
   Tensor like(const char* role, const Trained& p, Dtype d);
   Tensor make(const char* role, int layer, Dims d, Dtype dtype);
   void first_state();
+  void update();
+  void tell_update();
   void adamw_8bit_state(const Trained& p, int moments);
   void foreach_temporaries();
   void single_temporaries();

@@ -103,8 +103,13 @@ class Trainer {
     if (r_.framework == Framework::transformers) {
       for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", kCublasLtWorkspace); });
     }
-    for (const char* phase : {"first_step", "train_step", "train_step"}) step(phase);
+    tape_.causal(a_.causal);
+    work_.laid_out.reserve(3);  // lists keep their places
+    for (const char* phase : {"first_step", "train_step"}) step(phase, false);
+    step("train_step", true);
     Program p = tape_.take();
+    p.work = std::move(work_);
+    p.work.device_batch = r_.device_batch_size;
     return p;
   }
 
@@ -119,7 +124,8 @@ class Trainer {
     if (!which.defined()) which = workspace("cublas_workspace", cublas_workspace_bytes(target_));
   }
 
-  void micro_step(const char* phase, int micro) {
+  void micro_step(const char* phase, int micro, bool told) {
+    if (told) tape_.tell_work_to(&work_.laid_out.emplace_back());
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
     Transformer::Batch batch{ids(), ids(), ids(), {}};
@@ -149,6 +155,7 @@ class Trainer {
     tape_.segment(phase, "backward", micro);
     if (!workspaces_[1].defined()) tape_.on_first_product([this] { workspace_once(workspaces_[1]); });
     tape_.backward(loss_);
+    if (replicated_) replicated_->after_backward();
     if (sharded_) sharded_->after_backward();
     if (flat_) flat_->after_backward();
     if (zero_) zero_->after_backward();
@@ -161,9 +168,16 @@ class Trainer {
   // The first and the last stand for all; where whole gradients stay until the last, those between begin with them and do not reduce.
   int micro_steps() const { return static_cast<int>(std::min<std::int64_t>(r_.grad_accum_steps, sharded_ || (flat_ && r_.flat.no_sync) ? 3 : 2)); }
 
-  void step(const char* phase) {
-    for (int micro = 1; micro <= micro_steps(); ++micro) micro_step(phase, micro);
+  // told: the work of this step, which is as those after it
+  void step(const char* phase, bool told) {
+    for (int micro = 1; micro <= micro_steps(); ++micro) micro_step(phase, micro, told);
+    if (told) tape_.tell_work_to(&work_.before_step);
     tape_.segment(phase, "optimizer");
+    optimizer_step();
+    tape_.tell_work_to(nullptr);
+  }
+
+  void optimizer_step() {
     if (zero_) zero_->step();
     if (gathered_) gathered_->step();
     if (graph_stays()) model_->finish();
@@ -188,6 +202,7 @@ class Trainer {
   std::unique_ptr<eager::Optimizer> optimizer_;
   Tensor workspaces_[2], lt_workspaces_[2], loss_;
   Transformer::Outputs outputs_;
+  StepWork work_;
 };
 
 }  // namespace

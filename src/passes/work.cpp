@@ -11,11 +11,12 @@ namespace {
 
 using Optimizer = NanochatVersion::Optimizer;
 
+constexpr std::int64_t kAdamwFills = 6, kMuonFills = 4;  // numbers written to the host's tensors before each compiled update
 constexpr int kOrthogonalizeSteps = 5;  // Newton-Schulz, later Polar Express: ns_steps of nanochat's Muon
 
 class MicroStep {
  public:
-  explicit MicroStep(const CompiledStep& step) : step_(step), graph_(step.joint.graph) {
+  MicroStep(const CompiledStep& step, std::int64_t parameters) : step_(step), graph_(step.joint.graph), parameters_(parameters) {
     call_of_query_.assign(graph_.nodes.size(), -1);
     for (std::size_t i = 0; i < graph_.attentions.size(); ++i) call_of_query_[at(graph_.attentions[i].q)] = static_cast<std::int32_t>(i);
   }
@@ -23,7 +24,10 @@ class MicroStep {
   std::vector<Work> all() {
     out_.reserve(step_.forward_launches.size() + step_.backward_launches.size());
     for (const Launch& l : step_.forward_launches) add(l, false);
+    const std::size_t backward = out_.size();
     for (const Launch& l : step_.backward_launches) add(l, true);
+    if (!out_.empty()) out_.front().graphs = 1, out_.front().guards = parameters_;
+    if (backward < out_.size()) out_[backward].graphs = 1;
     return std::move(out_);
   }
 
@@ -85,6 +89,7 @@ class MicroStep {
 
   const CompiledStep& step_;
   const Graph& graph_;
+  std::int64_t parameters_;          // of the model: what the guards of its compiled form look at
   std::vector<std::int32_t> call_of_query_;
   std::vector<Work> out_;
 };
@@ -115,6 +120,7 @@ void muon(std::vector<Work>& out, std::int64_t count, std::int64_t rows, std::in
   // momentum and Nesterov (read g, m; write m, g: 16), cast (2), norm and division (6); after: apply (read X, p, write p: 10), and the
   // factored second moment with its scaling, two more passes over X (4 + 6)
   out.push_back(traffic(WorkKind::optimizer, "muon.update", elements * (second_moment ? 44 : 34), second_moment ? 8 : 5));
+  out.back().graphs = 1, out.back().calls = kMuonFills;
   for (int i = 0; i < kOrthogonalizeSteps; ++i) {
     out.push_back(product("muon.gram", count, small, small, large));
     out.push_back(product("muon.gram_squared", count, small, small, small));
@@ -150,6 +156,7 @@ class OptimizerStep {
       u.gather_bytes = whole ? 0 : bytes;
     }
     u.work.push_back(traffic(WorkKind::optimizer, "adamw.update", 7 * bytes / (whole ? 1.0 : static_cast<double>(world_))));
+    u.work.back().graphs = 1, u.work.back().calls = kAdamwFills;
     out_.push_back(std::move(u));
   }
 
@@ -200,14 +207,14 @@ double Work::flops() const {
   if (k > 0) return 2.0 * static_cast<double>(count) * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   if (length == 0) return 0;
   const double T = static_cast<double>(length), w = static_cast<double>(window);
-  const double scores = w * (w + 1) / 2 + (T - w) * w;  // query t sees min(t + 1, window) keys
+  const double scores = causal ? w * (w + 1) / 2 + (T - w) * w : T * T;  // query t sees min(t + 1, window) keys
   return scores * static_cast<double>(heads) * static_cast<double>(head_dim) * (backward ? 10 : 4);
 }
 
 StepWork step_work(const Workload& workload, const CompiledStep& step) {
   StepWork out;
   out.device_batch = workload.run.device_batch_size;
-  out.micro_step = MicroStep(step).all();
+  out.micro_step = MicroStep(step, static_cast<std::int64_t>(workload.model.parameters.size())).all();
   double gradients = 0;
   for (const Parameter& p : workload.model.parameters) gradients += static_cast<double>(p.bytes().count);
   out.accumulate.push_back(traffic(WorkKind::elementwise, "accumulate gradients", 3 * gradients, static_cast<std::int64_t>(workload.model.parameters.size())));
@@ -217,13 +224,18 @@ StepWork step_work(const Workload& workload, const CompiledStep& step) {
 }
 
 StepWork at_batch(StepWork work, std::int64_t device_batch) {
-  for (Work& w : work.micro_step) {
-    const auto scaled = [&](std::int64_t x) { return x / work.device_batch * device_batch; };
-    w.batched_bytes *= static_cast<double>(device_batch) / static_cast<double>(work.device_batch);
-    if (w.m_batched) w.m = scaled(w.m);
-    if (w.k_batched) w.k = scaled(w.k);
-    if (w.length > 0) w.heads = scaled(w.heads);
-  }
+  const auto scale = [&](std::vector<Work>& list) {
+    const auto scaled = [&](std::int64_t x) { return x * device_batch / work.device_batch; };
+    for (Work& w : list) {
+      w.batched_bytes *= static_cast<double>(device_batch) / static_cast<double>(work.device_batch);
+      if (w.m_batched) w.m = scaled(w.m);
+      if (w.k_batched) w.k = scaled(w.k);
+      if (w.count_batched) w.count = scaled(w.count);
+      if (w.length > 0) w.heads = scaled(w.heads);
+    }
+  };
+  scale(work.micro_step);
+  for (std::vector<Work>& list : work.laid_out) scale(list);
   work.device_batch = device_batch;
   return work;
 }

@@ -24,13 +24,18 @@ struct Work {
   double fixed_bytes = 0, batched_bytes = 0;
   // matmul: `count` products in one launch; k = 0: none. m, k batched: proportional to the device batch.
   std::int64_t m = 0, n = 0, k = 0, count = 1;
-  bool m_batched = false, k_batched = false;
+  bool m_batched = false, k_batched = false, count_batched = false;
   Dtype operands = Dtype::bf16;
   // attention: length = 0: none
   Attention attention = Attention::flash;
   bool masked = false;               // by a (T, T) tensor: every score is computed
+  bool causal = true;
   std::int64_t heads = 0, length = 0, head_dim = 0, window = 0;  // heads: B * H
   std::int64_t launches = 1;
+  // of the host before it: dispatcher calls that launch nothing (views, numbers), compiled functions that are entered, tensors whose guards are checked
+  std::int64_t calls = 0, graphs = 0, guards = 0;
+  // communication: bytes are those of the whole tensors, twice where they are summed everywhere
+  enum class Beside : std::uint8_t { nothing, earlier, later } beside = Beside::nothing;  // arithmetic that runs meanwhile: what came before its result is needed; what follows
   double bytes() const { return fixed_bytes + batched_bytes; }
   // Arithmetic of matmul and attention, as the mathematics needs it: 2 m n k; causal scores within the window, 4 h each, 10 h backward.
   double flops() const;
@@ -47,9 +52,12 @@ struct OptimizerUnit {
 
 struct StepWork {
   std::int64_t device_batch = 1;     // the batch that the numbers hold for
+  // Of the eager engine: forward and backward in the order of their kernels, of the first micro-step, one between, the last, as far as they differ.
+  // Empty where the step is compiled.
+  std::vector<std::vector<Work>> laid_out;
   std::vector<Work> micro_step;      // forward and backward
   std::vector<Work> accumulate;      // added to every micro-step but the first: old gradients + new ones
-  std::vector<Work> before_step;     // once: gradient clipping
+  std::vector<Work> before_step;     // once: gradient clipping; of the eager engine all that follows the last micro-step
   std::vector<OptimizerUnit> optimizer;
 };
 

@@ -194,6 +194,7 @@ void ZeroGather::gather(const std::vector<std::size_t>& params) {
     }
   }
   t_.stream(0);
+  if (W > 1) t_.send("zero.all_gather", static_cast<double>(sum * W * size_of(dtype_)), overlap_ ? Work::Beside::earlier : Work::Beside::nothing);
   for (std::size_t p : params) {
     params_[p].status = Status::in_flight;
     params_[p].flight = made;
@@ -289,6 +290,7 @@ void ZeroGather::reduce() {
   if (in_bucket_.empty()) return;
   std::vector<Tensor> pads;
   Tensor joined;
+  if (W > 1) t_.send("zero.reduce_scatter", static_cast<double>(bucket_elements_ * size_of(dtype_)), overlap_ ? Work::Beside::later : Work::Beside::nothing);
   std::vector<std::size_t> members = in_bucket_;
   std::ranges::sort(members);
   if (z_.contiguous_gradients && bucket_elements_ <= z_.reduce_bucket_size && !z_.reduce_scatter) {

@@ -142,6 +142,9 @@ void ZeroPartition::reduce() {
 
 // "average_tensor": one all-reduce of the pieces of different ranks, which are joined for it; "buffered_reduce_fallback": of all gradients.
 void ZeroPartition::average() {
+  // with reduce_scatter each piece goes to its rank alone; else all ranks get the sum
+  const double bytes = static_cast<double>(bucket_elements_ * size_of(dtype_));
+  if (r_.world_size > 1) t_.send("zero.reduce", z_.reduce_scatter ? bytes : 2 * bytes, overlap_ ? Work::Beside::later : Work::Beside::nothing);
   std::vector<std::int64_t> pieces;
   if (!contiguous_) {
     for (std::size_t i : previous_) t_.zero_grad(parameters_[i].parameter);
@@ -287,6 +290,7 @@ void ZeroPartition::step() {
     optimizers_[g]->step();
     t_.zero_grad(masters_[g]);
   }
+  if (r_.world_size > 1) t_.send("zero.all_gather", static_cast<double>(weight_bytes()), Work::Beside::nothing);
 }
 
 std::int64_t ZeroPartition::weight_bytes() const {

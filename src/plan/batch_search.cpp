@@ -2,7 +2,6 @@
 #include "plan/batch_search.hpp"
 
 #include <algorithm>
-#include <string_view>
 
 #include "memory/timeline.hpp"
 #include "passes/training_program.hpp"
@@ -12,19 +11,6 @@ namespace dryfit {
 namespace {
 
 using Batches = std::span<const std::int64_t>;  // largest first
-
-// Allocations of the last micro-step: as many kernels have run at least.
-std::int64_t kernels_of(const Program& program) {
-  std::int64_t count = 0;
-  for (std::size_t i = program.segments.size(); i-- > 0;) {
-    const std::string_view part = program.segments[i].part;
-    if (part != "forward" && part != "backward") continue;
-    const std::size_t end = i + 1 < program.segments.size() ? static_cast<std::size_t>(program.segments[i + 1].first_event) : program.events.size();
-    for (std::size_t e = static_cast<std::size_t>(program.segments[i].first_event); e < end; ++e) count += program.events[e].kind == Event::Kind::alloc ? 1 : 0;
-    if (part == "forward") break;
-  }
-  return count;
-}
 
 class BatchSearch {
  public:
@@ -47,7 +33,7 @@ class BatchSearch {
   Result<BatchFound> built(const Workload& w, bool only_if_it_fits = false) const {
     auto program = program_of(w);
     if (!program) return std::unexpected(program.error());
-    auto found = answer(only_if_it_fits ? estimate_if_it_fits(w, machine_, options_, *program) : estimate_program(w, machine_, options_, *program), *program);
+    auto found = answer(only_if_it_fits ? estimate_if_it_fits(w, machine_, options_, *program) : estimate_program(w, machine_, options_, *program));
     if (found) found->program = std::move(*program);
     return found;
   }
@@ -87,9 +73,9 @@ class BatchSearch {
     return layout_of(w_.transformers->architecture, batch, w_.run.max_seq_len, total ? *total / (ids * w_.run.world_size) : w_.run.grad_accum_steps);
   }
   Result<Program> program_of(const Workload& w) const { return program_for(w, target_of(machine_), w.run.grad_accum_steps > 1); }
-  static Result<BatchFound> answer(Result<Report> report, const Program& program) {
+  static Result<BatchFound> answer(Result<Report> report) {
     if (!report) return std::unexpected(report.error());
-    return BatchFound{report->verdict == Verdict::fits, std::move(*report), kernels_of(program)};
+    return BatchFound{report->verdict == Verdict::fits, std::move(*report)};
   }
   Result<BatchFound> built_if_it_fits(std::int64_t batch) const { return built(*with_device_batch(w_, batch), true); }
 
@@ -113,7 +99,7 @@ class BatchSearch {
     }
     if (!asked) return std::unexpected(asked.error());
     if (asked->found) return std::move(*asked->found);
-    return answer(estimate_program(*with_device_batch(w_, batches.back()), machine_, options_, *asked->program), *asked->program);
+    return answer(estimate_program(*with_device_batch(w_, batches.back()), machine_, options_, *asked->program));
   }
 
   // Batches whose programs have nothing in common (Liger's loss cuts each into parts of its own size), by bisection on programs of their own.
@@ -145,7 +131,7 @@ class BatchSearch {
     Program scaled = *program;
     const auto does = [&](std::int64_t b) {
       scaled = at_batch(std::move(scaled), b);
-      auto found = answer(estimate_if_it_fits(*with_device_batch(w_, b), machine_, options_, scaled), scaled);
+      auto found = answer(estimate_if_it_fits(*with_device_batch(w_, b), machine_, options_, scaled));
       if (!found || !found->fits) return false;
       asked.found = std::move(*found);
       return true;

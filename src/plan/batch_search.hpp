@@ -8,7 +8,6 @@ namespace dryfit {
 struct BatchFound {
   bool fits = false;
   Report report;             // of the largest batch that fits; where none does, of the smallest
-  std::int64_t kernels = 0;  // of one micro-step, at least: what it allocates
   std::optional<Program> program = {};  // where one was built for the report's batch
 };
 

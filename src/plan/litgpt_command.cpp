@@ -112,6 +112,11 @@ class LitgptReader {
     if (name == "train.micro-batch-size") return count(value, f().device_batch_size);
     if (name == "train.global-batch-size") return count(value, global_);
     if (name == "train.max-seq-length") return count(value, f().max_seq_len);
+    if (name == "train.max-steps" || name == "train.max-tokens") {  // these move no memory
+      const auto ok = count(value, name == "train.max-steps" ? f().max_steps : f().max_tokens);
+      if (!ok) return ok;
+      return false;
+    }
     if (name == "devices") return count(value, f().gpus);
     if (name == "precision") return precision(value);
     if (name == "quantize") return quantize(value);
@@ -212,6 +217,8 @@ std::vector<std::string> litgpt_command(const Workload& workload) {
   add("train.micro_batch_size", std::to_string(t.device_batch_size));
   add("train.global_batch_size", std::to_string(t.device_batch_size * t.grad_accum_steps * t.world_size));
   add("train.max_seq_length", std::to_string(t.seq_len));
+  if (t.max_steps) add("train.max_steps", std::to_string(*t.max_steps));
+  if (t.max_tokens) add("train.max_tokens", std::to_string(*t.max_tokens));
   if (!t.lora) return out;
   add("lora_r", std::to_string(t.lora->rank));
   for (const Part& p : kParts) {

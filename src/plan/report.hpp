@@ -82,6 +82,7 @@ struct TableRow {
   std::optional<Bytes> allocated;
   struct Way { std::string method; Recompute recompute; Sharding sharding; };
   std::optional<Way> way = {};  // of a transformers run
+  std::optional<double> tokens_per_second = {};  // likewise, at that device batch
 };
 
 }  // namespace dryfit

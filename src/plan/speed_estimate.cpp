@@ -9,10 +9,10 @@
 
 namespace dryfit {
 
-SpeedBand speed_band() {
+SpeedBand speed_band(std::string_view family) {
   for (std::string_view line : split(embedded_speed_intervals_csv, '\n')) {
     const auto f = split(line, ',');
-    if (f.size() < 3 || f[0] != "all") continue;
+    if (f.size() < 3 || f[0] != family) continue;
     return {parse_real(f[1], "").value_or(0.5), parse_real(f[2], "").value_or(0.5)};
   }
   return {0.5, 0.5};
@@ -25,18 +25,22 @@ std::optional<double> SpeedEstimate::horizon_usd(std::int64_t gpus) const {
   return seconds && price ? std::optional(*seconds / 3600 * price->usd_per_gpu_hour * static_cast<double>(gpus)) : std::nullopt;
 }
 
+std::optional<double> SpeedEstimate::usd_per_million_tokens(std::int64_t gpus) const {
+  return price ? std::optional(1e6 / tokens_per_second / 3600 * price->usd_per_gpu_hour * static_cast<double>(gpus)) : std::nullopt;
+}
+
 std::optional<SpeedEstimate> estimate_speed(const Workload& workload, const Machine& machine, const StepWork& work, const SpeedSources& sources) {
   const auto rates = rates_of(machine.gpu);
   const Run& run = workload.run;
   if (trains_on_rows(workload)) return std::nullopt;  // rollouts, and rows as long as they come: not the step's time
-  if (workload.transformers || workload.captured) return std::nullopt;  // their kernels are not told as work yet
+  if (workload.captured || (workload.transformers && work.laid_out.empty())) return std::nullopt;
   if (!rates || run.world_size > rates->link_gpus || (run.world_size > 1 && rates->link <= 0) || gemm_rate(*rates, run.compute) <= 0) return std::nullopt;
   SpeedEstimate out;
   out.parts = time_step(work, *rates, run.world_size, run.grad_accum_steps, run.compute, run.compile);
   out.step_seconds = out.parts.seconds;
   const double tokens = static_cast<double>(run.total_batch_size);
   out.tokens_per_second = tokens / out.step_seconds;
-  const SpeedBand band = speed_band();
+  const SpeedBand band = speed_band(workload.transformers ? "transformers" : "all");
   out.low = out.tokens_per_second * (1 - band.below);
   out.high = out.tokens_per_second * (1 + band.above);
   if (sources.calibration != nullptr) {
@@ -48,10 +52,12 @@ std::optional<SpeedEstimate> estimate_speed(const Workload& workload, const Mach
       out.provenance = Provenance::calibrated;
     }
   }
-  const auto logged = logged_peak_flops(machine.gpu.name, workload.model.version);
+  const auto logged = workload.transformers ? std::nullopt : logged_peak_flops(machine.gpu.name, workload.model.version);
   const double peak = logged.value_or(rates->bf16_peak);
-  if (peak > 0) out.mfu = flops_per_token(workload) * out.tokens_per_second / (peak * static_cast<double>(run.world_size));
-  if (run.script == Script::base_train) {  // fine-tuning ends with its data
+  if (peak > 0) out.mfu = (workload.transformers ? transformers_flops_per_token(workload) : flops_per_token(workload)) * out.tokens_per_second / (peak * static_cast<double>(run.world_size));
+  if (workload.transformers) {
+    out.horizon = transformers_horizon(workload);
+  } else if (run.script == Script::base_train) {  // fine-tuning ends with its data
     if (const auto horizon = horizon_of(workload)) out.horizon = *horizon;
   }
   out.price = price_of(sources.prices != nullptr ? std::span<const Price>(*sources.prices) : known_prices(), machine.gpu, run.world_size);

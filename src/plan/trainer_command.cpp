@@ -140,6 +140,11 @@ class TrainerReader {
     if (n == "gradient-checkpointing-kwargs") return checkpointing(a);
     if (n == "use-liger-kernel" || n == "use-liger") return when(a, [&](bool on) { f().liger = on; });
     if (n == "torch-compile") return when(a, [&](bool on) { f().compile = on; });
+    if (n == "max-steps") {  // moves no memory: read, and told with its like; -1 is the Trainer's "by epochs"
+      const auto steps = parse_int(value(a), flag);
+      if (!steps) return std::unexpected(steps.error());
+      if (*steps > 0) f().max_steps = *steps;
+    }
     if (n == "max-grad-norm") return put(f().max_grad_norm, parse_real(value(a), flag));
     if (n == "deepspeed") {
       out_.deepspeed_file = value(a);
@@ -391,6 +396,8 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   }
   if (t.compile) add("torch_compile", "True");
   if (t.liger) add("use_liger_kernel", "True");
+  if (t.max_steps) add("max_steps", std::to_string(*t.max_steps));
+  else if (t.max_tokens) add("max_steps", std::to_string(std::max<std::int64_t>(1, ceil_div(*t.max_tokens, t.device_batch_size * t.seq_len * t.grad_accum_steps * t.world_size))));
   if (t.max_grad_norm != 1.0) {
     std::string norm = std::to_string(t.max_grad_norm);
     while (norm.ends_with('0')) norm.pop_back();

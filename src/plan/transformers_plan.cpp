@@ -7,19 +7,16 @@
 #include "plan/batch_search.hpp"
 #include "plan/rent.hpp"
 #include "plan/ways.hpp"
-#include "speed/least_time.hpp"
 
 namespace dryfit {
 
 namespace {
 
-constexpr double kAsFast = 1.005;  // of the least time a token: the way that comes first is as good
+constexpr double kAsFast = 1.005;  // of the time a token: the way that comes first is as good
 
 Result<Candidate> candidate(Method method, Result<BatchFound> found) {
   if (!found) return std::unexpected(found.error());
-  Candidate out{method, found->fits, std::move(found->report), std::nullopt};
-  if (const auto rates = rates_of(out.report.machine.gpu)) out.least_seconds_per_token = least_seconds_per_token(out.report.workload, *rates, found->kernels);
-  return out;
+  return Candidate{method, found->fits, std::move(found->report)};
 }
 
 Result<Candidate> candidate(const HfModel& model, const Way& way, const Machine& machine, const EstimateOptions& options) {
@@ -45,7 +42,7 @@ Tried try_method(const HfModel& model, const TransformersFlags& flags, Method me
   return out;
 }
 
-// Of those that fit from `first` on: the least time a token; where that is not known of all, the first.
+// Of those that fit from `first` on: the fastest; where that is not known of all, the first.
 std::optional<std::size_t> best_of(const std::vector<Candidate>& candidates, std::size_t first) {
   std::optional<std::size_t> earliest;
   double least = 0;
@@ -53,13 +50,13 @@ std::optional<std::size_t> best_of(const std::vector<Candidate>& candidates, std
   for (std::size_t i = first; i < candidates.size(); ++i) {
     const Candidate& c = candidates[i];
     if (!c.fits) continue;
-    known = known && c.least_seconds_per_token;
-    if (known) least = earliest ? std::min(least, *c.least_seconds_per_token) : *c.least_seconds_per_token;
+    known = known && c.seconds_per_token();
+    if (known) least = earliest ? std::min(least, *c.seconds_per_token()) : *c.seconds_per_token();
     if (!earliest) earliest = i;
   }
   if (!earliest || !known) return earliest;
   for (std::size_t i = *earliest;; ++i) {
-    if (candidates[i].fits && *candidates[i].least_seconds_per_token <= least * kAsFast) return i;
+    if (candidates[i].fits && *candidates[i].seconds_per_token() <= least * kAsFast) return i;
   }
 }
 
@@ -68,7 +65,7 @@ std::string reason(const TransformersPlan& plan, const std::vector<Method>& meth
   std::string out = chosen.method == methods.front() ? "" : std::string(name_of(chosen.method)) + ", as nothing that trains more fits; ";
   const auto fitting = std::ranges::count_if(plan.candidates, &Candidate::fits);
   if (fitting == 1) return out + "the only way that fits";
-  return out + (chosen.least_seconds_per_token ? "the least time a token of the ways that fit, by arithmetic, launches and messages alone" : "of the ways that fit the one with the least recomputation, then the least communication");
+  return out + (chosen.seconds_per_token() ? "the fastest of the ways that fit" : "of the ways that fit the one with the least recomputation, then the least communication");
 }
 
 // The argument whose change makes the nearest way of a method fit: one that leaves the training as it is before one that does not.
@@ -95,6 +92,12 @@ std::string_view name_of(Method method) {
     case Method::qlora: return "qlora";
   }
   return "";
+}
+
+std::optional<double> Candidate::seconds_per_token() const { return report.speed ? std::optional(1 / report.speed->tokens_per_second) : std::nullopt; }
+
+std::optional<double> Candidate::least_seconds_per_token() const {
+  return report.speed ? std::optional(report.speed->parts.roofline / static_cast<double>(report.workload.run.total_batch_size)) : std::nullopt;
 }
 
 Result<TransformersPlan> plan_transformers(const HfModel& model, const TransformersFlags& flags, const Machine& machine, const EstimateOptions& options) {
@@ -169,6 +172,7 @@ Result<std::vector<TableRow>> table_transformers(const HfModel& model, const Tra
       const Training& t = found->report.workload.transformers->training;
       TableRow row{cell.machine->gpu.name, cell.machine->usable(), found->report.workload.model.depth, std::nullopt, std::nullopt, TableRow::Way{std::string(name_of(found->method)), t.recompute, t.sharding}};
       if (found->fits) row.device_batch_size = found->report.workload.run.device_batch_size, row.allocated = found->report.allocated.bytes;
+      if (found->fits && found->report.speed) row.tokens_per_second = found->report.speed->tokens_per_second;
       cell.row = std::optional(std::move(row));
       break;
     }

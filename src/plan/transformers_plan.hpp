@@ -21,7 +21,8 @@ struct Candidate {
   Method method = Method::full;
   bool fits = false;
   Report report;
-  std::optional<double> least_seconds_per_token;  // to compare ways by, and nothing else (speed/least_time.hpp)
+  std::optional<double> seconds_per_token() const;        // of all GPUs together, predicted; ways are compared by it
+  std::optional<double> least_seconds_per_token() const;  // no implementation of the same kernels is faster: the roofline
 };
 
 // A machine to rent: the cheapest by the hour, of up to 8 GPUs of one kind, on which a method fits at the smallest device batch.

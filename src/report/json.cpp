@@ -80,7 +80,7 @@ Json speed_json(const Report& r) {
     cost = {{"usd", *usd}, {"usd_per_gpu_hour", s.price->usd_per_gpu_hour}, {"provider", s.price->provider}, {"kind", s.price->kind}, {"seen", s.price->seen.empty() ? Json() : Json(s.price->seen)}};
   }
   return {{"tokens_per_second", s.tokens_per_second}, {"step_seconds", s.step_seconds}, {"mfu", s.mfu ? Json(*s.mfu) : Json()}, {"low", s.low}, {"high", s.high}, {"provenance", name_of(s.provenance)},
-          {"modelled_step_seconds", s.parts.seconds}, {"modelled_seconds_by_kind", kinds}, {"horizon", horizon}, {"cost", cost}};
+          {"modelled_step_seconds", s.parts.seconds}, {"modelled_seconds_by_kind", kinds}, {"horizon", horizon}, {"cost", cost}, {"usd_per_million_tokens", json_parts::number(s.usd_per_million_tokens(r.machine.gpus))}};
 }
 
 // A column per category, a row per moment; only where a timeline was asked for.
@@ -140,7 +140,7 @@ Json candidate_json(const Candidate& c, bool chosen) {
   const Report& r = c.report;
   const Training& t = r.workload.transformers->training;
   return {{"method", name_of(c.method)}, {"recompute", name_of(t.recompute)}, {"shard", name_of(t.sharding)}, {"device_batch_size", c.fits ? Json(r.workload.run.device_batch_size) : Json()}, {"grad_accum_steps", r.workload.run.grad_accum_steps},
-          {"verdict", name_of(r.verdict)}, {"allocated_bytes", r.allocated.bytes.count}, {"process_bytes", r.process.bytes.count}, {"headroom_bytes", r.headroom.count}, {"least_seconds_per_token", c.least_seconds_per_token ? Json(*c.least_seconds_per_token) : Json()}, {"command", r.command}, {"plan", chosen ? Json(0) : Json()}};
+          {"verdict", name_of(r.verdict)}, {"allocated_bytes", r.allocated.bytes.count}, {"process_bytes", r.process.bytes.count}, {"headroom_bytes", r.headroom.count}, {"least_seconds_per_token", json_parts::number(c.least_seconds_per_token())}, {"tokens_per_second", c.fits && r.speed ? Json(r.speed->tokens_per_second) : Json()}, {"command", r.command}, {"plan", chosen ? Json(0) : Json()}};
 }
 
 Json rent_json(const Rent& rent) {
@@ -174,7 +174,7 @@ std::string table_json(std::span<const TableRow> rows) {
   Json out = Json::array();
   for (const TableRow& row : rows) {
     out.push_back({{"gpu", row.gpu}, {"usable_bytes", row.usable.count}, {"depth", row.depth}, {"device_batch_size", row.device_batch_size ? Json(*row.device_batch_size) : Json()}, {"allocated_bytes", row.allocated ? Json(row.allocated->count) : Json()}});
-    if (row.way) out.back().update({{"method", row.way->method}, {"recompute", name_of(row.way->recompute)}, {"shard", name_of(row.way->sharding)}});
+    if (row.way) out.back().update({{"method", row.way->method}, {"recompute", name_of(row.way->recompute)}, {"shard", name_of(row.way->sharding)}, {"tokens_per_second", json_parts::number(row.tokens_per_second)}});
   }
   return dump({{"schema_version", 1}, {"rows", out}});
 }

@@ -27,15 +27,22 @@ std::string speed_line(const Report& r) {
   std::string out = fmt::format("{} ({} to {}), step {}", rate_text(s.tokens_per_second), rate_text(s.low), rate_text(s.high), seconds_text(s.step_seconds));
   if (s.mfu) out += fmt::format(", mfu {:.0f} %", *s.mfu * 100);
   if (const auto seconds = s.horizon_seconds()) out += fmt::format("; {}: {}", s.horizon->rule, duration_text(*seconds));
-  if (const auto usd = s.horizon_usd(r.machine.gpus)) out += ", " + usd_text(*usd);
+  if (const std::string cost = cost_text(s, r.machine.gpus); !cost.empty()) out += ", " + cost;
   return out;
 }
 
+std::string cost_text(const SpeedEstimate& s, std::int64_t gpus) {
+  if (const auto usd = s.horizon_usd(gpus)) return usd_text(*usd);
+  const auto usd = s.usd_per_million_tokens(gpus);
+  return usd ? fmt::format("${:.{}f} a million tokens", *usd, *usd < 0.1 ? 4 : 2) : "";
+}
+
 std::string speed_section(const Report& r, const Style& style) {
-  if (!r.speed) return std::string("\n  speed\n    ") + (r.workload.captured ? "not derived for captured runs" : r.workload.transformers ? "not derived for transformers runs yet" : "not known for this GPU, or for more GPUs than one node joins") + "\n";
+  if (!r.speed) return std::string("\n  speed\n    ") + (r.workload.captured ? "not derived for captured runs" : "not known for this GPU" + std::string(r.workload.transformers && r.workload.transformers->training.framework == Framework::megatron ? ", and not derived for Megatron-LM's runs" : ", or for more GPUs than one node joins")) + "\n";
   const SpeedEstimate& s = *r.speed;
   std::string out = "\n  speed\n    " + speed_line(r) + "\n";
   if (s.provenance == Provenance::calibrated) out += fmt::format("    learned from runs here; the model says {}\n", seconds_text(s.parts.seconds));
+  if (!s.horizon && s.price) out += "    " + price_text(*s.price) + "\n";
   if (s.horizon) out += fmt::format("    {} steps of {} tokens; training steps alone, without evaluations and compilation{}\n", s.horizon->iterations, r.workload.run.total_batch_size, s.price ? "; " + price_text(*s.price) : "");
   if (!style.verbose) return out;
   const auto line = [&](std::string_view name, double seconds) {

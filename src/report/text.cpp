@@ -123,10 +123,10 @@ std::string table_text(std::span<const TableRow> rows, std::int64_t gpus, const 
 
 std::string table_csv(std::span<const TableRow> rows) {
   const bool ways = std::ranges::any_of(rows, [](const TableRow& row) { return row.way.has_value(); });
-  std::string out = fmt::format("gpu,usable_bytes,depth,device_batch_size,allocated_bytes{}\n", ways ? ",method,recompute,shard" : "");
+  std::string out = fmt::format("gpu,usable_bytes,depth,device_batch_size,allocated_bytes{}\n", ways ? ",method,recompute,shard,tokens_per_second" : "");
   for (const TableRow& row : rows) {
     out += fmt::format("{},{},{},{},{}", row.gpu, row.usable.count, row.depth, row.device_batch_size ? std::to_string(*row.device_batch_size) : "", row.allocated ? std::to_string(row.allocated->count) : "");
-    if (row.way) out += fmt::format(",{},{},{}", row.way->method, name_of(row.way->recompute), name_of(row.way->sharding));
+    if (row.way) out += fmt::format(",{},{},{},{}", row.way->method, name_of(row.way->recompute), name_of(row.way->sharding), row.tokens_per_second ? fmt::format("{:.0f}", *row.tokens_per_second) : "");
     out += "\n";
   }
   return out;

@@ -19,7 +19,37 @@ std::string model_line(const HfModel& model) {
   return fmt::format("{}   {} parameters", model.architecture.name, count_text(parameters));
 }
 
-std::string candidate_line(const Candidate& c, bool chosen, bool several, std::optional<double> least, const Style& style) {
+// tok/s and MFU; time and cost to the horizon, or what a million tokens cost.
+std::string speed_columns(const SpeedEstimate& s, std::int64_t gpus) {
+  std::string out = fmt::format("  {:>13} {:>4.0f} %", rate_text(s.tokens_per_second), s.mfu.value_or(0) * 100);
+  if (const auto seconds = s.horizon_seconds()) {
+    out += fmt::format(" {:>11}", duration_text(*seconds));
+    if (const auto usd = s.horizon_usd(gpus)) out += fmt::format(" {:>7}", usd_text(*usd));
+  } else if (const auto usd = s.usd_per_million_tokens(gpus)) {
+    out += fmt::format("  {:>7}", fmt::format("${:.{}f}", *usd, *usd < 0.1 ? 4 : 2));
+  }
+  return out;
+}
+
+std::string speed_titles(const TransformersPlan& plan, std::int64_t gpus) {
+  const auto known = std::ranges::find_if(plan.candidates, [](const Candidate& c) { return c.fits && c.report.speed; });
+  if (known == plan.candidates.end()) return "";
+  const SpeedEstimate& s = *known->report.speed;
+  if (s.horizon) return std::string("          tok/s    mfu        time") + (s.price ? "    cost" : "");
+  return std::string("          tok/s    mfu") + (s.usd_per_million_tokens(gpus) ? "  $/M tok" : "");
+}
+
+// What the columns mean, below them.
+std::string speed_note(const Report& r) {
+  const SpeedEstimate& s = *r.speed;
+  const auto percent = [&](double edge) { return (edge / s.tokens_per_second - 1) * 100; };
+  std::string out = s.horizon ? fmt::format("time: {} steps of {} tokens, training steps alone; ", s.horizon->iterations, r.workload.run.total_batch_size) : "speed: of training steps alone; ";
+  out += fmt::format("95 % of runs between {:+.0f} and {:+.0f} % of it", percent(s.low), percent(s.high));
+  if (s.price) out += fmt::format("; ${:.2f} a GPU-hour{}", s.price->usd_per_gpu_hour, s.price->provider.empty() ? "" : " (" + s.price->provider + ")");
+  return out + "\n";
+}
+
+std::string candidate_line(const Candidate& c, bool chosen, bool several, const Style& style) {
   const Report& r = c.report;
   const Training& t = r.workload.transformers->training;
   const double share = r.headroom.gib() / r.machine.usable().gib() * 100;
@@ -28,20 +58,9 @@ std::string candidate_line(const Candidate& c, bool chosen, bool several, std::o
   // a dash takes three bytes, and one place on the screen
   out += c.fits ? fmt::format("  {:>12}", r.workload.run.device_batch_size) : fmt::format("  {:>12}", style.ascii ? "-" : std::string(11, ' ') + "–");
   out += fmt::format("  {:>9}  {:>9} {:>4.0f} %", gib_text(r.process.bytes), gib_text(r.headroom), share);
-  if (c.fits && least) out += fmt::format("  {:>5.2f}", *c.least_seconds_per_token / *least);
+  if (c.fits && r.speed) out += speed_columns(*r.speed, r.machine.gpus);
   if (r.verdict == Verdict::tight) out += "  tight";
   return chosen ? paint(out, "1", style) : out;
-}
-
-// Of those that fit; none where it is not known of all.
-std::optional<double> least_time(const TransformersPlan& plan) {
-  std::optional<double> least;
-  for (const Candidate& c : plan.candidates) {
-    if (!c.fits) continue;
-    if (!c.least_seconds_per_token) return std::nullopt;
-    least = least ? std::min(*least, *c.least_seconds_per_token) : *c.least_seconds_per_token;
-  }
-  return least;
 }
 
 std::string missed_text(const Missed& missed, const OwnCommands& commands) {
@@ -56,6 +75,8 @@ std::string missed_text(const Missed& missed, const OwnCommands& commands) {
   return out;
 }
 
+std::string short_rate(double r) { return r >= 1e6 ? fmt::format("{:.2f} M", r / 1e6) : r >= 1e3 ? fmt::format("{:.1f} k", r / 1e3) : fmt::format("{:.0f}", r); }
+
 // "full", "lora+r"; with recomputation.
 std::string column_of(const TableRow::Way& way) { return way.method + (way.recompute == Recompute::full ? "+r" : ""); }
 
@@ -65,19 +86,17 @@ std::string plan_text(const TransformersPlan& plan, const HfModel& model, const 
   std::string out = fmt::format("{} x {}   usable {} of {} each\n", m.gpus, short_gpu(m.gpu.name), gib_text(m.usable()), gib_text(m.total));
   const Run& shape = plan.candidates.front().report.workload.run;
   out += fmt::format("{}, rows of {} tokens\n\n", model_line(model), shape.max_seq_len);
-  const auto least = least_time(plan);
   const bool several = m.gpus > 1;
-  out += fmt::format("  method  recompute{}  device batch       peak           headroom{}\n", several ? "  parallel     " : "", least ? "   time" : "");
-  for (std::size_t i = 0; i < plan.candidates.size(); ++i) out += candidate_line(plan.candidates[i], i == plan.chosen, several, least, style) + "\n";
+  out += fmt::format("  method  recompute{}  device batch       peak           headroom{}\n", several ? "  parallel     " : "", speed_titles(plan, m.gpus));
+  for (std::size_t i = 0; i < plan.candidates.size(); ++i) out += candidate_line(plan.candidates[i], i == plan.chosen, several, style) + "\n";
   const bool none = std::ranges::any_of(plan.candidates, [](const Candidate& c) { return !c.fits; });
   if (none) out += fmt::format("{}: not even the smallest device batch fits; its peak is shown\n", style.ascii ? "-" : "–");
-  if (least) out += "time: of a token at least, by arithmetic, launches and messages; no speed is predicted for these models yet\n";
   if (!plan.chosen) {
     out += "\nnothing fits\n";
   } else {
     const Report& best = plan.candidates[*plan.chosen].report;
     const Run& run = best.workload.run;
-    out += fmt::format("\nchosen: {}\n\n{}\n\n", plan.why, best.command);
+    out += fmt::format("\nchosen: {}\n{}\n{}\n\n", plan.why, best.speed ? speed_note(best) : "", best.command);
     for (const Alternative& a : best.alternatives) {
       if (a.process && a.verdict == Verdict::fits) out += fmt::format("with {} before it: peak {}, headroom {}\n\n", change_text(a), gib_text(*a.process), gib_text(best.machine.usable() - *a.process));
     }
@@ -90,6 +109,7 @@ std::string plan_text(const TransformersPlan& plan, const HfModel& model, const 
 }
 
 std::string table_text(std::span<const TableRow> rows, const HfModel& model, std::int64_t gpus, const Style& style) {
+  const bool speeds = std::ranges::any_of(rows, [](const TableRow& row) { return row.tokens_per_second.has_value(); });
   std::vector<std::string> columns;
   std::string shardings;
   std::size_t widest = 4;
@@ -108,9 +128,16 @@ std::string table_text(std::span<const TableRow> rows, const HfModel& model, std
       const auto cell = std::find_if(row, end, [&](const TableRow& r) { return column_of(*r.way) == c; });
       out += fmt::format("{:>9}", cell == end ? "" : cell->device_batch_size ? std::to_string(*cell->device_batch_size) : (style.ascii ? "-" : "–"));
     }
+    if (speeds) {
+      out += fmt::format("\n  {:<{}} {:>10}", "", widest, "");
+      for (const std::string& c : columns) {
+        const auto cell = std::find_if(row, end, [&](const TableRow& r) { return column_of(*r.way) == c; });
+        out += fmt::format("{:>9}", cell != end && cell->tokens_per_second ? short_rate(*cell->tokens_per_second) : "");
+      }
+    }
     row = end;
   }
-  out += fmt::format("\n\nlargest device batch that fits, {} GPU{}{}; +r: with gradient checkpointing; {} does not fit at 1\n", gpus, gpus == 1 ? "" : "s", shardings, style.ascii ? "-" : "–");
+  out += fmt::format("\n\nlargest device batch that fits{}, {} GPU{}{}; +r: with gradient checkpointing; {} does not fit at 1\n", speeds ? "; below it tokens a second" : "", gpus, gpus == 1 ? "" : "s", shardings, style.ascii ? "-" : "–");
   return out;
 }
 

@@ -64,7 +64,8 @@ std::optional<GpuRates> rates_of(const GpuKind& gpu) {
   constexpr double kFp8Share = 0.88;
   if (gpu.fp8_tflops && tensor > 0) r.fp8_gemm = m.fp8 > 0 ? m.fp8 : *gpu.fp8_tflops * kTera * kFp8Share * std::min(1.0, r.bf16_gemm / tensor);
   constexpr double kCudaCores = 0.85;
-  r.fp32_gemm = gpu.compute_major >= 8 && r.bf16_gemm > 0 ? r.bf16_gemm / 2 : *gpu.fp32_tflops * kTera * kCudaCores;
+  r.fp32_cores = *gpu.fp32_tflops * kTera * kCudaCores;
+  r.fp32_gemm = gpu.compute_major >= 8 && r.bf16_gemm > 0 ? r.bf16_gemm / 2 : r.fp32_cores;
   r.full_bandwidth = *gpu.bandwidth_gb_s * kGiga;
   r.bandwidth = r.full_bandwidth * kStream;
   constexpr double kUsualClock = 1.75e9;

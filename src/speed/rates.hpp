@@ -16,6 +16,7 @@ struct GpuRates {
   double fp8_gemm = 0;               // 0: no fp8
   double fp32_gemm = 0;              // as PyTorch runs it under "high" precision: TF32 from compute capability 8.0
   bool gemm_measured = false;        // else the architecture's usual share of the peak
+  double fp32_cores = 0;             // the same as PyTorch runs it unless asked otherwise ("highest"): on the CUDA cores
   double bandwidth = 0;              // bytes/s that streaming kernels reach
   double reducing_bandwidth = 0;     // bytes/s that fused kernels with a reduction reach
   double full_bandwidth = 0;         // as sold

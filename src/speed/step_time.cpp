@@ -11,7 +11,11 @@ namespace {
 
 constexpr double kKernelGap = 2e-6;        // seconds between the end of a kernel's work and the start of the next one's
 constexpr double kTileEnds = 1.5e-6;       // of a tile: its first operands arrive, its result leaves; two ways through memory
-constexpr double kLaunch = 6e-6;           // of the host, a launch from compiled Python code
+constexpr double kLaunch = 8e-6;           // of the host, a launch from compiled Python code
+constexpr double kGraphCall = 35e-6;       // a compiled function is entered: guards of its own arguments, AOTAutograd's and Inductor's wrappers
+constexpr double kGuard = 2.2e-6;          // one parameter's guards, in a model that is compiled whole
+constexpr double kEagerLaunch = 10e-6;     // a launch through PyTorch's dispatcher
+constexpr double kEagerCall = 3e-6;        // a call of it that launches nothing: a view, a number read on the host
 constexpr double kCollective = 20e-6;      // start and end of a collective on one node
 
 struct Tile { std::int64_t m, n; double share; };  // share of the best rate that its reuse of shared memory allows
@@ -86,18 +90,24 @@ class Times {
   std::vector<std::pair<Work, double>> known_;
 };
 
-// Adds one pass over some work; the host's launches bound it from below.
-void run(const std::vector<Work>& list, const GpuRates& r, Times& seconds, double launch, double times, StepTime& out) {
-  double gpu = 0, host = 0;
-  for (const Work& w : list) {
-    const double t = seconds.of(w);
-    gpu += t;
-    host += static_cast<double>(w.launches) * launch;
-    out.by_kind[static_cast<std::size_t>(w.kind)] += t * times;
-    out.roofline += least_seconds(w, r) * times;
-    out.flops += w.flops() * times;
-  }
-  out.waiting += std::max(0.0, host - gpu) * times;
+// Where the host and the GPU are. The host goes ahead as far as it can; a kernel starts when the one before it is done and its launch has come.
+struct Clocks { double host = 0, gpu = 0, network = 0, used = 0; };  // used: when what was gathered last began to be used
+
+// Adds one pass over some work, of which the step has `times`.
+void run(const Work& w, const GpuRates& r, Times& seconds, double launch, double times, StepTime& out, Clocks& at) {
+  const double first = at.host + static_cast<double>(w.calls) * kEagerCall + static_cast<double>(w.graphs) * kGraphCall + static_cast<double>(w.guards) * kGuard + launch;
+  const double t = seconds.of(w), end = std::max(std::max(at.gpu, first) + t, first + static_cast<double>(w.launches - 1) * launch);
+  at.host = first + static_cast<double>(w.launches - 1) * launch;
+  out.waiting += (end - at.gpu - t) * times;
+  at.gpu = end;
+  out.by_kind[static_cast<std::size_t>(w.kind)] += t * times;
+  out.roofline += least_seconds(w, r) * times;
+  out.flops += w.flops() * times;
+}
+
+void run(const std::vector<Work>& list, const GpuRates& r, Times& seconds, double launch, double times, StepTime& out, Clocks& at) {
+  if (times <= 0) return;
+  for (const Work& w : list) run(w, r, seconds, launch, times, out, at);
 }
 
 double compute_of(const OptimizerUnit& unit, Times& seconds) {
@@ -125,19 +135,85 @@ double overlapped(const std::vector<OptimizerUnit>& units, int phase, const GpuR
   return std::max(network, arithmetic);
 }
 
+double wire_seconds(const Work& w, const GpuRates& r, double world) { return w.bytes() * (world - 1) / world / r.link + kCollective; }
+
+// What the eager engine told, along three clocks: the host's, the GPU's and its links'.
+class EagerStep {
+ public:
+  EagerStep(const GpuRates& rates, Dtype compute, double world, StepTime& out) : r_(rates), seconds_(r_, compute), world_(world), out_(out) {
+    r_.fp32_gemm = r_.fp32_cores;
+  }
+
+  // One pass over a list, of which the step has `times`, from an idle GPU to an idle GPU. sends: with its collectives.
+  void run(const std::vector<Work>& list, double times, bool sends = true) {
+    if (times <= 0) return;
+    Clocks at;
+    for (const Work& w : list) {
+      if (w.kind == WorkKind::communication) {
+        if (sends && world_ > 1) send(w, at, times);
+      } else {
+        dryfit::run(w, r_, seconds_, kEagerLaunch, times, out_, at);
+      }
+    }
+    if (at.network > at.gpu) expose(at.network - at.gpu, times);
+  }
+
+ private:
+  // Gathered ahead: while the unit before it is computed. Reduced behind: while the pass goes on.
+  void send(const Work& w, Clocks& at, double times) {
+    at.host += kEagerLaunch;
+    const double ready = w.beside == Work::Beside::earlier ? at.used : at.gpu;
+    at.network = std::max({at.network, ready, at.host}) + wire_seconds(w, r_, world_);
+    if (w.beside == Work::Beside::later) return;
+    if (at.network > at.gpu) {
+      expose(at.network - at.gpu, times);
+      at.gpu = at.network;
+    }
+    at.used = at.gpu;
+  }
+
+  void expose(double seconds, double times) { out_.by_kind[static_cast<std::size_t>(WorkKind::communication)] += seconds * times; }
+
+  GpuRates r_;
+  Times seconds_;
+  double world_;
+  StepTime& out_;
+};
+
+bool sends(const std::vector<Work>& list) {
+  return std::ranges::any_of(list, [](const Work& w) { return w.kind == WorkKind::communication; });
+}
+
+StepTime time_eager_step(const StepWork& work, const GpuRates& rates, double world, double micro, Dtype compute) {
+  StepTime out;
+  EagerStep step(rates, compute, world, out);
+  const auto& lists = work.laid_out;
+  step.run(lists.front(), lists.size() == 1 ? micro : 1);
+  if (lists.size() == 2) step.run(lists[1], micro - 2, sends(lists[0]));  // those between add as the last does, and send as the first
+  if (lists.size() == 3) step.run(lists[1], micro - 2);
+  if (lists.size() > 1) step.run(lists.back(), 1);
+  step.run(work.before_step, 1);
+  out.seconds = out.waiting;
+  for (double t : out.by_kind) out.seconds += t;
+  return out;
+}
+
 }  // namespace
 
 double kernel_seconds(const Work& work, const GpuRates& rates) { return seconds_of(work, rates, work.operands); }
 
 StepTime time_step(const StepWork& work, const GpuRates& rates, std::int64_t world, std::int64_t accumulation, Dtype compute, bool compiled) {
+  if (!work.laid_out.empty()) return time_eager_step(work, rates, static_cast<double>(world), static_cast<double>(accumulation), compute);
   StepTime out;
   const double launch = compiled ? kLaunch : kEagerLaunch;
   const auto micro = static_cast<double>(accumulation);
   Times seconds(rates, compute);
-  run(work.micro_step, rates, seconds, launch, micro, out);
-  run(work.accumulate, rates, seconds, kEagerLaunch, micro - 1, out);
-  run(work.before_step, rates, seconds, kEagerLaunch, 1, out);
-  for (const OptimizerUnit& u : work.optimizer) run(u.work, rates, seconds, launch, 1, out);
+  Clocks at;  // nanochat looks at the loss at the end of the step
+  run(work.micro_step, rates, seconds, launch, 1, out, at);
+  run(work.micro_step, rates, seconds, launch, micro - 1, out, at);
+  run(work.accumulate, rates, seconds, kEagerLaunch, micro - 1, out, at);
+  run(work.before_step, rates, seconds, kEagerLaunch, 1, out, at);
+  for (const OptimizerUnit& u : work.optimizer) run(u.work, rates, seconds, launch, 1, out, at);
   if (world > 1) {
     double together = 0, alone = 0;
     for (const OptimizerUnit& u : work.optimizer) alone += compute_of(u, seconds);

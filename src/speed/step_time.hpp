@@ -10,7 +10,6 @@
 
 namespace dryfit {
 
-constexpr double kEagerLaunch = 10e-6;       // seconds of the host, a launch through PyTorch's dispatcher
 
 struct StepTime {
   double seconds = 0;
@@ -22,7 +21,8 @@ struct StepTime {
 
 double kernel_seconds(const Work& work, const GpuRates& rates);
 
-// world: GPUs; accumulation: micro-steps a step. compute: of activations, for attention.
+// world: GPUs; accumulation: micro-steps a step. compute: of activations, for attention. Of work that the eager engine told (StepWork::laid_out) kernels wait for
+// their launch one by one, the host for the GPU at the end of each micro-step (the loss is looked at), collectives run beside what they may.
 StepTime time_step(const StepWork& work, const GpuRates& rates, std::int64_t world, std::int64_t accumulation, Dtype compute, bool compiled);
 
 }  // namespace dryfit

@@ -108,6 +108,7 @@ struct Training {
   bool quantized = false;               // the frozen weights of Linear modules in 4 bits (nf4, blocks of 64)
   bool double_quantized = false;
   double max_grad_norm = 1.0;           // 0: no clipping
+  std::optional<std::int64_t> max_steps, max_tokens;  // how long it trains, as far as the user says
   bool dropout = true;                  // the model is in training mode
   std::string torch = "2.9.1";
 };

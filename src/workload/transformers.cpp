@@ -134,10 +134,10 @@ bool on_host(Fields& zero, std::string_view key, std::string_view where, const s
 Result<void> adapters(const Training& t, const Architecture& a) {
   if (!t.lora) return {};
   const Lora& l = *t.lora;
-  if (l.virtual_tokens < 0 || l.virtual_tokens > kMostLength) return out_of_range("--virtual-tokens", l.virtual_tokens, kMostLength);
+  if (l.virtual_tokens < 0 || l.virtual_tokens > kMostLength) return out_of_range("--num_virtual_tokens", l.virtual_tokens, kMostLength);
   const bool plain = !l.dora && l.virtual_tokens == 0 && l.saved_modules.empty();
   if (!plain && t.framework != Framework::transformers) return fail("bad_value", "DoRA, prompt tuning and modules to save are peft's, and LitGPT has none of them", "leave them out", "");
-  if (l.virtual_tokens > 0 && (a.encoder || a.position == Position::learned)) return fail("unsupported_training", "prompt tuning of " + a.model_type + " is not laid out yet", "it is of models with rotary positions", "--virtual-tokens");
+  if (l.virtual_tokens > 0 && (a.encoder || a.position == Position::learned)) return fail("unsupported_training", "prompt tuning of " + a.model_type + " is not laid out yet", "it is of models with rotary positions", "--num_virtual_tokens");
   const bool gathers = t.sharding == Sharding::zero3 || t.sharding == Sharding::fsdp2 || is_fsdp1(t.sharding);
   if (!plain && gathers) return fail("unsupported_training", "DoRA, prompt tuning and modules to save under " + std::string(name_of(t.sharding)) + " are not laid out yet", "use --parallel ddp or zero2", "--parallel");
   for (const std::string& module : l.saved_modules) {
@@ -210,6 +210,10 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.holds_outputs = litgpt;  // its loops name the logits
   t.max_grad_norm = f.max_grad_norm.value_or(pretrains ? 1.0 : 0.0);
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
+  t.max_steps = f.max_steps, t.max_tokens = f.max_tokens;
+  constexpr std::int64_t kMostSteps = 1'000'000'000'000, kMostTokens = 1'000'000'000'000'000'000;
+  if (t.max_steps && (*t.max_steps < 1 || *t.max_steps > kMostSteps)) return out_of_range("--max-steps", *t.max_steps, kMostSteps);
+  if (t.max_tokens && (*t.max_tokens < 1 || *t.max_tokens > kMostTokens)) return out_of_range("--max-tokens", *t.max_tokens, kMostTokens);
   t.lora = f.lora;
   if (t.lora && t.lora->virtual_tokens == 0 && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
   if (auto ok = adapters(t, a); !ok) return std::unexpected(ok.error());

@@ -17,6 +17,7 @@ struct TransformersFlags {
   std::optional<std::string> model;     // name of a shipped model, repository, or a folder or file
   std::optional<std::int64_t> device_batch_size, grad_accum_steps, max_seq_len, gpus;
   std::optional<std::int64_t> total_batch_size;  // tokens a step, in place of grad_accum_steps
+  std::optional<std::int64_t> max_steps, max_tokens;  // how long it trains; no memory follows
   std::optional<Framework> framework;
   std::optional<Dtype> weights;         // dtype the model is loaded in
   std::optional<MixedPrecision> mixed;

@@ -74,8 +74,9 @@ void expect_consistent(const HfModel& model, const TransformersPlan& plan, const
   for (const Candidate& c : plan.candidates) {
     if (!c.fits || chosen == nullptr) continue;
     EXPECT_EQ(c.method, chosen->method);
-    if (c.least_seconds_per_token) {
-      EXPECT_LE(*chosen->least_seconds_per_token, *c.least_seconds_per_token * 1.01);
+    if (c.seconds_per_token()) {
+      EXPECT_LE(*chosen->seconds_per_token(), *c.seconds_per_token() * 1.01);
+      EXPECT_GE(*c.seconds_per_token(), *c.least_seconds_per_token());
     }
   }
 }

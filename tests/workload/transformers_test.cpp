@@ -224,7 +224,7 @@ TEST(Transformers, whatPeftAndLigerHaveIsSaidByName) {
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_head", "embed_tokens"}; }), "none");
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_hat"}; }), "bad_value lora_modules_to_save");
   EXPECT_EQ(outcome("llama-3.2-1b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_head"}; }), "unsupported_training lora_modules_to_save");  // tied
-  EXPECT_EQ(outcome("gpt2", [](TransformersFlags& f) { f.lora.emplace().virtual_tokens = 8; }), "unsupported_training --virtual-tokens");
+  EXPECT_EQ(outcome("gpt2", [](TransformersFlags& f) { f.lora.emplace().virtual_tokens = 8; }), "unsupported_training --num_virtual_tokens");
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().dora = true, f.gpus = 2, f.sharding = Sharding::fsdp2; }), "unsupported_training --parallel");
 }
 

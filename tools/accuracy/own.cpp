@@ -25,7 +25,7 @@ namespace {
 constexpr std::array<const char*, 3> kFigures = {"allocated", "reserved", "process"};
 
 struct Figure { double measured = 0, predicted = 0; bool there = false; double off() const { return predicted - measured; } };
-struct Row { FieldMap field; std::array<Figure, 3> figures; };
+struct Row { FieldMap field; std::array<Figure, 3> figures; std::optional<double> step_ms; };  // step_ms: predicted
 
 Result<Row> predict(FieldMap f) {
   Row row;
@@ -55,7 +55,21 @@ Result<Row> predict(FieldMap f) {
     if (one == nullptr || one->find("bytes") == nullptr || !measured) continue;
     row.figures[i] = {*measured, Bytes(one->find("bytes")->whole).mib(), true};
   }
+  const Document* speed = document->find("speed");
+  const Document* step = speed == nullptr ? nullptr : speed->find("step_seconds");
+  if (step != nullptr) row.step_ms = step->real * 1e3;
   return row;
+}
+
+// Of the rows that were timed.
+void print_steps(const std::vector<Row>& rows) {
+  std::cout << "| row | run | measured ms | predicted | measured less predicted |\n| --- | --- | ---: | ---: | ---: |\n";
+  for (const Row& r : rows) {
+    const auto measured = parse_real(r.field.at("step_ms"), "step_ms");
+    if (!measured || !r.step_ms) continue;
+    const auto& f = r.field;
+    std::cout << fmt::format("| {} | {} d{} B{} T{} | {:.1f} | {:.1f} | {:+.1f} |\n", f.at("id"), f.at("nanochat"), f.at("depth"), f.at("device_batch_size"), f.at("max_seq_len"), *measured, *r.step_ms, *measured - *r.step_ms);
+  }
 }
 
 void print_rows(const std::vector<Row>& rows) {
@@ -133,6 +147,10 @@ int own_accuracy(const char* path, const char* mode, const char* argument) {
   if (m == "--intervals") {
     const Band b = band_of(*rows, [](const Row&) { return true; });
     std::cout << fmt::format("transformers,{:.4f},{:.4f},{},{}\n", b.below, b.above, b.rows, argument);
+    return 0;
+  }
+  if (m == "--steps") {
+    print_steps(*rows);
     return 0;
   }
   if (m != "--summary") print_rows(*rows);

@@ -8,12 +8,13 @@
 #include <fstream>
 #include <iostream>
 #include <map>
-#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "measured_rows.hpp"
+#include "speed_rows.hpp"
+#include "transformers_speed.hpp"
 #include "base/text.hpp"
 #include "plan/plan.hpp"
 
@@ -57,39 +58,7 @@ Result<Row> predict(std::map<std::string, std::string> f) {
 // A family: one GPU kind under one epoch of nanochat, fp8 apart.
 std::string family_of(const Row& r) { return r.field.at("gpu") + " " + r.field.at("nanochat").substr(0, 2) + (r.field.at("fp8") == "yes" ? " fp8" : ""); }
 
-struct Width { double below = 0, above = 0; int rows = 0; };  // of the prediction: how far the truth lay below it, above it
-
-// 95 % interval of one more row: twice the root mean square of log errors, both ways, around the model as it is; a family counts once.
-template <class Chosen>
-Width width_of(const std::vector<Row>& rows, Chosen chosen) {
-  std::map<std::string, std::pair<double, int>> families;
-  int n = 0;
-  for (const Row& r : rows) {
-    if (!r.stock || !chosen(r)) continue;
-    auto& [sum, count] = families[family_of(r)];
-    sum += std::log(r.measured / r.predicted) * std::log(r.measured / r.predicted);
-    ++count;
-    ++n;
-  }
-  double mean = 0;
-  for (const auto& [name, f] : families) mean += f.first / f.second;
-  const double half = 2 * std::sqrt(mean / static_cast<double>(std::max<std::size_t>(1, families.size())));
-  return {1 - std::exp(-half), std::exp(half) - 1, n};
-}
-
-void print_ranking(const std::vector<Row>& rows) {
-  int pairs = 0, right = 0;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    for (std::size_t j = i + 1; j < rows.size(); ++j) {
-      if (!rows[i].stock || !rows[j].stock) continue;
-      const double measured = std::log(rows[i].measured / rows[j].measured), predicted = std::log(rows[i].predicted / rows[j].predicted);
-      if (std::fabs(measured) < std::log(1.05)) continue;
-      ++pairs;
-      right += measured * predicted > 0 ? 1 : 0;
-    }
-  }
-  std::cout << fmt::format("ranking: {} of {} pairs of stock rows that differ by more than 5 % are in the right order ({:.1f} %)\n", right, pairs, 100.0 * right / std::max(1, pairs));
-}
+bool is_stock(const Row& r) { return r.stock; }
 
 // README's table: one line a kind of GPU.
 void print_by_gpu(const std::vector<Row>& rows) {
@@ -110,23 +79,18 @@ void print_by_gpu(const std::vector<Row>& rows) {
 void print_summary(const std::vector<Row>& rows) {
   double sum = 0, worst = 0;
   std::vector<double> errors;
-  std::set<std::string> families;
-  int inside = 0;
   for (const Row& r : rows) {
     if (!r.stock) continue;
-    families.insert(family_of(r));
     sum += std::fabs(error_of(r));
     worst = std::max(worst, std::fabs(error_of(r)));
     errors.push_back(std::fabs(error_of(r)));
-    const Width w = width_of(rows, [&](const Row& other) { return family_of(other) != family_of(r); });
-    inside += r.measured >= r.predicted * (1 - w.below) && r.measured <= r.predicted * (1 + w.above) ? 1 : 0;
   }
   if (errors.empty()) return;
   std::ranges::sort(errors);
   const std::size_t n = errors.size();
   std::cout << fmt::format("stock rows: {}, median error {:.1f} %, mean {:.1f} %, largest {:.1f} %\n", n, errors[n / 2] * 100, sum / static_cast<double>(n) * 100, worst * 100);
-  print_ranking(rows);
-  std::cout << fmt::format("leave one family out ({} families of GPU, epoch and fp8): {} of {} stock rows lie inside the interval that the other families give\n", families.size(), inside, n);
+  print_ranking(rows, "stock rows", is_stock, [](const Row&, const Row&) { return true; });
+  print_left_out(rows, "stock rows", "GPU, epoch and fp8", is_stock, family_of);
 }
 
 int print_all(const std::vector<Row>& rows) {
@@ -153,9 +117,17 @@ int check(const std::vector<Row>& rows, const char* path) {
   return check_rows(rows, path, " of speed", "%", 1, 0.11, [](const Row& r) { return error_of(r) * 100; }, [](const Row&) { return std::string(); });
 }
 
+// Rows of Hugging Face models have flags where nanochat's have columns.
+bool of_models(const char* path) {
+  std::ifstream in(path);
+  std::string header;
+  return std::getline(in, header) && header.find(",flags,") != std::string::npos;
+}
+
 }  // namespace
 
 int speed_accuracy(const char* path, const char* mode, const char* argument) {
+  if (of_models(path)) return transformers_speed_accuracy(path, mode, argument);
   const auto rows = read_rows(path, predict);
   if (!rows) {
     std::cerr << rows.error().message << " " << rows.error().where << "\n";
@@ -172,7 +144,7 @@ int speed_accuracy(const char* path, const char* mode, const char* argument) {
     std::cout << "# error of each measured speed in percent, as of the commit that last wrote this; a larger one fails the tests\nid\terror_percent\n";
     for (const Row& r : *rows) std::cout << fmt::format("{}\t{:.1f}\n", r.field.at("id"), error_of(r) * 100);
   } else if (m == "--intervals") {
-    const Width w = width_of(*rows, [](const Row&) { return true; });
+    const Width w = width_of(*rows, is_stock, family_of);
     std::cout << fmt::format("family,below,above,rows,date\nall,{:.3f},{:.3f},{},{}\n", w.below, w.above, w.rows, argument);
   } else {
     return print_all(*rows);

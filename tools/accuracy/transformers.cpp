@@ -56,7 +56,9 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
   return {};
 }
 
-Result<Report> report_of(const std::map<std::string, std::string>& f) {
+}  // namespace
+
+Result<Report> transformers_report(const FieldMap& f) {
   std::vector<std::string_view> words{"check"};
   for (const std::string_view word : words_of(f.at("flags"))) words.push_back(word);
   const auto options = cli::parse_options(words);
@@ -72,6 +74,8 @@ Result<Report> report_of(const std::map<std::string, std::string>& f) {
   return estimate(*workload, *machine);
 }
 
+namespace {
+
 // Of the whole run, or of the one phase in which the row was measured.
 double predicted_mib(const Report& r, const std::string& kind, const std::string& phase) {
   for (const PhaseResult& p : r.phases) {
@@ -81,7 +85,7 @@ double predicted_mib(const Report& r, const std::string& kind, const std::string
 }
 
 Result<Row> predict(std::map<std::string, std::string> f) {
-  const auto report = report_of(f);
+  const auto report = transformers_report(f);
   if (!report) return std::unexpected(report.error());
   Row row;
   row.known = f.at("known") == "yes";

@@ -22,7 +22,8 @@ class Meter:
         self.on_gpu = device == "cuda"
         self.phases, self.stages, self.extra = [], [], {}
         self.began = None
-        self.steps_ended = []
+        self.steps = []  # when each began, by the clock, and ended; what is measured between two of them is in neither
+        self.resumed = None
 
     def _sync(self):
         if self.on_gpu:
@@ -58,13 +59,15 @@ class Meter:
 
     def step_ended(self):
         """After each optimizer step: the first, the second and all others are phases of their own."""
-        self.steps_ended.append(time.perf_counter())
-        self.next({1: "first_step", 2: "second_step"}.get(len(self.steps_ended), "train_step"))
+        self._sync()
+        self.steps.append((self.resumed, time.perf_counter()))
+        self.next({1: "first_step", 2: "second_step"}.get(len(self.steps), "train_step"))
+        self.resumed = time.perf_counter()
 
     def step_seconds(self):
         """Mean of the steps after the second; None of fewer than two."""
-        ended = self.steps_ended[1:]
-        return (ended[-1] - ended[0]) / (len(ended) - 1) if len(ended) > 2 else None
+        steps = [ended - began for began, ended in self.steps[2:]]
+        return sum(steps) / len(steps) if len(steps) > 1 else None
 
     @contextlib.contextmanager
     def phase(self, name):

@@ -104,7 +104,7 @@ def run(configuration, meter):
 
     class Phases(transformers.TrainerCallback):
         def on_step_begin(self, _args, _state, _control, **_):
-            if not meter.steps_ended:
+            if not meter.steps:
                 meter.next("load")
 
         def on_step_end(self, _args, _state, _control, **_):
