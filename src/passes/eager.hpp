@@ -202,8 +202,10 @@ class Tape {
   // `call` runs when the gradient passes here
   Tensor hook(const Tensor& x, std::function<void()> call);
 
-  // `call` runs once, when a backward pass has the first result of a matrix product: the engine's thread then takes its cuBLAS workspace.
-  void on_first_product(std::function<void()> call) { first_product_ = std::move(call); }
+  // `call` runs once, when a matrix product first has room for its result, outside or inside a backward pass: each has a thread of its own, which then
+  // takes its cuBLAS workspace.
+  void on_first_product(bool inside, std::function<void()> call) { first_product_[inside ? 1 : 0] = std::move(call); }
+  void multiplied() { run_once(first_product_[ready_ != nullptr ? 1 : 0]); }  // there is one that is no op's
   // The same of a product with a bias, outside or inside a backward pass: cuBLASLt runs it, with a workspace of its own for each thread.
   void on_first_biased_product(bool inside, std::function<void()> call) { first_biased_[inside ? 1 : 0] = std::move(call); }
 
@@ -318,7 +320,7 @@ class Tape {
   std::vector<Cut> cuts_;                                // of split's nodes
   std::vector<std::function<Tensor(const Tensor&)>> blocks_;
   std::vector<std::function<void()>> hooks_;
-  std::function<void()> first_product_, first_biased_[2];
+  std::function<void()> first_product_[2], first_biased_[2];
   struct Operand { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; double bytes() const; };
   struct Asked { Rule rule = Rule::accumulate; std::vector<Operand> in; bool open = false; };
   Operand described(const Tensor& t) const { return {value(t).dims, value(t).storage, value(t).dtype}; }
@@ -331,7 +333,6 @@ class Tape {
   void settle_made(std::int32_t beside = -1);            // tells what nobody took as kernels of its own, but for one storage
 
   static void run_once(std::function<void()>& call) { if (call) std::exchange(call, nullptr)(); }
-  void multiplied() { run_once(first_product_); }
   std::vector<BackwardOfAll> functions_;
   struct Leaf { std::int32_t storage = -1, node = -1; Tensor grad; std::function<void()> call; };
   std::vector<Leaf> leaves_;

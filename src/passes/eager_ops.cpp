@@ -237,6 +237,7 @@ Tensor Tape::mm(const Tensor& a, const Tensor& b, const char* role, const Tensor
   const std::int32_t n = record(Rule::matmul, {a, b, bias}, role);
   save_other(n, a, b);
   Tensor out = empty(role, eager::dims({da.size[0], db.size[1]}, da.batched), a.dtype());
+  multiplied();
   if (bias.defined()) run_once(first_biased_[ready_ != nullptr ? 1 : 0]);
   return attach(std::move(out), n);
 }
@@ -245,7 +246,9 @@ Tensor Tape::bmm(const Tensor& a, const Tensor& b, const char* role) {
   const Dims da = a.dims(), db = b.dims();
   const std::int32_t n = record(Rule::matmul, {a, b, Tensor()}, role);
   save_other(n, a, b);
-  return attach(empty(role, eager::dims({da.size[0], da.size[1], db.size[2]}, da.batched), a.dtype()), n);
+  Tensor out = empty(role, eager::dims({da.size[0], da.size[1], db.size[2]}, da.batched), a.dtype());
+  multiplied();
+  return attach(std::move(out), n);
 }
 
 // at::matmul: n x 2 folds the left side into rows; 4 x 4 joins the first two dimensions, copying where they cannot be joined.
@@ -432,6 +435,7 @@ Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, con
     Dims o = d;
     o.size[d.rank - 1U] = weight.size[0];
     out = empty(role, eager::contiguous(o), x.dtype());
+    multiplied();
   }
   const std::int32_t n = record(Rule::quantized, {x}, role);
   if (n >= 0) {

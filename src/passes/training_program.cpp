@@ -100,6 +100,7 @@ class Trainer {
     } else {
       optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained));
     }
+    for (const bool inside : {false, true}) tape_.on_first_product(inside, [this, inside] { workspaces_[inside ? 1 : 0] = workspace("cublas_workspace", cublas_workspace_bytes(target_)); });
     if (r_.framework == Framework::transformers) {
       for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", kCublasLtWorkspace); });
     }
@@ -120,10 +121,6 @@ class Trainer {
 
   Tensor workspace(const char* role, std::int64_t size) { return tape_.empty(role, eager::dims({size}, false), Dtype::uint8, Category::workspace); }
 
-  void workspace_once(Tensor& which) {
-    if (!which.defined()) which = workspace("cublas_workspace", cublas_workspace_bytes(target_));
-  }
-
   void micro_step(const char* phase, int micro, bool told) {
     if (told) tape_.tell_work_to(&work_.laid_out.emplace_back());
     tape_.segment(phase, "data", micro, Provenance::exact);
@@ -131,7 +128,6 @@ class Trainer {
     Transformer::Batch batch{ids(), ids(), ids(), {}};
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
-    workspace_once(workspaces_[0]);
     const bool reduces = micro == micro_steps();
     if (replicated_) replicated_->before_forward(reduces);
     if (sharded_) sharded_->reduces(reduces);
@@ -153,7 +149,6 @@ class Trainer {
     batch = {};
     if (r_.grad_accum_steps > 1) loss_ = tape_.scale(loss_, "loss");
     tape_.segment(phase, "backward", micro);
-    if (!workspaces_[1].defined()) tape_.on_first_product([this] { workspace_once(workspaces_[1]); });
     tape_.backward(loss_);
     if (replicated_) replicated_->after_backward();
     if (sharded_) sharded_->after_backward();

@@ -38,6 +38,7 @@ std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
     const char* role = "rotary";
     const Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({1, 1, T}, false), Dtype::fp32);
     const Tensor product = t_.empty(role, dims({1, R / 2, T}, false), Dtype::fp32);
+    t_.multiplied();
     if (a_.family == Family::deepseek_v2) {  // complex: pairs of numbers; one table of both
       const Tensor ones = t_.empty(role, dims({1, T, R / 2}, false), Dtype::fp32), polar = t_.empty(role, dims({1, T, R / 2, 2}, false), Dtype::fp32);
       out.first = t_.scale(polar, role);
