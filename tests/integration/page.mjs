@@ -128,7 +128,7 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   await page.locator('#model').fill('llama-3.2-1b');
   await page.keyboard.press('Enter');
   await settled(page);
-  expect((await text(page, '#command')).includes('llama-3.2-1b') && (await page.title()).includes('llama-3.2-1b'), `a model: ${await text(page, '#command')}`);
+  expect((await text(page, '#command')).toLowerCase().includes('llama-3.2-1b') && (await page.title()).includes('llama-3.2-1b'), `a model: ${await text(page, '#command')}`);
   expect(!(await page.locator('#depth').isVisible()) && !(await page.locator('#plan-section').isVisible()), "nanochat's own controls are away");
   expect((await page.evaluate(() => document.querySelectorAll('#model-names option').length)) > 100, 'models are listed');
   await page.screenshot({ path: join(shots, 'desktop-model.png'), fullPage: true });
