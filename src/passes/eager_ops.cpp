@@ -384,9 +384,12 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
   const Dims d = q.dims();
   const std::int64_t B = d.size[0], H = d.size[1], T = d.size[2];
   // kernels write [B, T, H, h of values]; what they return is its transpose
-  Dims written = d;
-  if (d.size[3] != v.dims().size[3]) written.size[3] = v.dims().size[3], written = eager::contiguous(swapped(written, 1, 2)), written = swapped(written, 1, 2);
-  Tensor out = empty(role, swapped(like(swapped(written, 1, 2)), 1, 2), q.dtype());
+  Dims written = swapped(d, 1, 2);
+  if (d.back() != v.dims().back()) {  // the efficient kernel's own buffer; one like q elsewhere
+    written.size[3] = v.dims().back();
+    written = eager::contiguous(written);
+  }
+  Tensor out = empty(role, swapped(like(written), 1, 2), q.dtype());
   const std::int64_t rows = kind == Attention::efficient ? round_up(T, 32) : T;
   const Tensor lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
   Tensor seed, offset;

@@ -86,8 +86,9 @@ Tensor Transformer::in_best_groups(const Tensor& scores, const Tensor& of_groups
     best(of_groups, dims({N, m.top_groups}, true), chosen);
   }
   const Tensor marks = t_.empty("router.groups", of_groups.dims(), Dtype::fp32), mask = t_.empty("router.mask", scores.dims(), Dtype::fp32);
-  Tensor outside = t_.empty("router.outside", scores.dims(), Dtype::bool8);
-  outside = t_.empty("router.outside", scores.dims(), Dtype::bool8);
+  const auto booleans = [&] { return t_.empty("router.outside", scores.dims(), Dtype::bool8); };
+  Tensor outside = booleans();
+  outside = booleans();  // ~
   return t_.masked(scores, outside, "router.masked");
 }
 
