@@ -84,8 +84,7 @@ Tensor Tape::repeated(const Tensor& x, std::int64_t times, const char* role) {
   Dims d = x.dims();
   d.size[0] *= times;
   d.batched = true;
-  Tensor out = empty(role, eager::contiguous(d), x.dtype());
-  return attach(std::move(out), record(Rule::pass, {x}, role));
+  return copy_result(x, eager::contiguous(d), role);
 }
 
 Tensor Tape::contiguous(const Tensor& x, const char* role) { return is_contiguous(x.dims()) ? x : contiguous_copy(x, role); }

@@ -22,18 +22,21 @@ std::int64_t foreach_launches(const std::vector<Trained>& parameters, std::size_
   return std::max(ceil_div(chunks, kChunks), ceil_div(static_cast<std::int64_t>(parameters.size()), kTensors[lists - 1]));
 }
 
+double bytes_of(const std::vector<Trained>& parameters) {
+  double bytes = 0;
+  for (const Trained& p : parameters) bytes += static_cast<double>(p.parameter.dims().numel() * size_of(p.parameter.dtype()));
+  return bytes;
+}
+
 }  // namespace
 
 // Traffic of one update, statement by statement of the sources above; what is written in terms of tensors of the parameter's size and dtype is read or
 // written once. The counters of steps lie on the host: a call each to add, and two to read for the bias corrections.
 void Optimizer::tell_update() {
   const auto n = static_cast<std::int64_t>(parameters_.size());
-  double bytes = 0, elements = 0;
-  for (const Trained& p : parameters_) {
-    const double count = static_cast<double>(p.parameter.dims().numel());
-    elements += count;
-    bytes += count * static_cast<double>(size_of(p.parameter.dtype()));
-  }
+  const double bytes = bytes_of(parameters_);
+  double elements = 0;
+  for (const Trained& p : parameters_) elements += static_cast<double>(p.parameter.dims().numel());
   Work w;
   w.kind = WorkKind::optimizer;
   w.role = "optimizer.update";
@@ -141,9 +144,7 @@ void Optimizer::clip() {
     norms.clear();
     const Tensor coefficient = t_.empty("clip.coefficient", dims({}, false), d);
   }
-  double bytes = 0;
-  for (const Trained& p : parameters_) bytes += static_cast<double>(p.parameter.dims().numel() * size_of(p.parameter.dtype()));
-  t_.tell_traffic("clip", 3 * bytes, 2 * foreach_launches(parameters_, 1) + 6);  // norms; gradients times the coefficient
+  t_.tell_traffic("clip", 3 * bytes_of(parameters_), 2 * foreach_launches(parameters_, 1) + 6);  // norms; gradients times the coefficient
   t_.category(before);
 }
 

@@ -53,6 +53,16 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
   forward.adapters = computed(r).weights;
 }
 
+// half: of 16-bit heads, else of fp32 ones.
+Attention attention_of(const Architecture& a, const Training& r, const Target& target, bool half) {
+  if (r.attention == AttentionCode::flash_attention_2) return Attention::flash;
+  if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
+  if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;
+  // transformers passes enable_gqa, which the efficient kernel does not take (integrations/sdpa_attention.py)
+  if (r.framework == Framework::transformers && a.kv_heads < a.heads && a.family != Family::qwen2_moe) return Attention::math;
+  return Attention::efficient;
+}
+
 bool is_embedding(std::string_view role) { return role == "wte" || role == "wpe" || role == "token_types"; }
 
 std::vector<eager::Trained> trained_weights(const std::vector<Transformer::Weight>& weights) {
@@ -72,6 +82,7 @@ class Trainer {
     tape_.segment("load", "weights", 0, Provenance::exact);
     eager::ForwardOptions forward;
     forward.attention = resolve_attention(a_, r_, target_);
+    forward.wide_attention = attention_of(a_, r_, target_, false);
     forward.use_cache = r_.use_cache;
     forward.multiprocessors = target_.multiprocessors;
     forward.fuses_products = target_.compute_major >= 8;
@@ -203,13 +214,7 @@ class Trainer {
 }  // namespace
 
 Attention resolve_attention(const Architecture& a, const Training& r, const Target& target) {
-  if (r.attention == AttentionCode::flash_attention_2) return Attention::flash;
-  if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
-  const bool half = r.mixed != MixedPrecision::none || r.weights != Dtype::fp32;
-  if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;
-  // transformers passes enable_gqa, which the efficient kernel does not take (integrations/sdpa_attention.py)
-  if (r.framework == Framework::transformers && a.kv_heads < a.heads && a.family != Family::qwen2_moe) return Attention::math;
-  return Attention::efficient;
+  return attention_of(a, r, target, r.mixed != MixedPrecision::none || r.weights != Dtype::fp32);
 }
 
 Result<Program> build_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {

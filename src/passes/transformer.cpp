@@ -73,9 +73,9 @@ Tensor Transformer::activate(const Tensor& x, const char* role) {
 }
 
 // The activation as a module of its own, as all of transformers' MLPs call it.
-Tensor Transformer::activate(const Block& b, const Tensor& x) {
+Tensor Transformer::activate(const Block& b, const Tensor& x, const char* role) {
   into(&b.activation, {}, {});
-  return out_of(&b.activation, activate(x, "mlp.act"));
+  return out_of(&b.activation, activate(x, role));
 }
 
 Tensor Transformer::mlp(const Block& b, const std::string& name, const Tensor& x) {
@@ -87,7 +87,7 @@ Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x
   const double p = r_.dropout ? a_.residual_dropout : 0;
   if (!a_.gated_mlp) {
     Tensor h = project(b.linear.at(name + "up"), x, "mlp.up");
-    h = activate(b, h);
+    h = activate(b, h, "mlp.act");
     h = project(b.linear.at(name + "down"), h, "mlp.down");
     return a_.family == Family::gpt2 ? drop(&b.dropout, h, p, "mlp.dropout") : h;
   }
@@ -95,16 +95,21 @@ Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x
     const Tensor both = project(b.linear.at(name + "gate_up"), x, "mlp.gate_up");
     const std::array<std::int64_t, 2> halves = {both.dims().back() / 2, both.dims().back() / 2};
     const std::vector<Tensor> parts = t_.split(both, -1, halves);
-    const Tensor product = r_.liger ? liger_gated(t_, parts[0], parts[1], "mlp.product") : t_.mul(parts[1], activate(b, parts[0]), "mlp.product");
+    const Tensor product = r_.liger ? liger_gated(t_, parts[0], parts[1], "mlp.product") : t_.mul(parts[1], activate(b, parts[0], "mlp.act"), "mlp.product");
     return project(b.linear.at(name + "down"), product, "mlp.down");
   }
+  return gated(b, name, x, {"mlp.gate", "mlp.up", "mlp.act", "mlp.product", "mlp.down"});
+}
+
+// down(act(gate(x)) * up(x)), of an MLP or of one expert.
+Tensor Transformer::gated(const Block& b, const std::string& name, const Tensor& x, const GatedRoles& roles) {
   const Tensor product = [&] {
-    Tensor gate = project(b.linear.at(name + "gate"), x, "mlp.gate");
-    if (r_.liger) return liger_gated(t_, gate, project(b.linear.at(name + "up"), x, "mlp.up"), "mlp.product");
-    gate = activate(b, gate);
-    return t_.mul(gate, project(b.linear.at(name + "up"), x, "mlp.up"), "mlp.product");
+    Tensor gate = project(b.linear.at(name + "gate"), x, roles.gate);
+    if (r_.liger) return liger_gated(t_, gate, project(b.linear.at(name + "up"), x, roles.up), roles.product);
+    gate = activate(b, gate, roles.act);
+    return t_.mul(gate, project(b.linear.at(name + "up"), x, roles.up), roles.product);
   }();
-  return project(b.linear.at(name + "down"), product, "mlp.down");
+  return project(b.linear.at(name + "down"), product, roles.down);
 }
 
 Tensor Transformer::feed_forward(std::int64_t layer, const Tensor& x) {

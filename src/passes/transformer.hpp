@@ -16,6 +16,7 @@ namespace dryfit::eager {
 // What of transformers' model the training decides, resolved for a machine.
 struct ForwardOptions {
   Attention attention = Attention::flash;  // SDPA's choice for an unmasked causal call
+  Attention wide_attention = Attention::efficient;  // the same of fp32 heads, as beside 4-bit weights, whatever the model's dtype
   bool eager_attention = false;            // attn_implementation="eager"
   bool use_cache = false;                  // a DynamicCache is filled while training: keys and values are copied
   std::int64_t shards = 1;                 // FSDP2: weights are gathered from so many, their storage padded to a multiple of rows; empty at first
@@ -81,6 +82,7 @@ class Transformer {
   using Who = ModuleHooks::Who;
 
   void load();
+  Tensor as_loaded(Dims d);
   void load_quantized(const std::vector<Parameter>& parameters);
   bool is_quantized(const Parameter& p) const;
   void place(const Parameter& p);
@@ -109,17 +111,21 @@ class Transformer {
   Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
   std::pair<Tensor, Tensor> rotary_tables(Dtype like);
   bool fp32_rotary() const { return a_.family == Family::olmo || a_.family == Family::olmo2; }
+  Tensor for_all_heads(const Tensor& x);
   Tensor repeat_kv(const Tensor& x, const char* role);
   Tensor run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
   Tensor composite_attention(const Tensor& q, const Tensor& k, const Tensor& v, double dropout);
   Tensor attention(std::int64_t layer, const Tensor& x);
   Tensor attend(std::int64_t layer, const Tensor& x);
+  Tensor attended(std::int64_t layer, const Tensor& q, Tensor k, Tensor v);
+  std::pair<Tensor, Tensor> over_heads(const std::pair<Tensor, Tensor>& tables);
   Tensor attend_latent(std::int64_t layer, const Tensor& x);
   Tensor from_pairs(const Tensor& x, const char* role);
   Tensor rotate_complex(const Tensor& x, const char* role);
-  void cached(Tensor& k, Tensor& v);
   Tensor activate(const Tensor& x, const char* role);
-  Tensor activate(const Block& block, const Tensor& x);
+  Tensor activate(const Block& block, const Tensor& x, const char* role);
+  struct GatedRoles { const char *gate, *up, *act, *product, *down; };
+  Tensor gated(const Block& block, const std::string& name, const Tensor& x, const GatedRoles& roles);
   Tensor mlp(const Block& block, const std::string& name, const Tensor& x);
   Tensor fed(const Block& block, const std::string& name, const Tensor& x);
   Tensor mixture(const Block& block, const Tensor& x);

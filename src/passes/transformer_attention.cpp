@@ -30,41 +30,43 @@ Tensor Transformer::rotate(const Tensor& x, const Tensor& cos, const Tensor& sin
 
 // LlamaRotaryEmbedding.forward: outer product, cat, cos and sin, cast to the stream's dtype (OLMo 1 and 2: not, and heads come back from fp32); no gradients.
 std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
-  const bool before = t_.grad_enabled();
-  t_.grad_enabled(false);
+  const NoGrad inside(t_);
   const std::int64_t R = a_.rotary_dims;
-  std::pair<Tensor, Tensor> out;
-  {
-    const char* role = "rotary";
-    const Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({1, 1, T}, false), Dtype::fp32);
-    const Tensor product = t_.empty(role, dims({1, R / 2, T}, false), Dtype::fp32);
-    t_.multiplied();
-    if (a_.family == Family::deepseek_v2) {  // complex: pairs of numbers; one table of both
-      const Tensor ones = t_.empty(role, dims({1, T, R / 2}, false), Dtype::fp32), polar = t_.empty(role, dims({1, T, R / 2, 2}, false), Dtype::fp32);
-      out.first = t_.scale(polar, role);
-      t_.grad_enabled(before);
-      return out;
-    }
-    const Tensor both = t_.empty(role, dims({1, T, R}, false), Dtype::fp32);
-    const auto table = [&](const char* name) {
-      const Tensor raw = t_.empty(name, both.dims(), Dtype::fp32);
-      return t_.scale(raw, name);
-    };
-    const Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
-    if (fp32_rotary()) out = {cos, sin};
-    else out = {t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin")};  // in this order: braces are gone through from the left
+  const char* role = "rotary";
+  const Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({1, 1, T}, false), Dtype::fp32);
+  const Tensor product = t_.empty(role, dims({1, R / 2, T}, false), Dtype::fp32);
+  t_.multiplied();
+  if (a_.family == Family::deepseek_v2) {  // complex: pairs of numbers; one table of both
+    const Tensor ones = t_.empty(role, dims({1, T, R / 2}, false), Dtype::fp32), polar = t_.empty(role, dims({1, T, R / 2, 2}, false), Dtype::fp32);
+    return {t_.scale(polar, role), Tensor()};
   }
-  t_.grad_enabled(before);
-  return out;
+  const Tensor both = t_.empty(role, dims({1, T, R}, false), Dtype::fp32);
+  const auto table = [&](const char* name) {
+    const Tensor raw = t_.empty(name, both.dims(), Dtype::fp32);
+    return t_.scale(raw, name);
+  };
+  const Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
+  if (fp32_rotary()) return {cos, sin};
+  return {t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin")};  // in this order: braces are gone through from the left
+}
+
+// unsqueeze_dim=1: [1, 1, T, R].
+std::pair<Tensor, Tensor> Transformer::over_heads(const std::pair<Tensor, Tensor>& tables) {
+  const Dims d = tables.first.dims();
+  return {t_.view(tables.first, {1, 1, d.size[1], d.size[2]}), t_.view(tables.second, {1, 1, d.size[1], d.size[2]})};
+}
+
+// [B, K, T, h] seen by all heads: [B, K, H / K, T, h].
+Tensor Transformer::for_all_heads(const Tensor& x) {
+  const Dims d = x.dims();
+  const Tensor five = t_.view(x, {d.size[0], d.size[1], 1, d.size[2], d.size[3]});
+  return t_.expand(five, dims({d.size[0], d.size[1], a_.heads / d.size[1], d.size[2], d.size[3]}, d.batched));
 }
 
 Tensor Transformer::repeat_kv(const Tensor& x, const char* role) {
   const Dims d = x.dims();
-  const std::int64_t times = a_.heads / d.size[1];
-  if (times == 1) return x;
-  const Tensor five = t_.view(x, {d.size[0], d.size[1], 1, d.size[2], d.size[3]});
-  const Tensor wide = t_.expand(five, dims({d.size[0], d.size[1], times, d.size[2], d.size[3]}, d.batched));
-  return t_.reshape(wide, dims({d.size[0], a_.heads, d.size[2], d.size[3]}, d.batched), role);
+  if (d.size[1] == a_.heads) return x;
+  return t_.reshape(for_all_heads(x), dims({d.size[0], a_.heads, d.size[2], d.size[3]}, d.batched), role);
 }
 
 // attention_interface: q, k, v [B, H or K, T, h] to [B, T, H, h].
@@ -75,12 +77,8 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     const bool masked = r_.padded || (window > 0 && window < T);  // the kernel takes a mask instead of is_causal
     const bool repeats = masked || a_.family == Family::qwen2_moe;  // Qwen2MoeSdpaAttention, from before enable_gqa
     const Tensor key = repeats ? repeat_kv(k, "attn.k_repeated") : k, value = repeats ? repeat_kv(v, "attn.v_repeated") : v;
-    const bool wide = !t_.autocast() && q.dtype() == Dtype::fp32;  // beside 4-bit weights the stream is, whatever the model's dtype
-    const bool shared = k.dims().size[1] != a_.heads && !repeats;
-    Attention unmasked = o_.attention;
-    if (wide && unmasked == Attention::flash && r_.attention == AttentionCode::sdpa) unmasked = shared ? Attention::math : Attention::efficient;
-    if (!masked && unmasked == Attention::math) return t_.contiguous(t_.transpose(composite_attention(q, key, value, p), 1, 2), "attn.out");
-    const Attention kind = masked ? Attention::efficient : unmasked;
+    const Attention kind = masked ? Attention::efficient : t_.autocast() || q.dtype() != Dtype::fp32 ? o_.attention : o_.wide_attention;
+    if (kind == Attention::math) return t_.contiguous(t_.transpose(composite_attention(q, key, value, p), 1, 2), "attn.out");
     Tensor bias;  // booleans become zeros and minus infinity inside the call
     if (masked) bias = t_.empty("attn.mask", dims({B, 1, T, T}, true), t_.autocast().value_or(q.dtype()));
     const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");
@@ -129,13 +127,17 @@ Tensor Transformer::attention(std::int64_t layer, const Tensor& x) {
   return out_of(&b.attention, a_.latent ? attend_latent(layer, x) : attend(layer, x));
 }
 
-// DynamicCache joins what comes to empty tensors of the first keys' dtype, values too.
-void Transformer::cached(Tensor& k, Tensor& v) {
-  if (!o_.use_cache || r_.recompute != Recompute::none) return;
-  k = t_.cat(std::array{k}, -2, "attn.k_cache");
-  v = t_.cat(std::array{v}, -2, "attn.v_cache", k.dtype());
-  cache_.push_back(k);
-  cache_.push_back(v);
+// From heads to the block's width again. DynamicCache joins what comes to empty tensors of the first keys' dtype, values too.
+Tensor Transformer::attended(std::int64_t layer, const Tensor& q, Tensor k, Tensor v) {
+  if (o_.use_cache && r_.recompute == Recompute::none) {
+    k = t_.cat(std::array{k}, -2, "attn.k_cache");
+    v = t_.cat(std::array{v}, -2, "attn.v_cache", k.dtype());
+    cache_.push_back(k);
+    cache_.push_back(v);
+  }
+  Tensor out = run_attention(layer, q, k, v);
+  out = t_.contiguous(t_.reshape(out, dims({B, T, a_.heads * out.dims().back()}, true), "attn.out"), "attn.out");
+  return project(blocks_[static_cast<std::size_t>(layer)].linear.at("attn.o"), out, "attn.o");
 }
 
 Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
@@ -164,13 +166,11 @@ Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
     v = heads("attn.v", K, nullptr);
   }
   const bool local = a_.family == Family::gemma3 && a_.windows[static_cast<std::size_t>(layer)] > 0;
-  const auto& [cosines, sines] = local ? local_rotary_ : rotary_;
+  const auto& tables = local ? local_rotary_ : rotary_;
   if (a_.position == Position::rotary && r_.liger) {
-    std::tie(q, k) = liger_rotate(t_, q, k, cosines, sines);
+    std::tie(q, k) = liger_rotate(t_, q, k, tables.first, tables.second);
   } else if (a_.position == Position::rotary) {
-    // cos and sin gain a dimension: [1, 1, T, R]
-    const Dims d = cosines.dims();
-    const Tensor cos = t_.view(cosines, {1, 1, d.size[1], d.size[2]}), sin = t_.view(sines, {1, 1, d.size[1], d.size[2]});
+    const auto [cos, sin] = over_heads(tables);
     Tensor q_rotated = rotate(q, cos, sin, "attn.q_rot"), k_rotated = rotate(k, cos, sin, "attn.k_rot");
     if (fp32_rotary()) {
       const Dtype q_type = q.dtype(), k_type = k.dtype();
@@ -180,10 +180,7 @@ Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
     q = std::move(q_rotated);
     k = std::move(k_rotated);
   }
-  cached(k, v);
-  Tensor out = run_attention(layer, q, k, v);
-  out = t_.contiguous(t_.reshape(out, dims({B, T, H * h}, true), "attn.out"), "attn.out");
-  return project(b.linear.at("attn.o"), out, "attn.o");
+  return attended(layer, q, std::move(k), std::move(v));
 }
 
 // SDPA's math backend, causal, where no fused kernel takes keys shared by heads (aten/src/ATen/native/transformers/attention.cpp,
@@ -200,12 +197,9 @@ Tensor Transformer::composite_attention(const Tensor& given_q, const Tensor& giv
     const Tensor ones = t_.empty("attn.mask", dims({T, T}, false), Dtype::bool8), lower = t_.empty("attn.mask", dims({T, T}, false), Dtype::bool8);
     return t_.empty("attn.mask", dims({T, T}, false), Dtype::fp32);
   }();
-  const auto interleaved = [&](const Tensor& x, const char* role) {
+  const auto interleaved = [&](const Tensor& x, const char* role) {  // repeat_interleave: a copy, where repeat_kv may be a view
     const Dims d = x.dims();
-    const std::int64_t times = a_.heads / d.size[1];
-    if (times == 1) return x;
-    const Tensor five = t_.expand(t_.view(x, {d.size[0], d.size[1], 1, d.size[2], d.size[3]}), dims({d.size[0], d.size[1], times, d.size[2], d.size[3]}, d.batched));
-    return t_.view(t_.contiguous(five, role), {d.size[0], a_.heads, d.size[2], d.size[3]});
+    return d.size[1] == a_.heads ? x : t_.view(t_.contiguous(for_all_heads(x), role), {d.size[0], a_.heads, d.size[2], d.size[3]});
   };
   const Tensor keys = interleaved(k, "attn.k_repeated"), values = interleaved(v, "attn.v_repeated");
   Tensor scores = t_.matmul(scaled, t_.scale(t_.transpose(keys, 2, 3), "attn.k_scaled"), "attn.scores");
@@ -262,19 +256,15 @@ Tensor Transformer::attend_latent(std::int64_t layer, const Tensor& x) {
     q_rotated = rotate_complex(q_rotated, "attn.q_rot");
     k_rotated = rotate_complex(k_rotated, "attn.k_rot");
   } else {
-    const Dims d = rotary_.first.dims();
-    const Tensor cos = t_.view(rotary_.first, {1, 1, d.size[1], d.size[2]}), sin = t_.view(rotary_.second, {1, 1, d.size[1], d.size[2]});
+    const auto [cos, sin] = over_heads(rotary_);
     Tensor q_halves = from_pairs(q_rotated, "attn.q_rot"), k_halves = from_pairs(k_rotated, "attn.k_rot");
     q_rotated = rotate(q_halves, cos, sin, "attn.q_rot");
     k_rotated = rotate(k_halves, cos, sin, "attn.k_rot");
   }
   k_rotated = t_.expand(k_rotated, dims({B, H, T, m.rope_head_dim}, true));
   const Tensor queries = t_.cat(std::array{q_parts[0], q_rotated}, -1, "attn.q_joined");
-  Tensor keys = t_.cat(std::array{kv[0], k_rotated}, -1, "attn.k_joined"), values = kv[1];
-  cached(keys, values);
-  Tensor out = run_attention(layer, queries, keys, values);
-  out = t_.contiguous(t_.reshape(out, dims({B, T, H * m.value_head_dim}, true), "attn.out"), "attn.out");
-  return project(b.linear.at("attn.o"), out, "attn.o");
+  Tensor keys = t_.cat(std::array{kv[0], k_rotated}, -1, "attn.k_joined");
+  return attended(layer, queries, std::move(keys), kv[1]);
 }
 
 }  // namespace dryfit::eager

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "passes/liger.hpp"
 #include "passes/transformer.hpp"
 
 namespace dryfit::eager {
@@ -22,14 +21,7 @@ Tensor Transformer::mixture(const Block& b, const Tensor& x) {
 
 // One expert on its rows.
 Tensor Transformer::expert(const Block& b, std::int64_t index, const Tensor& x) {
-  const std::string number = "expert." + std::to_string(index) + ".";
-  const Tensor product = [&] {
-    Tensor gate = project(b.linear.at(number + "gate"), x, "expert.gate");
-    if (r_.liger) return liger_gated(t_, gate, project(b.linear.at(number + "up"), x, "expert.up"), "expert.product");
-    gate = activate(gate, "expert.act");
-    return t_.mul(gate, project(b.linear.at(number + "up"), x, "expert.up"), "expert.product");
-  }();
-  return project(b.linear.at(number + "down"), product, "expert.down");
+  return gated(b, "expert." + std::to_string(index) + ".", x, {"expert.gate", "expert.up", "expert.act", "expert.product", "expert.down"});
 }
 
 // MixtralSparseMoeBlock: routing, then expert by expert on the rows that chose it.
@@ -39,8 +31,8 @@ Tensor Transformer::routed(const Block& b, const Tensor& given) {
   const Tensor x = t_.view(given, {N, D});
   const Tensor logits = project(b.linear.at("router"), x, "router");
   Tensor all = t_.softmax(logits, "router.probs", Dtype::fp32);
-  const Tensor selected = t_.empty("router.selected", dims({N, k}, true), Dtype::int64);
-  Tensor weights = t_.gather(all, selected, dims({N, k}, true), "router.weights");
+  Tensor selected;
+  Tensor weights = best(all, dims({N, k}, true), selected);
   all.reset();
   if (m.normalize_top_k || a_.family == Family::mixtral) weights = t_.mul(weights, t_.mean_last(weights, "router.sum"), "router.weights");
   weights = t_.to(weights, x.dtype(), "router.weights");

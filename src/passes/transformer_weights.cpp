@@ -128,11 +128,13 @@ bool Transformer::is_quantized(const Parameter& p) const {
   return r_.quantized && p.layer >= 0 && p.group == ParamGroup::transformer_matrices && !(a_.latent && p.name.ends_with(".mlp.gate.weight"));
 }
 
+// A weight as the file has it, on its way.
+Tensor Transformer::as_loaded(Dims d) { return t_.empty("load.weight", d, r_.weights, Category::weights); }
+
 // from_pretrained with a quantization_config and a device_map: half of the model's bytes at once, to warm the allocator up (modeling_utils.py,
 // caching_allocator_warmup), then the file's tensors by name, each quantized as it comes. What is not quantized is cast to fp32 afterwards, in the model's order
 // (peft, prepare_model_for_kbit_training).
 void Transformer::load_quantized(const std::vector<Parameter>& parameters) {
-  const auto as_loaded = [&](const Parameter& p) { return t_.empty("load.weight", shape_of(p), r_.weights, Category::weights); };
   std::int64_t bytes = 0;
   std::vector<const Parameter*> by_name;
   for (const Parameter& p : parameters) {
@@ -144,7 +146,7 @@ void Transformer::load_quantized(const std::vector<Parameter>& parameters) {
   std::unordered_map<std::string, Tensor> loaded;
   for (const Parameter* p : by_name) {
     if (is_quantized(*p)) place(*p);
-    else loaded[p->name] = as_loaded(*p);
+    else loaded[p->name] = as_loaded(shape_of(*p));
   }
   for (const Parameter& p : parameters) {
     if (is_quantized(p)) continue;
@@ -227,8 +229,7 @@ void Transformer::place(const Parameter& p) {
 }
 
 void Transformer::quantize(Linear& l, const char* name, std::int64_t count) {
-  const auto as_loaded = [&] { return t_.empty("load.weight", dims({count}, false), r_.weights, Category::weights); };
-  const Tensor given = as_loaded(), copy = as_loaded();  // Params4bit._quantize makes one of its own
+  const Tensor given = as_loaded(dims({count}, false)), copy = as_loaded(given.dims());  // Params4bit._quantize makes one of its own
   Packed packed = pack_4bit(t_, name, count, r_.double_quantized);
   l.packed = packed.values;
   frozen_bytes_ += packed.bytes;

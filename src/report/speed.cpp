@@ -17,9 +17,12 @@ std::string price_text(const Price& p) {
 
 }  // namespace
 
-std::string rate_text(double r) { return r >= 1e6 ? fmt::format("{:.2f} M tok/s", r / 1e6) : r >= 1e3 ? fmt::format("{:.1f} k tok/s", r / 1e3) : fmt::format("{:.0f} tok/s", r); }
+std::string short_rate_text(double r) { return r >= 1e6 ? fmt::format("{:.2f} M", r / 1e6) : r >= 1e3 ? fmt::format("{:.1f} k", r / 1e3) : fmt::format("{:.0f}", r); }
+std::string rate_text(double r) { return short_rate_text(r) + " tok/s"; }
 
 std::string usd_text(double usd) { return usd >= 10 ? fmt::format("${:.0f}", usd) : fmt::format("${:.2f}", usd); }
+
+std::string small_usd_text(double usd) { return fmt::format("${:.{}f}", usd, usd < 0.1 ? 4 : 2); }
 
 std::string speed_line(const Report& r) {
   if (!r.speed) return "";
@@ -34,7 +37,7 @@ std::string speed_line(const Report& r) {
 std::string cost_text(const SpeedEstimate& s, std::int64_t gpus) {
   if (const auto usd = s.horizon_usd(gpus)) return usd_text(*usd);
   const auto usd = s.usd_per_million_tokens(gpus);
-  return usd ? fmt::format("${:.{}f} a million tokens", *usd, *usd < 0.1 ? 4 : 2) : "";
+  return usd ? small_usd_text(*usd) + " a million tokens" : "";
 }
 
 std::string speed_section(const Report& r, const Style& style) {

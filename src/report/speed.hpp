@@ -10,7 +10,9 @@
 namespace dryfit {
 
 std::string rate_text(double tokens_per_second);  // "1.07 M tok/s", "38.1 k tok/s"
+std::string short_rate_text(double tokens_per_second);  // "1.07 M", "38.1 k"
 std::string usd_text(double usd);                 // "$48", "$0.35"
+std::string small_usd_text(double usd);           // "$0.42", "$0.0130"
 std::string cost_text(const SpeedEstimate& speed, std::int64_t gpus);  // to its horizon, else "$0.42 a million tokens"; empty where no price is known
 std::string speed_line(const Report& report);     // one line without its end; empty: no speed is known
 std::string speed_section(const Report& report, const Style& style);  // of explain

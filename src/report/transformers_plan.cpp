@@ -26,7 +26,7 @@ std::string speed_columns(const SpeedEstimate& s, std::int64_t gpus) {
     out += fmt::format(" {:>11}", duration_text(*seconds));
     if (const auto usd = s.horizon_usd(gpus)) out += fmt::format(" {:>7}", usd_text(*usd));
   } else if (const auto usd = s.usd_per_million_tokens(gpus)) {
-    out += fmt::format("  {:>7}", fmt::format("${:.{}f}", *usd, *usd < 0.1 ? 4 : 2));
+    out += fmt::format("  {:>7}", small_usd_text(*usd));
   }
   return out;
 }
@@ -74,8 +74,6 @@ std::string missed_text(const Missed& missed, const OwnCommands& commands) {
                      rent.price.kind == "on-demand" ? "" : ", " + rent.price.kind, commands.plan, short_gpu(m.gpu.name), m.gpus);
   return out;
 }
-
-std::string short_rate(double r) { return r >= 1e6 ? fmt::format("{:.2f} M", r / 1e6) : r >= 1e3 ? fmt::format("{:.1f} k", r / 1e3) : fmt::format("{:.0f}", r); }
 
 // "full", "lora+r"; with recomputation.
 std::string column_of(const TableRow::Way& way) { return way.method + (way.recompute == Recompute::full ? "+r" : ""); }
@@ -132,7 +130,7 @@ std::string table_text(std::span<const TableRow> rows, const HfModel& model, std
       out += fmt::format("\n  {:<{}} {:>10}", "", widest, "");
       for (const std::string& c : columns) {
         const auto cell = std::find_if(row, end, [&](const TableRow& r) { return column_of(*r.way) == c; });
-        out += fmt::format("{:>9}", cell != end && cell->tokens_per_second ? short_rate(*cell->tokens_per_second) : "");
+        out += fmt::format("{:>9}", cell != end && cell->tokens_per_second ? short_rate_text(*cell->tokens_per_second) : "");
       }
     }
     row = end;

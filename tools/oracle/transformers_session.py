@@ -54,17 +54,18 @@ def _share_tokens_evenly(experts):
     torch.Tensor.nonzero = lambda self: range(self.shape[0])
 
 
+REAL_MOE = deepseek_v2.DeepseekV2MoE.moe
+
+
 def _split_tokens_evenly():
     """DeepSeek-V2 goes through the counts of tokens, one number on the GPU at a time, and cuts rows where their sums say."""
-    real_moe = deepseek_v2.DeepseekV2MoE.moe
-
     def moe(self, hidden_states, topk_ids, topk_weight):
         experts = len(self.experts)
         rows = topk_ids.numel() // experts
         asked = iter(range(2, 2 * experts + 2))  # the end of the first, then the beginning and the end of each
         torch.Tensor.__bool__ = lambda self: False
         torch.Tensor.__index__ = lambda self: rows * (next(asked) // 2)
-        return real_moe(self, hidden_states, topk_ids, topk_weight)
+        return REAL_MOE(self, hidden_states, topk_ids, topk_weight)
 
     deepseek_v2.DeepseekV2MoE.moe = moe
 
