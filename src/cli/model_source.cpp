@@ -106,7 +106,7 @@ void lay(std::optional<Value>& under, const std::optional<Value>& over) {
 void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus), lay(under.total_batch_size, over.total_batch_size);
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
-  lay(under.compile, over.compile), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
+  lay(under.compile, over.compile), lay(under.fused_head, over.fused_head), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
   lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked

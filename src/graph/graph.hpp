@@ -49,6 +49,14 @@ enum class Fn : std::uint8_t {
   input, convert, add, sub, mul, scale, square, rsqrt, mean_rows, sum_rows, sum_all, amax_rows, exp, log, tanh, tanh_grad,
   sigmoid, sigmoid_grad, relu, relu_grad, slice, pad, cat, embedding, matmul, attention, attention_backward, result,
   nll_loss, nll_grad, softmax_grad, scatter_rows, fill, scaled_cast, amax_all, transpose,
+  power,         // x^2 as pow(2) writes it
+  cosine,        // or sine
+  silu, silu_grad,
+  rotate_half,   // (-x2, x1) of a head's halves; its gradient moves elements alike
+  expand,        // heads repeated
+  sum_groups,    // and summed again
+  sum_columns,   // over all rows: the gradient of what every row was multiplied by, or had added
+  mask, shift, compare,  // of integers: an additive mask, labels moved by one, which of them count
 };
 
 struct Node {
@@ -59,7 +67,7 @@ struct Node {
   std::int8_t variant = 0;         // slice: which part; result: which output; matmul: 0 y=xW^T, 1 dx=gW, 2 dW=g^T x
   bool backward = false;           // made by autograd
   std::int16_t layer = -1;         // block, or -1
-  std::array<NodeId, 8> in{kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone};
+  std::array<NodeId, 9> in{kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone};  // attention backward has most
   Shape shape;
   const char* role = "";           // "attn.q", "mlp.c_fc": where in the model, without the layer
   std::int64_t bytes() const { return shape.numel() * size_of(dtype); }
@@ -73,13 +81,17 @@ struct GraphInput {
 
 // Composites that autograd differentiates as one, as torch does: their inner nodes get no gradients of their own.
 struct RmsNorm { NodeId x, upcast, rstd, xhat, out; };
-struct CrossEntropy { NodeId logits, log_probs, targets, loss; };  // logits: fp32, after the soft-cap
+struct CrossEntropy { NodeId logits, log_probs, targets, loss, valid = kNone, count = kNone; };  // logits: fp32, after the soft-cap; valid, count: of targets that are not ignored
 // bias: additive mask, or kNone; seed, offset: flash only; window: keys to the left that a query sees, the sequence length: all
 struct AttentionCall { NodeId kernel, q, k, v, out, lse, bias, seed, offset; std::int64_t window = 0; };
 struct Float8 { NodeId value, inverse; };                           // a tensor in fp8, and 1 / its scale
 struct Float8Linear { NodeId x; Float8 x8; NodeId w; Float8 w8; NodeId out; };  // both fp8 tensors are used again in backward
 
+// y = x W^T + b computed in another dtype than x or W has, or with a bias: x and W are cast once for all, and every product's gradients are cast back.
+struct CastLinear { NodeId x, w, bias, out; };
+
 struct Graph {
+  std::vector<CastLinear> linears;
   std::vector<RmsNorm> norms;
   std::vector<AttentionCall> attentions;
   std::vector<Float8Linear> float8;
@@ -87,7 +99,9 @@ struct Graph {
   std::vector<Node> nodes;         // topological: every input stands before its user
   std::vector<GraphInput> inputs;
   NodeId loss = kNone;             // scalar fp32
+  std::vector<NodeId> outputs;     // returned beside the loss, the logits first; autograd is given zeros as their gradients
   Dtype compute = Dtype::bf16;
+  int multiprocessors = 132;       // of the GPU: how many parts a sum over rows is split into
   std::string name_of(NodeId id) const;  // "h.3.attn.q", "lm_head"
 };
 

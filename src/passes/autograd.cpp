@@ -12,9 +12,37 @@ namespace dryfit {
 
 namespace {
 
+// How many parts an outer reduction of rows x columns is split into: ir.py, Reduction.num_splits; choices.py, reduction_split_factor.
+std::int64_t outer_splits(std::int64_t rows, std::int64_t columns, std::int64_t multiprocessors) {
+  constexpr std::int64_t kLeast = 32, kMost = 512, kThreads = 2048, kBlock = 256, kColumns = 128, kAtOnce = 4;
+  if (rows <= kLeast || columns >= multiprocessors * 2 * 32) return 1;
+  const std::int64_t elements = rows * columns, device = multiprocessors * kThreads;
+  // the divisor of rows that lies nearest, the smaller of two
+  const auto nearest = [&](std::int64_t to) {
+    std::int64_t best = 1;
+    for (std::int64_t d = 1; d * d <= rows; ++d) {
+      if (rows % d != 0) continue;
+      for (std::int64_t candidate : {d, rows / d}) {
+        const std::int64_t now = std::abs(candidate - to), before = std::abs(best - to);
+        if (now < before || (now == before && candidate < best)) best = candidate;
+      }
+    }
+    return best;
+  };
+  std::int64_t size = kLeast;
+  if (elements >= kMost * device) {
+    const std::int64_t even = nearest(kMost);
+    size = std::abs(even - kMost) < 50 ? even : kMost;
+  } else if (elements >= kLeast * device) {
+    const std::int64_t blocks = ceil_div(device / kBlock, ceil_div(columns, kColumns)), wanted = ceil_div(rows, kAtOnce * blocks), even = nearest(wanted);
+    size = std::abs(wanted - even) < 20 ? std::max(even, kLeast) : wanted;
+  }
+  return ceil_div(rows, kAtOnce * size);
+}
+
 class Engine {
  public:
-  explicit Engine(Graph forward) : joint_{std::move(forward), 0, kNone, {}}, g_(joint_.graph), b_(g_) {
+  explicit Engine(Graph forward) : joint_{std::move(forward), 0, kNone, {}, {}}, g_(joint_.graph), b_(g_) {
     joint_.forward_count = static_cast<std::int32_t>(g_.nodes.size());
     grad_.assign(g_.nodes.size(), kNone);
     composite_.assign(g_.nodes.size(), {Composite::none, 0});
@@ -24,9 +52,8 @@ class Engine {
 
   JointGraph run() {
     b_.backward(true);
-    joint_.tangent = b_.input(shape({1}, false), Dtype::fp32, "loss", -1);
-    g_.inputs.pop_back();
-    grad_[index(g_.loss)] = joint_.tangent;
+    joint_.tangent = tangent(g_.loss, "loss");
+    for (NodeId output : g_.outputs) joint_.tangents.push_back(tangent(output, node(output).layer < 0 ? "logits.zero_gradient" : "cache.zero_gradient"));
     for (NodeId id = joint_.forward_count - 1; id >= 0; --id) {
       if (grad_[index(id)] == kNone) continue;
       b_.at(node(id).layer);
@@ -35,6 +62,7 @@ class Engine {
         case Composite::loss: cross_entropy(); break;
         case Composite::attention: attention(g_.attentions[composite_[index(id)].second]); break;
         case Composite::float8: float8(g_.float8[composite_[index(id)].second]); break;
+        case Composite::linear: linear(g_.linears[composite_[index(id)].second]); break;
         case Composite::none: plain(id); break;
       }
     }
@@ -43,7 +71,7 @@ class Engine {
   }
 
  private:
-  enum class Composite : std::uint8_t { none, norm, loss, attention, float8 };
+  enum class Composite : std::uint8_t { none, norm, loss, attention, float8, linear };
   static std::size_t index(NodeId id) { return static_cast<std::size_t>(id); }
   Node node(NodeId id) const { return g_.nodes[index(id)]; }  // by value: the vector grows
 
@@ -51,7 +79,18 @@ class Engine {
     for (std::size_t i = 0; i < g_.norms.size(); ++i) composite_[index(g_.norms[i].out)] = {Composite::norm, i};
     for (std::size_t i = 0; i < g_.attentions.size(); ++i) composite_[index(g_.attentions[i].out)] = {Composite::attention, i};
     for (std::size_t i = 0; i < g_.float8.size(); ++i) composite_[index(g_.float8[i].out)] = {Composite::float8, i};
+    for (std::size_t i = 0; i < g_.linears.size(); ++i) composite_[index(g_.linears[i].out)] = {Composite::linear, i};
     composite_[index(g_.loss)] = {Composite::loss, 0};
+  }
+
+  // The gradient that an output of the graph is given.
+  NodeId tangent(NodeId output, const char* role) {
+    const Node n = node(output);
+    b_.at(n.layer);
+    const NodeId t = b_.input(n.shape, n.dtype, role, -1);
+    g_.inputs.pop_back();
+    b_.at(-1);
+    return grad_[index(output)] = t;
   }
 
   // A node wants a gradient when a parameter stands above it.
@@ -66,8 +105,18 @@ class Engine {
   void accumulate(NodeId id, NodeId g) {
     if (!wanted_[index(id)]) return;
     NodeId& slot = grad_[index(id)];
+    if (slot != kNone && is_weight_product(slot) && node(g).dtype == node(slot).dtype) {
+      // Inductor adds within the product (fx_passes/post_grad.py, addmm), which then runs when the other is there
+      const Node mm = node(slot);
+      slot = b_.matmul(mm.in[0], mm.in[1], mm.shape, mm.dtype, mm.variant, mm.role);
+      g_.nodes.back().in[2] = g;
+      g_.nodes.back().inputs = 3;
+      return;
+    }
     slot = slot == kNone ? g : b_.binary(Fn::add, slot, g, node(id).dtype, node(id).role);
   }
+
+  bool is_weight_product(NodeId id) const { return node(id).fn == Fn::matmul && node(id).variant == 2 && node(id).inputs == 2; }
 
   // Inductor sums a whole tensor in two kernels: rows first, in fp32, where what it is made of was reduced by rows too (ir.py, num_splits).
   NodeId row_sums(NodeId g, const char* role) {
@@ -82,7 +131,16 @@ class Engine {
     const Shape s = node(like).shape;
     if (s.numel() == node(g).shape.numel()) return b_.convert(g, node(like).dtype, role);
     if (s.numel() == 1) return b_.reduce(Fn::sum_all, row_sums(g, role), s, node(like).dtype, role);
+    if (s.rank == 1) return column_sums(g, like, role);
     return b_.reduce(Fn::sum_rows, g, s, node(like).dtype, role);
+  }
+
+  // Inductor sums over many rows in two kernels (choices.py, reduction_split_factor, of an outer reduction).
+  NodeId column_sums(NodeId g, NodeId like, const char* role) {
+    const Shape s = node(like).shape;
+    const std::int64_t columns = s.numel(), rows = node(g).shape.numel() / columns, parts = outer_splits(rows, columns, g_.multiprocessors);
+    if (parts > 1) g = b_.reduce(Fn::sum_columns, g, shape({parts, columns}, false), Dtype::fp32, role);
+    return b_.reduce(Fn::sum_columns, g, s, node(like).dtype, role);
   }
 
   void plain(NodeId id) {
@@ -92,8 +150,8 @@ class Engine {
     switch (n.fn) {
       case Fn::convert: accumulate(a, b_.convert(g, node(a).dtype, n.role)); break;
       case Fn::add:
-        accumulate(a, g);
-        accumulate(n.in[1], g);
+        accumulate(a, b_.convert(g, node(a).dtype, n.role));
+        accumulate(n.in[1], b_.convert(g, node(n.in[1]).dtype, n.role));
         break;
       case Fn::sub:
         accumulate(a, g);
@@ -104,6 +162,14 @@ class Engine {
         if (wanted_[index(n.in[1])]) accumulate(n.in[1], reduced(b_.binary(Fn::mul, g, a, product_dtype(n.in[1], n), n.role), n.in[1], n.role));
         break;
       case Fn::scale: accumulate(a, b_.unary(Fn::scale, g, n.dtype, n.role)); break;
+      case Fn::power: accumulate(a, b_.binary(Fn::mul, g, b_.unary(Fn::scale, a, n.dtype, n.role), n.dtype, n.role)); break;
+      case Fn::mean_rows: accumulate(a, b_.pointwise(Fn::scale, std::array{g}, node(a).shape, n.dtype, n.role)); break;
+      case Fn::rsqrt:  // -0.5 g rsqrt^3
+        accumulate(a, b_.binary(Fn::mul, b_.unary(Fn::scale, g, n.dtype, n.role), b_.unary(Fn::power, id, n.dtype, n.role), n.dtype, n.role));
+        break;
+      case Fn::silu: accumulate(a, b_.binary(Fn::silu_grad, g, a, n.dtype, n.role)); break;
+      case Fn::rotate_half: accumulate(a, b_.unary(Fn::rotate_half, g, n.dtype, n.role)); break;
+      case Fn::expand: accumulate(a, group_sums(g, node(a).shape, n)); break;
       case Fn::square: accumulate(a, b_.binary(Fn::mul, g, a, n.dtype, n.role)); break;
       case Fn::relu: accumulate(a, b_.binary(Fn::relu_grad, id, g, n.dtype, n.role)); break;  // where(relu <= 0, 0, g)
       case Fn::sigmoid: accumulate(a, b_.binary(Fn::sigmoid_grad, g, id, n.dtype, n.role)); break;
@@ -120,6 +186,27 @@ class Engine {
       case Fn::matmul: matmul(n, g); break;
       default: break;  // reductions and inner nodes of composites carry no gradient of their own
     }
+  }
+
+  // Sums of fewer than eight are written out (inductor.config.unroll_reductions_threshold): no loop of their own.
+  NodeId group_sums(NodeId g, Shape s, const Node& n) {
+    const NodeId sum = b_.pointwise(Fn::sum_groups, std::array{g}, s, n.dtype, n.role);
+    if (n.shape.numel() / s.numel() >= 8) g_.nodes.back().kind = Kind::reduction;
+    return sum;
+  }
+
+  // Products first, of the weight before the input's where there is no bias (mm), after it where there is one (addmm); then the casts.
+  void linear(const CastLinear& c) {
+    const Node n = node(c.out);
+    const NodeId g = grad_[index(c.out)];
+    NodeId dx = kNone, dw = kNone;
+    const auto of_weight = [&] { if (wanted_[index(c.w)]) dw = b_.matmul(g, n.in[0], node(c.w).shape, n.dtype, 2, n.role); };
+    if (c.bias == kNone) of_weight();
+    if (wanted_[index(c.x)]) dx = b_.matmul(g, n.in[1], node(n.in[0]).shape, n.dtype, 1, n.role);
+    if (c.bias != kNone) of_weight();
+    if (dx != kNone) accumulate(c.x, b_.convert(dx, node(c.x).dtype, n.role));
+    if (c.bias != kNone && wanted_[index(c.bias)]) accumulate(c.bias, column_sums(g, c.bias, n.role));
+    if (dw != kNone) accumulate(c.w, b_.convert(dw, node(c.w).dtype, n.role));
   }
 
   // A product that will be summed to a scalar parameter is formed in fp32, as the parameter is.
@@ -155,7 +242,8 @@ class Engine {
     const CrossEntropy& c = g_.cross_entropy;
     const Dtype f = Dtype::fp32;
     const Shape s = node(c.log_probs).shape;
-    const NodeId picked = b_.pointwise(Fn::nll_grad, std::array{joint_.tangent, c.targets}, s, f, "loss");
+    const NodeId picked = c.valid == kNone ? b_.pointwise(Fn::nll_grad, std::array{joint_.tangent, c.targets}, s, f, "loss")
+                                           : b_.pointwise(Fn::nll_grad, std::array{joint_.tangent, c.targets, c.valid, c.count}, s, f, "loss");
     Shape row = s;
     row.dim[row.rank - 1] = 1;
     const NodeId sum = b_.reduce(Fn::sum_rows, picked, row, f, "loss");

@@ -11,6 +11,7 @@ struct JointGraph {
   Graph graph;                     // forward nodes first, then backward nodes
   std::int32_t forward_count = 0;  // nodes [0, forward_count) are the forward pass
   NodeId tangent = kNone;          // gradient of the loss, an input
+  std::vector<NodeId> tangents;    // per graph.outputs: likewise
   std::vector<NodeId> gradients;   // per graph.inputs: its gradient, or kNone
 };
 

@@ -60,11 +60,12 @@ CompiledStep compile_step(Graph forward, bool compile) {
   const auto& nodes = joint.graph.nodes;
   const std::vector<NodeId> cut = compile ? min_cut_saved(joint) : eager_saved(joint);
 
-  FuseInput fw{&joint.graph, {}, {}, {}, {joint.graph.loss}};
+  FuseInput fw{&joint.graph, {}, {}, {}, {joint.graph.loss}, {}};
   for (NodeId v = 0; v < joint.forward_count; ++v) {
     if (nodes[static_cast<std::size_t>(v)].kind == Kind::input) fw.borrowed.push_back(v);
     else fw.compute.push_back(v);
   }
+  fw.outputs.insert(fw.outputs.end(), joint.graph.outputs.begin(), joint.graph.outputs.end());
   // a view that is saved keeps its source's storage alive
   std::vector<bool> stored(nodes.size(), false);
   const auto storage = [&](NodeId v) {
@@ -73,6 +74,7 @@ CompiledStep compile_step(Graph forward, bool compile) {
   };
   for (NodeId v : cut) {
     const NodeId owner = storage(v);
+    if (nodes[static_cast<std::size_t>(owner)].kind == Kind::input && nodes[static_cast<std::size_t>(owner)].shape.batched) step.read_again.push_back(owner);
     if (nodes[static_cast<std::size_t>(owner)].kind == Kind::input || stored[static_cast<std::size_t>(owner)]) continue;
     stored[static_cast<std::size_t>(owner)] = true;
     step.saved.push_back(owner);
@@ -82,9 +84,15 @@ CompiledStep compile_step(Graph forward, bool compile) {
   step.forward = std::move(done.steps);
   step.forward_launches = std::move(done.launches);
   step.loss = done.outputs.front();
+  step.outputs.assign(done.outputs.begin() + 1, done.outputs.begin() + 1 + static_cast<std::ptrdiff_t>(joint.graph.outputs.size()));
 
-  FuseInput bw{&joint.graph, {}, fw.borrowed, step.saved, {}};
+  FuseInput bw{&joint.graph, {}, fw.borrowed, step.saved, {}, {}};
+  bw.shared = step.outputs;
   bw.borrowed.push_back(joint.tangent);
+  for (NodeId t : joint.tangents) {  // to Inductor's own count their last reader frees them
+    bw.given.push_back(t);
+    bw.shared.push_back(t);
+  }
   std::vector<bool> available(nodes.size(), false);
   for (NodeId v : bw.borrowed) available[static_cast<std::size_t>(v)] = true;
   for (NodeId v : bw.given) available[static_cast<std::size_t>(v)] = true;

@@ -9,10 +9,12 @@ namespace dryfit {
 struct CompiledStep {
   JointGraph joint;
   std::vector<NodeId> saved;          // forward to backward, graph inputs left out
+  std::vector<NodeId> read_again;     // graph inputs of each batch that backward reads: they live as long
   std::vector<BufferStep> forward;    // ends with the loss and the saved values alive
   std::vector<BufferStep> backward;   // ends with the gradients alive
   std::vector<Launch> forward_launches, backward_launches;
   NodeId loss = kNone;
+  std::vector<NodeId> outputs;        // beside it: the nodes that own their storage
   std::vector<NodeId> gradients;      // per graph input: the node that owns its storage, or kNone
 };
 

@@ -125,6 +125,15 @@ Tensor Tape::place(const char* role, Dims d, std::int64_t elements, Dtype dtype,
   return wrap({d, s, 0, -1, 0, -1, dtype, false});
 }
 
+Tensor Tape::onto(Tensor old, const char* role, Dims d, Dtype dtype) {
+  const std::int32_t s = storage_of(old);
+  old.reset();
+  Tensor t = empty(role, d, dtype);
+  const Event& before = p_.events[p_.events.size() - 2];
+  if (before.kind == Event::Kind::free && before.tensor == s) p_.events.back().from = s;
+  return t;
+}
+
 void Tape::resize(const Tensor& t, bool full) {
   const auto s = static_cast<std::size_t>(value(t).storage);
   if (hollow_[s] != full) return;

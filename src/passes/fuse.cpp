@@ -47,6 +47,7 @@ class Fuser {
     first_external_.assign(nodes_.size(), -1);
     stored_at_.assign(nodes_.size(), 0);
     read_by_attention_.assign(nodes_.size(), false);
+    read_as_.assign(nodes_.size(), 0);
     for (std::size_t i = 0; i < in_.compute.size(); ++i) position_[at(in_.compute[i])] = static_cast<std::int32_t>(i);
     for (NodeId v : in_.borrowed) available_[at(v)] = true;
     for (NodeId v : in_.given) available_[at(v)] = true;
@@ -55,6 +56,7 @@ class Fuser {
       const Node& n = node(v);
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
         ++users_[at(n.in[k])];
+        if (n.fn == Fn::cosine) read_as_[at(n.in[k])] = n.shape.numel();
         if (n.fn == Fn::attention_backward) {
           read_by_attention_[at(n.in[k])] = true;
           attention_ = v;
@@ -93,8 +95,10 @@ class Fuser {
     return v;
   }
   bool moves_elements(NodeId v) const {
-    return node(v).kind == Kind::cat || node(v).kind == Kind::view || node(v).fn == Fn::pad || node(v).fn == Fn::embedding;
+    return node(v).kind == Kind::cat || node(v).kind == Kind::view || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::shift;
   }
+  // What its readers read through it is read at another place.
+  static bool moves_along(Fn fn) { return fn == Fn::slice || fn == Fn::pad || fn == Fn::rotate_half; }
   // What a consumer cannot share a kernel with: it needs the finished value.
   bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::sum_all || node(v).fn == Fn::amax_all; }
 
@@ -109,6 +113,12 @@ class Fuser {
       case Fn::sigmoid_grad: case Fn::tanh_grad: return {3, 1};
       case Fn::pad:                          // index, bound, comparison, masked load, choice; and the zero. One element: no load, one index for all
         return node(n.in[0]).shape.numel() == 1 ? Operations{4, 0} : Operations{5, 1};
+      case Fn::silu: return {2, 0};          // in fp32, between two casts
+      case Fn::silu_grad: return {6, 2};     // g s (1 + x (1 - s))
+      case Fn::rotate_half: return {11, 3};  // two masked loads of which one is chosen, and a sign
+      case Fn::mask: return {6, 2};
+      case Fn::sum_groups: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.numel() / n.shape.numel(), 8)) - 1, 0};
+      case Fn::expand: case Fn::shift: return {0, 0};
       case Fn::fill: return {0, 1};
       case Fn::slice: return {0, 0};
       default: return {1, 0};
@@ -120,6 +130,7 @@ class Fuser {
     const Node& n = node(reader);
     if (n.fn == Fn::slice) return shift * 31 + static_cast<std::uint32_t>(n.variant) + 1;
     if (n.fn == Fn::pad) return shift * 31 + 17;
+    if (n.fn == Fn::rotate_half) return shift * 31 + 19;
     return node(source).shape.numel() < n.shape.numel() ? 0 : shift;
   }
 
@@ -204,8 +215,8 @@ class Fuser {
         }
         for (std::size_t i = reads_begin_[at(source)]; i < reads_end_[at(source)]; ++i) {
           const Read r = reads_[i];
-          const bool along = (n.fn == Fn::slice || n.fn == Fn::pad) && node(r.node).shape.numel() >= node(source).shape.numel();
-          const bool kept = straight || ((n.fn == Fn::slice || n.fn == Fn::pad) && !along);  // a row's value is the same for every slice of the row
+          const bool along = moves_along(n.fn) && node(r.node).shape.numel() >= node(source).shape.numel();
+          const bool kept = straight || (moves_along(n.fn) && !along);  // a row's value is the same for every slice of the row
           add_read(reads_, {r.node, r.natural && kept, along ? shifted(v, source, r.shift) : r.shift}, from);
         }
       }
@@ -356,7 +367,7 @@ class Fuser {
       for (const Read& r : reads_of(v)) {
         const NodeId x = owner(r.node);
         const bool forced = node(v).fn == Fn::scatter_rows && node(x).fn == Fn::fill;
-        if (!dies_at(x, s) || node(x).bytes() != node(v).bytes() || node(x).dtype != node(v).dtype) continue;
+        if (!dies_at(x, s) || node(x).fn == Fn::scatter_rows || std::ranges::find(in_.shared, x) != in_.shared.end() || node(x).bytes() != node(v).bytes() || node(x).dtype != node(v).dtype) continue;
         if (std::ranges::find(used, x) != used.end() || (!forced && (scatters(v) || !read_last_by(kernel, x, v)))) continue;
         used.push_back(x);
         taken_over_[at(v)] = x;
@@ -413,8 +424,9 @@ class Fuser {
     const auto step_of_last_use = [&](NodeId v) { return at(kernels_[at(schedule_[at(last_use_[at(v)])])].step); };
     for (NodeId v : in_.given) {
       if (last_use_[at(v)] < 0) continue;
-      peak_[0] += node(v).bytes();
-      peak_[output_[at(v)] ? 0 : step_of_last_use(v) + 1] -= node(v).bytes();
+      const std::int64_t bytes = read_as_[at(v)] > 0 ? read_as_[at(v)] * size_of(node(v).dtype) : node(v).bytes();
+      peak_[0] += bytes;
+      peak_[output_[at(v)] ? 0 : step_of_last_use(v) + 1] -= bytes;
     }
     for (std::int32_t k : schedule_) {
       for (NodeId v : kernels_[at(k)].members) {
@@ -562,6 +574,7 @@ class Fuser {
   std::vector<std::size_t> reads_begin_, reads_end_;
   std::vector<Kernel> kernels_;
   std::vector<std::int64_t> peak_;
+  std::vector<std::int64_t> read_as_;             // elements, where a value is read twice over: Inductor's count takes what is read, not what there is
   std::int64_t overall_peak_ = 0;
   NodeId attention_ = kNone;                      // some attention's backward kernel
   std::vector<NodeId> taken_over_, scattered_;

@@ -30,6 +30,7 @@ struct FuseInput {
   std::vector<NodeId> borrowed;  // available, owned by the caller: never freed or overwritten
   std::vector<NodeId> given;     // available and given away: freed after their last use, may be overwritten
   std::vector<NodeId> outputs;   // stay alive at the end
+  std::vector<NodeId> shared = {};  // of those given, what somebody else names too: never overwritten
 };
 
 struct FuseResult {

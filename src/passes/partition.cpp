@@ -61,7 +61,7 @@ class Partitioner {
     return (n.kind == Kind::pointwise || n.kind == Kind::reduction || n.kind == Kind::view) && n.fn != Fn::embedding &&
            n.fn != Fn::scatter_rows;
   }
-  bool recomputable(NodeId v) const { return fusible(v); }
+  bool recomputable(NodeId v) const { return fusible(v) && node(v).fn != Fn::shift; }
   bool fuses(NodeId a, NodeId b) const { return node(b).kind == Kind::cat || (fusible(a) && fusible(b)); }
 
   void measure_distance() {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "graph/transformers.hpp"
+#include "passes/compiled_transformer.hpp"
 #include "passes/data_parallel.hpp"
 #include "passes/flat_shard.hpp"
 #include "passes/fully_shard.hpp"
@@ -42,6 +44,7 @@ eager::FlatShardOptions flat_shard_options(const Training& r) {
 
 using eager::Tape;
 using eager::Tensor;
+using eager::CompiledTransformer;
 using eager::Litgpt;
 using eager::Transformer;
 
@@ -90,6 +93,7 @@ class Trainer {
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
+    if (r_.compile) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
     std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : model_->weights());
     if (is_fully_sharded(r_)) {
       sharded_ = std::make_unique<eager::FullyShard>(tape_, *model_, fully_shard_options(r_));
@@ -148,8 +152,8 @@ class Trainer {
       gathered_->before_backward(reduces);
       gathered_->before_forward();
     }
-    if (computed_.mixed != MixedPrecision::none) tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
-    outputs_ = litgpt_ ? litgpt_->forward(batch) : model_->forward(batch);  // what the name held until now goes
+    if (computed_.mixed != MixedPrecision::none && !compiled_) tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
+    outputs_ = litgpt_ ? litgpt_->forward(batch) : compiled_ ? compiled_->forward(batch) : model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
     if (replicated_) {
       outputs_.loss = replicated_->output(outputs_.loss);
@@ -200,6 +204,7 @@ class Trainer {
   Tape tape_;                         // outlives every tensor below
   std::unique_ptr<Transformer> model_;  // one of these two
   std::unique_ptr<Litgpt> litgpt_;
+  std::unique_ptr<CompiledTransformer> compiled_;  // what runs in place of the model's own code
   std::unique_ptr<eager::DataParallel> replicated_;
   std::unique_ptr<eager::FullyShard> sharded_;
   std::unique_ptr<eager::FlatShard> flat_;
@@ -227,7 +232,16 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
   if (litgpt && r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fsdp1(r.sharding)) return unsupported("LitGPT under " + std::string(name_of(r.sharding)), "use --parallel fsdp1, which its scripts take on several GPUs");
   if (litgpt && r.recompute != Recompute::none && !is_fsdp1(r.sharding)) return unsupported("LitGPT with checkpointing on one GPU");
-  if (r.compile) return unsupported("torch.compile of a transformers model");
+  if (r.compile) {
+    const std::string with = "torch.compile with ";
+    if (litgpt) return unsupported("torch.compile of LitGPT's models");
+    if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of Llama, Mistral, Qwen 2 and Qwen 3");
+    if (r.attention != AttentionCode::sdpa) return unsupported(with + "another attention than sdpa", "use --attention sdpa");
+    if (r.recompute != Recompute::none) return unsupported(with + "gradient checkpointing");
+    if (r.lora) return unsupported(with + "adapters");
+    if (r.liger || r.fused_head) return unsupported(with + "a loss in parts");
+    if (r.sharding != Sharding::none) return unsupported(with + "several GPUs");
+  }
   if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
   if (r.lora && is_fully_sharded(r)) return unsupported("adapters under FSDP2", "use --parallel ddp");
   if (r.sharding == Sharding::zero3) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <utility>
 
+#include "passes/fused_head.hpp"
 #include "passes/liger.hpp"
 
 namespace dryfit::eager {
@@ -395,7 +396,13 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
   into(&outer_, {}, {});
   const Tensor x = out_of(&outer_, body(batch));
   Outputs out;
-  if (r_.liger) {
+  if (r_.fused_head) {
+    const Linear& head = outer_.linear.at("lm_head");
+    const Category before = t_.category();
+    t_.category(Category::logits);
+    out.loss = fused_head_loss(t_, x, head.weight, head.bias);
+    t_.category(before);
+  } else if (r_.liger) {
     out.loss = fused_loss(x);
   } else {
     out.logits = head(x);

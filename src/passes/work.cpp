@@ -53,16 +53,12 @@ class MicroStep {
     w.kind = WorkKind::matmul;
     const Node& a = node(n.in[0]);
     w.operands = a.dtype;
-    const std::int64_t last = n.shape.dim[n.shape.rank - 1], inner = a.shape.dim[a.shape.rank - 1];
-    w.n = last;
-    w.m = n.shape.numel() / last;
-    if (n.variant == 2) {
-      w.k = a.shape.numel() / inner;
-      w.k_batched = a.shape.batched;
-    } else {
-      w.k = inner;
-      w.m_batched = n.shape.batched;
-    }
+    const Shape &x = node(n.in[n.variant == 2 ? 1 : 0]).shape, &weight = n.variant == 2 ? n.shape : node(n.in[1]).shape;
+    const std::int64_t out = weight.dim[0], in = weight.dim[1], rows = x.numel() / (n.variant == 1 ? out : in);
+    w.m = n.variant == 2 ? out : rows;
+    w.n = n.variant == 0 ? out : in;
+    w.k = n.variant == 0 ? in : n.variant == 1 ? out : rows;
+    (n.variant == 2 ? w.k_batched : w.m_batched) = x.batched;
   }
 
   // Arguments: (q, k, v, ...), backward (gradient, q, k, v, ...). q: (B, T, H, h).
@@ -211,10 +207,12 @@ double Work::flops() const {
   return scores * static_cast<double>(heads) * static_cast<double>(head_dim) * (backward ? 10 : 4);
 }
 
+std::vector<Work> micro_step_work(const CompiledStep& step, std::int64_t parameters) { return MicroStep(step, parameters).all(); }
+
 StepWork step_work(const Workload& workload, const CompiledStep& step) {
   StepWork out;
   out.device_batch = workload.run.device_batch_size;
-  out.micro_step = MicroStep(step, static_cast<std::int64_t>(workload.model.parameters.size())).all();
+  out.micro_step = micro_step_work(step, static_cast<std::int64_t>(workload.model.parameters.size()));
   double gradients = 0;
   for (const Parameter& p : workload.model.parameters) gradients += static_cast<double>(p.bytes().count);
   out.accumulate.push_back(traffic(WorkKind::elementwise, "accumulate gradients", 3 * gradients, static_cast<std::int64_t>(workload.model.parameters.size())));

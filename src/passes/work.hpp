@@ -61,6 +61,9 @@ struct StepWork {
   std::vector<OptimizerUnit> optimizer;
 };
 
+// Forward and backward, one kernel after the other. parameters: whose guards are looked at when the compiled function is entered.
+std::vector<Work> micro_step_work(const CompiledStep& step, std::int64_t parameters);
+
 StepWork step_work(const Workload& workload, const CompiledStep& step);
 
 // The same step at another device batch.

@@ -81,7 +81,7 @@ class BatchSearch {
 
   // Batches of one accumulation, by how an embedding's gradient is summed: from the middle way upwards while its largest fits, downwards while none does.
   Result<BatchFound> of_steps(Batches batches) const {
-    if (w_.transformers->training.liger) return of_each(batches);
+    if (shares_no_layout(w_.transformers->training)) return of_each(batches);
     std::vector<Batches> ways;
     for (Batches rest = batches; !rest.empty(); rest = rest.subspan(ways.back().size())) {
       ways.emplace_back(rest.begin(), std::ranges::find_if(rest, [&](std::int64_t b) { return layout(b) != layout(rest.front()); }));
@@ -102,7 +102,10 @@ class BatchSearch {
     return answer(estimate_program(*with_device_batch(w_, batches.back()), machine_, options_, *asked->program));
   }
 
-  // Batches whose programs have nothing in common (Liger's loss cuts each into parts of its own size), by bisection on programs of their own.
+  // Liger's loss and TRL's head cut each batch into parts of its own size; torch.compile decides for each what it keeps.
+  static bool shares_no_layout(const Training& t) { return t.liger || t.fused_head || t.compile; }
+
+  // Batches whose programs have nothing in common, by bisection on programs of their own.
   Result<BatchFound> of_each(Batches batches) const {
     std::optional<BatchFound> largest;
     for (Batches rest = batches; !rest.empty();) {

@@ -121,10 +121,7 @@ class TrainerReader {
       out_.accelerate_file = value(a);
       return true;
     }
-    if (trl_ && n == "loss-type") {
-      said_.loss = true;
-      return value(a) == "nll";
-    }
+    if (trl_ && n == "loss-type") return value(a) == "nll" || value(a) == "chunked_nll" || value(a) == "dft";  // all from tiles
     if (n == "bf16" || n == "fp16") {
       said_.bf16 = said_.bf16 || n == "bf16";
       const MixedPrecision kind = n == "bf16" ? MixedPrecision::bf16 : MixedPrecision::fp16;
@@ -388,11 +385,14 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   add("gradient_accumulation_steps", std::to_string(t.grad_accum_steps));
   add("max_length", std::to_string(t.seq_len));
   if (t.mixed != MixedPrecision::none) add(t.mixed == MixedPrecision::bf16 ? "bf16" : "fp16", "True");
+  else if (t.fused_head) add("bf16", "False");  // TRL's default is True
   add("optim", std::string(name_of(t.optimizer)));
   if (t.attention != AttentionCode::sdpa) add("attn_implementation", t.attention == AttentionCode::eager ? "eager" : "flash_attention_2");
   if (t.recompute == Recompute::full) {
     add("gradient_checkpointing", "True");
     if (t.reentrant) add("gradient_checkpointing_kwargs", "{\"use_reentrant\": true}");
+  } else if (t.fused_head) {
+    add("gradient_checkpointing", "False");
   }
   if (t.compile) add("torch_compile", "True");
   if (t.liger) add("use_liger_kernel", "True");
@@ -445,7 +445,8 @@ std::vector<std::string> trainer_command(const Workload& workload) {
     const bool nodes = gpus > kNode && gpus % kNode == 0;
     out = {"torchrun", nodes ? "--nnodes=" + std::to_string(gpus / kNode) : "--standalone", "--nproc_per_node=" + std::to_string(nodes ? kNode : gpus)};
   }
-  out.emplace_back("train.py");
+  if (workload.transformers->training.fused_head) out.insert(out.end(), {"-m", "trl.scripts.sft"});
+  else out.emplace_back("train.py");
   for (std::string& word : arguments_of(workload)) out.push_back(std::move(word));
   return out;
 }

@@ -28,7 +28,10 @@ class TransformersLevers {
       add({{"--recompute", "full"}}, true, "gradient checkpointing: each block runs forward once more", 4.0 / 3, [](Workload& w) { w.transformers->training.recompute = Recompute::full; });
     }
     if (!t.liger && t.framework == Framework::transformers && t.sharding != Sharding::zero3 && has_liger_kernels(r_.workload.transformers->architecture)) {
-      add({{"--liger", "1"}}, true, "Liger-Kernel: the loss in parts, norms and activations in place", std::nullopt, [](Workload& w) { w.transformers->training.liger = true; });
+      add({{"--liger", "1"}}, true, t.fused_head ? "Liger-Kernel: norms and activations in place" : "Liger-Kernel: the loss in parts, norms and activations in place", std::nullopt, [](Workload& w) { w.transformers->training.liger = true; });
+    }
+    if (!t.compile && t.framework == Framework::transformers) {
+      add({{"--compile", "1"}}, true, "torch.compile: fused kernels keep less; the first step waits for the compiler", std::nullopt, [](Workload& w) { w.transformers->training.compile = w.run.compile = true; });
     }
     if (t.optimizer == OptimizerKind::adamw || t.optimizer == OptimizerKind::adamw_fused) {
       add({{"--optimizer", "adamw_8bit"}}, false, "8-bit moments: slightly other numbers", std::nullopt, [](Workload& w) { w.transformers->training.optimizer = OptimizerKind::adamw_8bit; });

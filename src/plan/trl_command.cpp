@@ -1,4 +1,4 @@
-// See trl_command.hpp. Source: huggingface/trl 1.10 of 2026-07-24: trainer/{base_config,sft_config,model_config,sft_trainer}.py, cli/, accelerate_configs/.
+// See trl_command.hpp. Source: huggingface/trl 1.10 of 2026-07-24 and 1.16 of 2026-10-15: trainer/{base_config,sft_config,model_config,sft_trainer}.py, cli/, accelerate_configs/.
 #include "plan/trl_command.hpp"
 
 #include <array>
@@ -25,7 +25,8 @@ void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vect
     flags.max_seq_len = 1024;
     assume("max_length 1024");
   }
-  if (!said.loss) ignored.emplace_back("loss_type chunked_nll, the default of newer TRL; nll is laid out");
+  flags.fused_head = true;
+  assumed.emplace_back("no logits: the loss from tiles of them, as TRL 1.16 takes it (versions before made all)");
   if (flags.quantized) ignored.emplace_back("TRL's cast of adapters to bf16 beside 4-bit weights; fp32 is laid out");
 }
 

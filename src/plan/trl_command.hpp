@@ -10,7 +10,7 @@ namespace dryfit {
 bool is_trl_sft(const LaunchLine& launch);
 
 // What a command said that its flags do not show.
-struct TrlSaid { bool bf16 = false, dtype = false, loss = false; };
+struct TrlSaid { bool bf16 = false, dtype = false; };
 // SFTConfig's and ModelConfig's defaults for what the flags leave open, each told; and what TRL does by itself that is not laid out.
 void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vector<std::string>& assumed, std::vector<std::string>& ignored);
 

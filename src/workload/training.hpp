@@ -89,6 +89,7 @@ struct Training {
   AttentionCode attention = AttentionCode::sdpa;
   bool compile = false;                 // --torch_compile
   bool liger = false;                   // --use_liger_kernel, of a model that Liger-Kernel knows
+  bool fused_head = false;              // TRL's: the loss from tiles of the logits
   OptimizerKind optimizer = OptimizerKind::adamw_fused;
   std::optional<Dtype> master_weights;  // DeepSpeed without ZeRO: a copy of the weights beside 16-bit ones
   Recompute recompute = Recompute::none;

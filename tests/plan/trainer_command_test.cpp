@@ -68,11 +68,13 @@ TEST(TrainerCommand, trlsOwnProgram) {
   ASSERT_TRUE(c->flags.lora);
   EXPECT_EQ(c->flags.lora->rank, 16);
   EXPECT_EQ(c->flags.lora->dropout, 0.05);
-  EXPECT_EQ(c->told.assumed.size(), 4u);
-  EXPECT_EQ(c->ignored, (std::vector<std::string>{"everything from '|' on", "loss_type chunked_nll, the default of newer TRL; nll is laid out"}));
+  EXPECT_EQ(c->told.assumed.size(), 5u);
+  EXPECT_EQ(c->flags.fused_head, true);
+  EXPECT_EQ(c->ignored, std::vector<std::string>{"everything from '|' on"});
   const auto said = read("trl sft --model_name_or_path gpt2 --bf16 false --dtype auto --gradient_checkpointing false --max_length 512 --loss_type nll");
   ASSERT_TRUE(said);
-  EXPECT_TRUE(said->told.assumed.empty() && said->ignored.empty());
+  EXPECT_EQ(said->told.assumed.size(), 1u);  // where the loss comes from
+  EXPECT_TRUE(said->ignored.empty());
   EXPECT_FALSE(said->flags.mixed || said->flags.weights);
   EXPECT_EQ(said->flags.recompute, Recompute::none);
   for (const char* name : {"single_gpu", "multi_gpu", "zero1", "zero2", "zero3", "fsdp1", "fsdp2"}) {

@@ -81,6 +81,25 @@ void expect_consistent(const HfModel& model, const TransformersPlan& plan, const
   }
 }
 
+// TRL's own script and a compiled model come back from the command as they were; each batch is a program of its own.
+TEST(TransformersPlan, commandsOfTrlAndOfCompiledModelsAreReadBack) {
+  TransformersFlags trl;
+  trl.fused_head = true, trl.mixed = MixedPrecision::bf16, trl.max_seq_len = 1024;
+  TransformersFlags compiled;
+  compiled.compile = true, compiled.mixed = MixedPrecision::bf16, compiled.max_seq_len = 1024;
+  for (const TransformersFlags& flags : {trl, compiled}) {
+    const HfModel& model = preset("qwen2.5-0.5b");
+    const Machine m = machine("4090");
+    const auto plan = plan_transformers(model, flags, m);
+    ASSERT_TRUE(plan) << plan.error().message;
+    ASSERT_TRUE(plan->chosen);
+    const Training& t = plan->candidates[*plan->chosen].report.workload.transformers->training;
+    EXPECT_EQ(t.compile, flags.compile.value_or(false));
+    EXPECT_EQ(t.fused_head, flags.fused_head.value_or(false));
+    expect_consistent(model, *plan, m);
+  }
+}
+
 TEST(TransformersPlan, whatIsChosenFitsAndTheNextBatchDoesNot) {
   struct Case { const char* model; const char* gpu; std::int64_t gpus; std::int64_t length; };
   for (const Case& c : {Case{"gpt2", "rtx 3060 12gb", 1, 1024}, Case{"qwen2.5-0.5b", "rtx 4090", 1, 512}, Case{"smollm2-135m", "t4", 1, 256}, Case{"llama-3.2-1b", "rtx 3090", 4, 1024}, Case{"bert-base-uncased", "v100", 2, 128}}) {

@@ -18,8 +18,8 @@ class _Captured(BaseException):
     """Leaves Dynamo once it has handed over its graph."""
 
 
-def _capture(function, args, kwargs):
-    """Dynamo's graph of one call, and the tensors it takes as inputs."""
+def _capture(function, args, kwargs, fullgraph):
+    """Dynamo's graph of one call, and the tensors it takes as inputs. fullgraph: it must be all of the function."""
     taken = []
 
     def backend(graph, inputs):
@@ -28,7 +28,7 @@ def _capture(function, args, kwargs):
 
     torch._dynamo.reset()
     try:
-        torch.compile(function, dynamic=False, backend=backend)(*args, **kwargs)
+        torch.compile(function, dynamic=False, backend=backend, fullgraph=fullgraph)(*args, **kwargs)
     except _Captured:
         pass
     return taken[0]
@@ -114,8 +114,8 @@ class Half:
 class Compiled:
     """A function or module as torch.compile would run it. `halves`: the wrappers made so far, in order."""
 
-    def __init__(self, function, fake_mode, tracker, context=contextlib.nullcontext):
-        self.function, self.fake_mode, self.tracker, self.context = function, fake_mode, tracker, context
+    def __init__(self, function, fake_mode, tracker, context=contextlib.nullcontext, fullgraph=False):
+        self.function, self.fake_mode, self.tracker, self.context, self.fullgraph = function, fake_mode, tracker, context, fullgraph
         self.halves, self._cache = [], {}
 
     def _key(self, args, kwargs):
@@ -150,7 +150,7 @@ class Compiled:
     def _compile(self, args, kwargs):
         args, kwargs = [self._stand_in(a) for a in args], {k: self._stand_in(v) for k, v in kwargs.items()}
         with self.context():
-            graph, inputs = _capture(self.function, args, kwargs)
+            graph, inputs = _capture(self.function, args, kwargs, self.fullgraph)
         given = [*args, *(v for _, v in sorted(kwargs.items()))]
         places = [next((i for i, g in enumerate(given) if g is tensor), None) for tensor in inputs]
         with self.context(), tracing(TracingContext(self.fake_mode)):

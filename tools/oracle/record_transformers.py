@@ -28,13 +28,13 @@ def record(wanted, raw):
         return deepspeed_session.Run(case)
 
     tensor = torch.Tensor
-    taken = (torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__)  # some cases answer these themselves
+    taken = (torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__)  # some cases answer these themselves
     for case in wanted:
         began = time.monotonic()
         if case.liger and len(wanted) > 1:  # it changes transformers' modules for good: a process of its own
             subprocess.run([sys.executable, __file__, "--raw", raw, "--golden", raw, "--only", f"={case.name()}"], check=True)
             continue
-        torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__ = taken
+        torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__ = taken
         run = runner(case)
         run.record()
         text = pack.line(pack.pack(case, torch.__version__.split("+")[0], run.tracker))
@@ -45,7 +45,9 @@ def record(wanted, raw):
 
 def write_goldens(raw, golden):
     for file, listed in (("transformers.jsonl", list(cases.seen())), ("transformers_unseen.jsonl", list(cases.unseen())), ("transformers_parallel.jsonl", list(cases.parallel())),
-                         ("transformers_fsdp1.jsonl", list(cases.fsdp1())), ("transformers_fsdp1_unseen.jsonl", list(cases.fsdp1_unseen())), ("transformers_zero.jsonl", list(cases.zero()))):
+                         ("transformers_fsdp1.jsonl", list(cases.fsdp1())), ("transformers_fsdp1_unseen.jsonl", list(cases.fsdp1_unseen())), ("transformers_zero.jsonl", list(cases.zero())),
+                         ("transformers_trl.jsonl", list(cases.trl())), ("transformers_trl_unseen.jsonl", list(cases.trl_unseen())),
+                         ("transformers_compiled.jsonl", list(cases.compiled())), ("transformers_compiled_unseen.jsonl", list(cases.compiled_unseen()))):
         lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed]
         (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
         print(f"{golden / file}: {len(lines)} recordings", file=sys.stderr)
@@ -58,7 +60,7 @@ def main():
     parser.add_argument("--only", default="", help="record only cases whose name contains this (=NAME: is this); goldens stay as they are")
     arguments = parser.parse_args()
     arguments.raw.mkdir(parents=True, exist_ok=True)
-    everything = [*cases.seen(), *cases.unseen(), *cases.parallel(), *cases.fsdp1(), *cases.fsdp1_unseen(), *cases.zero()]
+    everything = [*cases.seen(), *cases.unseen(), *cases.parallel(), *cases.fsdp1(), *cases.fsdp1_unseen(), *cases.zero(), *cases.trl(), *cases.trl_unseen(), *cases.compiled(), *cases.compiled_unseen()]
     whole = arguments.only.startswith("=")
     chosen = [c for c in everything if (arguments.only == f"={c.name()}" if whole else arguments.only in c.name())]
     record([c for c in chosen if not (arguments.raw / f"{c.name()}.json").exists()], arguments.raw)

@@ -50,6 +50,14 @@ MODELS = {
 }
 
 
+# Widths of real models, a few layers of them.
+SIZES = {
+    "1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=4, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=True, max_position_embeddings=8192),
+    "0.5b": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=4, num_attention_heads=14, num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True, max_position_embeddings=8192),
+    "70b": dict(hidden_size=8192, intermediate_size=28672, num_hidden_layers=2, num_attention_heads=64, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False, max_position_embeddings=8192),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One recording: load, then two whole optimizer steps."""
@@ -70,17 +78,26 @@ class Case:
     gpus: int = 1                 # ranks
     rank: int = 0                 # the recorded one
     zero: str = ""                # of DeepSpeed's zero_optimization, what is not its default: "reduce_bucket_size=65536,overlap_comm"
+    trl: bool = False             # SFTTrainer's head in tiles and its loss
+    compiled: bool = False        # Trainer's torch_compile: the model's forward as one graph
+    vocab: int = 0                # other than the model's
+    size: str = ""                # of SIZES
     fsdp: str = ""                # of FSDP1, what is not accelerate's default: "prefetch=none,orig=false" (fsdp_session.py)
 
     kind = "transformers"
 
+    def architecture(self):
+        """Of config.json, all but the model's type."""
+        return MODELS[self.model] | SIZES.get(self.size, {}) | ({"vocab_size": self.vocab} if self.vocab else {})
+
     def header(self):
         """What the recording says of itself: these fields, and the model's config.json."""
-        config = {"model_type": self.model, **MODELS[self.model]}
+        config = {"model_type": self.model, **self.architecture()}
         fields = dataclasses.asdict(self)
+        del fields["vocab"], fields["size"]
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
-        for name in ("liger", "adapter"):
+        for name in ("liger", "adapter", "compiled", "trl"):
             if not fields[name]:
                 del fields[name]
         if not self.parallel.startswith(("zero", "fsdp1")):
@@ -99,6 +116,10 @@ class Case:
         parts += [self.lora_targets.replace(",", "+")] if self.lora_targets else []
         parts += ["cache"] if self.use_cache else []
         parts += ["liger"] if self.liger else []
+        parts += ["trl"] if self.trl else []
+        parts += ["compiled"] if self.compiled else []
+        parts += [f"V{self.vocab}"] if self.vocab else []
+        parts += [self.size] if self.size else []
         parts += [self.adapter.replace("=", "_")] if self.adapter else []
         parts += [self.parallel, f"W{self.gpus}"] if self.parallel != "none" else []
         parts += [f"r{self.rank}"] if self.rank else []
@@ -149,6 +170,48 @@ def seen():
     yield Case("llama", lora=8, lora_targets="q_proj,down_proj", adapter="dora", checkpoint="nonreentrant")
     yield Case("llama", lora=8, adapter="save=embed_tokens+lm_head", accumulation=2)
     yield Case("gpt2", lora=8, adapter="dora")
+
+
+def trl():
+    """TRL's loss. The first has two tiles of tokens and two of columns."""
+    yield Case("llama", batch=2, length=2560, vocab=40000, precision="autocast", checkpoint="nonreentrant", trl=True)
+    yield Case("llama", vocab=40000, checkpoint="nonreentrant", trl=True)
+    yield Case("qwen2", precision="autocast", trl=True)
+    yield Case("gemma2", precision="autocast", checkpoint="nonreentrant", trl=True)
+    yield Case("llama", vocab=40000, precision="autocast", lora=8, checkpoint="nonreentrant", trl=True)
+    yield Case("phi", vocab=40000, accumulation=2, trl=True)
+
+
+def trl_unseen():
+    yield Case("qwen3", batch=3, length=2048, vocab=70000, precision="autocast", checkpoint="nonreentrant", trl=True)
+    yield Case("mistral", batch=2, length=300, vocab=32768, precision="fp32", trl=True)
+    yield Case("gpt2", batch=8, length=512, precision="autocast", lora=8, trl=True)
+
+
+def compiled():
+    """Vocabularies are even: Inductor pads the rows of odd ones."""
+    yield Case("llama", vocab=512, compiled=True)
+    yield Case("llama", vocab=512, precision="autocast", compiled=True)
+    yield Case("llama", vocab=512, use_cache=True, compiled=True)
+    yield Case("llama", batch=2, length=256, vocab=2048, precision="autocast", use_cache=True, compiled=True)
+    yield Case("llama", batch=2, length=256, vocab=2048, precision="autocast", use_cache=True, accumulation=2, compiled=True)
+    yield Case("llama", batch=8, length=512, vocab=4096, compiled=True)
+    yield Case("mistral", batch=1, length=512, vocab=512, compiled=True)
+    for model, precision in itertools.product(("qwen2", "qwen3"), ("bf16", "autocast")):
+        yield Case(model, vocab=512, precision=precision, use_cache=True, compiled=True)
+    yield Case("llama", batch=4, length=2048, size="1b", use_cache=True, compiled=True)
+    yield Case("llama", batch=2, length=1024, size="1b", precision="autocast", use_cache=True, compiled=True)
+    yield Case("llama", batch=2, length=2048, size="70b", precision="autocast", use_cache=True, compiled=True)
+
+
+def compiled_unseen():
+    yield Case("llama", batch=3, length=384, vocab=1536, precision="autocast", use_cache=True, compiled=True)
+    yield Case("llama", batch=2, length=192, vocab=512, precision="fp32", compiled=True)
+    yield Case("qwen2", batch=2, length=256, vocab=1024, compiled=True)
+    yield Case("qwen2", batch=1, length=512, vocab=2048, precision="autocast", use_cache=True, accumulation=2, compiled=True)
+    yield Case("qwen3", batch=6, length=128, vocab=3072, precision="autocast", compiled=True)
+    yield Case("mistral", batch=4, length=256, vocab=8192, precision="autocast", use_cache=True, compiled=True)
+    yield Case("qwen2", batch=4, length=1024, size="0.5b", use_cache=True, compiled=True)
 
 
 def unseen():

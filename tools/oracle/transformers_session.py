@@ -17,12 +17,15 @@ import transformers.models.distilbert.modeling_distilbert as distilbert
 import transformers.models.xlm_roberta.modeling_xlm_roberta as xlm_roberta
 import triton
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.distributed.device_mesh import init_device_mesh
 
+from accelerate.utils.operations import convert_outputs_to_fp32
 from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
 import group
 import transformers_cases
+from compiled import Compiled
 from tracker import Tracker
 
 
@@ -87,6 +90,20 @@ def _know_what_liger_asks():
     torch.equal = equal
 
 
+def _know_that_all_count():
+    """TRL takes the positions whose label counts by a mask, whose values fake tensors have not: here all do."""
+    _know_what_liger_asks()
+    real_getitem = torch.Tensor.__getitem__
+
+    def getitem(self, index):
+        if not isinstance(index, torch.Tensor) or index.dtype != torch.bool:
+            return real_getitem(self, index)
+        places = torch.empty(index.numel(), index.dim(), dtype=torch.int64, device=index.device)
+        return real_getitem(self, tuple(places.unbind(1)))
+
+    torch.Tensor.__getitem__ = getitem
+
+
 class Run:
     """The state of one training process. `tracker` holds what was recorded."""
 
@@ -100,7 +117,7 @@ class Run:
         _know_masks_are_ones()
 
     def config(self):
-        fields = dict(transformers_cases.MODELS[self.case.model])
+        fields = dict(self.case.architecture())
         fields.pop("architectures")
         config = transformers.AutoConfig.for_model(self.case.model, **fields)
         config._attn_implementation = self.case.attention
@@ -126,6 +143,10 @@ class Run:
             _know_what_liger_asks()
             from liger_kernel.transformers import _apply_liger_kernel_to_instance
             _apply_liger_kernel_to_instance(model=model.get_base_model() if case.lora else model)
+        if case.trl:
+            _know_that_all_count()
+            from trl.trainer.utils import add_fused_lm_head
+            add_fused_lm_head(model.get_base_model() if case.lora else model, outputs=("log_probs", "entropy", "is_top1"))
         self._to_gpu(model)
         return self._ready(model)
 
@@ -139,7 +160,23 @@ class Run:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": case.checkpoint == "reentrant"})
         gc.collect()
         self.model = model
+        if case.compiled:
+            self._compile()
         return model
+
+    def _compile(self):
+        """torch.compile(model) as accelerate's prepare_model leaves it: autocast and the conversion of its outputs are part of the graph."""
+        model = self.model
+
+        def forward(**inputs):
+            return model(**inputs)
+
+        if self.case.precision == "autocast":
+            forward = convert_outputs_to_fp32(torch.amp.autocast("cuda", dtype=torch.bfloat16)(forward))
+        self.compiled = Compiled(forward, self.fake_mode, self.tracker, fullgraph=True)
+        with _disable_current_modes(), self.fake_mode:  # unseen by the tracker
+            example = self.batch()
+        self.compiled.prepare(**example)
 
     @staticmethod
     def _to_gpu(model):
@@ -225,14 +262,32 @@ class Run:
         tracker.mark(f"{step} {micro + 1} data")
         inputs = self.batch()
         tracker.mark(f"{step} {micro + 1} forward")
-        with self.autocast():
-            outputs = self.model(**inputs)
-            loss = outputs["loss"]
-        del outputs, inputs
+        if self.case.compiled:
+            outputs = self.compiled(**inputs)  # what Dynamo's graph hands out: the cache's keys and values, the loss, the logits
+            loss = next(t for t in outputs if t.dim() == 0)
+            del outputs, inputs
+        elif self.case.trl:
+            with self.autocast():
+                outputs = self.model(**inputs, fused_lm_head=True)
+            loss = self._sft_loss(outputs)
+            del outputs, inputs
+        else:
+            with self.autocast():
+                outputs = self.model(**inputs)
+                loss = outputs["loss"]
+            del outputs, inputs
         if self.case.accumulation > 1:
             loss = loss / self.case.accumulation
         tracker.mark(f"{step} {micro + 1} backward")
         loss.backward()
+
+    @staticmethod
+    def _sft_loss(outputs):
+        """SFTTrainer.compute_loss, after the model's forward."""
+        per_token_loss = -outputs.log_probs
+        loss = per_token_loss.sum() / outputs.label_mask.sum().clamp(min=1)
+        outputs.label_mask.sum(), outputs.entropy.detach().sum(), outputs.is_top1.sum()  # what it logs
+        return loss
 
     def clip(self):
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

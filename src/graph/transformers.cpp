@@ -1,0 +1,228 @@
+// Llama and its kin as a graph, in the order their forward() runs. Source: transformers 4.57, models/llama/modeling_llama.py and those made from it.
+// B device batch, T length, D width, H heads, K KV heads, h head size, R rotary dimensions, V vocabulary.
+#include "graph/transformers.hpp"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <unordered_map>
+
+#include "workload/workload.hpp"
+
+namespace dryfit {
+
+namespace {
+
+class TransformerWriter {
+ public:
+  TransformerWriter(const Architecture& a, const Training& r, Graph& graph) : a_(a), g_(graph), b_(graph), parameters_(parameters_of(a)), with_cache_(r.use_cache) {
+    mixed_ = r.mixed != MixedPrecision::none;
+    stored_ = r.weights;
+    g_.compute = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : r.mixed == MixedPrecision::fp16 ? Dtype::fp16 : stored_;
+    B = r.device_batch_size, T = r.seq_len, D = a.width, H = a.heads, K = a.kv_heads, h = a.head_dim;
+  }
+
+  void write() {
+    declare_inputs();
+    NodeId x = b_.pointwise(Fn::embedding, std::array{weight("embed_tokens"), ids_}, tokens(D), stored_, "wte");
+    tables(x);
+    for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
+      b_.at(static_cast<int>(layer));
+      layer_ = layer;
+      x = b_.binary(Fn::add, x, attend(norm(x, "input_layernorm", "norm1")), wider(b_[x].dtype, g_.compute), "x_mid");
+      x = b_.binary(Fn::add, x, feed_forward(norm(x, "post_attention_layernorm", "norm2")), b_[x].dtype, "x_out");
+    }
+    b_.at(-1);
+    layer_ = -1;
+    x = norm(x, "norm", "norm");
+    loss(linear(x, a_.tied_head ? "embed_tokens" : "lm_head", "logits"));
+  }
+
+ private:
+  static Dtype wider(Dtype a, Dtype b) { return a == Dtype::fp32 || b == Dtype::fp32 ? Dtype::fp32 : a; }
+  Shape tokens(std::int64_t width) const { return shape({B, T, width}, true); }
+  Shape heads(std::int64_t n) const { return shape({B, T, n, h}, true); }
+
+  void declare_inputs() {
+    ids_ = b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1);
+    padding_ = b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1);
+    frequencies_ = b_.input(shape({a_.rotary_dims / 2, 1}, false), Dtype::fp32, "rotary.inv_freq", -1);
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      const Parameter& p = parameters_[i];
+      Shape s;
+      for (std::int64_t d : p.shape) s.dim[s.rank++] = d;
+      b_.at(p.layer);
+      inputs_[p.name] = b_.input(s, stored_, "weight", static_cast<std::int32_t>(i));
+    }
+    b_.at(-1);
+    labels_ = b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1);
+  }
+
+  // The parameter of a module of this layer, or outside of all; kNone where there is none.
+  NodeId parameter(const std::string& module, const char* which) const {
+    const std::string inside = "model.layers." + std::to_string(layer_) + "." + module, outside = "model." + module;
+    for (const std::string& name : {layer_ >= 0 ? inside : outside, module}) {
+      const auto it = inputs_.find(name + "." + which);
+      if (it != inputs_.end()) return it->second;
+    }
+    return kNone;
+  }
+  NodeId weight(const std::string& module) const { return parameter(module, "weight"); }
+
+  // A binary op writes its second operand's gradient first, as autograd does: `other` comes before `self` there.
+  NodeId times(NodeId self, NodeId other, Dtype d, const char* role) { return b_.binary(Fn::mul, other, self, d, role); }
+
+  // LlamaRMSNorm: fp32 statistics, the weight times what was cast back.
+  NodeId norm(NodeId x, const char* module, const char* role) {
+    const Dtype f = Dtype::fp32;
+    const Shape all = b_[x].shape;
+    Shape rows = all;
+    rows.dim[rows.rank - 1] = 1;
+    const NodeId up = b_.convert(x, f, role);
+    const NodeId variance = b_.reduce(Fn::mean_rows, b_.unary(Fn::power, up, f, role), rows, f, role);
+    const NodeId scaled = times(up, b_.unary(Fn::rsqrt, variance, f, role), f, role);
+    const NodeId w = weight(module);
+    return times(w, b_.convert(scaled, b_[x].dtype, role), wider(b_[w].dtype, b_[x].dtype), role);
+  }
+
+  // nn.Linear. Under autocast what is not in the compute dtype is cast: an input once for all who read it, each with a gradient of its own.
+  NodeId linear(NodeId x, const std::string& module, const char* role) {
+    const NodeId w = weight(module), bias = parameter(module, "bias");
+    Shape s = b_[x].shape;
+    s.dim[s.rank - 1] = b_[w].shape.dim[0];
+    const NodeId in = cast(x, role), by = cast(w, role), added = bias == kNone ? kNone : cast(bias, role);
+    const NodeId y = b_.matmul(in, by, s, g_.compute, 0, role);
+    if (bias != kNone) {
+      g_.nodes.back().in[2] = added;
+      g_.nodes.back().inputs = 3;
+    }
+    if (b_[x].dtype != g_.compute || b_[w].dtype != g_.compute || bias != kNone) g_.linears.push_back({x, w, bias, y});
+    return y;
+  }
+  NodeId cast(NodeId x, const char* role) {
+    if (b_[x].dtype == g_.compute) return x;
+    const auto [it, fresh] = casts_.try_emplace(x, kNone);
+    if (fresh) it->second = b_.convert(x, g_.compute, role);
+    return it->second;
+  }
+
+  // LlamaRotaryEmbedding: an outer product of frequencies and positions, which is a matrix product; cosines and sines of it are made where they are needed.
+  void tables(NodeId like) {
+    const char* role = "rotary";
+    const std::int64_t R = a_.rotary_dims;
+    const NodeId positions = b_.pointwise(Fn::fill, {}, shape({T, 1}, false), Dtype::fp32, role);
+    const NodeId angles = b_.matmul(frequencies_, positions, shape({R / 2, T}, false), Dtype::fp32, 0, role);
+    const auto table = [&](const char* name) {
+      NodeId t = b_.pointwise(Fn::cosine, std::array{angles}, shape({1, T, 1, R}, false), Dtype::fp32, name);
+      t = b_.unary(Fn::scale, t, Dtype::fp32, name);
+      return b_.convert(t, b_[like].dtype, name);
+    };
+    cos_ = table("rotary.cos");
+    sin_ = table("rotary.sin");
+  }
+
+  NodeId rotate(NodeId x, const char* role) {
+    const Dtype d = wider(b_[x].dtype, b_[cos_].dtype);
+    const NodeId straight = times(x, cos_, d, role);
+    const NodeId turned = b_.unary(Fn::rotate_half, x, b_[x].dtype, role);
+    return b_.binary(Fn::add, straight, times(turned, sin_, d, role), d, role);
+  }
+
+  // Keys and values seen by all heads: copies.
+  NodeId expand(NodeId x, const char* role) {
+    return K == H ? x : b_.pointwise(Fn::expand, std::array{x}, heads(H), b_[x].dtype, role);
+  }
+
+  NodeId attend(NodeId x) {
+    NodeId q = in_heads(linear(x, "self_attn.q_proj", "attn.q"), H);
+    if (a_.qk_norm == QkNorm::per_head) q = norm(q, "self_attn.q_norm", "attn.q_norm");
+    NodeId k = in_heads(linear(x, "self_attn.k_proj", "attn.k"), K);
+    if (a_.qk_norm == QkNorm::per_head) k = norm(k, "self_attn.k_norm", "attn.k_norm");
+    NodeId v = in_heads(linear(x, "self_attn.v_proj", "attn.v"), K);
+    q = rotate(q, "attn.q_rot");
+    k = rotate(k, "attn.k_rot");
+    if (with_cache_) {  // DynamicCache joins both to empty tensors of the first keys' dtype
+      v = b_.convert(v, b_[k].dtype, "attn.v_cache");
+      g_.outputs.insert(g_.outputs.end(), {v, k});
+    }
+    k = expand(k, "attn.k_repeated");
+    const NodeId values = expand(v, "attn.v_repeated");
+    const Dtype c = g_.compute;
+    k = b_.convert(k, c, "attn.k_repeated");
+    q = b_.convert(q, c, "attn.q_rot");
+    return linear(attention_call(q, k, b_.convert(values, c, "attn.v_repeated")), "self_attn.o_proj", "attn.o");
+  }
+
+  // A view; the same node with another shape.
+  NodeId in_heads(NodeId x, std::int64_t n) {
+    g_.nodes[static_cast<std::size_t>(x)].shape = heads(n);
+    return x;
+  }
+
+  // While it is traced the mask's values are not looked at: scaled_dot_product_attention always gets one, and the efficient kernel takes it.
+  NodeId attention_call(NodeId q, NodeId k, NodeId v) {
+    if (mask_ == kNone) mask_ = b_.pointwise(Fn::mask, std::array{padding_}, shape({B, 1, T, T}, true), g_.compute, "attn.mask");
+    const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v, mask_}, "attn");
+    g_.nodes.back().variant = static_cast<std::int8_t>(Attention::efficient);
+    const NodeId out = b_.result(call, 0, tokens(H * h), g_.compute, "attn.out");
+    const NodeId lse = b_.result(call, 1, shape({B, H, (T + 31) / 32 * 32}, true), Dtype::fp32, "attn.lse");
+    const NodeId seed = b_.result(call, 2, shape({1}, false), Dtype::int64, "attn.seed");
+    const NodeId offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
+    g_.attentions.push_back({call, q, k, v, out, lse, mask_, seed, offset, T});
+    return out;
+  }
+
+  NodeId feed_forward(NodeId x) {
+    const Dtype c = g_.compute;
+    const NodeId gate = linear(x, "mlp.gate_proj", "mlp.gate");
+    const NodeId act = b_.unary(Fn::silu, gate, c, "mlp.act");
+    return linear(times(act, linear(x, "mlp.up_proj", "mlp.up"), c, "mlp.product"), "mlp.down_proj", "mlp.down");
+  }
+
+  // ForCausalLMLoss. Under autocast accelerate hands the logits out in fp32.
+  void loss(NodeId logits) {
+    const Dtype f = Dtype::fp32;
+    const Shape row = tokens(1);
+    const NodeId y = b_.convert(logits, f, "logits");
+    const NodeId targets = b_.pointwise(Fn::shift, std::array{labels_}, row, Dtype::int64, "loss.targets");
+    const NodeId top = b_.reduce(Fn::amax_rows, y, row, f, "loss.amax");
+    const NodeId shifted = b_.binary(Fn::sub, y, top, f, "loss");
+    const NodeId sum = b_.reduce(Fn::sum_rows, b_.unary(Fn::exp, shifted, f, "loss"), row, f, "loss.sum");
+    const NodeId lp = b_.binary(Fn::sub, shifted, b_.unary(Fn::log, sum, f, "loss.logsum"), f, "loss");
+    const NodeId counts = b_.reduce(Fn::sum_all, b_.unary(Fn::compare, targets, Dtype::bool8, "loss.valid"), shape({1}, false), f, "loss.count");
+    const NodeId total = b_.reduce(Fn::nll_loss, lp, shape({1}, false), f, "loss", targets);
+    g_.loss = b_.binary(Fn::mul, total, counts, f, "loss");
+    const NodeId valid = b_.unary(Fn::compare, targets, Dtype::bool8, "loss.valid");
+    const NodeId safe = b_.unary(Fn::compare, targets, Dtype::int64, "loss.targets");
+    g_.cross_entropy = {y, lp, safe, g_.loss, valid, counts};
+    g_.outputs.insert(g_.outputs.begin(), mixed_ ? b_.convert(logits, f, "logits") : logits);
+  }
+
+  const Architecture& a_;
+  Graph& g_;
+  GraphBuilder b_;
+  std::vector<Parameter> parameters_;
+  std::unordered_map<std::string, NodeId> inputs_;
+  std::unordered_map<NodeId, NodeId> casts_;
+  bool with_cache_, mixed_ = false;
+  Dtype stored_ = Dtype::bf16;
+  std::int64_t B = 0, T = 0, D = 0, H = 0, K = 0, h = 0, layer_ = -1;
+  NodeId ids_ = kNone, padding_ = kNone, labels_ = kNone, frequencies_ = kNone, cos_ = kNone, sin_ = kNone, mask_ = kNone;
+};
+
+}  // namespace
+
+bool has_graph(const Architecture& a) {
+  const bool family = a.family == Family::llama || a.family == Family::mistral || a.family == Family::qwen2 || a.family == Family::qwen3;
+  return family && a.rotary_dims == a.head_dim && a.activation == Activation::silu && a.gated_mlp && !a.moe;
+}
+
+Graph transformer_forward(const Architecture& a, const Training& r, int multiprocessors) {
+  Graph graph;
+  graph.multiprocessors = multiprocessors;
+  graph.nodes.reserve(static_cast<std::size_t>(a.layers) * 320 + 64);
+  TransformerWriter(a, r, graph).write();
+  return graph;
+}
+
+}  // namespace dryfit

@@ -1,0 +1,130 @@
+// See fused_head.hpp. B device batch, T length, n = B (T - 1) positions with a next token, D width, V vocabulary.
+#include "passes/fused_head.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace dryfit::eager {
+
+namespace {
+
+constexpr std::int64_t kTokens = 4096, kColumns = 32768;  // of a tile: TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
+
+// Calls at(tokens, columns) for each tile's sizes; what Python names from one tile to the next stays until the end.
+template <typename RowsOf, typename At>
+void each_tile(std::int64_t n, std::int64_t vocab, RowsOf rows_of, At at) {
+  for (std::int64_t row = 0; row < n; row += kTokens) {
+    rows_of(std::min(kTokens, n - row));
+    for (std::int64_t column = 0; column < vocab; column += kColumns) at(std::min(kColumns, vocab - column));
+  }
+}
+
+struct Head {
+  Tape& t;
+  std::int64_t n, width, vocab;
+  Dtype computes;
+  bool trains_weight, trains_bias;
+  struct PerToken { Tensor log_probs, log_z, entropy, top; };
+
+  Tensor sums(const char* role) const { return t.empty(role, dims({n}, true), Dtype::fp32); }
+  Tensor tile() const { return t.empty("logits", dims({std::min(n, kTokens), kColumns}, false), computes); }
+  Tensor narrowed(const Tensor& x, std::int64_t rows, const char* role) const { return t.to(t.slice(x, 0, rows, true), computes, role); }
+
+  // The statistics of every row in one pass over its logits, then what is asked of them.
+  PerToken forward(const Tensor& hidden, const Tensor& weight, const Tensor& bias) const {
+    const Tensor most = sums("loss.max"), sum = sums("loss.sum"), weighted = sums("loss.entropy"), squares = sums("loss.entropy"), total = sums("loss.entropy"), before = sums("loss.max"), picked = sums("loss.target");
+    const Tensor room = tile();
+    Tensor rows;
+    each_tile(n, vocab, [&](std::int64_t count) { rows = narrowed(hidden, count, "logits.x"); }, [&](std::int64_t columns) {
+      const Tensor part = narrowed(weight, columns, "lm_head");
+      t.multiply(rows, t.transpose(part, 0, 1), "logits");
+      if (bias.defined()) narrowed(bias, columns, "lm_head");
+      t.tell_traffic("loss.kernel", static_cast<double>(rows.dims().size[0] * columns * size_of(computes)));
+    });
+    PerToken out;
+    const auto of_two = [&](const char* role) {
+      const Tensor first = sums(role);
+      return sums(role);
+    };
+    out.log_z = of_two("loss.logsum");
+    out.log_probs = sums("loss.log_probs");
+    out.entropy = of_two("loss.entropy");
+    const auto truth = [&] { return t.empty("loss.top", dims({n}, true), Dtype::bool8); };
+    const Tensor highest = truth(), unequalled = truth();
+    out.top = truth();
+    return out;
+  }
+
+  std::vector<Tensor> backward(const Tensor& hidden, const Tensor& weight, const Tensor& bias) const {
+    const Category before = t.category();
+    const auto zeros = [&](const Tensor& like, bool trains) { return trains ? t.empty("lm_head", contiguous(like.dims()), Dtype::fp32, Category::gradients) : Tensor(); };
+    const Tensor of_hidden = t.empty("logits.grad", hidden.dims(), Dtype::fp32), of_weight = zeros(weight, trains_weight), of_bias = zeros(bias, trains_bias);
+    const Tensor room = tile();
+    Tensor rows, part;
+    each_tile(n, vocab, [&](std::int64_t count) { rows = narrowed(hidden, count, "logits.x"); }, [&](std::int64_t columns) {
+      part = narrowed(weight, columns, "lm_head");
+      const Tensor logits = t.slice(t.slice(room, 0, rows.dims().size[0], true), 1, columns, true);
+      t.multiply(rows, t.transpose(part, 0, 1), "logits");
+      t.tell_traffic("loss.kernel", 2.0 * static_cast<double>(rows.dims().size[0] * columns * size_of(computes)));
+      t.multiply(logits, part, "logits.grad");
+      if (of_weight.defined()) t.multiply(t.transpose(logits, 0, 1), rows, "lm_head");
+    });
+    Tensor dx = t.to(of_hidden, hidden.dtype(), "logits.grad");
+    t.category(Category::gradients);
+    const auto cast = [&](const Tensor& sum, const Tensor& like) { return sum.defined() ? t.to(sum, like.dtype(), "lm_head") : Tensor(); };
+    Tensor dw = cast(of_weight, weight);
+    Tensor db = cast(of_bias, bias);
+    t.category(before);
+    return {std::move(dx), std::move(dw), std::move(db)};
+  }
+};
+
+// masked_scatter into zeros; backward picks what the mask says.
+Tensor scattered(Tape& t, const Tensor& x, const Tensor& mask) {
+  const auto all = [&t, d = x.dims()] { return t.empty("loss.log_probs", d, Dtype::fp32); };
+  Tensor out;
+  {
+    const NoGrad inside(t);
+    const Tensor zeros = all();
+    out = all();
+  }
+  return t.function(out, std::array{x}, std::array{mask}, "loss", [all](const Tensor&, std::vector<Tensor>&) { return std::vector<Tensor>{all()}; });
+}
+
+}  // namespace
+
+Tensor fused_head_loss(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias) {
+  const std::int64_t B = hidden.dims().size[0], T = hidden.dims().size[1], D = hidden.dims().back(), V = weight.dims().size[0];
+  const Head head{t, B * (T - 1), D, V, t.autocast().value_or(hidden.dtype()), weight.requires_grad(), bias.defined() && bias.requires_grad()};
+  const Dims rows = dims({head.n, D}, true), one = dims({head.n}, true), shifted = dims({B, T - 1}, true);
+  const Tensor mask = t.empty("loss.mask", shifted, Dtype::bool8);
+  const Tensor seen = t.slice(hidden, 1, T - 1);
+  const auto places = [&] { return t.empty("loss.places", dims({head.n, 2}, true), Dtype::int64); };
+  const Tensor counted = t.gather(seen, places(), rows, "logits.x");
+  Tensor targets;
+  Head::PerToken made;
+  {
+    const NoGrad inside(t);
+    {
+      const Tensor index = places();
+      targets = t.empty("loss.targets", one, Dtype::int64);
+    }
+    const auto cast = t.autocast();
+    t.suspend_autocast();
+    made = head.forward(counted, weight, bias);
+    t.resume_autocast(cast);
+  }
+  std::vector<Tensor> inputs{counted, weight};
+  if (bias.defined()) inputs.push_back(bias);
+  std::vector<Tensor> kept = inputs;
+  kept.insert(kept.end(), {targets, made.log_z, made.entropy});
+  const Tensor log_probs = t.function(made.log_probs, inputs, kept, "loss", [head, biased = bias.defined()](const Tensor&, std::vector<Tensor>& saved) {
+    return head.backward(saved[0], saved[1], biased ? saved[2] : Tensor());
+  });
+  const Tensor spread = scattered(t, log_probs, mask);
+  const Tensor negated = t.scale(spread, "loss.log_probs");
+  return t.scale(t.sum(negated, 0, "loss"), "loss");
+}
+
+}  // namespace dryfit::eager
