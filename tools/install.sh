@@ -11,10 +11,10 @@ if [ "$what" = test ] || [ "$what" = integration ]; then
 fi
 if [ "$what" = web ] || [ "$what" = integration ]; then
   packages+=(clang-19 lld-19 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32 wasi-libc)
+  command -v node > /dev/null || packages+=(nodejs)
 fi
 if [ "$what" = integration ]; then
   packages+=(chromium python3-venv python3-dev munge slurm-client slurmctld slurmd fish zsh mandoc)
-  command -v node > /dev/null || packages+=(nodejs)
   command -v npm > /dev/null || packages+=(npm)
 fi
 missing=()

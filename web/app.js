@@ -1,10 +1,10 @@
 // The page: controls to one request, the report to the screen, and the address bar as the place where the state lives (share link, back button).
-import { ask, latest } from './engine.js';
+import { ask, latest, outdated } from './engine.js';
 import { between, bytes, count, duration, rate, words } from './format.js';
 import { draw } from './chart.js';
+import * as questions from './questions.js';
 
 const $ = (id) => document.getElementById(id);
-const START = { gpu: 'RTX 4090', gpus: '1', depth: '20', 'device-batch-size': '-1', 'max-seq-len': '2048' };
 const CONTROLLED = ['gpu', 'gpus', 'model', 'depth', 'device-batch-size', 'max-seq-len'];  // by a control of their own; other flags are generated
 const NOT_HERE = ['json', 'color', 'ascii', 'quiet', 'verbose', 'help', 'timeline', 'svg', 'alternatives'];
 const NANOCHAT = 'nanochat';
@@ -15,26 +15,14 @@ let report = null, picture = null, peak = 0, started = false;
 const explain = latest(), weighing = latest(), planning = latest(), tabulating = latest();
 
 // ---- state and address
-// What stands where nothing was chosen. A pasted command says it all by itself but for the card; a Hugging Face model has a length of its own.
-function defaults() {
-  if (state.paste !== undefined) return { gpu: START.gpu };
-  const { depth, 'max-seq-len': length, ...rest } = START;
-  return state.model === undefined ? START : rest;
-}
-const value = (name) => state[name] ?? defaults()[name];
+const value = (name) => state[name] ?? questions.defaults(state)[name];
 function read_address() {
   state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 }
 function write_address() {
-  const base = defaults();
+  const base = questions.defaults(state);
   const hash = new URLSearchParams(Object.entries(state).filter(([key, text]) => text !== base[key])).toString();
   history.replaceState(null, '', hash ? `#${hash}` : location.pathname);
-}
-// A request's args and, where one was pasted, its training command.
-function question(command, more = {}) {
-  const { paste, ...flags } = { ...defaults(), ...state };
-  const args = Object.fromEntries(Object.entries(flags).map(([key, text]) => [key, text === 'true' ? true : text]));
-  return { command, args: { ...args, ...more }, ...(paste === undefined ? {} : { paste }) };
 }
 function set(changes) {
   state = { ...state, ...changes };
@@ -53,9 +41,9 @@ function show_controls() {
   if (document.activeElement !== $('model')) $('model').value = value('model') ?? (hugging ? report.workload.model.name : NANOCHAT);
   $('depth-field').hidden = hugging;
   for (const id of ['plan-section', 'table-section']) $(id).hidden = hugging;  // both are nanochat's
-  $('depth').value = value('depth') ?? report?.workload.depth ?? START.depth;
+  $('depth').value = value('depth') ?? report?.workload.depth ?? questions.START.depth;
   if (String(report?.workload.depth) !== $('depth').value) $('depth-out').value = $('depth').value;
-  const length = value('max-seq-len') ?? run?.max_seq_len ?? START['max-seq-len'];
+  const length = value('max-seq-len') ?? run?.max_seq_len ?? questions.START['max-seq-len'];
   $('length').value = Math.log2(length);
   $('length-out').value = length;
   const batch = Number(value('device-batch-size') ?? run?.device_batch_size ?? 1), largest = batch === -1;
@@ -83,7 +71,7 @@ function wire_controls() {
     $('gpus').append(label);
   }
   for (const id of ['gpu', 'model']) $(id).addEventListener('focus', () => $(id).select());
-  $('gpu').addEventListener('change', () => set({ gpu: $('gpu').value.trim() || START.gpu }));
+  $('gpu').addEventListener('change', () => set({ gpu: $('gpu').value.trim() || questions.START.gpu }));
   // another kind of model has other flags: the machine stays
   $('model').addEventListener('change', () => {
     const name = $('model').value.trim();
@@ -101,9 +89,7 @@ function wire_controls() {
 }
 // Flags come from the engine's own command table: a new one appears here by itself.
 async function fill_from_engine() {
-  const [help, gpus, models, version] = (await Promise.all([
-    ask({ command: 'help', operands: ['explain'] }), ask({ command: 'list', operands: ['gpus'] }), ask({ command: 'list', operands: ['models', ''] }), ask({ command: 'version' }),
-  ])).map((reply) => JSON.parse(reply.body));
+  const [help, gpus, models, version] = (await Promise.all(questions.LISTS.map(ask))).map((reply) => JSON.parse(reply.body));
   const options = (list) => list.map(([value, label]) => Object.assign(document.createElement('option'), { value, label }));
   $('version').textContent = `dryfit ${version.dryfit}.`;
   $('gpu-names').append(...options(gpus.gpus.map((gpu) => [gpu.name, bytes(gpu.total_bytes)])));
@@ -135,7 +121,7 @@ async function fill_from_engine() {
 async function answer() {
   $('report').classList.add('stale');
   $('answer').setAttribute('aria-busy', 'true');
-  const reply = await explain(question('explain', { timeline: true, alternatives: 0 }));
+  const reply = await explain(questions.run(state));
   if (reply === null) return;  // a newer question is on its way
   const body = JSON.parse(reply.body);
   if (reply.newest) {
@@ -153,7 +139,7 @@ async function answer() {
     performance.mark('dryfit-first-answer');
     fill_from_engine();
   }
-  $('took').textContent = `This answer took ${reply.ms < 10 ? reply.ms.toFixed(1) : Math.round(reply.ms)} ms.`;
+  $('took').textContent = reply.ms === undefined ? 'This answer was computed when the page was built.' : `This answer took ${reply.ms < 10 ? reply.ms.toFixed(1) : Math.round(reply.ms)} ms.`;
   later();
 }
 function show_error(error) {
@@ -238,7 +224,7 @@ function show_ladder() {
 }
 // Asked after the answer: it takes longer than all the rest.
 async function weigh_levers() {
-  const asked = report, reply = await weighing(question('explain'));
+  const asked = report, reply = await weighing(questions.levers(state));
   if (reply === null || report !== asked) return;
   const body = JSON.parse(reply.body);
   if (body.error) return;  // said above
@@ -312,17 +298,11 @@ function later() {
     if ($('table-section').open) show_table();
   }, 200);
 }
-// The machine and the flags that are not this one run's.
-function others(names) {
-  const { depth, 'device-batch-size': batch, gpus, ...rest } = question('plan').args;
-  const all = { ...rest, gpus: String(report?.machine.gpus ?? gpus) };
-  return names === undefined ? all : Object.fromEntries(Object.entries(all).filter(([key]) => names.includes(key)));
-}
 async function show_plan() {
   if ($('plan-section').hidden) return;
-  const args = others(), key = JSON.stringify(args);
+  const request = questions.plan(state, report?.machine), key = JSON.stringify(request);
   if (key === planned) return;
-  const reply = await planning({ command: 'plan', args });
+  const reply = await planning(request);
   if (reply === null) return;
   const body = JSON.parse(reply.body);
   planned = key;
@@ -344,9 +324,9 @@ async function show_plan() {
   });
 }
 async function show_table() {
-  const args = others(['gpus', 'max-seq-len', 'nanochat', 'fp8', 'window-pattern', 'vocab-size']), key = JSON.stringify(args);
+  const request = questions.table(state, report?.machine), key = JSON.stringify(request);
   if (key === tabled) return;
-  const reply = await tabulating({ command: 'table', args });
+  const reply = await tabulating(request);
   if (reply === null) return;
   const body = JSON.parse(reply.body);
   tabled = key;
@@ -433,4 +413,8 @@ wire_chart();
 wire_bar();
 show_controls();
 answer();
+outdated.then(() => {
+  planned = '';
+  answer();
+});
 if ('serviceWorker' in navigator && location.protocol.startsWith('http')) navigator.serviceWorker.register('sw.js').catch(() => { /* the page works without, while it is served */ });

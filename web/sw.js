@@ -1,5 +1,5 @@
 // Keeps the page for when there is no network: the newest from the server where it answers, else what was kept.
-const FILES = ['./', 'index.html', 'style.css', 'app.js', 'engine.js', 'worker.js', 'format.js', 'chart.js', 'dryfit.wasm'];
+const FILES = ['./', 'index.html', 'style.css', 'app.js', 'engine.js', 'worker.js', 'questions.js', 'first.js', 'format.js', 'chart.js', 'dryfit.wasm'];
 const CACHE = 'dryfit';
 
 self.addEventListener('install', (event) => event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: 'force-cache' })))).then(() => self.skipWaiting())));

@@ -25,7 +25,8 @@ listed = (doors.ROOT / "web" / "CMakeLists.txt").read_text().split("set(PAGE ", 
 kept = (doors.ROOT / "web" / "sw.js").read_text().split("FILES = [", 1)[1].split("]", 1)[0]
 there = {p.name for p in (doors.ROOT / "web").iterdir()} - {"CMakeLists.txt", "absent.cpp"}
 expect(set(listed) == there, f"web/CMakeLists.txt lists {sorted(set(listed) ^ there)} otherwise than web/ holds it")
-expect(all(f"'{name}'" in kept for name in set(listed) - {"sw.js"}), "sw.js does not keep every file")
+made = ["first.js", "dryfit.wasm"]  # by the build
+expect(all(f"'{name}'" in kept for name in {*listed, *made} - {"sw.js"}), "sw.js does not keep every file")
 
 for words in (["web", "--port", "70000"], ["web", "--port", "x"], ["web", "stray"], ["web", "--depth", "3"]):
     done = subprocess.run([doors.DRYFIT, *words], capture_output=True, text=True, timeout=30)
@@ -51,7 +52,7 @@ try:
         return answer.status, answer.read(), dict(answer.getheaders())
 
     expect(host.startswith("127.0.0.1:"), address)
-    for name in ["", *listed, "dryfit.wasm"]:
+    for name in ["", *listed, *made]:
         status, body, headers = get("/" + name)
         expect(status == 200 and len(body) > 100 and int(headers["Content-Length"]) == len(body), f"/{name}: {status} {len(body)}")
         source = doors.SITE / (name or "index.html")
@@ -59,6 +60,13 @@ try:
     expect(get("/", encoding="identity")[0] == 406, "who refuses gzip is told so")
     expect(get("/dryfit.wasm")[2]["Content-Type"] == "application/wasm", "the type of the engine")
     expect(get("/", "HEAD")[1] == b"" and get("/", "POST")[0] == 405 and get("/../../etc/passwd")[0] == 404, "HEAD, POST, what is not there")
+    # what comes answered with the page is what the engine beside it and this program say
+    rows = gzip.decompress(get("/first.js")[1]).decode().split("FIRST = [", 1)[1].rsplit("];", 1)[0]
+    rows = [(json.loads(request), (answer["status"], answer["body"].encode())) for request, answer in json.loads(f"[{rows.strip().rstrip(',')}]")]
+    expect(len(rows) > 3 and rows[0][0]["args"]["timeline"] is True, f"first answers: {len(rows)}")
+    for door, replies in (("the program", [doors.command_line(request) for request, _ in rows]), ("WebAssembly", doors.web_assembly([request for request, _ in rows]) if shutil.which("node") and doors.SITE.exists() else None)):
+        for (request, came), reply in zip(rows, replies or []):
+            expect(came == reply, f"first.js is not what {door} says: {json.dumps(request)}")
     # a client that says nothing, one that never ends, and one that leaves hold nobody up
     idle = socket.create_connection(host.split(":"))
     endless = socket.create_connection(host.split(":"))

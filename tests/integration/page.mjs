@@ -1,4 +1,4 @@
-// The page in Chromium: a first answer equal to the command line's, controls, keyboard, share link, pasted texts, dark mode, offline, phone width.
+// The page in Chromium: a first answer equal to the command line's and to the engine's in the page, without the engine too; controls, keyboard, share link, pasted texts, dark mode, offline, phone width.
 // Arguments: the folder of node_modules, the address, the browser, a folder for screenshots, the command line's own answer (JSON). Prints findings and measures as JSON.
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -28,6 +28,10 @@ async function open(context, hash = '') {
 const settled = (page) => page.waitForFunction(() => document.querySelector('#answer').getAttribute('aria-busy') === 'false', null, { timeout: 60000 });
 const text = (page, selector) => page.locator(selector).innerText();
 const hash = (page) => page.evaluate(() => location.hash);
+const first_answer = (page) => page.evaluate(() => {
+  const stood = performance.getEntriesByName('dryfit-first-answer')[0].startTime;
+  return { after_start: stood, after_load: stood - performance.getEntriesByType('navigation')[0].loadEventEnd };
+});
 
 const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: 'light', permissions: ['clipboard-read', 'clipboard-write'] });
 {
@@ -42,7 +46,7 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   const close = (await text(page, '#moment')).match(/^Peak: ([\d.]+) GiB/);  // thinned points: the remainders of segments are not among them
   expect(close && Math.abs(close[1] - expected.memory.allocated.bytes / 1024 ** 3) < 0.2, `moment ${await text(page, '#moment')}`);
   await page.waitForFunction(() => document.querySelectorAll('#plan tbody tr').length > 2 && document.querySelectorAll('#gpu-names option').length > 200, null, { timeout: 60000 });
-  measures.first_answer_ms_after_load = await page.evaluate(() => performance.getEntriesByName('dryfit-first-answer')[0].startTime - performance.getEntriesByType('navigation')[0].loadEventEnd);
+  measures.first_answer_ms = await first_answer(page);
   measures.bytes_by_url = {};
   let carried = 0;  // over the wire, the service worker's own questions among them
   for (const response of responses) {
@@ -54,6 +58,19 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   measures.bytes_sent = carried;
   expect(carried > 100000 && carried < 1.5e6, `${carried} bytes for the page`);
   await page.screenshot({ path: join(shots, 'desktop-light.png'), fullPage: true });
+
+  // what came with the page is all that it asks by itself, and what its engine answers, byte for byte
+  expect((await text(page, '#took')).includes('when the page was built'), `the first answer: ${await text(page, '#took')}`);
+  const other = await page.evaluate(async () => {
+    const [{ FIRST }, { first }, { load }] = await Promise.all(['first.js', 'questions.js', 'worker.js'].map((name) => import(`./${name}`)));
+    const call = await load(await WebAssembly.compileStreaming(fetch('dryfit.wasm')));
+    const asked = first().map((request) => JSON.stringify(request));
+    return asked.concat(FIRST.map(([request]) => request)).filter((request) => {
+      const came = new Map(FIRST).get(request), engine = call(JSON.parse(request));
+      return !asked.includes(request) || came?.status !== engine.status || came.body !== engine.body;
+    });
+  });
+  expect(other.length === 0, `came with the page and is not what its engine says: ${other}`);
 
   // keyboard: a step of depth, then the moment of the run
   await page.locator('#depth').focus();
@@ -161,7 +178,7 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
 
   // offline, once it was here
   await page.evaluate(() => navigator.serviceWorker.ready);
-  await page.waitForFunction(async () => (await (await caches.open('dryfit')).keys()).length >= 9, null, { timeout: 30000 });
+  await page.waitForFunction(async () => (await (await caches.open('dryfit')).keys()).length >= 11, null, { timeout: 30000 });
   await desktop.setOffline(true);
   await page.reload();
   await settled(page);
@@ -170,9 +187,35 @@ const desktop = await browser.newContext({ viewport: { width: 1280, height: 900 
   await page.close();
 }
 
+// without an engine the first answer stands; with one that says otherwise, the engine's does
+{
+  const context = await browser.newContext({ serviceWorkers: 'block' });
+  await context.route('**/dryfit.wasm', (route) => route.abort());
+  const page = await context.newPage();
+  await page.goto(address);
+  await page.waitForFunction(() => document.querySelectorAll('#levers:not(.stale) li').length > 0 && document.querySelectorAll('#plan tbody tr').length > 2 && document.querySelectorAll('#gpu-names option').length > 200, null, { timeout: 60000 });
+  const right = await text(page, '#line');
+  expect(right.includes(gib(expected.memory.process.bytes)), `without an engine: ${right}`);
+  await page.locator('#depth').focus();
+  await page.keyboard.press('ArrowRight');
+  await page.waitForFunction(() => document.querySelector('#error').innerText.includes('reload the page'), null, { timeout: 20000 });
+  await context.unroute('**/dryfit.wasm');
+  await context.route('**/first.js', async (route) => {
+    const response = await route.fetch(), told = await response.text(), other = told.replace(/(headroom_bytes\\": ?)/g, '$11');
+    expect(other !== told, 'the answers that come with the page are not where this test looks');
+    await route.fulfill({ response, body: other });
+  });
+  await page.goto('about:blank');
+  await page.goto(address);
+  await page.waitForFunction(() => document.querySelector('#took').innerText.includes('took'), null, { timeout: 60000 }).catch(() => failures.push('an answer of another release stays'));
+  expect((await text(page, '#line')) === right, `an answer of another release: ${await text(page, '#line')}, not ${right}`);
+  await context.close();
+}
+
 const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true, colorScheme: 'dark' });
 {
   const page = await open(phone, '#gpu=NVIDIA+H100+80GB+HBM3&gpus=8&depth=26&device-batch-size=32');
+  measures.shared_link_ms = await first_answer(page);
   expect((await page.evaluate(() => document.documentElement.dataset.theme)) === 'dark', 'the system asks for dark');
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - screen.width);
   expect(wide <= 0, `${wide} pixels too wide for a phone`);
