@@ -54,7 +54,7 @@ class Configuration:
             parts += [f"lora{self.lora}"] if self.lora else []
             parts += [self.quantized] if self.quantized else []
         flags = {f"A{self.grad_accum_steps}": self.grad_accum_steps > 1, f"W{self.gpus}": self.gpus > 1, self.window_pattern: self.window_pattern != "L",
-                 "fp8": self.fp8, self.dtype: self.kind == "nanochat" and self.dtype != "bf16", self.attention: self.attention != "auto", "eager": not self.compile and self.kind == "nanochat", "checkpointing": self.checkpointing,
+                 "fp8": self.fp8, self.dtype: self.kind == "nanochat" and self.dtype != "bf16", self.attention: self.attention != "auto", "eager": not self.compile and self.kind == "nanochat", "compiled": self.compile and self.kind == "trainer", "checkpointing": self.checkpointing,
                  "evaluate": self.evaluate, "validate": self.validate, self.alloc_conf: bool(self.alloc_conf), self.cublas_workspace: bool(self.cublas_workspace)}
         return " ".join(parts + [text for text, said in flags.items() if said])
 
@@ -64,7 +64,7 @@ def _nanochat(hypothesis, depth, batch, **rest):
 
 
 def _trainer(hypothesis, model, batch, length=1024, **rest):
-    return Configuration(kind="trainer", hypothesis=hypothesis, model=model, device_batch_size=batch, max_seq_len=length, vocab_size=0, compile=False, **rest)
+    return Configuration(kind="trainer", hypothesis=hypothesis, model=model, device_batch_size=batch, max_seq_len=length, vocab_size=0, **{"compile": False, **rest})
 
 
 def _nanochat_list():
@@ -124,6 +124,10 @@ def _trainer_list():
         *[_trainer("other families", model, batch, length=512 if model.startswith("bert") else 1024, dtype=dtype, checkpointing=again) for model, batch, dtype, again in (
             ("qwen2.5-0.5b", 4, "autocast", True), ("qwen3-0.6b", 2, "bf16", False), ("pythia-410m", 4, "autocast", False), ("gemma-3-1b", 2, "bf16", True),
             ("phi-1.5", 2, "bf16", False), ("olmo-1b", 2, "bf16", False), ("bert-base-uncased", 16, "autocast", False), ("smollm2-360m", 4, "bf16", False))],
+        dataclasses.replace(llama, hypothesis="one graph: zeros for what is returned, a mask, copied keys", compile=True, trace=True),
+        dataclasses.replace(llama, hypothesis="one graph under autocast", compile=True, dtype="autocast", device_batch_size=1),
+        _trainer("one graph, other families", "qwen2.5-0.5b", 4, dtype="autocast", compile=True),
+        _trainer("one graph, other families", "qwen3-0.6b", 2, compile=True),
         dataclasses.replace(llama, hypothesis="segments grow: reserved", alloc_conf="expandable_segments:True"),
     ]
 

@@ -39,6 +39,7 @@ def flags(configuration, result, machine):
     words += ["--grad-accum-steps", str(c.grad_accum_steps)] if c.grad_accum_steps > 1 else []
     words += ["--mixed", "bf16"] if c.dtype == "autocast" else []
     words += ["--recompute", "full"] if c.checkpointing else []
+    words += ["--compile", "1"] if c.compile else []
     words += ["--optimizer", c.optimizer] if c.optimizer else []
     words += ["--attention", "eager"] if c.attention == "eager" else []
     pasted = ["--use_peft", "True", "--lora_r", str(c.lora), "--lora_dropout", "0.05"] if c.lora else []
