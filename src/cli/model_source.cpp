@@ -10,11 +10,13 @@
 #include "plan/launch.hpp"
 #include "plan/litgpt_command.hpp"
 #include "plan/megatron_command.hpp"
+#include "plan/torchtune_command.hpp"
 #include "plan/trainer_command.hpp"
 #include "plan/trl_command.hpp"
 #include "workload/axolotl.hpp"
 #include "workload/probe_document.hpp"
 #include "workload/probe_presets.hpp"
+#include "workload/torchtune.hpp"
 
 namespace dryfit::cli {
 
@@ -111,7 +113,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
   if (!theirs) lay(under.optimizer, over.optimizer);
-  lay(under.litgpt_script, over.litgpt_script);
+  lay(under.litgpt_script, over.litgpt_script), lay(under.torchtune, over.torchtune);
   under.deepspeed = under.deepspeed || over.deepspeed;
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
 }
@@ -155,8 +157,52 @@ Result<void> apply_axolotl_command(const LaunchLine& launch, const Env& env, Tra
   return {};
 }
 
+Result<void> set_torchtune_words(Document& config, std::span<const Argument> words) {
+  for (const Argument& a : words) {
+    auto value = document_from_yaml(a.values[0], a.name);
+    if (!value) return std::unexpected(value.error());
+    if (auto ok = set_torchtune_key(config, a.name, std::move(*value), a.name); !ok) return ok;
+  }
+  return {};
+}
+
+// The configuration that a command names: one that ships with torchtune by its name, or the user's file.
+Result<Document> torchtune_document(const std::string& name, const Env& env, TransformersRequest& request) {
+  const std::string_view shipped = torchtune_config(name);
+  if (shipped.empty()) {
+    const bool file = name.ends_with(".yaml") || name.ends_with(".yml");
+    if (!file) return fail("bad_value", "no configuration of torchtune 0.6.1 that dryfit knows is called '" + printable(name, 80) + "'", did_you_mean(name, torchtune_config_names(), "copy it out and give the file: tune cp " + printable(name, 80) + " my.yaml"), "--config");
+    return read_document(name, env, document_from_yaml);
+  }
+  request.told.push_back("using " + name + " as torchtune 0.6.1 ships it; of another version: tune cp " + name + " my.yaml");
+  Document config;
+  config.kind = Document::Kind::map;
+  std::vector<Argument> words;
+  for (const std::string_view word : split(shipped, ' ')) words.push_back({std::string(word.substr(0, word.find('='))), {std::string(word.substr(word.find('=') + 1))}, {}});
+  if (auto ok = set_torchtune_words(config, words); !ok) return std::unexpected(ok.error());
+  return config;
+}
+
+// The launcher's words, the configuration, and the command's own words over that.
+Result<void> apply_torchtune_command(const LaunchLine& launch, const Env& env, TransformersRequest& request) {
+  const auto command = read_torchtune_command(launch);
+  if (!command) return std::unexpected(command.error());
+  auto config = torchtune_document(command->config, env, request);
+  if (!config) return std::unexpected(config.error());
+  if (auto ok = set_torchtune_words(*config, command->over); !ok) return ok;
+  const auto apply = [&](const Document& document, std::string_view where, TransformersFlags& flags, KeysTold& told) { return apply_torchtune(document, where, command->recipe, flags, told); };
+  TransformersFlags flags;
+  if (auto ok = apply_document(*config, shown_name(command->config), apply, flags, request); !ok) return ok;
+  flags.torchtune->config = command->config;
+  for (const Argument& a : command->over) flags.torchtune->config += "\n" + a.name + "=" + a.values[0];
+  if (auto ok = apply_launched(launch, command->launched, env, request); !ok) return ok;
+  lay(request.flags, flags);
+  return {};
+}
+
 Result<void> apply_command(const LaunchLine& launch, const Env& env, TransformersRequest& request) {
   if (is_axolotl_command(launch)) return apply_axolotl_command(launch, env, request);
+  if (is_torchtune_command(launch)) return apply_torchtune_command(launch, env, request);
   const bool litgpt = is_litgpt_command(launch);
   if (!litgpt && !is_trainer_command(launch)) return fail("unsupported_script", "'" + launch.script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, of axolotl, LitGPT or Megatron-LM, or leave --model and --config out for nanochat", "pasted command");
   const auto filed = filed_arguments(launch, litgpt, env);
@@ -254,7 +300,7 @@ Result<bool> asks_for_transformers(const Options& options) {
   const auto words = pasted_words(options);
   if (!words) return std::unexpected(words.error());
   const auto launch = parse_launch(*words);
-  return launch && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
+  return launch && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
 }
 
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {

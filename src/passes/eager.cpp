@@ -254,10 +254,12 @@ Edge Tape::edge_of(const Tensor& t) {
   return {leaf.node, 0};
 }
 
-// A node with edges to the inputs that want gradients, or -1 when none does or gradients are off.
-std::int32_t Tape::record(Rule rule, std::span<const Tensor> inputs, const char* role) {
+// A node with edges to the inputs that want gradients, or -1 when none does (unless it is made `always`) or gradients are off.
+std::int32_t Tape::record(Rule rule, std::span<const Tensor> inputs, const char* role, bool always) {
   if (told_ != nullptr) ask(rule, inputs);
-  if (!grad_ || std::ranges::none_of(inputs, [](const Tensor& t) { return t.defined() && t.requires_grad(); })) return -1;
+  const bool wanted = always || std::ranges::any_of(inputs, [](const Tensor& t) { return t.defined() && t.requires_grad(); });
+  if (!grad_) unrecorded_ = unrecorded_ || wanted;
+  if (!grad_ || !wanted) return -1;
   edges_.clear();
   for (const Tensor& t : inputs) {
     const Edge edge = t.defined() ? edge_of(t) : Edge();

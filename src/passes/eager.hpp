@@ -263,7 +263,7 @@ class Tape {
   void drop_node(std::int32_t n);
   void release_saved(std::int32_t n);
   Tensor alias(const Tensor& x, Dims d);                 // the same storage, no autograd
-  std::int32_t record(Rule rule, std::span<const Tensor> inputs, const char* role);
+  std::int32_t record(Rule rule, std::span<const Tensor> inputs, const char* role, bool always = false);
   std::int32_t record(Rule rule, std::initializer_list<Tensor> inputs, const char* role) { return record(rule, std::span(inputs.begin(), inputs.size()), role); }
   void save(std::int32_t n, const Tensor& t);            // nothing when n is none
   void save_other(std::int32_t n, const Tensor& a, const Tensor& b);
@@ -358,6 +358,7 @@ class Tape {
   std::size_t work_at_last_save_ = 0;
   bool causal_ = true;
   bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
+  bool unrecorded_ = false;                              // while gradients are off: some op would have been recorded
 };
 
 // Code inside torch.no_grad(), or that calls ops inside a torch.autograd.Function: nothing is recorded. (empty() never is.)

@@ -392,8 +392,9 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
   Tensor x = saved(n, 0);
   const Category outer = category_;
   category_ = Category::activations;
-  x = leaf(x);
-  const auto index = static_cast<std::size_t>(value(x).leaf);
+  const bool wanted = wants(n, 0);
+  if (wanted) x = leaf(x);
+  const std::int32_t index = value(x).leaf;
   const bool reentrant = node(n).detail == 1;
   const std::size_t first_event = p_.events.size();
   const auto first_tensor = p_.tensors.size();
@@ -425,8 +426,7 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
     run_from(root, g);  // the function's arguments hold it
   }
   category_ = outer;
-  Tensor result = std::move(leaves_[index].grad);
-  return result;
+  return wanted ? std::exchange(leaves_[static_cast<std::size_t>(index)].grad, Tensor()) : Tensor();
 }
 
 // The newer form runs its block again when backward first asks for something saved: what came from `middle` on, of nodes that had saved nothing, came

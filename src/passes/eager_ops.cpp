@@ -452,11 +452,14 @@ Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, con
 }
 
 Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant) {
-  if (!grad_ || !x.requires_grad()) return block(x);
+  if (!grad_ || (reentrant && !x.requires_grad())) return block(x);
   grad_ = false;
+  unrecorded_ = false;
   Tensor out = block(x);
   grad_ = true;
-  const std::int32_t n = record(Rule::checkpoint, {x}, node_role(x));
+  // the newer form runs again for what trains inside, too, whatever it is given
+  if (!x.requires_grad() && !unrecorded_) return out;
+  const std::int32_t n = record(Rule::checkpoint, std::array{x}, node_role(x), true);
   save(n, x);
   if (n >= 0) {
     node(n).autocast = autocast_;

@@ -12,6 +12,7 @@
 #include "passes/litgpt.hpp"
 #include "passes/megatron_step.hpp"
 #include "passes/torch_optimizer.hpp"
+#include "passes/torchtune.hpp"
 #include "passes/zero_gather.hpp"
 #include "passes/zero_partition.hpp"
 
@@ -46,6 +47,7 @@ using eager::Tape;
 using eager::Tensor;
 using eager::CompiledTransformer;
 using eager::Litgpt;
+using eager::Torchtune;
 using eager::Transformer;
 
 void lay_out(eager::ForwardOptions& forward, const Training& r) {
@@ -92,9 +94,13 @@ class Trainer {
     forward.eager_attention = r_.attention == AttentionCode::eager;
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);
+    else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     if (r_.compile) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
-    std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : model_->weights());
+    std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : model_->weights());
+    if (tune_) {
+      for (eager::Trained& p : trained) p.embedding = false;  // bitsandbytes as it comes
+    }
     if (is_fully_sharded(r_)) {
       sharded_ = std::make_unique<eager::FullyShard>(tape_, *model_, fully_shard_options(r_));
       model_->around_units(sharded_->hooks());
@@ -112,11 +118,13 @@ class Trainer {
       model_->around_modules(gathered_->hooks());
     } else if (is_zero(r_.sharding)) {
       zero_ = std::make_unique<eager::ZeroPartition>(tape_, std::move(trained), computed_);
+    } else if (tune_ && r_.torchtune.optimizer_in_backward) {
+      step_in_backward(trained);
     } else {
       optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained));
     }
     for (const bool inside : {false, true}) tape_.on_first_product(inside, [this, inside] { workspaces_[inside ? 1 : 0] = workspace("cublas_workspace", cublas_workspace_bytes(target_)); });
-    if (r_.framework == Framework::transformers) {
+    if (r_.framework != Framework::litgpt) {
       for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", kCublasLtWorkspace); });
     }
     tape_.causal(a_.causal);
@@ -136,8 +144,31 @@ class Trainer {
 
   Tensor workspace(const char* role, std::int64_t size) { return tape_.empty(role, eager::dims({size}, false), Dtype::uint8, Category::workspace); }
 
+  // torchtune's register_optim_in_bwd_hooks: an optimizer for each parameter.
+  void step_in_backward(const std::vector<eager::Trained>& trained) {
+    for (const eager::Trained& p : trained) {
+      eager::Optimizer* own = in_backward_.emplace_back(std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::vector{p})).get();
+      tape_.on_gradient(p.parameter, [own] {
+        own->step();
+        own->zero_grad();
+      });
+    }
+  }
+
+  void tune_micro_step(const char* phase, int micro) {
+    tape_.segment(phase, "data", micro, Provenance::exact);
+    tape_.category(Category::workspace);
+    tune_->load_batch();
+    tape_.category(Category::activations);
+    tape_.segment(phase, "forward", micro);
+    loss_ = tune_->loss();
+    tape_.segment(phase, "backward", micro);
+    tape_.backward(loss_);
+  }
+
   void micro_step(const char* phase, int micro, bool told) {
     if (told) tape_.tell_work_to(&work_.laid_out.emplace_back());
+    if (tune_) return tune_micro_step(phase, micro);
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
     Transformer::Batch batch{ids(), ids(), ids(), {}};
@@ -192,9 +223,12 @@ class Trainer {
     if (gathered_) gathered_->step();
     if (graph_stays()) model_->finish();
     if (zero_ || gathered_) return;
+    if (!in_backward_.empty()) return tune_->log();
+    if (tune_) tune_->scale_gradients();
     if (r_.max_grad_norm > 0) optimizer_->clip();
     optimizer_->step();
     optimizer_->zero_grad();
+    if (tune_) tune_->log();
   }
 
   const Architecture& a_;
@@ -202,15 +236,17 @@ class Trainer {
   Training computed_;                 // what the modules see
   Target target_;
   Tape tape_;                         // outlives every tensor below
-  std::unique_ptr<Transformer> model_;  // one of these two
+  std::unique_ptr<Transformer> model_;  // one of these three
   std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<CompiledTransformer> compiled_;  // what runs in place of the model's own code
+  std::unique_ptr<Torchtune> tune_;
   std::unique_ptr<eager::DataParallel> replicated_;
   std::unique_ptr<eager::FullyShard> sharded_;
   std::unique_ptr<eager::FlatShard> flat_;
   std::unique_ptr<eager::ZeroPartition> zero_;   // stages 1 and 2
   std::unique_ptr<eager::ZeroGather> gathered_;  // stage 3
   std::unique_ptr<eager::Optimizer> optimizer_;
+  std::vector<std::unique_ptr<eager::Optimizer>> in_backward_;
   Tensor workspaces_[2], lt_workspaces_[2], loss_;
   Transformer::Outputs outputs_;
   StepWork work_;
@@ -229,12 +265,18 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
   const bool litgpt = r.framework == Framework::litgpt;
   const bool described = a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && a.qk_norm == QkNorm::none;
+  const bool torchtune = r.framework == Framework::torchtune;
+  if (torchtune && (!described || a.norm != NormKind::rms_norm || a.norm_placement != NormPlacement::pre || a.parallel_residual || !a.gated_mlp || (a.family != Family::llama && a.family != Family::mistral && a.family != Family::qwen2))) return unsupported("this architecture (" + a.model_type + ") in torchtune");
+  if (torchtune && (r.sharding != Sharding::none || r.torchtune.recipe == TorchtuneRecipe::full_distributed || r.torchtune.recipe == TorchtuneRecipe::lora_distributed)) return unsupported("torchtune on several GPUs", "the recipes of a single device are laid out");
+  if (torchtune && a.tied_head && r.lora && std::ranges::find(r.lora->targets, "lm_head") != r.lora->targets.end()) return fail("bad_value", "adapters on a head that is the embedding, which torchtune refuses", "set model.apply_lora_to_output=False", "model.apply_lora_to_output");
+  if (torchtune && r.torchtune.offload_activations) return unsupported("activations on the host, as torchtune offloads them,");
+  if (torchtune && r.quantized && (a.width % 256 != 0 || a.ffn % 64 != 0 || a.qkv_bias)) return unsupported("NF4 weights of this shape");
   if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
   if (litgpt && r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fsdp1(r.sharding)) return unsupported("LitGPT under " + std::string(name_of(r.sharding)), "use --parallel fsdp1, which its scripts take on several GPUs");
   if (litgpt && r.recompute != Recompute::none && !is_fsdp1(r.sharding)) return unsupported("LitGPT with checkpointing on one GPU");
   if (r.compile) {
     const std::string with = "torch.compile with ";
-    if (litgpt) return unsupported("torch.compile of LitGPT's models");
+    if (litgpt || torchtune) return unsupported("torch.compile of " + std::string(litgpt ? "LitGPT" : "torchtune") + "'s models");
     if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of Llama, Mistral, Qwen 2 and Qwen 3");
     if (r.attention != AttentionCode::sdpa) return unsupported(with + "another attention than sdpa", "use --attention sdpa");
     if (r.recompute != Recompute::none) return unsupported(with + "gradient checkpointing");
@@ -267,9 +309,11 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   lay_out(forward, r);
   std::optional<Transformer> transformer;
   std::optional<Litgpt> litgpt;
+  std::optional<Torchtune> tune;
   if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, computes, forward);
+  else if (r.framework == Framework::torchtune) tune.emplace(tape, a, computes, forward);
   else transformer.emplace(tape, a, computes, forward);
-  const auto& weights = litgpt ? litgpt->weights() : transformer->weights();
+  const auto& weights = litgpt ? litgpt->weights() : tune ? tune->weights() : transformer->weights();
   StaticBytes out;
   const auto bytes_of = [](const eager::Tensor& t) { return Bytes(t.dims().numel() * size_of(t.dtype())); };
   std::vector<eager::Trained> trained = trained_weights(weights);
@@ -284,7 +328,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
     }
   }
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);
-  out.weights += Bytes(litgpt ? litgpt->frozen_bytes() : transformer->frozen_bytes());
+  out.weights += Bytes(litgpt ? litgpt->frozen_bytes() : tune ? tune->frozen_bytes() : transformer->frozen_bytes());
   const auto account = [&](auto zero) {
     zero.step();
     out.weights += Bytes(zero.weight_bytes());

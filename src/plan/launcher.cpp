@@ -109,7 +109,6 @@ class LauncherReader {
   Result<void> launcher() {
     if (at_ >= words_.size()) return bad("the pasted command is empty", "paste it after --, such as: dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=24");
     const std::string program = words_[at_].substr(words_[at_].rfind('/') + 1);
-    if (program == "tune") return bad("torchtune's recipes are not laid out: their modules, losses and loops are its own", "dryfit reads the Trainer's, axolotl's and LitGPT's runs of the same models; a recipe's script can be captured: python -m dryfit.capture (docs/capture.md)");
     ++at_;
     out_.launcher = program;
     const bool python = program.starts_with("python");
@@ -128,10 +127,14 @@ class LauncherReader {
     } else if (program == "litgpt") {  // launches its processes itself
       out_.script = program;
       return {};
+    } else if (program == "tune") {  // torchrun of a recipe; without its options one process
+      if (at_ >= words_.size() || words_[at_] != "run") return bad("'tune" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' trains nothing", "paste tune run RECIPE --config my.yaml");
+      ++at_;
+      if (const auto ok = torchrun(); !ok) return ok;
     } else if (python) {
       out_.gpus = 1;
     } else {
-      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl or litgpt");
+      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl, tune or litgpt");
     }
     while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) ++at_;
     if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train, or train.py");

@@ -16,7 +16,7 @@ namespace dryfit {
 struct LaunchLine {
   std::vector<std::pair<std::string, std::string>> environment;  // all assignments, in order
   std::optional<std::int64_t> gpus;              // processes over all nodes; none: as many as there are GPUs
-  std::string launcher;                          // "python", "torchrun", "accelerate", "deepspeed", "litgpt": the first word, without its folder
+  std::string launcher;                          // "python", "torchrun", "accelerate", "deepspeed", "litgpt", "tune": the first word, without its folder
   std::string script;                            // "scripts.base_train", "train.py"
   std::vector<std::pair<std::string, std::string>> options;  // accelerate's and deepspeed's own, dashes inside: {"mixed-precision", "bf16"}; switches have ""
   std::vector<std::string> arguments;            // of the script

@@ -51,7 +51,7 @@ class StaticSums {
 std::optional<Rent> cheapest_machine(const HfModel& model, const TransformersFlags& flags, Method method, const EstimateOptions& options) {
   StaticSums sums;
   TransformersFlags given = flags;
-  if (!given.recompute && given.framework != Framework::litgpt) given.recompute = Recompute::full;  // needs least
+  if (!given.recompute && given.framework != Framework::litgpt && given.framework != Framework::torchtune) given.recompute = Recompute::full;  // needs least
   if (given.device_batch_size.value_or(-1) == -1) given.device_batch_size = 1;
   for (const Offered& offered : machines_of(options.prices != nullptr ? std::span<const Price>(*options.prices) : known_prices())) {
     for (const Way& way : ways_of(given, method, offered.machine)) {

@@ -14,16 +14,19 @@ void buckets_by_width(Way& way) {
   way.assumptions.push_back({"zero_optimization", "auto", "buckets and thresholds by the model's width, as Trainer resolves them"});
 }
 
-std::vector<std::optional<Sharding>> shardings_of(const TransformersFlags& f, const Machine& machine, bool litgpt) {
-  if (f.sharding || machine.gpus == 1) return {f.sharding};
-  if (litgpt) return {Sharding::fsdp1, Sharding::ddp};
+// Whose script or recipe says what trains.
+bool has_own_loop(const TransformersFlags& f) { return f.framework == Framework::litgpt || f.framework == Framework::torchtune; }
+
+std::vector<std::optional<Sharding>> shardings_of(const TransformersFlags& f, const Machine& machine, bool own_loop) {
+  if (f.sharding || machine.gpus == 1 || f.framework == Framework::torchtune) return {f.sharding};
+  if (own_loop) return {Sharding::fsdp1, Sharding::ddp};
   return {Sharding::ddp, Sharding::fsdp2, Sharding::zero1, Sharding::zero2, Sharding::zero3};
 }
 
 }  // namespace
 
 std::vector<Method> methods_of(const TransformersFlags& f) {
-  if (f.framework == Framework::litgpt) return {f.quantized ? Method::qlora : f.lora ? Method::lora : Method::full};  // its script says what trains
+  if (has_own_loop(f)) return {f.quantized ? Method::qlora : f.lora ? Method::lora : Method::full};  // its script says what trains
   if (f.quantized) return {Method::qlora};
   if (f.lora) return {Method::lora, Method::qlora};
   if (f.all_weights) return {Method::full};
@@ -32,19 +35,19 @@ std::vector<Method> methods_of(const TransformersFlags& f) {
 
 std::vector<Way> ways_of(const TransformersFlags& given, Method method, const Machine& machine) {
   Way way{method, given, given.device_batch_size.value_or(-1) != -1, {}};
-  const bool litgpt = given.framework == Framework::litgpt;
+  const bool own_loop = has_own_loop(given);
   TransformersFlags& f = way.flags;
   f.gpus = machine.gpus;
   if (!way.fixed_batch) f.device_batch_size = 1;
-  if (!litgpt && method != Method::full) {
+  if (!own_loop && method != Method::full) {
     if (!f.lora) f.lora.emplace().rank = kUsualRank;
     f.quantized = method == Method::qlora;
   }
   std::vector<std::optional<Recompute>> recompute{Recompute::none, Recompute::full};
-  if (f.recompute || litgpt) recompute = {f.recompute};
+  if (f.recompute || own_loop) recompute = {f.recompute};
   std::vector<Way> out;
   for (const auto& again : recompute) {
-    for (const auto& sharding : shardings_of(given, machine, litgpt)) {
+    for (const auto& sharding : shardings_of(given, machine, own_loop)) {
       out.push_back(way);
       out.back().flags.recompute = again;
       out.back().flags.sharding = sharding;
@@ -58,7 +61,7 @@ Result<Workload> workload_of(const HfModel& model, const Way& way, const Machine
   TransformersFlags flags = way.flags;
   std::vector<Assumption> assumptions = way.assumptions;
   const bool loads_fp32 = flags.weights.value_or(model.architecture.dtype.value_or(Dtype::fp32)) == Dtype::fp32;
-  if (!flags.mixed && flags.framework != Framework::litgpt) {
+  if (!flags.mixed && !has_own_loop(flags)) {
     const int major = machine.gpu.compute_major;
     if (major >= 8) flags.mixed = MixedPrecision::bf16;
     else if (major == 7 && loads_fp32) flags.mixed = MixedPrecision::fp16;  // its gradient scaler refuses weights of 16 bits

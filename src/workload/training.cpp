@@ -25,8 +25,10 @@ constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sha
 
 constexpr std::array kDtypes = {Word{"float32", Dtype::fp32}, Word{"fp32", Dtype::fp32}, Word{"bfloat16", Dtype::bf16}, Word{"bf16", Dtype::bf16}, Word{"float16", Dtype::fp16}, Word{"fp16", Dtype::fp16}, Word{"half", Dtype::fp16}};
 
-constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers}, Word{"litgpt", Framework::litgpt}, Word{"megatron", Framework::megatron}};
+constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers}, Word{"litgpt", Framework::litgpt}, Word{"megatron", Framework::megatron}, Word{"torchtune", Framework::torchtune}};
 
+constexpr std::array kTorchtuneRecipes = {Word{"full_finetune_single_device", TorchtuneRecipe::full_single_device}, Word{"lora_finetune_single_device", TorchtuneRecipe::lora_single_device},
+                                          Word{"full_finetune_distributed", TorchtuneRecipe::full_distributed}, Word{"lora_finetune_distributed", TorchtuneRecipe::lora_distributed}};
 constexpr std::array kLitgptScripts = {Word{"pretrain", LitgptScript::pretrain}, Word{"finetune_full", LitgptScript::full}, Word{"finetune_lora", LitgptScript::lora}, Word{"finetune_adapter", LitgptScript::adapter},
                                        Word{"finetune_adapter_v2", LitgptScript::adapter_v2}, Word{"finetune", LitgptScript::lora}};
 
@@ -57,6 +59,7 @@ std::string_view text_of(const Words& words, Value value) {
 
 std::string_view name_of(OptimizerKind kind) { return text_of(kOptimizers, kind); }
 std::string_view name_of(Framework framework) { return text_of(kFrameworks, framework); }
+std::string_view name_of(TorchtuneRecipe recipe) { return text_of(kTorchtuneRecipes, recipe); }
 std::string_view name_of(LitgptScript script) { return text_of(kLitgptScripts, script); }
 std::string_view name_of(Sharding sharding) { return text_of(kShardings, sharding); }
 
@@ -70,8 +73,10 @@ Result<AttentionCode> attention_code_of(std::string_view text, std::string_view 
 Result<Framework> framework_of(std::string_view text, std::string_view where) {
   auto out = value_of(kFrameworks, text, where, "framework");
   if (out && *out == Framework::megatron) return fail("bad_value", std::string(where) + " megatron: a run of Megatron-LM is described by its command", "paste it: dryfit check --gpu h100 -- torchrun pretrain_gpt.py ...", std::string(where));
+  if (out && *out == Framework::torchtune) return fail("bad_value", std::string(where) + " torchtune: a run of torchtune is described by its recipe and configuration", "paste its command: dryfit check --gpu h100 -- tune run lora_finetune_single_device --config my.yaml", std::string(where));
   return out;
 }
+Result<TorchtuneRecipe> torchtune_recipe_of(std::string_view text, std::string_view where) { return value_of(kTorchtuneRecipes, text, where, "recipe of torchtune"); }
 Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where) { return value_of(kLitgptScripts, text, where, "script of LitGPT"); }
 Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "way to use several GPUs"); }
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { return value_of(kDtypes, text.starts_with("torch.") ? text.substr(6) : text, where, "dtype"); }

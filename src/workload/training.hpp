@@ -63,7 +63,7 @@ struct FlatShardConfig {
 };
 
 // Whose code the model, its adapters and its loop are.
-enum class Framework : std::uint8_t { transformers, litgpt, megatron };
+enum class Framework : std::uint8_t { transformers, litgpt, megatron, torchtune };
 std::string_view name_of(Framework framework);  // as in --framework
 
 // LitGPT's training scripts, one loop each.
@@ -76,10 +76,27 @@ struct LitgptRun {
   std::int64_t prompt_length = 10, prompt_start = 2;  // LLaMA-Adapter: rows of a prompt, the first layer that has one
 };
 
+// torchtune's recipes of supervised fine-tuning.
+enum class TorchtuneRecipe : std::uint8_t { full_single_device, lora_single_device, full_distributed, lora_distributed };
+std::string_view name_of(TorchtuneRecipe recipe);  // as tune run's: "lora_finetune_single_device"
+
+struct TorchtuneRun {
+  TorchtuneRecipe recipe = TorchtuneRecipe::full_single_device;
+  std::string config;                   // as the command names it, and its key=value words over it, one a line
+  std::int32_t date = 20250407;         // of its code, yyyymmdd (v0.6.1): what of it changed is in passes/torchtune.cpp
+  std::int64_t output_chunks = 8;       // CEWithChunkedOutputLoss: parts of the length; 0: torch.nn.CrossEntropyLoss
+  enum class Packing : std::uint8_t { none, mask, flex } packing = Packing::none;  // several texts in a row: a boolean mask [B, T, T], or flex attention's blocks
+  bool optimizer_in_backward = false;   // a step for each parameter as soon as its gradient is there
+  bool offload_activations = false;     // what blocks were given lies on the host
+  std::int64_t positions = 0;           // rows of the rotary table; 0: the model's
+  bool layer_tables = false;            // every layer has a table of its own, as most builders with adapters make them
+};
+
 struct Training {
   Framework framework = Framework::transformers;
   LitgptRun litgpt;                     // of Framework::litgpt
   MegatronRun megatron;                 // of Framework::megatron
+  TorchtuneRun torchtune;               // of Framework::torchtune
   std::int64_t device_batch_size = 8;   // B, --per_device_train_batch_size
   std::int64_t seq_len = 0;             // T, resolved
   std::int64_t grad_accum_steps = 1;

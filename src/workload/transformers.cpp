@@ -178,7 +178,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
     t.grad_accum_steps = *steps;
   }
   t.framework = f.framework.value_or(Framework::transformers);
-  const bool litgpt = t.framework == Framework::litgpt;
+  const bool litgpt = t.framework == Framework::litgpt, torchtune = t.framework == Framework::torchtune;
+  if (torchtune) t.torchtune = f.torchtune.value_or(TorchtuneRun());
   t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp1 : Sharding::ddp);
   set_precision(d, model, f);
   const bool no_sdpa = a.family == Family::gemma2;  // its soft-cap is not in SDPA: transformers refuses it and takes eager attention
@@ -186,7 +187,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
   t.liger = f.liger.value_or(false) && has_liger_kernels(a);
-  if (t.liger && litgpt) return fail("bad_value", "--liger beside LitGPT, which has no use of Liger-Kernel", "leave it out", "--liger");
+  if (t.liger && (litgpt || torchtune)) return fail("bad_value", "--liger beside " + std::string(litgpt ? "LitGPT" : "torchtune") + ", which has no use of Liger-Kernel", "leave it out", "--liger");
   if (t.liger && t.sharding == Sharding::zero3) return fail("unsupported_training", "Liger-Kernel's loss under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use --parallel zero2 or fsdp2, or leave --liger out", "--liger");
   if (litgpt && f.lora && f.litgpt_script.value_or(LitgptScript::lora) != LitgptScript::lora) return fail("bad_value", "--lora-rank beside litgpt " + std::string(name_of(*f.litgpt_script)) + ", which has no such adapters", "leave one of them out", "--lora-rank");
   if (litgpt) t.litgpt.script = f.litgpt_script.value_or(f.lora ? LitgptScript::lora : LitgptScript::pretrain);
@@ -199,8 +200,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.recompute = f.recompute.value_or(checkpoints ? Recompute::full : Recompute::none);
   if (!f.recompute && checkpoints) d.assume("recompute", "full", "LitGPT's finetuning scripts on several GPUs");
   t.reentrant = f.reentrant.value_or(false);
-  t.fused_head = f.fused_head.value_or(false) && !litgpt && a.causal && !is_fsdp1(t.sharding) && t.sharding != Sharding::fsdp2 && t.sharding != Sharding::zero3;
-  t.use_cache = !litgpt && a.use_cache && t.recompute == Recompute::none && !f.fused_head.value_or(false);  // SFTTrainer asks for none
+  t.fused_head = f.fused_head.value_or(false) && !litgpt && !torchtune && a.causal && !is_fsdp1(t.sharding) && t.sharding != Sharding::fsdp2 && t.sharding != Sharding::zero3;
+  t.use_cache = !litgpt && !torchtune && a.use_cache && t.recompute == Recompute::none && !f.fused_head.value_or(false);  // SFTTrainer asks for none
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);

@@ -38,12 +38,14 @@ struct TransformersFlags {
   bool quantized = false, double_quantized = false;  // frozen weights in 4 bits
   bool all_weights = false;             // --lora-rank 0: no adapters, whatever a search would try
   std::optional<LitgptScript> litgpt_script;
+  std::optional<TorchtuneRun> torchtune;
 };
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where);  // --optim's words
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where);      // "bfloat16", "bf16", "torch.float32", ...
-Result<Framework> framework_of(std::string_view text, std::string_view where);      // "transformers", "litgpt"
+Result<Framework> framework_of(std::string_view text, std::string_view where);      // "transformers", "litgpt", "torchtune"
 Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where);  // "finetune_lora"
+Result<TorchtuneRecipe> torchtune_recipe_of(std::string_view text, std::string_view where);  // "lora_finetune_single_device"
 Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp1"
 bool has_liger_kernels(const Architecture& architecture);                           // whether Liger-Kernel replaces anything of the model
 Result<FlatShardConfig::Prefetch> backward_prefetch_of(std::string_view text, std::string_view where);  // "BACKWARD_PRE"; case does not matter

@@ -72,6 +72,21 @@ with tempfile.TemporaryDirectory() as name:
     same = check(*"litgpt finetune_lora meta-llama/Llama-2-7b-hf --precision bf16-true --quantize bnb.nf4 --lora_r 32 --train.micro_batch_size 4 --train.global_batch_size 8 --train.max_seq_length 512".split())
     expect(allocated(told[1]) and allocated(told[1]) == allocated(same[1]), f"litgpt: {told} {same}")
     expect("used of q.yaml: checkpoint_dir, precision" in told[2] and "not used" not in told[2], f"litgpt, told: {told[2]}")
+    # torchtune's configuration: a shipped one and the same as a file, its words over it, and what is said of both
+    words = "batch_size=4 tokenizer.max_seq_len=1024 model.lora_rank=16".split()
+    (here / "tune.yaml").write_text("model: {_component_: torchtune.models.llama3_2.lora_llama3_2_1b, lora_attn_modules: [q_proj, v_proj, output_proj], apply_lora_to_mlp: True, lora_rank: 64, lora_alpha: 128}\noptimizer: {_component_: torch.optim.AdamW, fused: True}\n"
+                                    "loss: {_component_: torchtune.modules.loss.CEWithChunkedOutputLoss}\nbatch_size: 2\ngradient_accumulation_steps: 8\nenable_activation_checkpointing: False\nsecret: 1\n")
+    shipped = check("tune", "run", "lora_finetune_single_device", "--config", "llama3_2/1B_lora_single_device", "enable_activation_checkpointing=False", *words, cwd=here)
+    own = check("tune", "run", "lora_finetune_single_device", "--config", "tune.yaml", *words, cwd=here)
+    expect(allocated(shipped[1]) and allocated(shipped[1]) == allocated(own[1]), f"torchtune: {shipped} {own}")
+    expect("as torchtune 0.6.1 ships it" in shipped[2] and "not used: tune.yaml: secret" in own[2] and "model.lora_rank" in own[2], f"torchtune, told: {shipped[2]} {own[2]}")
+    run = own[1]["workload"]["run"]
+    expect((run["device_batch_size"], run["max_seq_len"], run["grad_accum_steps"]) == (4, 1024, 8), f"torchtune, over the file: {run}")
+    again = check(own[1]["command"], cwd=here)
+    expect(allocated(again[1]) and "lora_finetune_single_device --config tune.yaml" in own[1]["command"], f"torchtune, its own command: {own[1]['command']} {again}")
+    for more in (["--config", "none.yaml"], ["--config", "llama3_2/1B_lora"], ["--config", "llama3_2/1B_lora_single"], ["--config", "tune.yaml", "compile=True"], ["--config", "tune.yaml", "batch_size.a=2"], ["--config", "tune.yaml", "batch_size=[2"]):
+        status, answer, _ = check("tune", "run", "full_finetune_single_device", *more, cwd=here)
+        expect(status == 2 and answer.get("error", {}).get("hint") and answer["error"].get("where"), f"{more}: {status} {answer}")
     # axolotl's file under its launchers, a DeepSpeed file inside it, the command's words over it
     (here / "ax.yml").write_text((CONFIGS / "axolotl_qlora.yml").read_text())
     launched = [check(*how.split(), cwd=here) for how in ("axolotl train ax.yml --launcher python", "python -m axolotl.cli.train ax.yml", "accelerate launch --num_processes 1 -m axolotl.cli.train ax.yml", "axolotl train ax.yml -- --num_processes 1")]

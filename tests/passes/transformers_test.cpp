@@ -2,38 +2,19 @@
 // saved tensors, peaks and ends of every part of two optimizer steps. docs/oracle.md
 #include <gtest/gtest.h>
 
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <map>
-#include <set>
 #include <sstream>
 
 #include "passes/data_parallel.hpp"
 #include "passes/flat_shard.hpp"
-#include "passes/training_program.hpp"
+#include "eager_recordings.hpp"
 #include "liveness.hpp"
-#include "recording.hpp"
-#include "workload/hf_config.hpp"
-#include "workload/probe_document.hpp"
 #include "workload/probe_presets.hpp"
 #include "workload/transformers.hpp"
 
 namespace dryfit {
 namespace {
 
-using nlohmann::json;
-using oracle::Change;
-using oracle::Part;
-
-const std::string kFolder = DRYFIT_SOURCE_DIR "/tests/golden/oracle/";
-
-Architecture architecture_of(const json& j) {
-  const auto config = document_from_json(j["config"].dump(), "config");
-  const auto model = config ? architecture_from(*config, "config") : std::unexpected(config.error());
-  if (!model) throw std::runtime_error(j["name"].get<std::string>() + ": " + model.error().message);
-  return model->architecture;
-}
+using namespace eager_recordings;
 
 // "reduce_bucket_size=300000,overlap_comm": fields of zero_optimization.
 void set_zero(Training& t, const json& j) {
@@ -123,145 +104,11 @@ Training training_of(const json& j) {
   return t;
 }
 
-// The engine's parts, without what no recording sees: library workspaces and scratch inside kernels.
-std::vector<Part> engine_parts(const json& j) {
-  static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums", "zero.overflow_abs"};
-  const Architecture a = architecture_of(j);
-  const Training t = training_of(j);
-  const Result<Program> built = build_program(a, t, {9, 0, 0}, {.add_in_place = false});
-  if (!built) throw std::runtime_error(j["name"].get<std::string>() + ": " + built.error().message);
-  const Program& p = *built;
-  std::vector<Part> parts;
-  std::int64_t live = 0;
-  for (std::size_t i = 0, next = 0; i < p.events.size(); ++i) {
-    while (next < p.segments.size() && p.segments[next].first_event <= static_cast<std::int32_t>(i)) {
-      const Segment& s = p.segments[next++];
-      const std::string micro = s.micro_step > 0 ? " " + std::to_string(s.micro_step) : "";
-      parts.push_back({std::string(s.phase) + micro + " " + s.part, {}, live, live, live});
-    }
-    const TensorInfo& info = p.tensors[static_cast<std::size_t>(p.events[i].tensor)];
-    if (hidden.contains(info.role)) continue;
-    const bool alloc = p.events[i].kind == Event::Kind::alloc;
-    if (p.events[i].from >= 0) {  // the memory of what was freed just before, taken over: no event
-      live += parts.back().changes.back().bytes;
-      parts.back().changes.pop_back();
-      parts.back().end = live;
-      continue;
-    }
-    const std::int64_t bytes = oracle::blocks(info.bytes);
-    live += alloc ? bytes : -bytes;
-    Part& part = parts.back();
-    part.changes.push_back({alloc, std::string(name_of(info.dtype)), info.bytes / size_of(info.dtype), bytes, live, info.name()});
-    part.peak = std::max(part.peak, live);
-    part.end = live;
-  }
-  return parts;
-}
-
-const Part* part_named(const std::vector<Part>& parts, const std::string& name) {
-  const auto it = std::ranges::find(parts, name, &Part::name);
-  return it == parts.end() ? nullptr : &*it;
-}
-
-constexpr double kAllowed = 0.001;  // the share by which a peak may differ
-
-struct Worst { double peak = 0; std::int64_t saved = 0; int parts = 0, exact = 0; };
-
-void compare(const json& j, Worst& worst) {
-  const std::string name = j["name"];
-  const std::vector<Part> truth = oracle::read_parts(j), mine = engine_parts(j);
-  for (const Part& t : truth) {
-    const bool optimizer = t.name.ends_with("optimizer");
-    // of several ranks what is there before training is the part after the load, in which the model is split
-    const bool split = j.contains("parallel");
-    if (split && t.name == "load") continue;  // there every rank still has the whole model
-    const Part* m = part_named(mine, t.name == (split ? "parallel" : "load") ? "load weights" : t.name);
-    if (m == nullptr) continue;  // clipping and zero_grad stand with the optimizer in the engine
-    const Part& last = optimizer ? *part_named(truth, t.name.substr(0, t.name.find(' ')) + " zero_grad") : t;
-    // the engine's optimizer part holds clipping too, whose norms may be all that rises in it
-    const Part* clip = optimizer ? part_named(truth, t.name.substr(0, t.name.find(' ')) + " clip") : nullptr;
-    const std::int64_t highest = clip != nullptr ? std::max(clip->peak, t.peak) : t.peak;
-    const double peak = std::abs(static_cast<double>(m->peak - highest)) / static_cast<double>(highest);
-    const double end = std::abs(static_cast<double>(m->end - last.end)) / static_cast<double>(last.end);
-    EXPECT_LE(end, 2 * kAllowed) << name << " " << t.name << ": end " << m->end << ", PyTorch " << last.end;
-    if (t.name == "parallel") continue;  // its peak depends on how the model came to this GPU
-    EXPECT_LE(peak, kAllowed) << name << " " << t.name << ": peak " << m->peak << ", PyTorch " << highest;
-    ++worst.parts;
-    worst.exact += std::abs(m->peak - highest) <= 2048 ? 1 : 0;  // scalars of the loss
-    worst.peak = std::max(worst.peak, peak);
-    if (!t.name.ends_with("forward")) continue;
-    // what forward leaves for backward: dtypes, sizes and how many of each
-    oracle::Census kept = oracle::left_alive(t.changes), ours = oracle::left_alive(m->changes);
-    if (j.value("parallel", "none") == "ddp_rebuilt" && !t.name.starts_with("first_step")) continue;  // no recording can make buckets anew
-    std::int64_t differing = 0;
-    for (const auto& [key, count] : kept) differing += std::max<std::int64_t>(0, count - ours[key]) * key.second;
-    for (const auto& [key, count] : ours) differing += std::max<std::int64_t>(0, count - kept[key]) * key.second;
-    EXPECT_LE(differing, 2048) << name << " " << t.name << ": elements saved by one alone";
-    worst.saved = std::max(worst.saved, differing);
-  }
-}
-
-// With DRYFIT_RECORDING=TEXT: where the allocations of recordings whose names contain it first differ, part by part.
-void show(const json& j) {
-  const std::vector<Part> truth = oracle::read_parts(j), mine = engine_parts(j);
-  for (const Part& t : truth) {
-    const Part* m = part_named(mine, t.name == "load" ? "load weights" : t.name);
-    if (m == nullptr) continue;
-    const auto births = [](const Part& part) {
-      std::vector<Change> out;
-      for (const Change& c : part.changes) {
-        if (c.alloc) out.push_back(c);
-      }
-      return out;
-    };
-    const std::vector<Change> theirs = births(t), ours = births(*m);
-    std::printf("%s %s: peak %lld, PyTorch %lld; %zu tensors, PyTorch %zu\n", j["name"].get<std::string>().c_str(), t.name.c_str(), static_cast<long long>(m->peak), static_cast<long long>(t.peak), ours.size(), theirs.size());
-    oracle::Census kept = oracle::left_alive(t.changes);
-    for (const auto& [key, count] : oracle::left_alive(m->changes)) kept[key] -= count;
-    for (const auto& [key, count] : kept) {
-      if (count != 0 && key.second > 8) std::printf("  left alive: %s %lld: PyTorch %+lld\n", key.first.c_str(), static_cast<long long>(key.second), static_cast<long long>(count));
-    }
-    const auto at_peak = [](const std::vector<Part>& parts, const std::string& wanted) {
-      std::map<std::pair<std::string, std::int64_t>, std::int64_t> now, most;
-      for (const Part& part : parts) {
-        for (const Change& c : part.changes) {
-          now[{c.dtype, c.elements}] += c.alloc ? 1 : -1;
-          if (part.name == wanted && c.live == part.peak && most.empty()) most = now;
-        }
-      }
-      return most;
-    };
-    auto highest = at_peak(truth, t.name);
-    for (const auto& [key, count] : at_peak(mine, m->name)) highest[key] -= count;
-    for (const auto& [key, count] : highest) {
-      if (count != 0 && key.second > 8) std::printf("  at the peak: %s %lld: PyTorch %+lld\n", key.first.c_str(), static_cast<long long>(key.second), static_cast<long long>(count));
-    }
-    std::size_t i = 0;
-    while (i < std::min(theirs.size(), ours.size()) && theirs[i].dtype == ours[i].dtype && theirs[i].elements == ours[i].elements) ++i;
-    if (i == theirs.size() && i == ours.size()) continue;
-    for (std::size_t k = i < 4 ? 0 : i - 4; k < i + 8; ++k) {
-      const auto text = [k](const std::vector<Change>& all) { return k < all.size() ? all[k].dtype + " " + std::to_string(all[k].elements) + " " + all[k].name : std::string("-"); };
-      std::printf("  %s%-40s | %s\n", k == i ? "> " : "  ", text(theirs).c_str(), text(ours).c_str());
-    }
-  }
-}
-
-Worst compare_all(const std::string& file, int& recordings) {
-  Worst worst;
-  const char* only = std::getenv("DRYFIT_RECORDING");
-  std::ifstream in(kFolder + file);
-  for (std::string line; std::getline(in, line); ++recordings) {
-    const json j = json::parse(line);
-    if (only != nullptr && j["name"].get<std::string>().find(only) == std::string::npos) continue;
-    if (only != nullptr) show(j);
-    compare(j, worst);
-  }
-  return worst;
-}
+Program recorded(const json& j) { return program_of(j, training_of(j)); }
 
 TEST(Transformers, stepsAreAsPyTorchRecordsThem) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers.jsonl", recordings);
+  const Worst worst = compare_all("transformers.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 40);
   std::printf("%d recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
@@ -269,7 +116,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) {
 // Recordings that nobody looks at while fixing the engine.
 TEST(Transformers, unseenStepsAreAsNear) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_unseen.jsonl", recordings);
+  const Worst worst = compare_all("transformers_unseen.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 6);
   std::printf("%d unseen recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
@@ -277,14 +124,14 @@ TEST(Transformers, unseenStepsAreAsNear) {
 // TRL's head in tiles.
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_trl.jsonl", recordings);
+  const Worst worst = compare_all("transformers_trl.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 6);
   std::printf("%d recordings of TRL, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
 
 TEST(Transformers, unseenStepsOfTrlAreAsNear) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_trl_unseen.jsonl", recordings);
+  const Worst worst = compare_all("transformers_trl_unseen.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 3);
   std::printf("%d unseen recordings of TRL, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
@@ -292,14 +139,14 @@ TEST(Transformers, unseenStepsOfTrlAreAsNear) {
 // The model's forward as one graph, compiled.
 TEST(Transformers, compiledStepsAreAsPyTorchRecordsThem) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_compiled.jsonl", recordings);
+  const Worst worst = compare_all("transformers_compiled.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 14);
   std::printf("%d compiled recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
 
 TEST(Transformers, unseenCompiledStepsAreAsNear) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_compiled_unseen.jsonl", recordings);
+  const Worst worst = compare_all("transformers_compiled_unseen.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 7);
   std::printf("%d unseen compiled recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
@@ -307,7 +154,7 @@ TEST(Transformers, unseenCompiledStepsAreAsNear) {
 // Ranks of several: torch's DistributedDataParallel and fully_shard.
 TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_parallel.jsonl", recordings);
+  const Worst worst = compare_all("transformers_parallel.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 16);
   std::printf("%d recordings of ranks, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
@@ -315,7 +162,7 @@ TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) {
 // Ranks of several under DeepSpeed's engine.
 TEST(Transformers, ranksUnderZeroAreAsDeepSpeedRecordsThem) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_zero.jsonl", recordings);
+  const Worst worst = compare_all("transformers_zero.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 31);
   std::printf("%d recordings under ZeRO, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
@@ -323,14 +170,14 @@ TEST(Transformers, ranksUnderZeroAreAsDeepSpeedRecordsThem) {
 // Ranks of several under FullyShardedDataParallel.
 TEST(Transformers, ranksUnderFsdp1AreAsPyTorchRecordsThem) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_fsdp1.jsonl", recordings);
+  const Worst worst = compare_all("transformers_fsdp1.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 23);
   std::printf("%d recordings under FSDP1, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }
 
 TEST(Transformers, unseenRanksUnderFsdp1AreAsNear) {
   int recordings = 0;
-  const Worst worst = compare_all("transformers_fsdp1_unseen.jsonl", recordings);
+  const Worst worst = compare_all("transformers_fsdp1_unseen.jsonl", recordings, recorded);
   EXPECT_GE(recordings, 6);
   std::printf("%d unseen recordings under FSDP1, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
 }

@@ -51,6 +51,11 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
       if (!date) return std::unexpected(date.error());
       t.litgpt.date = static_cast<std::int32_t>(*date);
     }
+    else if (word.starts_with("torchtune-")) {
+      const auto date = parse_int(word.substr(10), "loop");
+      if (!date) return std::unexpected(date.error());
+      t.torchtune.date = static_cast<std::int32_t>(*date);
+    }
     else return fail("bad_row", "loop: " + std::string(word) + " is not known", "see apply_loop", "loop");
   }
   return {};
@@ -59,8 +64,10 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
 }  // namespace
 
 Result<Report> transformers_report(const FieldMap& f) {
+  std::string flags = f.at("flags");
+  std::ranges::replace(flags, ';', ',');  // lists, in a table whose fields hold no commas
   std::vector<std::string_view> words{"check"};
-  for (const std::string_view word : words_of(f.at("flags"))) words.push_back(word);
+  for (const std::string_view word : words_of(flags)) words.push_back(word);
   const auto options = cli::parse_options(words);
   if (!options) return std::unexpected(options.error());
   const cli::Env env = cli::machine_env();
@@ -118,12 +125,14 @@ Band band_of(const std::vector<Row>& rows, Chosen chosen) {
   return b;
 }
 
-constexpr std::array<std::string_view, 2> kFamiliesWithIntervals = {"litgpt", "megatron"};  // those with fully known rows
+constexpr std::array<std::string_view, 2> kFamiliesWithIntervals = {"litgpt", "megatron"};  // those with fully known rows enough; torchtune has one of a step
 
 // What rows must not share to judge each other: the model, its name or its file; of Megatron-LM, whose models are all of one size, the command.
 std::string subject_of(const Row& r) {
   if (r.field.at("family") == "megatron") return r.field.at("flags");
   const auto words = words_of(r.field.at("flags"));
+  const auto config = std::ranges::find(words, "--config");
+  if (config != words.end() && config + 1 != words.end()) return std::string(config[1]);
   return words.size() < 2 ? "" : std::string(words[1]);
 }
 

@@ -2,41 +2,44 @@
 # Records PyTorch's own memory behaviour of nanochat, without a GPU, and rewrites tests/golden/oracle/{recordings,unseen}.jsonl.
 #   tools/oracle/record.sh --nanochat PATH_OR_URL [--python PYTHON] [--only TEXT] [--work DIR]
 #   tools/oracle/record.sh --transformers [...]   Hugging Face models instead: tests/golden/oracle/transformers*.jsonl, a quarter of an hour
+#   tools/oracle/record.sh --torchtune [...]      torchtune's recipes instead: tests/golden/oracle/torchtune*.jsonl, minutes
 # Needs git, a C compiler and Python 3.11 or newer with venv; 8 GB of disk for torch and its CUDA libraries, 4 GB of memory, about an hour
 # on one core for everything. --python takes an interpreter that has requirements.txt already. Work in build/oracle is kept and resumed.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-nanochat='' transformers='' python='' only='' work="$root/build/oracle"
+nanochat='' others='' python='' only='' work="$root/build/oracle"
 while [ $# -gt 0 ]; do
   case "$1" in
     --nanochat) nanochat=$2; shift 2 ;;
-    --transformers) transformers=yes; shift ;;
+    --transformers | --torchtune) others=${1#--}; shift ;;
     --python) python=$2; shift 2 ;;
     --only) only=$2; shift 2 ;;
     --work) work=$2; shift 2 ;;
     *) echo "record.sh: unknown argument '$1'; see the head of this file" >&2; exit 2 ;;
   esac
 done
-if [ -z "$nanochat$transformers" ]; then
+if [ -z "$nanochat$others" ]; then
   echo "record.sh: --nanochat is missing: a clone of nanochat or its URL, such as https://github.com/karpathy/nanochat" >&2
   exit 2
 fi
 mkdir -p "$work/lib" "$work/trees" "$work/raw"
 
 if [ -z "$python" ]; then
-  python="$work/venv/bin/python"
-  [ -x "$python" ] || python3 -m venv "$work/venv"
-  DS_BUILD_OPS=0 "$python" -m pip install --quiet --requirement "$here/requirements.txt"
+  venv="$work/venv" requirements="$here/requirements.txt"
+  [ "$others" != torchtune ] || venv="$work/venv-torchtune" requirements="$here/requirements_torchtune.txt"  # its libraries are not transformers'
+  python="$venv/bin/python"
+  [ -x "$python" ] || python3 -m venv "$venv"
+  DS_BUILD_OPS=0 "$python" -m pip install --quiet --requirement "$requirements"
 fi
 
 cc -shared -fPIC -O1 -o "$work/lib/cuda_runtime.so" "$root/python/dryfit/tracing/shim/cuda_runtime.c"
 cc -shared -fPIC -O1 -o "$work/lib/libcuda.so.1" "$root/python/dryfit/tracing/shim/cuda_driver.c"
 
-if [ -n "$transformers" ]; then
+if [ -n "$others" ]; then
   HF_HUB_OFFLINE=1 LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \
-    exec "$python" "$here/record_transformers.py" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only"
+    exec "$python" "$here/record_$others.py" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only"
 fi
 
 # nanochat's trees, by commit; they stay under build/ and are never part of this project

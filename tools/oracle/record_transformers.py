@@ -13,25 +13,27 @@ import time
 import transformers_cases as cases
 
 
-def record(wanted, raw):
-    import pack
-    import torch
-    import transformers_session
-
-    def runner(case):
-        if case.parallel.startswith("fsdp1"):
-            import fsdp_session
-            return fsdp_session.Run(case)
-        if not case.parallel.startswith("zero"):
-            return transformers_session.Run(case)
+def runner_of(case):
+    if case.parallel.startswith("fsdp1"):
+        import fsdp_session
+        return fsdp_session.Run(case)
+    if case.parallel.startswith("zero"):
         import deepspeed_session  # answers for values that fake tensors have not, from then on
         return deepspeed_session.Run(case)
+    import transformers_session
+    return transformers_session.Run(case)
+
+
+def record(wanted, raw, runner):
+    import pack
+    import hopper  # noqa: F401  (before anything asks torch.cuda)
+    import torch
 
     tensor = torch.Tensor
     taken = (torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__)  # some cases answer these themselves
     for case in wanted:
         began = time.monotonic()
-        if case.liger and len(wanted) > 1:  # it changes transformers' modules for good: a process of its own
+        if getattr(case, "liger", False) and len(wanted) > 1:  # it changes transformers' modules for good: a process of its own
             subprocess.run([sys.executable, __file__, "--raw", raw, "--golden", raw, "--only", f"={case.name()}"], check=True)
             continue
         torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__ = taken
@@ -43,30 +45,31 @@ def record(wanted, raw):
         print(f"{case.name()}  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def write_goldens(raw, golden):
-    for file, listed in (("transformers.jsonl", list(cases.seen())), ("transformers_unseen.jsonl", list(cases.unseen())), ("transformers_parallel.jsonl", list(cases.parallel())),
-                         ("transformers_fsdp1.jsonl", list(cases.fsdp1())), ("transformers_fsdp1_unseen.jsonl", list(cases.fsdp1_unseen())), ("transformers_zero.jsonl", list(cases.zero())),
-                         ("transformers_trl.jsonl", list(cases.trl())), ("transformers_trl_unseen.jsonl", list(cases.trl_unseen())),
-                         ("transformers_compiled.jsonl", list(cases.compiled())), ("transformers_compiled_unseen.jsonl", list(cases.compiled_unseen()))):
+def write_goldens(raw, golden, files):
+    for file, listed in files.items():
         lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed]
         (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
         print(f"{golden / file}: {len(lines)} recordings", file=sys.stderr)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(description, files, runner):
+    """files: the cases of each golden."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     for name in ("raw", "golden"):
         parser.add_argument(f"--{name}", type=pathlib.Path, required=True)
     parser.add_argument("--only", default="", help="record only cases whose name contains this (=NAME: is this); goldens stay as they are")
     arguments = parser.parse_args()
     arguments.raw.mkdir(parents=True, exist_ok=True)
-    everything = [*cases.seen(), *cases.unseen(), *cases.parallel(), *cases.fsdp1(), *cases.fsdp1_unseen(), *cases.zero(), *cases.trl(), *cases.trl_unseen(), *cases.compiled(), *cases.compiled_unseen()]
+    everything = [case for listed in files.values() for case in listed]
     whole = arguments.only.startswith("=")
     chosen = [c for c in everything if (arguments.only == f"={c.name()}" if whole else arguments.only in c.name())]
-    record([c for c in chosen if not (arguments.raw / f"{c.name()}.json").exists()], arguments.raw)
+    record([c for c in chosen if not (arguments.raw / f"{c.name()}.json").exists()], arguments.raw, runner)
     if not arguments.only:
-        write_goldens(arguments.raw, arguments.golden)
+        write_goldens(arguments.raw, arguments.golden, files)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, {"transformers.jsonl": list(cases.seen()), "transformers_unseen.jsonl": list(cases.unseen()), "transformers_parallel.jsonl": list(cases.parallel()),
+                   "transformers_fsdp1.jsonl": list(cases.fsdp1()), "transformers_fsdp1_unseen.jsonl": list(cases.fsdp1_unseen()), "transformers_zero.jsonl": list(cases.zero()),
+                   "transformers_trl.jsonl": list(cases.trl()), "transformers_trl_unseen.jsonl": list(cases.trl_unseen()), "transformers_compiled.jsonl": list(cases.compiled()),
+                   "transformers_compiled_unseen.jsonl": list(cases.compiled_unseen())}, runner_of)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_flatten
 
 
@@ -59,6 +59,10 @@ class Tracker(TorchDispatchMode):
     def born(self, tensor, label):
         tensor = getattr(tensor, "_local_tensor", tensor)  # of a DTensor this rank's part
         if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cuda":
+            return
+        if is_traceable_wrapper_subclass(tensor):  # torchao's NF4Tensor: it has what it wraps, and no memory of its own
+            for name in tensor.__tensor_flatten__()[0]:
+                self.born(getattr(tensor, name), label)
             return
         storage = tensor.untyped_storage()
         if storage.nbytes() == 0:

@@ -1,0 +1,151 @@
+"""A model under torchtune's own recipe and FakeTensorMode, for two optimizer steps. The recipe's file, its model, loop, loss and optimizer are
+torchtune's; files (weights, data, logs) are not there. Segments are marked in the tracker.
+"""
+import contextlib
+import gc
+import importlib.util
+import pathlib
+import types
+
+import hopper  # noqa: F401  (before anything asks torch.cuda)
+
+import torch
+import torchtune
+from omegaconf import OmegaConf
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torchtune import config, training
+from torchtune.models.llama3_1._position_embeddings import Llama3ScaledRoPE
+
+import torchtune_cases
+from tracker import Tracker
+
+
+def _recipe_module(name):
+    path = pathlib.Path(torchtune.__file__).parent.parent / "recipes" / f"{name}.py"  # no package: torchtune runs it as a script
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _answer_values():
+    """What the recipes look at and is not there: the loss to log, frequencies that are scaled one by one, statistics of the allocator."""
+    torch.Tensor.item = lambda self: 1
+    torch.cuda.reset_peak_memory_stats = lambda *_: None
+    Llama3ScaledRoPE.apply_scaling = lambda self, freqs, *_: torch.empty_like(freqs)
+
+
+class Run:
+    """The state of one training process. `tracker` holds what was recorded."""
+
+    def __init__(self, case):
+        self.case = case
+        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.tracker = Tracker()
+        self.step, self.micro = "first_step", 0
+
+    def config(self):
+        case = self.case
+        module, builder, arguments, _ = torchtune_cases.MODELS[case.model]
+        model = {"_component_": f"torchtune.models.{module}._component_builders.{'lora_' if case.lora else ''}{builder}", **arguments}
+        if case.lora:
+            model |= dict(lora_attn_modules=case.lora_modules.split(","), apply_lora_to_mlp=case.lora_mlp, apply_lora_to_output=case.lora_output, lora_rank=case.lora,
+                          lora_alpha=16, lora_dropout=case.dropout, quantize_base=case.quantized)
+        optimizer = {"_component_": "torch.optim.SGD" if case.optimizer == "sgd" else "torch.optim.AdamW", "lr": 2e-5}
+        optimizer |= {"fused": True} if case.optimizer == "fused" else {"foreach": True}  # on a GPU the default
+        loss = "torchtune.modules.loss.CEWithChunkedOutputLoss" if case.chunked else "torch.nn.CrossEntropyLoss"
+        return OmegaConf.create(dict(
+            device="cuda", dtype=case.dtype, output_dir="", seed=0, epochs=1, max_steps_per_epoch=None, resume_from_checkpoint=False, checkpointer=dict(model_type="LLAMA3"),
+            gradient_accumulation_steps=case.accumulation, optimizer_in_bwd=case.in_backward, clip_grad_norm=1.0 if case.clip else None, compile=False,
+            enable_activation_checkpointing=case.checkpoint, enable_activation_offloading=case.offload, batch_size=case.batch, model=model, optimizer=optimizer,
+            loss={"_component_": loss}, lr_scheduler={"_component_": "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup", "num_warmup_steps": 100}))
+
+    def weights(self, cfg):
+        """As a checkpoint has them: on the host, without adapters."""
+        dtype = torch.float32 if self.case.dtype == "fp32" else torch.bfloat16
+        with torch.device("meta"), training.set_default_dtype(dtype):
+            plain = OmegaConf.to_container(cfg.model)
+            if self.case.quantized:
+                plain["quantize_base"] = False
+            model = config.instantiate(OmegaConf.create(plain))
+        names = {k: v for k, v in model.state_dict().items() if "lora_" not in k}
+        return {k: torch.empty(v.shape, dtype=dtype) for k, v in names.items()}
+
+    def batches(self):
+        case = self.case
+        for self.step in ("first_step", "train_step"):
+            for self.micro in range(1, case.accumulation + 1):
+                self.mark("data")
+                batch = {"tokens": torch.empty(case.batch, case.length, dtype=torch.int64), "labels": torch.empty(case.batch, case.length, dtype=torch.int64)}
+                if case.packed:
+                    batch["input_pos"] = torch.empty(case.batch, case.length, dtype=torch.int64)
+                    batch["mask"] = torch.empty(case.batch, case.length, case.length, dtype=torch.bool)
+                yield batch
+                del batch
+        self.tracker.mark("end")
+
+    def mark(self, part):
+        self.tracker.mark(f"{self.step} {self.micro} {part}" if part in ("data", "forward", "backward") else f"{self.step} {part}")
+
+    def marked(self, part, function):
+        def call(*args, **kwargs):
+            self.mark(part)
+            return function(*args, **kwargs)
+        return call
+
+    def set_up(self, module):
+        """The recipe, as its setup() does it, but for what lies in files."""
+        cfg, case = self.config(), self.case
+        weights = self.weights(cfg)
+        recipe = next(v for k, v in vars(module).items() if k.endswith("RecipeSingleDevice"))(cfg)
+        recipe._compile = False
+        options = dict(cfg_model=cfg.model, enable_activation_checkpointing=case.checkpoint, enable_activation_offloading=case.offload, compile_model=False)
+        options["base_model_state_dict" if case.lora else "model_state_dict"] = weights
+        recipe._model = recipe._setup_model(**options)
+        del weights, options
+        recipe._optimizer = recipe._setup_optimizer(cfg_optimizer=cfg.optimizer, **({} if case.lora else {"optimizer_in_bwd": case.in_backward}))
+        recipe._loss_fn = config.instantiate(cfg.loss)
+        if case.chunked:
+            recipe._model.set_num_output_chunks(recipe._loss_fn.num_output_chunks)
+        recipe._steps_per_epoch = 2
+        recipe._lr_scheduler = recipe._setup_lr_scheduler(cfg_lr_scheduler=cfg.lr_scheduler if case.lora else None, num_training_steps=2, last_epoch=-1)
+        recipe._profiler = contextlib.nullcontext(types.SimpleNamespace(start=int, stop=int, step=int)) if case.lora else types.SimpleNamespace(start=int, stop=int, step=int)
+        recipe.profiler_profile_memory = False
+        recipe._metric_logger = types.SimpleNamespace(log_dict=lambda *_args, **_kwargs: None)
+        recipe.ignore_labels_cache = torch.full((case.batch, 1), recipe._loss_fn.ignore_index, device=recipe._device)
+        recipe.save_checkpoint = lambda epoch: None
+        return recipe
+
+    def record(self):
+        module = _recipe_module(self.case.recipe())
+        _answer_values()
+        backward, scale = torch.Tensor.backward, training.scale_grads
+        try:
+            with self.fake_mode, self.tracker as tracker:
+                tracker.mark("load")
+                recipe = self.set_up(module)
+                gc.collect()
+                tracker.adopt([*recipe._model.parameters(), *recipe._model.buffers()], "load")
+                recipe._loss_step = self.marked("forward", recipe._loss_step)
+                torch.Tensor.backward = self.marked("backward", backward)
+                training.scale_grads = self.marked("clip", scale)
+                if recipe._optimizer is not None:
+                    recipe._optimizer.step = self.marked("optimizer", recipe._optimizer.step)
+                    zero = self.marked("zero_grad", recipe._optimizer.zero_grad)
+                    recipe._optimizer.zero_grad = lambda *args, **kwargs: zero(*args, **kwargs) if self.micro else None
+                recipe._dataloader = Loader(self.batches())
+                recipe.train()
+        finally:
+            torch.Tensor.backward, training.scale_grads = backward, scale
+
+
+class Loader:
+    """What the loop asks of its data loader."""
+
+    sampler = types.SimpleNamespace(set_epoch=int)
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return self.batches
