@@ -61,6 +61,7 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
 // half: of 16-bit heads, else of fp32 ones.
 Attention attention_of(const Architecture& a, const Training& r, const Target& target, bool half) {
   if (r.attention == AttentionCode::flash_attention_2) return Attention::flash;
+  if (r.compile && r.framework == Framework::transformers) return Attention::efficient;  // traced, it always gets a mask
   if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
   if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;
   // transformers passes enable_gqa, which the efficient kernel does not take (integrations/sdpa_attention.py)

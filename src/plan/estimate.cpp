@@ -203,6 +203,7 @@ void warn_of_capture(Report& report) {
   report.warnings.push_back("the interval of captured runs is 5 % by convention, not from residuals");
 }
 
+bool is_compiled_model(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.transformers->training.compile; }
 bool is_trainer_on_several(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.run.world_size > 1; }
 
 OutsideEstimate outside_memory_of(const Workload& w, const Machine& machine, const EstimateOptions& options) { return outside_estimate(options.calibration, machine.gpu, w.run.world_size, w.run.torch); }
@@ -221,6 +222,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   if (workload.captured) warn_of_capture(report);
   else if (!workload.transformers) warn_of_nanochat(report);
   else if (is_trainer_on_several(workload)) report.warnings.push_back("the interval of transformers runs on several GPUs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one GPU (docs/accuracy.md)");
+  else if (is_compiled_model(workload)) report.warnings.push_back("the interval of compiled models is 5 % by convention, not from residuals: recordings of PyTorch agree, none was measured on a GPU yet (docs/accuracy.md)");
   const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
@@ -286,7 +288,7 @@ std::string_view name_of(Verdict verdict) {
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {
-  if (is_trainer_on_several(workload)) return {0.05, 0.05};
+  if (is_trainer_on_several(workload) || is_compiled_model(workload)) return {0.05, 0.05};
   const std::string_view family = workload.captured ? "captured" : workload.transformers ? name_of(workload.transformers->training.framework) : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
     const auto fields = split(line, ',');
