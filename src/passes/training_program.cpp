@@ -253,6 +253,73 @@ class Trainer {
   StepWork work_;
 };
 
+// Every refusal has one of these: what is not written down yet, and the nearest thing that is.
+std::unexpected<Error> unsupported(std::string what, std::string hint = "leave it out; the rest of the run is") {
+  return fail("unsupported_training", std::move(what) + " is not laid out yet", std::move(hint));
+}
+
+// A decoder with rotary positions and norms before its branches: what LitGPT's and torchtune's one model class is.
+bool is_plain_decoder(const Architecture& a) {
+  return a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && a.qk_norm == QkNorm::none && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich);
+}
+
+Result<void> litgpt_is_described(const Architecture& a, const Training& r) {
+  if (!is_plain_decoder(a)) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
+  if (r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fsdp1(r.sharding)) return unsupported("LitGPT under " + std::string(name_of(r.sharding)), "use --parallel fsdp1, which its scripts take on several GPUs");
+  if (r.recompute != Recompute::none && !is_fsdp1(r.sharding)) return unsupported("LitGPT with checkpointing on one GPU");
+  if (r.compile) return unsupported("torch.compile of LitGPT's models");
+  return {};
+}
+
+Result<void> torchtune_is_described(const Architecture& a, const Training& r) {
+  const bool family = a.family == Family::llama || a.family == Family::mistral || a.family == Family::qwen2;
+  const bool built = is_plain_decoder(a) && a.norm == NormKind::rms_norm && a.norm_placement == NormPlacement::pre && !a.parallel_residual && a.gated_mlp;
+  if (!family || !built) return unsupported("this architecture (" + a.model_type + ") in torchtune");
+  const bool several = r.torchtune.recipe == TorchtuneRecipe::full_distributed || r.torchtune.recipe == TorchtuneRecipe::lora_distributed;
+  if (several || r.sharding != Sharding::none) return unsupported("torchtune on several GPUs", "the recipes of a single device are laid out");
+  if (a.tied_head && r.lora && std::ranges::find(r.lora->targets, "lm_head") != r.lora->targets.end()) {
+    return fail("bad_value", "adapters on a head that is the embedding, which torchtune refuses", "set model.apply_lora_to_output=False", "model.apply_lora_to_output");
+  }
+  if (r.torchtune.offload_activations) return unsupported("activations on the host, as torchtune offloads them,");
+  if (r.quantized && (a.width % 256 != 0 || a.ffn % 64 != 0 || a.qkv_bias)) return unsupported("NF4 weights of this shape");
+  if (r.compile) return unsupported("torch.compile of torchtune's models");
+  return {};
+}
+
+Result<void> compiled_is_described(const Architecture& a, const Training& r) {
+  const auto with = [](std::string what, std::string hint) { return unsupported("torch.compile with " + std::move(what), std::move(hint)); };
+  if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
+  if (r.attention != AttentionCode::sdpa) return with("another attention than sdpa", "use --attention sdpa");
+  if (r.recompute != Recompute::none) return with("gradient checkpointing", "leave one of them out");
+  if (r.lora) return with("adapters", "leave torch.compile out");
+  if (r.liger || r.fused_head) return with("a loss in parts", "leave torch.compile out");
+  if (r.sharding != Sharding::none) return with("several GPUs", "leave torch.compile out, or ask for one GPU");
+  return {};
+}
+
+// How the model's weights are shared out.
+Result<void> sharding_is_described(const Architecture& a, const Training& r) {
+  if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
+  if (r.lora && is_fully_sharded(r)) return unsupported("adapters under FSDP2", "use --parallel ddp");
+  if (r.sharding != Sharding::zero3) return {};
+  // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
+  if (r.lora && r.recompute == Recompute::full) return unsupported("adapters, checkpoints and ZeRO-3 together", "use --parallel zero2");
+  if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel zero2");
+  if (a.encoder || a.parallel_residual || a.moe || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
+  return {};
+}
+
+Result<void> is_described(const Architecture& a, const Training& r) {
+  if (r.framework == Framework::litgpt) {
+    if (auto ok = litgpt_is_described(a, r); !ok) return ok;
+  } else if (r.framework == Framework::torchtune) {
+    if (auto ok = torchtune_is_described(a, r); !ok) return ok;
+  } else if (r.compile) {
+    if (auto ok = compiled_is_described(a, r); !ok) return ok;
+  }
+  return sharding_is_described(a, r);
+}
+
 }  // namespace
 
 Attention resolve_attention(const Architecture& a, const Training& r, const Target& target) {
@@ -260,39 +327,8 @@ Attention resolve_attention(const Architecture& a, const Training& r, const Targ
 }
 
 Result<Program> build_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {
-  const auto unsupported = [](std::string what, std::string hint = "leave it out; the rest of the run is") {
-    return fail("unsupported_training", std::move(what) + " is not laid out yet", std::move(hint));
-  };
   if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
-  const bool litgpt = r.framework == Framework::litgpt;
-  const bool described = a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && a.qk_norm == QkNorm::none;
-  const bool torchtune = r.framework == Framework::torchtune;
-  if (torchtune && (!described || a.norm != NormKind::rms_norm || a.norm_placement != NormPlacement::pre || a.parallel_residual || !a.gated_mlp || (a.family != Family::llama && a.family != Family::mistral && a.family != Family::qwen2))) return unsupported("this architecture (" + a.model_type + ") in torchtune");
-  if (torchtune && (r.sharding != Sharding::none || r.torchtune.recipe == TorchtuneRecipe::full_distributed || r.torchtune.recipe == TorchtuneRecipe::lora_distributed)) return unsupported("torchtune on several GPUs", "the recipes of a single device are laid out");
-  if (torchtune && a.tied_head && r.lora && std::ranges::find(r.lora->targets, "lm_head") != r.lora->targets.end()) return fail("bad_value", "adapters on a head that is the embedding, which torchtune refuses", "set model.apply_lora_to_output=False", "model.apply_lora_to_output");
-  if (torchtune && r.torchtune.offload_activations) return unsupported("activations on the host, as torchtune offloads them,");
-  if (torchtune && r.quantized && (a.width % 256 != 0 || a.ffn % 64 != 0 || a.qkv_bias)) return unsupported("NF4 weights of this shape");
-  if (litgpt && !described) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
-  if (litgpt && r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fsdp1(r.sharding)) return unsupported("LitGPT under " + std::string(name_of(r.sharding)), "use --parallel fsdp1, which its scripts take on several GPUs");
-  if (litgpt && r.recompute != Recompute::none && !is_fsdp1(r.sharding)) return unsupported("LitGPT with checkpointing on one GPU");
-  if (r.compile) {
-    const std::string with = "torch.compile with ";
-    if (litgpt || torchtune) return unsupported("torch.compile of " + std::string(litgpt ? "LitGPT" : "torchtune") + "'s models");
-    if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of Llama, Mistral, Qwen 2 and Qwen 3");
-    if (r.attention != AttentionCode::sdpa) return unsupported(with + "another attention than sdpa", "use --attention sdpa");
-    if (r.recompute != Recompute::none) return unsupported(with + "gradient checkpointing");
-    if (r.lora) return unsupported(with + "adapters");
-    if (r.liger || r.fused_head) return unsupported(with + "a loss in parts");
-    if (r.sharding != Sharding::none) return unsupported(with + "several GPUs");
-  }
-  if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
-  if (r.lora && is_fully_sharded(r)) return unsupported("adapters under FSDP2", "use --parallel ddp");
-  if (r.sharding == Sharding::zero3) {
-    // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
-    if (r.lora && r.recompute == Recompute::full) return unsupported("adapters, checkpoints and ZeRO-3 together", "use --parallel zero2");
-    if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel zero2");
-    if (a.encoder || a.parallel_residual || a.moe || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
-  }
+  if (auto ok = is_described(a, r); !ok) return std::unexpected(ok.error());
   return Trainer(a, r, target, options).run();
 }
 
