@@ -3,10 +3,15 @@
 
 namespace dryfit {
 
-Shape shape(std::initializer_list<std::int64_t> dims, bool batched) {
+Shape shape(std::span<const std::int64_t> dims, bool batched) {
   Shape s;
   for (std::int64_t d : dims) s.dim[s.rank++] = d;
   s.batched = batched;
+  return s;
+}
+
+Shape rows_of(Shape s) {
+  s.dim[s.rank - 1] = 1;
   return s;
 }
 
@@ -103,6 +108,14 @@ NodeId GraphBuilder::scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int var
   n.in[3] = b.inverse;
   n.inputs = 4;
   return y;
+}
+
+NodeId GraphBuilder::log_softmax(NodeId logits) {
+  const Dtype f = Dtype::fp32;
+  const Shape row = rows_of((*this)[logits].shape);
+  const NodeId shifted = binary(Fn::sub, logits, reduce(Fn::amax_rows, logits, row, f, "loss.amax"), f, "loss");
+  const NodeId sum = reduce(Fn::sum_rows, unary(Fn::exp, shifted, f, "loss"), row, f, "loss.sum");
+  return binary(Fn::sub, shifted, unary(Fn::log, sum, f, "loss.logsum"), f, "loss");
 }
 
 NodeId GraphBuilder::kernel(Fn fn, std::span<const NodeId> in, const char* role) {

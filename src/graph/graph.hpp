@@ -30,7 +30,9 @@ struct Shape {
   }
   friend bool operator==(const Shape& a, const Shape& b) { return a.rank == b.rank && a.dim == b.dim; }
 };
-Shape shape(std::initializer_list<std::int64_t> dims, bool batched);
+Shape shape(std::span<const std::int64_t> dims, bool batched);
+inline Shape shape(std::initializer_list<std::int64_t> dims, bool batched) { return shape(std::span(dims.begin(), dims.size()), batched); }
+Shape rows_of(Shape s);  // one value for each row
 
 // How a node is computed, as far as materialisation goes.
 enum class Kind : std::uint8_t {
@@ -82,7 +84,7 @@ struct GraphInput {
 // Composites that autograd differentiates as one, as torch does: their inner nodes get no gradients of their own.
 struct RmsNorm { NodeId x, upcast, rstd, xhat, out; };
 struct CrossEntropy { NodeId logits, log_probs, targets, loss, valid = kNone, count = kNone; };  // logits: fp32, after the soft-cap; valid, count: of targets that are not ignored
-// bias: additive mask, or kNone; seed, offset: flash only; window: keys to the left that a query sees, the sequence length: all
+// bias: additive mask, or kNone; seed, offset: dropout's random state, where the kernel hands one out; window: keys to the left that a query sees, the sequence length: all
 struct AttentionCall { NodeId kernel, q, k, v, out, lse, bias, seed, offset; std::int64_t window = 0; };
 struct Float8 { NodeId value, inverse; };                           // a tensor in fp8, and 1 / its scale
 struct Float8Linear { NodeId x; Float8 x8; NodeId w; Float8 w8; NodeId out; };  // both fp8 tensors are used again in backward
@@ -124,6 +126,8 @@ class GraphBuilder {
   // nanochat/fp8.py: fp32, largest magnitude, scale (in fp64, kept as fp32), product, clamp, cast; and the product of two such.
   Float8 to_float8(NodeId x, Dtype d, const char* role);
   NodeId scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int variant, const char* role);
+  // fp32 logits to log-probabilities: maximum and sum of each row.
+  NodeId log_softmax(NodeId logits);
   NodeId kernel(Fn fn, std::span<const NodeId> in, const char* role);
   NodeId result(NodeId kernel, int which, Shape s, Dtype d, const char* role);
   const Node& operator[](NodeId id) const { return graph_.nodes[static_cast<std::size_t>(id)]; }

@@ -43,13 +43,10 @@ class Writer {
   struct Layer { NodeId q = kNone, k = kNone, v = kNone, proj = kNone, gate = kNone, fc = kNone, down = kNone, table = kNone; };
 
   Shape tokens(std::int64_t width) const { return shape({B, T, width}, true); }
-  Shape rows(Shape s) const { s.dim[s.rank - 1] = 1; return s; }
 
   NodeId parameter(std::size_t index, const char* role) {
     const Parameter& p = m_.parameters[index];
-    Shape s;
-    for (std::int64_t d : p.shape) s.dim[s.rank++] = d;
-    return b_.input(s, p.dtype, role, static_cast<std::int32_t>(index));
+    return b_.input(shape(p.shape, false), p.dtype, role, static_cast<std::int32_t>(index));
   }
 
   void declare_inputs() {
@@ -96,7 +93,7 @@ class Writer {
     const Dtype d = b_[x].dtype;
     const Shape s = b_[x].shape;
     const NodeId up = b_.convert(x, Dtype::fp32, role);
-    const NodeId mean = b_.reduce(Fn::mean_rows, b_.unary(Fn::square, up, Dtype::fp32, role), rows(s), Dtype::fp32, role);
+    const NodeId mean = b_.reduce(Fn::mean_rows, b_.unary(Fn::square, up, Dtype::fp32, role), rows_of(s), Dtype::fp32, role);
     const NodeId rstd = b_.unary(Fn::rsqrt, mean, Dtype::fp32, role);
     const NodeId xhat = b_.binary(Fn::mul, up, rstd, Dtype::fp32, role);
     const NodeId out = b_.convert(xhat, d, role);
@@ -225,7 +222,7 @@ NodeId Writer::attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window)
   g_.nodes.back().variant = static_cast<std::int8_t>(kind);
   const NodeId out = b_.result(call, 0, tokens(D), run_.compute, "attn.out");
   // math keeps the probabilities; the others one log-sum per row, which the efficient kernel pads to 32 rows
-  const Shape stats = kind == Attention::math ? shape({B, H, T, T}, true) : shape({B, H, kind == Attention::efficient ? (T + 31) / 32 * 32 : T}, true);
+  const Shape stats = kind == Attention::math ? shape({B, H, T, T}, true) : shape({B, H, kind == Attention::efficient ? round_up(T, 32) : T}, true);
   const NodeId lse = b_.result(call, 1, stats, Dtype::fp32, kind == Attention::math ? "attn.probabilities" : "attn.lse");
   NodeId seed = kNone, offset = kNone;
   if (kind == Attention::flash) {  // dropout's random state, kept even when there is no dropout
@@ -247,11 +244,7 @@ void Writer::loss(NodeId x) {
   y = b_.unary(Fn::tanh, y, capped, "logits");
   y = b_.unary(Fn::scale, y, capped, "logits");
   y = b_.convert(y, f, "logits");
-  const Shape row = tokens(1);
-  const NodeId top = b_.reduce(Fn::amax_rows, y, row, f, "loss.amax");
-  const NodeId shifted = b_.binary(Fn::sub, y, top, f, "loss");
-  const NodeId sum = b_.reduce(Fn::sum_rows, b_.unary(Fn::exp, shifted, f, "loss"), row, f, "loss.sum");
-  const NodeId lp = b_.binary(Fn::sub, shifted, b_.unary(Fn::log, sum, f, "loss.logsum"), f, "loss");
+  const NodeId lp = b_.log_softmax(y);
   g_.loss = b_.reduce(Fn::nll_loss, lp, shape({1}, false), f, "loss", targets_);
   g_.cross_entropy = {y, lp, targets_, g_.loss};
 }

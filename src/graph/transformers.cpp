@@ -49,10 +49,8 @@ class TransformerWriter {
     frequencies_ = b_.input(shape({a_.rotary_dims / 2, 1}, false), Dtype::fp32, "rotary.inv_freq", -1);
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
       const Parameter& p = parameters_[i];
-      Shape s;
-      for (std::int64_t d : p.shape) s.dim[s.rank++] = d;
       b_.at(p.layer);
-      inputs_[p.name] = b_.input(s, stored_, "weight", static_cast<std::int32_t>(i));
+      inputs_[p.name] = b_.input(shape(p.shape, false), stored_, "weight", static_cast<std::int32_t>(i));
     }
     b_.at(-1);
     labels_ = b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1);
@@ -75,11 +73,8 @@ class TransformerWriter {
   // LlamaRMSNorm: fp32 statistics, the weight times what was cast back.
   NodeId norm(NodeId x, const char* module, const char* role) {
     const Dtype f = Dtype::fp32;
-    const Shape all = b_[x].shape;
-    Shape rows = all;
-    rows.dim[rows.rank - 1] = 1;
     const NodeId up = b_.convert(x, f, role);
-    const NodeId variance = b_.reduce(Fn::mean_rows, b_.unary(Fn::power, up, f, role), rows, f, role);
+    const NodeId variance = b_.reduce(Fn::mean_rows, b_.unary(Fn::power, up, f, role), rows_of(b_[x].shape), f, role);
     const NodeId scaled = times(up, b_.unary(Fn::rsqrt, variance, f, role), f, role);
     const NodeId w = weight(module);
     return times(w, b_.convert(scaled, b_[x].dtype, role), wider(b_[w].dtype, b_[x].dtype), role);
@@ -165,7 +160,7 @@ class TransformerWriter {
     const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v, mask_}, "attn");
     g_.nodes.back().variant = static_cast<std::int8_t>(Attention::efficient);
     const NodeId out = b_.result(call, 0, tokens(H * h), g_.compute, "attn.out");
-    const NodeId lse = b_.result(call, 1, shape({B, H, (T + 31) / 32 * 32}, true), Dtype::fp32, "attn.lse");
+    const NodeId lse = b_.result(call, 1, shape({B, H, round_up(T, 32)}, true), Dtype::fp32, "attn.lse");
     const NodeId seed = b_.result(call, 2, shape({1}, false), Dtype::int64, "attn.seed");
     const NodeId offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
     g_.attentions.push_back({call, q, k, v, out, lse, mask_, seed, offset, T});
@@ -182,19 +177,16 @@ class TransformerWriter {
   // ForCausalLMLoss. Under autocast accelerate hands the logits out in fp32.
   void loss(NodeId logits) {
     const Dtype f = Dtype::fp32;
-    const Shape row = tokens(1);
     const NodeId y = b_.convert(logits, f, "logits");
-    const NodeId targets = b_.pointwise(Fn::shift, std::array{labels_}, row, Dtype::int64, "loss.targets");
-    const NodeId top = b_.reduce(Fn::amax_rows, y, row, f, "loss.amax");
-    const NodeId shifted = b_.binary(Fn::sub, y, top, f, "loss");
-    const NodeId sum = b_.reduce(Fn::sum_rows, b_.unary(Fn::exp, shifted, f, "loss"), row, f, "loss.sum");
-    const NodeId lp = b_.binary(Fn::sub, shifted, b_.unary(Fn::log, sum, f, "loss.logsum"), f, "loss");
-    const NodeId counts = b_.reduce(Fn::sum_all, b_.unary(Fn::compare, targets, Dtype::bool8, "loss.valid"), shape({1}, false), f, "loss.count");
+    const NodeId targets = b_.pointwise(Fn::shift, std::array{labels_}, tokens(1), Dtype::int64, "loss.targets");
+    const NodeId lp = b_.log_softmax(y);
+    const auto valid = [&] { return b_.unary(Fn::compare, targets, Dtype::bool8, "loss.valid"); };  // compared for the count, and for the gradient in another shape
+    const NodeId counts = b_.reduce(Fn::sum_all, valid(), shape({1}, false), f, "loss.count");
     const NodeId total = b_.reduce(Fn::nll_loss, lp, shape({1}, false), f, "loss", targets);
     g_.loss = b_.binary(Fn::mul, total, counts, f, "loss");
-    const NodeId valid = b_.unary(Fn::compare, targets, Dtype::bool8, "loss.valid");
+    const NodeId counted = valid();
     const NodeId safe = b_.unary(Fn::compare, targets, Dtype::int64, "loss.targets");
-    g_.cross_entropy = {y, lp, safe, g_.loss, valid, counts};
+    g_.cross_entropy = {y, lp, safe, g_.loss, counted, counts};
     g_.outputs.insert(g_.outputs.begin(), mixed_ ? b_.convert(logits, f, "logits") : logits);
   }
 

@@ -120,10 +120,9 @@ class Engine {
 
   // Inductor sums a whole tensor in two kernels: rows first, in fp32, where what it is made of was reduced by rows too (ir.py, num_splits).
   NodeId row_sums(NodeId g, const char* role) {
-    Shape rows = node(g).shape;
-    if (rows.rank < 2 || rows.dim[rows.rank - 1] == 1) return g;
-    rows.dim[rows.rank - 1] = 1;
-    return b_.reduce(Fn::sum_rows, g, rows, Dtype::fp32, role);
+    const Shape s = node(g).shape;
+    if (s.rank < 2 || s.dim[s.rank - 1] == 1) return g;
+    return b_.reduce(Fn::sum_rows, g, rows_of(s), Dtype::fp32, role);
   }
 
   // The gradient of a broadcast operand: summed back to its shape.
@@ -244,9 +243,7 @@ class Engine {
     const Shape s = node(c.log_probs).shape;
     const NodeId picked = c.valid == kNone ? b_.pointwise(Fn::nll_grad, std::array{joint_.tangent, c.targets}, s, f, "loss")
                                            : b_.pointwise(Fn::nll_grad, std::array{joint_.tangent, c.targets, c.valid, c.count}, s, f, "loss");
-    Shape row = s;
-    row.dim[row.rank - 1] = 1;
-    const NodeId sum = b_.reduce(Fn::sum_rows, picked, row, f, "loss");
+    const NodeId sum = b_.reduce(Fn::sum_rows, picked, rows_of(s), f, "loss");
     const NodeId probs = b_.unary(Fn::exp, c.log_probs, f, "loss");
     accumulate(c.logits, b_.binary(Fn::sub, picked, b_.binary(Fn::mul, probs, sum, f, "loss"), f, "loss"));
   }

@@ -1,7 +1,6 @@
 // See compiled_transformer.hpp. B device batch, T length, H heads.
 #include "passes/compiled_transformer.hpp"
 
-#include <algorithm>
 #include <utility>
 
 #include "graph/transformers.hpp"
@@ -26,6 +25,12 @@ CompiledTransformer::CompiledTransformer(Tape& tape, const Architecture& a, cons
   const auto middle = work.begin() + static_cast<std::ptrdiff_t>(step_.forward_launches.size());
   forward_work_.assign(work.begin(), middle);
   backward_work_.assign(middle, work.end());
+  kept_ = step_.saved;
+  kept_.insert(kept_.end(), step_.read_again.begin(), step_.read_again.end());
+  gradient_.assign(step_.joint.graph.nodes.size(), false);
+  for (NodeId g : step_.gradients) {
+    if (g != kNone) gradient_[static_cast<std::size_t>(g)] = true;
+  }
 }
 
 // The memory of one value. Gradients and logits are shown as such.
@@ -34,8 +39,7 @@ Tensor CompiledTransformer::made(NodeId v, Tensor onto) {
   const Node& n = g.nodes[static_cast<std::size_t>(v)];
   const Category before = t_.category();
   const std::string_view role = n.role;
-  const bool gradient = std::ranges::find(step_.gradients, v) != step_.gradients.end();
-  t_.category(gradient ? Category::gradients : role.starts_with("logits") || role.starts_with("loss") ? Category::logits : before);
+  t_.category(gradient_[static_cast<std::size_t>(v)] ? Category::gradients : role.starts_with("logits") || role.starts_with("loss") ? Category::logits : before);
   t_.at(n.layer);
   Tensor t = onto.defined() ? t_.onto(std::move(onto), n.role, dims_of(n.shape), n.dtype) : t_.empty(n.role, dims_of(n.shape), n.dtype);
   t_.at(-1);
@@ -96,12 +100,8 @@ Transformer::Outputs CompiledTransformer::forward(const Transformer::Batch& batc
     play(step_.forward, buffers);
     for (const Work& w : forward_work_) t_.tell(w);
   }
-  kept_ = step_.saved;
   for (NodeId v : step_.saved) saved.push_back(buffers[static_cast<std::size_t>(v)]);
-  for (NodeId v : step_.read_again) {
-    kept_.push_back(v);
-    saved.push_back(batch.ids);
-  }
+  saved.resize(kept_.size(), batch.ids);
   outs.push_back(buffers[static_cast<std::size_t>(step_.loss)]);
   for (NodeId v : step_.outputs) outs.push_back(buffers[static_cast<std::size_t>(v)]);
   for (const Transformer::Weight& w : model_.weights()) inputs.push_back(w.tensor);

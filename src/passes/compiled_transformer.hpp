@@ -27,6 +27,7 @@ class CompiledTransformer {
   const Transformer& model_;
   CompiledStep step_;
   std::vector<NodeId> kept_;       // what crosses to backward: step_.saved and graph inputs that are no weights
+  std::vector<bool> gradient_;     // of a node: whether a parameter's gradient lies there at the end
   std::vector<Work> forward_work_, backward_work_;
 };
 

@@ -292,17 +292,14 @@ Tensor Torchtune::block_mask() {
 void Torchtune::load_batch() {
   B = r_.device_batch_size;
   T = r_.seq_len;
-  const auto placed = [&](Tensor& name, const char* role, Dims d, Dtype dtype) {
-    name = t_.empty(role, d, dtype);
-  };
   const Tensor blocks = r_.torchtune.packing == TorchtuneRun::Packing::flex ? block_mask() : Tensor();
   for (Tensor* old : {&ids_, &labels_, &positions_, &mask_}) old->reset();  // the loop's name means the batch on the host by then
   if (blocks.defined()) mask_ = blocks;
   const Dims d = dims({B, T}, true);
-  placed(ids_, "batch.ids", d, Dtype::int64);
-  placed(labels_, "batch.labels", d, Dtype::int64);
-  if (r_.torchtune.packing != TorchtuneRun::Packing::none) placed(positions_, "batch.positions", d, Dtype::int64);
-  if (r_.torchtune.packing == TorchtuneRun::Packing::mask) placed(mask_, "batch.mask", dims({B, T, T}, true), Dtype::bool8);
+  ids_ = t_.empty("batch.ids", d, Dtype::int64);
+  labels_ = t_.empty("batch.labels", d, Dtype::int64);
+  if (r_.torchtune.packing != TorchtuneRun::Packing::none) positions_ = t_.empty("batch.positions", d, Dtype::int64);
+  if (r_.torchtune.packing == TorchtuneRun::Packing::mask) mask_ = t_.empty("batch.mask", dims({B, T, T}, true), Dtype::bool8);
   counted_ = targets_that_count();
   if (!all_counted_.defined()) all_counted_ = t_.empty("loss.count", dims({}, false), Dtype::int64);  // 0 and it; others are added in place
 }

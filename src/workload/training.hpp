@@ -26,6 +26,7 @@ enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2 };  // 
 enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp1, fsdp1_grad_op, fsdp2 };  // over W GPUs
 std::string_view name_of(Sharding sharding);
 constexpr bool is_fsdp1(Sharding s) { return s == Sharding::fsdp1 || s == Sharding::fsdp1_grad_op; }  // FullyShardedDataParallel
+constexpr bool gathers_weights(Sharding s) { return s == Sharding::zero3 || s == Sharding::fsdp2 || is_fsdp1(s); }  // a module's are there as a whole only while it runs
 constexpr bool is_zero(Sharding s) { return s == Sharding::zero1 || s == Sharding::zero2 || s == Sharding::zero3; }  // DeepSpeed's engine
 
 struct Lora {
@@ -130,5 +131,8 @@ struct Training {
   bool dropout = true;                  // the model is in training mode
   std::string torch = "2.9.1";
 };
+
+// Whether the loop around the model is a script of the user's, of which only the Trainer's arguments are known.
+inline bool has_users_script(const Training& t) { return t.framework == Framework::transformers && !t.fused_head; }
 
 }  // namespace dryfit

@@ -138,8 +138,7 @@ Result<void> adapters(const Training& t, const Architecture& a) {
   const bool plain = !l.dora && l.virtual_tokens == 0 && l.saved_modules.empty();
   if (!plain && t.framework != Framework::transformers) return fail("bad_value", "DoRA, prompt tuning and modules to save are peft's, and LitGPT has none of them", "leave them out", "");
   if (l.virtual_tokens > 0 && (a.encoder || a.position == Position::learned)) return fail("unsupported_training", "prompt tuning of " + a.model_type + " is not laid out yet", "it is of models with rotary positions", "--num_virtual_tokens");
-  const bool gathers = t.sharding == Sharding::zero3 || t.sharding == Sharding::fsdp2 || is_fsdp1(t.sharding);
-  if (!plain && gathers) return fail("unsupported_training", "DoRA, prompt tuning and modules to save under " + std::string(name_of(t.sharding)) + " are not laid out yet", "use --parallel ddp or zero2", "--parallel");
+  if (!plain && gathers_weights(t.sharding)) return fail("unsupported_training", "DoRA, prompt tuning and modules to save under " + std::string(name_of(t.sharding)) + " are not laid out yet", "use --parallel ddp or zero2", "--parallel");
   for (const std::string& module : l.saved_modules) {
     const bool known = std::ranges::any_of(parameters_of(a), [&](const Parameter& p) { return p.layer < 0 && std::string_view(p.name).substr(0, p.name.rfind('.')).ends_with(module); });
     if (a.tied_head) return fail("unsupported_training", "modules to save of " + a.model_type + ", whose head is its embedding, are not laid out yet", "leave them out", "lora_modules_to_save");
@@ -200,8 +199,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.recompute = f.recompute.value_or(checkpoints ? Recompute::full : Recompute::none);
   if (!f.recompute && checkpoints) d.assume("recompute", "full", "LitGPT's finetuning scripts on several GPUs");
   t.reentrant = f.reentrant.value_or(false);
-  t.fused_head = f.fused_head.value_or(false) && !litgpt && !torchtune && a.causal && !is_fsdp1(t.sharding) && t.sharding != Sharding::fsdp2 && t.sharding != Sharding::zero3;
-  t.use_cache = !litgpt && !torchtune && a.use_cache && t.recompute == Recompute::none && !f.fused_head.value_or(false);  // SFTTrainer asks for none
+  t.fused_head = f.fused_head.value_or(false) && t.framework == Framework::transformers && a.causal && !gathers_weights(t.sharding);
+  t.use_cache = t.framework == Framework::transformers && a.use_cache && t.recompute == Recompute::none && !f.fused_head.value_or(false);  // SFTTrainer asks for none
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);

@@ -168,4 +168,12 @@ inline Worst compare_all(const std::string& file, int& recordings, Program (*bui
   return worst;
 }
 
+// All recordings of a file agree, and there are at least so many. what: how the figures call them.
+inline void expect_all_agree(const std::string& file, Program (*build)(const json&), int at_least, const char* what) {
+  int recordings = 0;
+  const Worst worst = compare_all(file, recordings, build);
+  EXPECT_GE(recordings, at_least);
+  std::printf("%d %s, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, what, worst.parts, worst.exact, 100 * worst.peak);
+}
+
 }  // namespace dryfit::eager_recordings

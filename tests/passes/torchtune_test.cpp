@@ -42,20 +42,10 @@ Training training_of(const json& j) {
 
 Program recorded(const json& j) { return program_of(j, training_of(j)); }
 
-TEST(Torchtune, stepsAreAsPyTorchRecordsThem) {
-  int recordings = 0;
-  const Worst worst = compare_all("torchtune.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 21);
-  std::printf("%d recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Torchtune, stepsAreAsPyTorchRecordsThem) { expect_all_agree("torchtune.jsonl", recorded, 21, "recordings"); }
 
 // Recordings that nobody looks at while fixing the engine.
-TEST(Torchtune, unseenStepsAreAsNear) {
-  int recordings = 0;
-  const Worst worst = compare_all("torchtune_unseen.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 6);
-  std::printf("%d unseen recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Torchtune, unseenStepsAreAsNear) { expect_all_agree("torchtune_unseen.jsonl", recorded, 6, "unseen recordings"); }
 
 }  // namespace
 }  // namespace dryfit

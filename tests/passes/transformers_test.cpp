@@ -106,81 +106,31 @@ Training training_of(const json& j) {
 
 Program recorded(const json& j) { return program_of(j, training_of(j)); }
 
-TEST(Transformers, stepsAreAsPyTorchRecordsThem) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 40);
-  std::printf("%d recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers.jsonl", recorded, 40, "recordings"); }
 
 // Recordings that nobody looks at while fixing the engine.
-TEST(Transformers, unseenStepsAreAsNear) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_unseen.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 6);
-  std::printf("%d unseen recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, unseenStepsAreAsNear) { expect_all_agree("transformers_unseen.jsonl", recorded, 6, "unseen recordings"); }
 
 // TRL's head in tiles.
-TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_trl.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 6);
-  std::printf("%d recordings of TRL, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }
 
-TEST(Transformers, unseenStepsOfTrlAreAsNear) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_trl_unseen.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 3);
-  std::printf("%d unseen recordings of TRL, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, unseenStepsOfTrlAreAsNear) { expect_all_agree("transformers_trl_unseen.jsonl", recorded, 3, "unseen recordings of TRL"); }
 
 // The model's forward as one graph, compiled.
-TEST(Transformers, compiledStepsAreAsPyTorchRecordsThem) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_compiled.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 14);
-  std::printf("%d compiled recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, compiledStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_compiled.jsonl", recorded, 14, "compiled recordings"); }
 
-TEST(Transformers, unseenCompiledStepsAreAsNear) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_compiled_unseen.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 7);
-  std::printf("%d unseen compiled recordings, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, unseenCompiledStepsAreAsNear) { expect_all_agree("transformers_compiled_unseen.jsonl", recorded, 7, "unseen compiled recordings"); }
 
 // Ranks of several: torch's DistributedDataParallel and fully_shard.
-TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_parallel.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 16);
-  std::printf("%d recordings of ranks, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) { expect_all_agree("transformers_parallel.jsonl", recorded, 16, "recordings of ranks"); }
 
 // Ranks of several under DeepSpeed's engine.
-TEST(Transformers, ranksUnderZeroAreAsDeepSpeedRecordsThem) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_zero.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 31);
-  std::printf("%d recordings under ZeRO, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, ranksUnderZeroAreAsDeepSpeedRecordsThem) { expect_all_agree("transformers_zero.jsonl", recorded, 31, "recordings under ZeRO"); }
 
 // Ranks of several under FullyShardedDataParallel.
-TEST(Transformers, ranksUnderFsdp1AreAsPyTorchRecordsThem) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_fsdp1.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 23);
-  std::printf("%d recordings under FSDP1, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, ranksUnderFsdp1AreAsPyTorchRecordsThem) { expect_all_agree("transformers_fsdp1.jsonl", recorded, 23, "recordings under FSDP1"); }
 
-TEST(Transformers, unseenRanksUnderFsdp1AreAsNear) {
-  int recordings = 0;
-  const Worst worst = compare_all("transformers_fsdp1_unseen.jsonl", recordings, recorded);
-  EXPECT_GE(recordings, 6);
-  std::printf("%d unseen recordings under FSDP1, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, worst.parts, worst.exact, 100 * worst.peak);
-}
+TEST(Transformers, unseenRanksUnderFsdp1AreAsNear) { expect_all_agree("transformers_fsdp1_unseen.jsonl", recorded, 6, "unseen recordings under FSDP1"); }
 
 // Parameters on multiples of 16 bytes and all of them of W, or one after the other with what lacks in the last rank's shard.
 TEST(Transformers, flatParametersArePadded) {
