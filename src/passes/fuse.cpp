@@ -1,31 +1,20 @@
-// Realisation, fusion into kernels, their order, and Inductor's plan of buffer lifetimes. See fuse.hpp.
+// Fusion into kernels, their order, and Inductor's plan of buffer lifetimes. See fuse.hpp; what gets memory at all: realize.hpp.
 #include "passes/fuse.hpp"
 
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <iterator>
-#include <span>
 #include <tuple>
 #include <unordered_map>
 
 #include "passes/loops.hpp"
+#include "passes/realize.hpp"
+#include "passes/reorder.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
 
 namespace {
-
-constexpr std::size_t kReadsThreshold = 4;    // inductor.config.realize_reads_threshold: with several users
-constexpr std::size_t kMostReads = 8;         // inductor.config.realize_acc_reads_threshold: with any number
-constexpr std::int32_t kMostOperations = 30;  // inductor.config.realize_opcount_threshold
-constexpr std::int32_t kTooDeep = 100;        // graph.py, run_node: whatever it reads
-
-struct Read {
-  NodeId node;
-  bool natural;              // element by element in its own order, not shifted or gathered: a condition for writing in place
-  std::uint32_t shift = 0;   // which slice of it: each is loaded for itself
-};
 
 struct Kernel {
   std::vector<NodeId> members;   // the stored values it computes, in the order of the generated code
@@ -36,43 +25,24 @@ struct Kernel {
   bool reduces = false;
 };
 
-class Fuser {
+class Fuser : Realization {
  public:
-  Fuser(const FuseInput& input, bool eager) : in_(input), nodes_(input.graph->nodes), eager_(eager) {
-    position_.assign(nodes_.size(), -1);
-    available_.assign(nodes_.size(), false);
-    output_.assign(nodes_.size(), false);
-    users_.assign(nodes_.size(), 0);
-    feeds_external_.assign(nodes_.size(), false);
-    first_external_.assign(nodes_.size(), -1);
-    stored_at_.assign(nodes_.size(), 0);
-    read_by_attention_.assign(nodes_.size(), false);
-    read_as_.assign(nodes_.size(), 0);
-    for (std::size_t i = 0; i < in_.compute.size(); ++i) position_[at(in_.compute[i])] = static_cast<std::int32_t>(i);
-    for (NodeId v : in_.borrowed) available_[at(v)] = true;
-    for (NodeId v : in_.given) available_[at(v)] = true;
-    for (NodeId v : in_.outputs) output_[at(owner(v))] = true;
+  Fuser(const FuseInput& input, bool eager) : Realization(input, eager), read_as_(nodes_.size(), 0), read_by_attention_(nodes_.size(), false) {
     for (NodeId v : in_.compute) {
       const Node& n = node(v);
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
-        ++users_[at(n.in[k])];
         if (n.fn == Fn::cosine) read_as_[at(n.in[k])] = n.shape.numel();
-        if (n.fn == Fn::attention_backward) {
-          read_by_attention_[at(n.in[k])] = true;
-          attention_ = v;
-        }
-        if (!external(v)) continue;
-        feeds_external_[at(owner(n.in[k]))] = true;
-        std::int32_t& first = first_external_[at(owner(n.in[k]))];
-        if (first < 0) first = position_[at(v)];
+        if (n.fn != Fn::attention_backward) continue;
+        read_by_attention_[at(n.in[k])] = true;
+        attention_ = v;
       }
     }
   }
 
   FuseResult run() {
-    realize();
     make_kernels();
     sort_kernels();
+    if (!eager_) reorder();
     plan();
     FuseResult result{std::move(steps_), {}, std::move(launches_)};
     for (NodeId v : in_.outputs) result.outputs.push_back(owner(v));
@@ -80,154 +50,6 @@ class Fuser {
   }
 
  private:
-  static std::size_t at(NodeId v) { return static_cast<std::size_t>(v); }
-  const Node& node(NodeId v) const { return nodes_[at(v)]; }
-  bool external(NodeId v) const { return node(v).kind == Kind::matmul || node(v).kind == Kind::kernel || node(v).kind == Kind::result; }
-  // FlashAttention 3 writes its gradients into buffers that are made for it before; other kernels bring their results along.
-  bool made_before(NodeId v) const {
-    if (node(v).kind != Kind::result) return false;
-    const Node& kernel = node(node(v).in[0]);
-    return kernel.fn == Fn::attention_backward && static_cast<Attention>(kernel.variant) == Attention::fa3;
-  }
-  // A view that is computed here shares its source's storage.
-  NodeId owner(NodeId v) const {
-    while (node(v).kind == Kind::view && !available_[at(v)]) v = node(v).in[0];
-    return v;
-  }
-  bool moves_elements(NodeId v) const {
-    return node(v).kind == Kind::cat || node(v).kind == Kind::view || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::shift;
-  }
-  // What its readers read through it is read at another place.
-  static bool moves_along(Fn fn) { return fn == Fn::slice || fn == Fn::pad || fn == Fn::rotate_half; }
-  // What a consumer cannot share a kernel with: it needs the finished value.
-  bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::sum_all || node(v).fn == Fn::amax_all; }
-
-  // Operations of a node's own in the expression that Inductor inlines (lowering.py), without the loads of what it reads.
-  struct Operations { std::int32_t own, constants; };
-  Operations operations(const Node& n) const {
-    switch (n.fn) {
-      case Fn::scale: return {1, 1};
-      case Fn::rsqrt: return {2, 1};         // of x + epsilon
-      case Fn::nll_grad: return {14, 0};
-      case Fn::relu_grad: return {2, 2};     // where(x <= 0, 0, g)
-      case Fn::sigmoid_grad: case Fn::tanh_grad: return {3, 1};
-      case Fn::pad:                          // index, bound, comparison, masked load, choice; and the zero. One element: no load, one index for all
-        return node(n.in[0]).shape.numel() == 1 ? Operations{4, 0} : Operations{5, 1};
-      case Fn::silu: return {2, 0};          // in fp32, between two casts
-      case Fn::silu_grad: return {6, 2};     // g s (1 + x (1 - s))
-      case Fn::rotate_half: return {11, 3};  // two masked loads of which one is chosen, and a sign
-      case Fn::mask: return {6, 2};
-      case Fn::sum_groups: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.numel() / n.shape.numel(), 8)) - 1, 0};
-      case Fn::expand: case Fn::shift: return {0, 0};
-      case Fn::fill: return {0, 1};
-      case Fn::slice: return {0, 0};
-      default: return {1, 0};
-    }
-  }
-
-  // How a reader of `reader` that stands at `shift` indexes `source`: slices and pads move along; what is broadcast does not.
-  std::uint32_t shifted(NodeId reader, NodeId source, std::uint32_t shift) const {
-    const Node& n = node(reader);
-    if (n.fn == Fn::slice) return shift * 31 + static_cast<std::uint32_t>(n.variant) + 1;
-    if (n.fn == Fn::pad) return shift * 31 + 17;
-    if (n.fn == Fn::rotate_half) return shift * 31 + 19;
-    return node(source).shape.numel() < n.shape.numel() ? 0 : shift;
-  }
-
-  // Operations of the whole expression, equal ones once (ops_handler.py, OpCounterCSE). Only asked where a count without merging is too high.
-  std::int32_t count_operations(NodeId v, std::int32_t limit) const {
-    std::vector<std::pair<NodeId, std::uint32_t>> seen{{v, 0}};
-    std::vector<NodeId> constants;
-    std::vector<std::pair<NodeId, std::uint32_t>> loads;
-    std::int32_t count = 0;
-    for (std::size_t i = 0; i < seen.size() && count <= limit; ++i) {
-      const auto [u, shift] = seen[i];
-      const Operations mine = operations(node(u));
-      count += mine.own;
-      if (mine.constants > 0 && std::ranges::find(constants, u) == constants.end()) {
-        count += mine.constants;
-        constants.push_back(u);
-      }
-      for (std::uint8_t k = 0; k < node(u).inputs; ++k) {
-        const std::pair<NodeId, std::uint32_t> next{node(u).in[k], shifted(u, node(u).in[k], shift)};
-        auto& list = stored_for(next.first, u) ? loads : seen;
-        if (std::ranges::find(list, next) == list.end()) list.push_back(next);
-      }
-    }
-    return count + static_cast<std::int32_t>(loads.size());
-  }
-
-  // Whether v gets memory, or may only be inlined; and whether that is decided as soon as it is written down.
-  enum class Store : std::uint8_t { never, at_once, for_external };
-  Store store(NodeId v, std::span<const Read> reads) const {
-    const Node& n = node(v);
-    if (n.kind == Kind::view) return Store::never;
-    if (n.fn == Fn::fill && n.shape.numel() <= 1) return Store::never;
-    if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill) return Store::at_once;
-    const bool used_again = users_[at(v)] > 1;
-    if (used_again && reads.size() > kReadsThreshold) return Store::at_once;
-    // what reads nothing but single elements is inlined for longer
-    const bool tensors = std::ranges::count_if(reads, [&](const Read& r) { return node(r.node).shape.numel() > 1; }) > 1;
-    if (tensors && reads.size() > kMostReads) return Store::at_once;
-    const std::int32_t limit = tensors || used_again ? kMostOperations : kTooDeep;
-    if (operations_[at(v)] > limit && count_operations(v, limit) > limit) return Store::at_once;
-    const bool cast_weight = !n.shape.batched && node(n.in[0]).kind == Kind::input;  // saved in another layout: stored with its own view
-    if (output_[at(v)] && (!feeds_external_[at(v)] || cast_weight)) return Store::at_once;
-    return feeds_external_[at(v)] ? Store::for_external : Store::never;
-  }
-
-  // Whether `reader` finds `source` in memory. What only an opaque kernel needs is stored when that kernel is written down: who was written
-  // down before has it inlined.
-  bool stored_for(NodeId source, NodeId reader) const {
-    return available_[at(source)] || (realized_[at(source)] && stored_at_[at(source)] <= 2 * position_[at(reader)]);
-  }
-
-  // Adds to the list that begins at `from`, once per node and slice.
-  static void add_read(std::vector<Read>& reads, Read r, std::size_t from = 0) {
-    for (std::size_t i = from; i < reads.size(); ++i) {
-      if (reads[i].node != r.node || reads[i].shift != r.shift) continue;
-      reads[i].natural = reads[i].natural && r.natural;
-      return;
-    }
-    reads.push_back(r);
-  }
-  std::span<const Read> reads_of(NodeId v) const { return std::span(reads_).subspan(reads_begin_[at(v)], reads_end_[at(v)] - reads_begin_[at(v)]); }
-
-  // For every node: the stored values it reads, through what is computed on the fly.
-  void realize() {
-    reads_.reserve(nodes_.size() * 4);
-    reads_begin_.assign(nodes_.size(), 0);
-    reads_end_.assign(nodes_.size(), 0);
-    realized_.assign(nodes_.size(), false);
-    operations_.assign(nodes_.size(), 0);
-    for (NodeId v : in_.compute) {
-      const Node& n = node(v);
-      const std::size_t from = reads_.size();
-      const bool straight = !moves_elements(v);
-      operations_[at(v)] = operations(n).own + operations(n).constants;
-      for (std::uint8_t k = 0; k < n.inputs; ++k) {
-        const NodeId source = n.in[k];
-        const bool stored = stored_for(source, v);
-        operations_[at(v)] += stored ? 1 : operations_[at(source)];
-        if (stored) {
-          add_read(reads_, {source, straight, shifted(v, source, 0)}, from);
-          continue;
-        }
-        for (std::size_t i = reads_begin_[at(source)]; i < reads_end_[at(source)]; ++i) {
-          const Read r = reads_[i];
-          const bool along = moves_along(n.fn) && node(r.node).shape.numel() >= node(source).shape.numel();
-          const bool kept = straight || (moves_along(n.fn) && !along);  // a row's value is the same for every slice of the row
-          add_read(reads_, {r.node, r.natural && kept, along ? shifted(v, source, r.shift) : r.shift}, from);
-        }
-      }
-      reads_begin_[at(v)] = from;
-      reads_end_[at(v)] = reads_.size();
-      const Store how = store(v, std::span(reads_).subspan(from));
-      realized_[at(v)] = how != Store::never;
-      stored_at_[at(v)] = how == Store::for_external ? 2 * first_external_[at(v)] - 1 : 2 * position_[at(v)];
-    }
-  }
-
   // The loops of a value: what it runs over, what it reads and how.
   Loop loop_of(NodeId v) const {
     const Node& n = node(v);
@@ -332,24 +154,102 @@ class Fuser {
     }
   }
 
+  // Inductor's view of the kernels in their order. `node_of`, by kernel: its place there; made_step_: the node that makes a value's memory.
+  Schedule described(std::vector<std::int32_t>& node_of) {
+    Schedule all;
+    std::vector<std::int32_t> buffer(nodes_.size(), -1), after(nodes_.size(), -1);  // of a value; of what is written into another's memory: its new name
+    const auto add_node = [&] {
+      all.nodes.emplace_back();
+      return static_cast<std::int32_t>(all.nodes.size()) - 1;
+    };
+    const auto add_buffer = [&](std::int32_t maker, std::int64_t made, std::int64_t freed, bool output) {
+      const auto b = static_cast<std::int32_t>(all.buffers.size());
+      all.buffers.push_back({made, freed, output, maker, {}});
+      if (maker >= 0) all.nodes[at(maker)].makes.push_back(b);
+      return b;
+    };
+    const auto reads = [&](std::int32_t reader, std::int32_t b, bool waits) {
+      if (all.buffers[at(b)].readers.empty() || all.buffers[at(b)].readers.back() != reader) all.buffers[at(b)].readers.push_back(reader);
+      if (waits) all.nodes[at(reader)].needs.push_back(b);
+    };
+    for (std::int32_t k : schedule_) {
+      const Kernel& kernel = kernels_[at(k)];
+      std::vector<NodeId> results;
+      std::ranges::copy_if(kernel.members, std::back_inserter(results), [&](NodeId v) { return node(v).kind == Kind::result && !outlives(v) && (readers_[at(v)] > 0 || output_[at(v)]); });
+      const bool before = !results.empty() && made_before(results.front());
+      for (NodeId v : results) {
+        if (before) buffer[at(v)] = add_buffer(add_node(), node(v).bytes(), node(v).bytes(), output_[at(v)]);
+      }
+      const std::int32_t me = node_of[at(k)] = add_node();
+      for (const Read& r : kernel.reads) {
+        std::int32_t& b = buffer[at(r.node)];
+        if (b < 0 && given_[at(r.node)]) {
+          const std::int64_t bytes = read_as_[at(r.node)] > 0 ? read_as_[at(r.node)] * size_of(node(r.node).dtype) : node(r.node).bytes();
+          b = add_buffer(-1, bytes, bytes, output_[at(r.node)]);
+        }
+        if (b < 0) continue;
+        const std::int32_t renamed = after[at(r.node)];
+        if (renamed >= 0) reads(me, renamed, true);
+        reads(me, b, renamed < 0);
+      }
+      for (NodeId v : kernel.members) {
+        if (node(v).kind == Kind::kernel || node(v).kind == Kind::result) continue;
+        if (node(v).fn == Fn::scatter_rows) {
+          buffer[at(v)] = buffer[at(node(v).in[0])];
+          all.buffers[at(buffer[at(v)])].output = output_[at(v)];
+          after[at(v)] = add_buffer(me, 0, 0, false);
+        } else {
+          buffer[at(v)] = add_buffer(me, node(v).bytes(), node(v).bytes(), output_[at(v)]);
+        }
+      }
+      for (NodeId v : results) {
+        if (!before) continue;
+        reads(me, buffer[at(v)], true);
+        after[at(v)] = add_buffer(me, 0, 0, false);
+      }
+      if (before || results.empty()) continue;
+      std::int64_t bytes = 0;
+      for (NodeId v : results) bytes += node(v).bytes();
+      const std::int32_t tuple = add_buffer(me, bytes, 0, false);
+      for (NodeId v : results) {
+        const std::int32_t item = add_node();
+        reads(item, tuple, true);
+        buffer[at(v)] = add_buffer(item, 0, node(v).bytes(), output_[at(v)]);
+      }
+    }
+    made_step_ = std::move(buffer);
+    for (std::int32_t& b : made_step_) b = b < 0 ? -1 : all.buffers[at(b)].node;
+    return all;
+  }
+
+  // The order that Inductor takes, and its own count of memory along it.
+  void reorder() {
+    std::vector<std::int32_t> node_of(kernels_.size(), -1);
+    const Schedule all = described(node_of);
+    const std::vector<std::int32_t> order = least_peak_order(all);
+    std::vector<std::int32_t> step(order.size());
+    for (std::size_t i = 0; i < order.size(); ++i) step[at(order[i])] = static_cast<std::int32_t>(i);
+    for (std::int32_t k : schedule_) kernels_[at(k)].step = step[at(node_of[at(k)])];
+    for (std::int32_t& n : made_step_) n = n < 0 ? -1 : step[at(n)];
+    std::ranges::sort(schedule_, {}, [&](std::int32_t k) { return kernels_[at(k)].step; });
+    peak_ = memory_at_steps(all, order);
+    overall_peak_ = peak_of(peak_);
+  }
+
   struct Freed { NodeId node; std::int32_t step; };
 
   void plan() {
     last_use_.assign(nodes_.size(), -1);
-    given_.assign(nodes_.size(), false);
-    for (NodeId v : in_.given) given_[at(v)] = true;
     for (std::size_t s = 0; s < schedule_.size(); ++s) {
       for (const Read& r : kernels_[at(schedule_[s])].reads) last_use_[at(r.node)] = static_cast<std::int32_t>(s);
       for (NodeId v : kernels_[at(schedule_[s])].members) last_use_[at(v)] = std::max(last_use_[at(v)], static_cast<std::int32_t>(s));
     }
     taken_over_.assign(nodes_.size(), kNone);
-    std::ranges::copy_if(in_.compute, std::back_inserter(scattered_), [&](NodeId v) { return node(v).fn == Fn::scatter_rows; });
     for (std::size_t s = 0; s < schedule_.size(); ++s) {
       if (!eager_) overwrite_inputs(static_cast<std::int32_t>(s));
       choose_writes(kernels_[at(schedule_[s])], static_cast<std::int32_t>(s));
     }
     if (!eager_) {
-      estimate_peaks();
       for (std::size_t s = 0; s < schedule_.size(); ++s) plan_kernel(static_cast<std::int32_t>(s));
     }
     emit();
@@ -411,41 +311,8 @@ class Fuser {
     }
   }
 
-  // Inductor's own estimate of memory at each of its steps (memory.py, estimate_peak_memory): every stored value counts, even one that
-  // lives inside a kernel; nothing is in place or reused; and what the graph returns is taken off from the start, so it may be negative.
-  void estimate_peaks() {
-    std::int32_t steps = 0;
-    for (std::int32_t k : schedule_) {
-      const auto results = static_cast<std::int32_t>(std::ranges::count_if(kernels_[at(k)].members, [&](NodeId v) { return node(v).kind == Kind::result && !outlives(v); }));
-      kernels_[at(k)].step = steps + (results > 0 && made_before(kernels_[at(k)].members.back()) ? results : 0);
-      steps += 1 + results;
-    }
-    peak_.assign(at(steps) + 1, 0);
-    const auto step_of_last_use = [&](NodeId v) { return at(kernels_[at(schedule_[at(last_use_[at(v)])])].step); };
-    for (NodeId v : in_.given) {
-      if (last_use_[at(v)] < 0) continue;
-      const std::int64_t bytes = read_as_[at(v)] > 0 ? read_as_[at(v)] * size_of(node(v).dtype) : node(v).bytes();
-      peak_[0] += bytes;
-      peak_[output_[at(v)] ? 0 : step_of_last_use(v) + 1] -= bytes;
-    }
-    for (std::int32_t k : schedule_) {
-      for (NodeId v : kernels_[at(k)].members) {
-        if (node(v).fn == Fn::scatter_rows || node(v).kind == Kind::kernel) continue;  // onto the zeros; results count for themselves
-        NodeId last = v;
-        for (NodeId onto : scattered_) last = taken_over_[at(onto)] == v ? onto : last;
-        peak_[at(made_at(v, kernels_[at(k)]))] += node(v).bytes();
-        peak_[output_[at(last)] ? 0 : step_of_last_use(last) + 1] -= node(v).bytes();
-      }
-    }
-    overall_peak_ = 0;
-    for (std::size_t i = 0; i < peak_.size(); ++i) {
-      peak_[i] += i > 0 ? peak_[i - 1] : 0;
-      overall_peak_ = std::max(overall_peak_, peak_[i]);
-    }
-  }
-
   // The step at which v is allocated.
-  std::int32_t made_at(NodeId v, const Kernel& kernel) const { return made_before(v) && !outlives(v) ? kernel.step - 3 + node(v).variant : kernel.step; }
+  std::int32_t made_at(NodeId v, const Kernel& kernel) const { return made_before(v) && !outlives(v) ? made_step_[at(v)] : kernel.step; }
 
   std::int64_t key(NodeId v) const { return node(v).bytes() * 16 + static_cast<std::int64_t>(node(v).dtype); }
 
@@ -565,19 +432,15 @@ class Fuser {
     launches_.push_back(l);
   }
 
-  const FuseInput& in_;
-  const std::vector<Node>& nodes_;
-  bool eager_;
-  std::vector<std::int32_t> position_, operations_, users_, readers_, kernel_of_, schedule_, last_use_, number_, first_external_, stored_at_;
-  std::vector<bool> available_, output_, feeds_external_, read_by_attention_, realized_, given_;
-  std::vector<Read> reads_;                       // every node's list after the other
-  std::vector<std::size_t> reads_begin_, reads_end_;
+  std::vector<std::int32_t> readers_, kernel_of_, schedule_, last_use_, number_;
   std::vector<Kernel> kernels_;
-  std::vector<std::int64_t> peak_;
+  std::vector<std::int32_t> made_step_;           // by value: when its memory is made
+  std::vector<std::int64_t> peak_;                // Inductor's count, by its steps
   std::vector<std::int64_t> read_as_;             // elements, where a value is read twice over: Inductor's count takes what is read, not what there is
+  std::vector<bool> read_by_attention_;
   std::int64_t overall_peak_ = 0;
   NodeId attention_ = kNone;                      // some attention's backward kernel
-  std::vector<NodeId> taken_over_, scattered_;
+  std::vector<NodeId> taken_over_;
   std::unordered_map<std::int64_t, std::vector<Freed>> pool_;
   std::vector<BufferStep> steps_;
   std::vector<Launch> launches_;

@@ -1,0 +1,150 @@
+// See realize.hpp.
+#include "passes/realize.hpp"
+
+#include <algorithm>
+
+namespace dryfit {
+
+namespace {
+
+constexpr std::size_t kReadsThreshold = 4;    // inductor.config.realize_reads_threshold: with several users
+constexpr std::size_t kMostReads = 8;         // inductor.config.realize_acc_reads_threshold: with any number
+constexpr std::int32_t kMostOperations = 30;  // inductor.config.realize_opcount_threshold
+constexpr std::int32_t kTooDeep = 100;        // graph.py, run_node: whatever it reads
+
+}  // namespace
+
+Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes_(input.graph->nodes), eager_(eager) {
+  position_.assign(nodes_.size(), -1);
+  available_.assign(nodes_.size(), false);
+  output_.assign(nodes_.size(), false);
+  users_.assign(nodes_.size(), 0);
+  feeds_external_.assign(nodes_.size(), false);
+  first_external_.assign(nodes_.size(), -1);
+  stored_at_.assign(nodes_.size(), 0);
+  for (std::size_t i = 0; i < in_.compute.size(); ++i) position_[at(in_.compute[i])] = static_cast<std::int32_t>(i);
+  given_.assign(nodes_.size(), false);
+  for (NodeId v : in_.borrowed) available_[at(v)] = true;
+  for (NodeId v : in_.given) available_[at(v)] = given_[at(v)] = true;
+  for (NodeId v : in_.outputs) output_[at(owner(v))] = true;
+  for (NodeId v : in_.compute) {
+    const Node& n = node(v);
+    for (std::uint8_t k = 0; k < n.inputs; ++k) {
+      ++users_[at(n.in[k])];
+      if (!external(v)) continue;
+      feeds_external_[at(owner(n.in[k]))] = true;
+      std::int32_t& first = first_external_[at(owner(n.in[k]))];
+      if (first < 0) first = position_[at(v)];
+    }
+  }
+  realize();
+}
+
+// Operations of a node's own in the expression that Inductor inlines (lowering.py), without the loads of what it reads.
+Realization::Operations Realization::operations(const Node& n) const {
+  switch (n.fn) {
+    case Fn::scale: return {1, 1};
+    case Fn::rsqrt: return {2, 1};         // of x + epsilon
+    case Fn::nll_grad: return {14, 0};
+    case Fn::relu_grad: return {2, 2};     // where(x <= 0, 0, g)
+    case Fn::sigmoid_grad: case Fn::tanh_grad: return {3, 1};
+    case Fn::pad:                          // index, bound, comparison, masked load, choice; and the zero. One element: no load, one index for all
+      return node(n.in[0]).shape.numel() == 1 ? Operations{4, 0} : Operations{5, 1};
+    case Fn::silu: return {2, 0};          // in fp32, between two casts
+    case Fn::silu_grad: return {6, 2};     // g s (1 + x (1 - s))
+    case Fn::rotate_half: return {11, 3};  // two masked loads of which one is chosen, and a sign
+    case Fn::mask: return {6, 2};
+    case Fn::sum_groups: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.numel() / n.shape.numel(), 8)) - 1, 0};
+    case Fn::expand: case Fn::shift: return {0, 0};
+    case Fn::fill: return {0, 1};
+    case Fn::slice: return {0, 0};
+    default: return {1, 0};
+  }
+}
+
+// How a reader of `reader` that stands at `shift` indexes `source`: slices and pads move along; what is broadcast does not.
+std::uint32_t Realization::shifted(NodeId reader, NodeId source, std::uint32_t shift) const {
+  const Node& n = node(reader);
+  if (n.fn == Fn::slice) return shift * 31 + static_cast<std::uint32_t>(n.variant) + 1;
+  if (n.fn == Fn::pad) return shift * 31 + 17;
+  if (n.fn == Fn::rotate_half) return shift * 31 + 19;
+  return node(source).shape.numel() < n.shape.numel() ? 0 : shift;
+}
+
+// Operations of the whole expression, equal ones once (ops_handler.py, OpCounterCSE). Only asked where a count without merging is too high.
+std::int32_t Realization::count_operations(NodeId v, std::int32_t limit) const {
+  std::vector<std::pair<NodeId, std::uint32_t>> seen{{v, 0}};
+  std::vector<NodeId> constants;
+  std::vector<std::pair<NodeId, std::uint32_t>> loads;
+  std::int32_t count = 0;
+  for (std::size_t i = 0; i < seen.size() && count <= limit; ++i) {
+    const auto [u, shift] = seen[i];
+    const Operations mine = operations(node(u));
+    count += mine.own;
+    if (mine.constants > 0 && std::ranges::find(constants, u) == constants.end()) {
+      count += mine.constants;
+      constants.push_back(u);
+    }
+    for (std::uint8_t k = 0; k < node(u).inputs; ++k) {
+      const std::pair<NodeId, std::uint32_t> next{node(u).in[k], shifted(u, node(u).in[k], shift)};
+      auto& list = stored_for(next.first, u) ? loads : seen;
+      if (std::ranges::find(list, next) == list.end()) list.push_back(next);
+    }
+  }
+  return count + static_cast<std::int32_t>(loads.size());
+}
+
+// Whether v gets memory, or may only be inlined; and whether that is decided as soon as it is written down.
+Realization::Store Realization::store(NodeId v, std::span<const Read> reads) const {
+  const Node& n = node(v);
+  if (n.kind == Kind::view) return Store::never;
+  if (n.fn == Fn::fill && n.shape.numel() <= 1) return Store::never;
+  if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill) return Store::at_once;
+  const bool used_again = users_[at(v)] > 1;
+  if (used_again && reads.size() > kReadsThreshold) return Store::at_once;
+  // what reads nothing but single elements is inlined for longer
+  const bool tensors = std::ranges::count_if(reads, [&](const Read& r) { return node(r.node).shape.numel() > 1; }) > 1;
+  if (tensors && reads.size() > kMostReads) return Store::at_once;
+  const std::int32_t limit = tensors || used_again ? kMostOperations : kTooDeep;
+  if (operations_[at(v)] > limit && count_operations(v, limit) > limit) return Store::at_once;
+  const bool cast_weight = !n.shape.batched && node(n.in[0]).kind == Kind::input;  // saved in another layout: stored with its own view
+  if (output_[at(v)] && (!feeds_external_[at(v)] || cast_weight)) return Store::at_once;
+  return feeds_external_[at(v)] ? Store::for_external : Store::never;
+}
+
+// For every node: the stored values it reads, through what is computed on the fly.
+void Realization::realize() {
+  reads_.reserve(nodes_.size() * 4);
+  reads_begin_.assign(nodes_.size(), 0);
+  reads_end_.assign(nodes_.size(), 0);
+  realized_.assign(nodes_.size(), false);
+  operations_.assign(nodes_.size(), 0);
+  for (NodeId v : in_.compute) {
+    const Node& n = node(v);
+    const std::size_t from = reads_.size();
+    const bool straight = !moves_elements(v);
+    operations_[at(v)] = operations(n).own + operations(n).constants;
+    for (std::uint8_t k = 0; k < n.inputs; ++k) {
+      const NodeId source = n.in[k];
+      const bool stored = stored_for(source, v);
+      operations_[at(v)] += stored ? 1 : operations_[at(source)];
+      if (stored) {
+        add_read(reads_, {source, straight, shifted(v, source, 0)}, from);
+        continue;
+      }
+      for (std::size_t i = reads_begin_[at(source)]; i < reads_end_[at(source)]; ++i) {
+        const Read r = reads_[i];
+        const bool along = moves_along(n.fn) && node(r.node).shape.numel() >= node(source).shape.numel();
+        const bool kept = straight || (moves_along(n.fn) && !along);  // a row's value is the same for every slice of the row
+        add_read(reads_, {r.node, r.natural && kept, along ? shifted(v, source, r.shift) : r.shift}, from);
+      }
+    }
+    reads_begin_[at(v)] = from;
+    reads_end_[at(v)] = reads_.size();
+    const Store how = store(v, std::span(reads_).subspan(from));
+    realized_[at(v)] = how != Store::never;
+    stored_at_[at(v)] = how == Store::for_external ? 2 * first_external_[at(v)] - 1 : 2 * position_[at(v)];
+  }
+}
+
+}  // namespace dryfit
