@@ -108,7 +108,7 @@ void lay(std::optional<Value>& under, const std::optional<Value>& over) {
 void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus), lay(under.total_batch_size, over.total_batch_size);
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
-  lay(under.compile, over.compile), lay(under.fused_head, over.fused_head), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
+  lay(under.compile, over.compile), lay(under.use_cache, over.use_cache), lay(under.fused_head, over.fused_head), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
   lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
@@ -213,6 +213,14 @@ Result<void> apply_command(const LaunchLine& launch, const Env& env, Transformer
   return apply_launched(launch, *command, env, request);
 }
 
+Result<void> yes_or_no(const Options& o, const std::string& flag, std::optional<bool>& field) {
+  const auto text = o.get(flag);
+  if (!text) return {};
+  if (*text != "0" && *text != "1") return fail("bad_value", "--" + flag + " " + text->substr(0, 30) + " is neither 0 nor 1", "write --" + flag + " 1", "--" + flag);
+  field = *text == "1";
+  return {};
+}
+
 Result<void> own_flags(const Options& o, TransformersFlags& f) {
   struct Whole { const char* flag; std::optional<std::int64_t> TransformersFlags::*field; };
   for (const Whole& w : {Whole{"device-batch-size", &TransformersFlags::device_batch_size}, Whole{"grad-accum-steps", &TransformersFlags::grad_accum_steps}, Whole{"max-seq-len", &TransformersFlags::max_seq_len}, Whole{"gpus", &TransformersFlags::gpus}, Whole{"total-batch-size", &TransformersFlags::total_batch_size}, Whole{"max-steps", &TransformersFlags::max_steps}}) {
@@ -243,10 +251,7 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
     f.recompute = *text == "full" ? Recompute::full : Recompute::none;
   }
   f.torch = o.get("torch");
-  if (const auto text = o.get("compile")) {
-    if (*text != "0" && *text != "1") return fail("bad_value", "--compile " + text->substr(0, 30) + " is neither 0 nor 1", "write --compile 0", "--compile");
-    f.compile = *text == "1";
-  }
+  if (auto ok = yes_or_no(o, "compile", f.compile); !ok) return ok;
   const auto rank = number_of(o, "lora-rank");
   if (!rank) return std::unexpected(rank.error());
   if (*rank == 0) {
@@ -261,10 +266,8 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
     if (!f.lora || f.lora->rank == 0) return fail("bad_value", "--dora without LoRA", "add --lora-rank 16", "--dora");
     f.lora->dora = true;
   }
-  if (const auto text = o.get("liger")) {
-    if (*text != "0" && *text != "1") return fail("bad_value", "--liger " + text->substr(0, 30) + " is neither 0 nor 1", "write --liger 1", "--liger");
-    f.liger = *text == "1";
-  }
+  if (auto ok = yes_or_no(o, "liger", f.liger); !ok) return ok;
+  if (o.has("no-cache")) f.use_cache = false;
   for (const char* other : {"depth", "aspect-ratio", "head-dim", "window-pattern", "vocab-size", "nanochat", "fp8", "core-metric-every", "core-metric-max-per-task"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " is nanochat's, and this is a Hugging Face model", "leave it out", "--" + std::string(other));
   }
@@ -286,7 +289,7 @@ Result<void> own_flags(const Options& o, MegatronArguments& a, TransformersFlags
     if (!n) return std::unexpected(n.error());
     a.gpus = *n;
   }
-  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "dora", "liger", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
+  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " beside a command of Megatron-LM, whose arguments say it", "leave it out, and change the command's own arguments", "--" + std::string(other));
   }
   return {};

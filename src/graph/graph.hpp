@@ -58,7 +58,7 @@ enum class Fn : std::uint8_t {
   expand,        // heads repeated
   sum_groups,    // and summed again
   sum_columns,   // over all rows: the gradient of what every row was multiplied by, or had added
-  mask, shift, compare,  // of integers: an additive mask, labels moved by one, which of them count
+  mask, shift, compare,  // of integers: an additive mask, those at other places, which of them count
 };
 
 struct Node {
@@ -103,6 +103,7 @@ struct Graph {
   NodeId loss = kNone;             // scalar fp32
   std::vector<NodeId> outputs;     // returned beside the loss, the logits first; autograd is given zeros as their gradients
   Dtype compute = Dtype::bf16;
+  bool checkpoints = false;        // every block is a checkpoint: what stands in a layer is computed again, but for what the next layer is given
   int multiprocessors = 132;       // of the GPU: how many parts a sum over rows is split into
   std::string name_of(NodeId id) const;  // "h.3.attn.q", "lm_head"
 };

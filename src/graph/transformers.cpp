@@ -15,7 +15,8 @@ namespace {
 
 class TransformerWriter {
  public:
-  TransformerWriter(const Architecture& a, const Training& r, Graph& graph) : a_(a), g_(graph), b_(graph), parameters_(parameters_of(a)), with_cache_(r.use_cache) {
+  TransformerWriter(const Architecture& a, const Training& r, Graph& graph) : a_(a), g_(graph), b_(graph), parameters_(parameters_of(a)), with_cache_(r.use_cache && r.recompute == Recompute::none) {
+    g_.checkpoints = r.recompute == Recompute::full;
     mixed_ = r.mixed != MixedPrecision::none;
     stored_ = r.weights;
     g_.compute = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : r.mixed == MixedPrecision::fp16 ? Dtype::fp16 : stored_;
@@ -25,6 +26,7 @@ class TransformerWriter {
   void write() {
     declare_inputs();
     NodeId x = b_.pointwise(Fn::embedding, std::array{weight("embed_tokens"), ids_}, tokens(D), stored_, "wte");
+    counted_ = b_.pointwise(Fn::shift, std::array{padding_}, shape({B, T}, true), Dtype::bool8, "attn.mask");
     tables(x);
     for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
       b_.at(static_cast<int>(layer));
@@ -156,7 +158,7 @@ class TransformerWriter {
 
   // While it is traced the mask's values are not looked at: scaled_dot_product_attention always gets one, and the efficient kernel takes it.
   NodeId attention_call(NodeId q, NodeId k, NodeId v) {
-    if (mask_ == kNone) mask_ = b_.pointwise(Fn::mask, std::array{padding_}, shape({B, 1, T, T}, true), g_.compute, "attn.mask");
+    if (mask_ == kNone) mask_ = b_.pointwise(Fn::mask, std::array{counted_}, shape({B, 1, T, T}, true), g_.compute, "attn.mask");
     const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v, mask_}, "attn");
     g_.nodes.back().variant = static_cast<std::int8_t>(Attention::efficient);
     const NodeId out = b_.result(call, 0, tokens(H * h), g_.compute, "attn.out");
@@ -199,7 +201,7 @@ class TransformerWriter {
   bool with_cache_, mixed_ = false;
   Dtype stored_ = Dtype::bf16;
   std::int64_t B = 0, T = 0, D = 0, H = 0, K = 0, h = 0, layer_ = -1;
-  NodeId ids_ = kNone, padding_ = kNone, labels_ = kNone, frequencies_ = kNone, cos_ = kNone, sin_ = kNone, mask_ = kNone;
+  NodeId ids_ = kNone, padding_ = kNone, counted_ = kNone, labels_ = kNone, frequencies_ = kNone, cos_ = kNone, sin_ = kNone, mask_ = kNone;
 };
 
 }  // namespace

@@ -251,7 +251,15 @@ class Engine {
   void attention(const AttentionCall& c) {
     const NodeId g = grad_[index(c.out)];
     std::vector<NodeId> in{g, c.q, c.k, c.v, c.out, c.lse};
-    for (NodeId extra : {c.seed, c.offset, c.bias}) {
+    NodeId bias = c.bias;
+    if (g_.checkpoints && bias != kNone && !mask_copied_) {
+      // only the attention computed again needs the mask in memory, under no constraint: the first backward kernel gets a copy for every head, and that
+      // leaves it as a view that the others take (lowering.py, sdpa_constraint; ir.py, ExternKernel.require_strides)
+      mask_copied_ = true;
+      const Shape q = node(c.q).shape;
+      bias = b_.pointwise(Fn::expand, std::array{bias}, shape({q.dim[0], q.dim[2], q.dim[1], q.dim[1]}, q.batched), node(bias).dtype, "attn.mask");
+    }
+    for (NodeId extra : {c.seed, c.offset, bias}) {
       if (extra != kNone) in.push_back(extra);
     }
     const NodeId call = b_.kernel(Fn::attention_backward, in, "attn");
@@ -287,6 +295,7 @@ class Engine {
     return it->second;
   }
 
+  bool mask_copied_ = false;
   std::map<NodeId, NodeId> turned_;
   JointGraph joint_;
   Graph& g_;

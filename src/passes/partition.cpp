@@ -16,7 +16,7 @@ namespace {
 
 class Partitioner {
  public:
-  explicit Partitioner(const JointGraph& joint) : nodes_(joint.graph.nodes), forward_(joint.forward_count) {
+  explicit Partitioner(const JointGraph& joint) : nodes_(joint.graph.nodes), forward_(joint.forward_count), checkpoints_(joint.graph.checkpoints) {
     list_users();
     banned_.assign(at(forward_), false);
     free_.assign(at(forward_), false);
@@ -87,9 +87,18 @@ class Partitioner {
     return false;
   }
 
+  // A checkpoint's region is its layer. What a later region is given stands between both and is saved (cleanup_recompute_tags).
+  bool in_checkpoint(NodeId v) const { return checkpoints_ && in_forward(v) && node(v).layer >= 0 && node(v).kind != Kind::input; }
+  bool leaves_checkpoint(NodeId v) const {
+    if (node(v).fn == Fn::mask) return false;  // all layers share the first one's, through a view that is taken again
+    return std::ranges::any_of(users_of(v), [&](NodeId user) { return in_checkpoint(user) && node(user).layer > node(v).layer; });
+  }
+  bool must_recompute(NodeId v) const { return in_checkpoint(v) && !leaves_checkpoint(v); }
+
   bool should_ban(NodeId v) const {
     const Node& n = node(v);
     if (n.kind == Kind::input || n.kind == Kind::result) return false;
+    if (in_checkpoint(v)) return true;  // where it is not computed again for certain, it is saved
     if (!recomputable(v) || materialized_in_backward(v)) return true;
     std::int64_t in = 0;
     for (std::uint8_t k = 0; k < n.inputs; ++k) in += node(n.in[k]).bytes();
@@ -97,7 +106,7 @@ class Partitioner {
   }
 
   void ban(NodeId v) {
-    if (node(v).kind != Kind::view) banned_[at(v)] = true;
+    if (node(v).kind != Kind::view && !must_recompute(v)) banned_[at(v)] = true;
   }
 
   NodeId first_unfusible(const std::vector<NodeId>& start, NodeId range) const {
@@ -164,6 +173,10 @@ class Partitioner {
     const std::int32_t source = 2 * forward_, sink = source + 1;
     MaxFlow flow(sink + 1);
     for (NodeId v = 0; v < forward_; ++v) {
+      if (must_recompute(v)) {
+        flow.add(2 * v, sink, MaxFlow::kInfinite);
+        continue;
+      }
       if (banned_[at(v)]) flow.add(source, 2 * v, MaxFlow::kInfinite);
       flow.add(2 * v, 2 * v + 1, weight(v));
       bool to_backward = false;
@@ -184,6 +197,7 @@ class Partitioner {
 
   const std::vector<Node>& nodes_;
   NodeId forward_;
+  bool checkpoints_;
   std::vector<std::int32_t> first_user_;
   std::vector<NodeId> users_;
   std::vector<std::int64_t> distance_;

@@ -290,7 +290,8 @@ Result<void> compiled_is_described(const Architecture& a, const Training& r) {
   const auto with = [](std::string what, std::string hint) { return unsupported("torch.compile with " + std::move(what), std::move(hint)); };
   if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
   if (r.attention != AttentionCode::sdpa) return with("another attention than sdpa", "use --attention sdpa");
-  if (r.recompute != Recompute::none) return with("gradient checkpointing", "leave one of them out");
+  // transformers warns that checkpoints leave the cache out, in every block; Dynamo ends its graph there
+  if (r.recompute != Recompute::none && r.use_cache) return with("gradient checkpointing and use_cache, whose warning breaks the graph in every block,", "set model.config.use_cache = False in your script, and say --no-cache");
   if (r.lora) return with("adapters", "leave torch.compile out");
   if (r.liger || r.fused_head) return with("a loss in parts", "leave torch.compile out");
   if (r.sharding != Sharding::none) return with("several GPUs", "leave torch.compile out, or ask for one GPU");

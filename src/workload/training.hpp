@@ -112,7 +112,7 @@ struct Training {
   std::optional<Dtype> master_weights;  // DeepSpeed without ZeRO: a copy of the weights beside 16-bit ones
   Recompute recompute = Recompute::none;
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
-  bool use_cache = false;               // a key-value cache is filled while training (config.json's use_cache, unless checkpointing)
+  bool use_cache = false;               // a key-value cache is filled while training, unless it checkpoints: config.json's use_cache
   bool padded = false;                  // rows of a batch are filled up, so that SDPA gets a mask [B, 1, T, T] instead of is_causal
   bool holds_outputs = false;           // a loop of one's own that names the model's outputs: logits live until the next forward pass is done; Trainer drops them
   std::int64_t loss_chunk = 128;        // LitGPT: tokens whose loss is taken at once; 0: all

@@ -200,7 +200,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!f.recompute && checkpoints) d.assume("recompute", "full", "LitGPT's finetuning scripts on several GPUs");
   t.reentrant = f.reentrant.value_or(false);
   t.fused_head = f.fused_head.value_or(false) && t.framework == Framework::transformers && a.causal && !gathers_weights(t.sharding);
-  t.use_cache = t.framework == Framework::transformers && a.use_cache && t.recompute == Recompute::none && !f.fused_head.value_or(false);  // SFTTrainer asks for none
+  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(a.use_cache) && a.causal && !f.fused_head.value_or(false);  // SFTTrainer asks for none
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);
@@ -260,6 +260,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.warnings = a.notes;
   if (flags.fused_head.value_or(false) && !t.fused_head) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
   if (flags.liger.value_or(false) && !t.liger) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
+  if (a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
   if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
   if (!model.unused.empty()) w.warnings.push_back("fields of config.json that are not read: " + first_ten(model.unused, 60));
   return w;

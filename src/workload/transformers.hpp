@@ -24,7 +24,7 @@ struct TransformersFlags {
   std::optional<AttentionCode> attention;
   std::optional<OptimizerKind> optimizer;
   std::optional<Recompute> recompute;
-  std::optional<bool> reentrant, compile, liger, fused_head;
+  std::optional<bool> reentrant, compile, liger, fused_head, use_cache;
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
   std::optional<bool> offload_optimizer, offload_parameters;

@@ -202,6 +202,14 @@ def compiled():
     yield Case("llama", batch=4, length=2048, size="1b", use_cache=True, compiled=True)
     yield Case("llama", batch=2, length=1024, size="1b", precision="autocast", use_cache=True, compiled=True)
     yield Case("llama", batch=2, length=2048, size="70b", precision="autocast", use_cache=True, compiled=True)
+    # checkpoints, as model.config.use_cache=False leaves the graph whole
+    yield Case("llama", vocab=512, compiled=True, checkpoint="nonreentrant")
+    yield Case("llama", vocab=512, precision="autocast", compiled=True, checkpoint="nonreentrant")
+    yield Case("qwen3", vocab=512, precision="autocast", compiled=True, checkpoint="reentrant")
+    yield Case("qwen2", batch=2, length=256, vocab=2048, accumulation=2, compiled=True, checkpoint="reentrant")
+    yield Case("llama", batch=4, length=2048, size="1b", compiled=True, checkpoint="reentrant")
+    yield Case("llama", batch=2, length=1024, size="1b", precision="autocast", compiled=True, checkpoint="reentrant")
+    yield Case("llama", batch=2, length=2048, size="70b", precision="autocast", compiled=True, checkpoint="reentrant")
 
 
 def compiled_unseen():
@@ -212,6 +220,9 @@ def compiled_unseen():
     yield Case("qwen3", batch=6, length=128, vocab=3072, precision="autocast", compiled=True)
     yield Case("mistral", batch=4, length=256, vocab=8192, precision="autocast", use_cache=True, compiled=True)
     yield Case("qwen2", batch=4, length=1024, size="0.5b", use_cache=True, compiled=True)
+    yield Case("mistral", batch=3, length=384, precision="autocast", vocab=1536, compiled=True, checkpoint="reentrant")
+    yield Case("qwen2", batch=2, length=1024, size="0.5b", compiled=True, checkpoint="reentrant")
+    yield Case("llama", batch=2, length=192, vocab=512, precision="fp32", compiled=True, checkpoint="nonreentrant")
 
 
 def unseen():
