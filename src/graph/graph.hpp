@@ -58,6 +58,7 @@ enum class Fn : std::uint8_t {
   expand,        // heads repeated
   sum_groups,    // and summed again
   sum_columns,   // over all rows: the gradient of what every row was multiplied by, or had added
+  random, drop,  // dropout: uniform numbers of a seed; what a mask leaves
   mask, shift, compare,  // of integers: an additive mask, those at other places, which of them count
 };
 
@@ -79,6 +80,7 @@ struct Node {
 struct GraphInput {
   NodeId node;
   std::int32_t parameter;          // index into Model::parameters, or -1: token ids, targets, rotary tables
+  bool trains = true;              // of a parameter: wants a gradient
 };
 
 // Composites that autograd differentiates as one, as torch does: their inner nodes get no gradients of their own.

@@ -15,7 +15,7 @@ namespace {
 
 class TransformerWriter {
  public:
-  TransformerWriter(const Architecture& a, const Training& r, Graph& graph) : a_(a), g_(graph), b_(graph), parameters_(parameters_of(a)), with_cache_(r.use_cache && r.recompute == Recompute::none) {
+  TransformerWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, Graph& graph) : a_(a), r_(r), adapted_(adapted), g_(graph), b_(graph), parameters_(parameters_of(a)), with_cache_(r.use_cache && r.recompute == Recompute::none) {
     g_.checkpoints = r.recompute == Recompute::full;
     mixed_ = r.mixed != MixedPrecision::none;
     stored_ = r.weights;
@@ -49,10 +49,23 @@ class TransformerWriter {
     ids_ = b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1);
     padding_ = b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1);
     frequencies_ = b_.input(shape({a_.rotary_dims / 2, 1}, false), Dtype::fp32, "rotary.inv_freq", -1);
+    std::int32_t place = 0;
+    const auto declare = [&](const std::string& name, Shape s, Dtype d, bool trains) {
+      inputs_[name] = b_.input(s, d, "weight", place++);
+      g_.inputs.back().trains = trains;
+    };
+    std::string adapted;  // the module whose adapter comes next
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
       const Parameter& p = parameters_[i];
       b_.at(p.layer);
-      inputs_[p.name] = b_.input(shape(p.shape, false), stored_, "weight", static_cast<std::int32_t>(i));
+      declare(p.name, shape(p.shape, false), stored_, !r_.lora);
+      if (std::ranges::binary_search(adapted_, static_cast<std::int32_t>(i))) adapted = p.name.substr(0, p.name.rfind('.'));
+      const bool bias_follows = i + 1 < parameters_.size() && parameters_[i + 1].name == adapted + ".bias";
+      if (adapted.empty() || bias_follows) continue;
+      const Shape weight = b_[inputs_[adapted + ".weight"]].shape;
+      declare(adapted + ".lora_A.weight", shape({r_.lora->rank, weight.dim[1]}, false), Dtype::fp32, true);
+      declare(adapted + ".lora_B.weight", shape({weight.dim[0], r_.lora->rank}, false), Dtype::fp32, true);
+      adapted.clear();
     }
     b_.at(-1);
     labels_ = b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1);
@@ -82,24 +95,50 @@ class TransformerWriter {
     return times(w, b_.convert(scaled, b_[x].dtype, role), wider(b_[w].dtype, b_[x].dtype), role);
   }
 
+  // A module's product, and what peft adds to it (peft 0.21, tuners/lora/layer.py).
+  NodeId project(NodeId x, const std::string& module, const char* role) {
+    const NodeId base = linear(x, module, role);
+    if (weight(module + ".lora_A") == kNone) return base;
+    const auto [it, fresh] = lora_inputs_.try_emplace(x, kNone);
+    if (fresh) it->second = b_.convert(x, Dtype::fp32, "lora.x");
+    NodeId low = dropout(it->second, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
+    low = linear(linear(low, module + ".lora_A", "lora.A"), module + ".lora_B", "lora.B");
+    low = b_.unary(Fn::scale, low, b_[low].dtype, "lora.scaled");
+    return b_.convert(b_.binary(Fn::add, base, low, wider(b_[base].dtype, b_[low].dtype), role), b_[base].dtype, role);
+  }
+
+  // Uniform numbers are stored, and so is the mask where backward needs it; all calls share one buffer of seeds.
+  NodeId dropout(NodeId x, double p, const char* role) {
+    if (p == 0) return x;
+    if (seeds_ == kNone) {
+      const auto calls = static_cast<std::int64_t>(adapted_.size());
+      seeds_ = b_.pointwise(Fn::fill, {}, shape({calls}, false), Dtype::int64, "lora.seeds");
+    }
+    const Shape s = b_[x].shape;
+    const NodeId random = b_.pointwise(Fn::random, std::array{seeds_}, s, Dtype::fp32, role);
+    const NodeId kept = b_.unary(Fn::compare, random, Dtype::bool8, role);
+    return b_.unary(Fn::scale, b_.binary(Fn::drop, kept, x, b_[x].dtype, role), b_[x].dtype, role);
+  }
+
   // nn.Linear. Under autocast what is not in the compute dtype is cast: an input once for all who read it, each with a gradient of its own.
   NodeId linear(NodeId x, const std::string& module, const char* role) {
     const NodeId w = weight(module), bias = parameter(module, "bias");
     Shape s = b_[x].shape;
     s.dim[s.rank - 1] = b_[w].shape.dim[0];
-    const NodeId in = cast(x, role), by = cast(w, role), added = bias == kNone ? kNone : cast(bias, role);
-    const NodeId y = b_.matmul(in, by, s, g_.compute, 0, role);
+    const Dtype d = mixed_ ? g_.compute : b_[w].dtype;
+    const NodeId in = cast(x, d, role), by = cast(w, d, role), added = bias == kNone ? kNone : cast(bias, d, role);
+    const NodeId y = b_.matmul(in, by, s, d, 0, role);
     if (bias != kNone) {
       g_.nodes.back().in[2] = added;
       g_.nodes.back().inputs = 3;
     }
-    if (b_[x].dtype != g_.compute || b_[w].dtype != g_.compute || bias != kNone) g_.linears.push_back({x, w, bias, y});
+    if (b_[x].dtype != d || b_[w].dtype != d || bias != kNone) g_.linears.push_back({x, w, bias, y});
     return y;
   }
-  NodeId cast(NodeId x, const char* role) {
-    if (b_[x].dtype == g_.compute) return x;
+  NodeId cast(NodeId x, Dtype d, const char* role) {
+    if (b_[x].dtype == d) return x;
     const auto [it, fresh] = casts_.try_emplace(x, kNone);
-    if (fresh) it->second = b_.convert(x, g_.compute, role);
+    if (fresh) it->second = b_.convert(x, d, role);
     return it->second;
   }
 
@@ -131,11 +170,11 @@ class TransformerWriter {
   }
 
   NodeId attend(NodeId x) {
-    NodeId q = in_heads(linear(x, "self_attn.q_proj", "attn.q"), H);
+    NodeId q = in_heads(project(x, "self_attn.q_proj", "attn.q"), H);
     if (a_.qk_norm == QkNorm::per_head) q = norm(q, "self_attn.q_norm", "attn.q_norm");
-    NodeId k = in_heads(linear(x, "self_attn.k_proj", "attn.k"), K);
+    NodeId k = in_heads(project(x, "self_attn.k_proj", "attn.k"), K);
     if (a_.qk_norm == QkNorm::per_head) k = norm(k, "self_attn.k_norm", "attn.k_norm");
-    NodeId v = in_heads(linear(x, "self_attn.v_proj", "attn.v"), K);
+    NodeId v = in_heads(project(x, "self_attn.v_proj", "attn.v"), K);
     q = rotate(q, "attn.q_rot");
     k = rotate(k, "attn.k_rot");
     if (with_cache_) {  // DynamicCache joins both to empty tensors of the first keys' dtype
@@ -147,7 +186,7 @@ class TransformerWriter {
     const Dtype c = g_.compute;
     k = b_.convert(k, c, "attn.k_repeated");
     q = b_.convert(q, c, "attn.q_rot");
-    return linear(attention_call(q, k, b_.convert(values, c, "attn.v_repeated")), "self_attn.o_proj", "attn.o");
+    return project(attention_call(q, k, b_.convert(values, c, "attn.v_repeated")), "self_attn.o_proj", "attn.o");
   }
 
   // A view; the same node with another shape.
@@ -171,9 +210,9 @@ class TransformerWriter {
 
   NodeId feed_forward(NodeId x) {
     const Dtype c = g_.compute;
-    const NodeId gate = linear(x, "mlp.gate_proj", "mlp.gate");
+    const NodeId gate = project(x, "mlp.gate_proj", "mlp.gate");
     const NodeId act = b_.unary(Fn::silu, gate, c, "mlp.act");
-    return linear(times(act, linear(x, "mlp.up_proj", "mlp.up"), c, "mlp.product"), "mlp.down_proj", "mlp.down");
+    return project(times(act, project(x, "mlp.up_proj", "mlp.up"), c, "mlp.product"), "mlp.down_proj", "mlp.down");
   }
 
   // ForCausalLMLoss. Under autocast accelerate hands the logits out in fp32.
@@ -193,15 +232,17 @@ class TransformerWriter {
   }
 
   const Architecture& a_;
+  const Training& r_;
+  std::span<const std::int32_t> adapted_;
   Graph& g_;
   GraphBuilder b_;
   std::vector<Parameter> parameters_;
   std::unordered_map<std::string, NodeId> inputs_;
-  std::unordered_map<NodeId, NodeId> casts_;
+  std::unordered_map<NodeId, NodeId> casts_, lora_inputs_;
   bool with_cache_, mixed_ = false;
   Dtype stored_ = Dtype::bf16;
   std::int64_t B = 0, T = 0, D = 0, H = 0, K = 0, h = 0, layer_ = -1;
-  NodeId ids_ = kNone, padding_ = kNone, counted_ = kNone, labels_ = kNone, frequencies_ = kNone, cos_ = kNone, sin_ = kNone, mask_ = kNone;
+  NodeId ids_ = kNone, padding_ = kNone, counted_ = kNone, labels_ = kNone, frequencies_ = kNone, cos_ = kNone, sin_ = kNone, mask_ = kNone, seeds_ = kNone;
 };
 
 }  // namespace
@@ -211,11 +252,11 @@ bool has_graph(const Architecture& a) {
   return family && a.rotary_dims == a.head_dim && a.activation == Activation::silu && a.gated_mlp && !a.moe;
 }
 
-Graph transformer_forward(const Architecture& a, const Training& r, int multiprocessors) {
+Graph transformer_forward(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, int multiprocessors) {
   Graph graph;
   graph.multiprocessors = multiprocessors;
   graph.nodes.reserve(static_cast<std::size_t>(a.layers) * 320 + 64);
-  TransformerWriter(a, r, graph).write();
+  TransformerWriter(a, r, adapted, graph).write();
   return graph;
 }
 

@@ -53,7 +53,10 @@ class Engine {
   JointGraph run() {
     b_.backward(true);
     joint_.tangent = tangent(g_.loss, "loss");
-    for (NodeId output : g_.outputs) joint_.tangents.push_back(tangent(output, node(output).layer < 0 ? "logits.zero_gradient" : "cache.zero_gradient"));
+    for (NodeId output : g_.outputs) {
+      if (!wanted_[index(output)]) continue;  // nothing above it trains: autograd gives it no gradient
+      joint_.tangents.push_back(tangent(output, node(output).layer < 0 ? "logits.zero_gradient" : "cache.zero_gradient"));
+    }
     for (NodeId id = joint_.forward_count - 1; id >= 0; --id) {
       if (grad_[index(id)] == kNone) continue;
       b_.at(node(id).layer);
@@ -96,7 +99,7 @@ class Engine {
   // A node wants a gradient when a parameter stands above it.
   void mark_wanted() {
     wanted_.assign(g_.nodes.size(), false);
-    for (const GraphInput& input : g_.inputs) wanted_[index(input.node)] = input.parameter >= 0;
+    for (const GraphInput& input : g_.inputs) wanted_[index(input.node)] = input.parameter >= 0 && input.trains;
     for (std::size_t i = 0; i < g_.nodes.size(); ++i) {
       for (std::uint8_t k = 0; k < g_.nodes[i].inputs; ++k) wanted_[i] = wanted_[i] || wanted_[index(g_.nodes[i].in[k])];
     }
@@ -167,6 +170,7 @@ class Engine {
         accumulate(a, b_.binary(Fn::mul, b_.unary(Fn::scale, g, n.dtype, n.role), b_.unary(Fn::power, id, n.dtype, n.role), n.dtype, n.role));
         break;
       case Fn::silu: accumulate(a, b_.binary(Fn::silu_grad, g, a, n.dtype, n.role)); break;
+      case Fn::drop: accumulate(n.in[1], b_.binary(Fn::mul, g, b_.convert(a, n.dtype, n.role), n.dtype, n.role)); break;
       case Fn::rotate_half: accumulate(a, b_.unary(Fn::rotate_half, g, n.dtype, n.role)); break;
       case Fn::expand: accumulate(a, group_sums(g, node(a).shape, n)); break;
       case Fn::square: accumulate(a, b_.binary(Fn::mul, g, a, n.dtype, n.role)); break;

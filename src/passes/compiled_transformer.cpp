@@ -17,10 +17,19 @@ Dims dims_of(const Shape& s) {
   return contiguous(d);
 }
 
+std::vector<std::int32_t> adapted(const Architecture& a, const Transformer& model) {
+  std::vector<std::int32_t> places;
+  const std::vector<Parameter> all = parameters_of(a);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (model.adapts(all[i])) places.push_back(static_cast<std::int32_t>(i));
+  }
+  return places;
+}
+
 }  // namespace
 
 CompiledTransformer::CompiledTransformer(Tape& tape, const Architecture& a, const Training& r, const Transformer& model, int multiprocessors)
-    : t_(tape), model_(model), step_(compile_step(transformer_forward(a, r, multiprocessors), true)) {
+    : t_(tape), model_(model), step_(compile_step(transformer_forward(a, r, adapted(a, model), multiprocessors), true)) {
   std::vector<Work> work = micro_step_work(step_, static_cast<std::int64_t>(model.weights().size()));
   const auto middle = work.begin() + static_cast<std::ptrdiff_t>(step_.forward_launches.size());
   forward_work_.assign(work.begin(), middle);

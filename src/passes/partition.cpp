@@ -59,7 +59,7 @@ class Partitioner {
   bool fusible(NodeId v) const {
     const Node& n = node(v);
     return (n.kind == Kind::pointwise || n.kind == Kind::reduction || n.kind == Kind::view) && n.fn != Fn::embedding &&
-           n.fn != Fn::scatter_rows;
+           n.fn != Fn::scatter_rows && n.fn != Fn::random;
   }
   bool recomputable(NodeId v) const { return fusible(v) && node(v).fn != Fn::shift; }
   bool fuses(NodeId a, NodeId b) const { return node(b).kind == Kind::cat || (fusible(a) && fusible(b)); }

@@ -53,6 +53,8 @@ Realization::Operations Realization::operations(const Node& n) const {
     case Fn::silu: return {2, 0};          // in fp32, between two casts
     case Fn::silu_grad: return {6, 2};     // g s (1 + x (1 - s))
     case Fn::rotate_half: return {11, 3};  // two masked loads of which one is chosen, and a sign
+    case Fn::random: return {2, 0};        // where it stands, and of a seed
+    case Fn::drop: return {2, 0};          // a cast of the mask
     case Fn::mask: return {6, 2};
     case Fn::sum_groups: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.numel() / n.shape.numel(), 8)) - 1, 0};
     case Fn::expand: case Fn::shift: return {0, 0};
@@ -99,7 +101,7 @@ Realization::Store Realization::store(NodeId v, std::span<const Read> reads) con
   const Node& n = node(v);
   if (n.kind == Kind::view) return Store::never;
   if (n.fn == Fn::fill && n.shape.numel() <= 1) return Store::never;
-  if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill) return Store::at_once;
+  if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill || n.fn == Fn::random) return Store::at_once;
   const bool used_again = users_[at(v)] > 1;
   if (used_again && reads.size() > kReadsThreshold) return Store::at_once;
   // what reads nothing but single elements is inlined for longer

@@ -259,6 +259,11 @@ void Transformer::expert_weights(const Parameter& p) {
   }
 }
 
+bool Transformer::adapts(const Parameter& p) const {
+  if (!r_.lora || r_.lora->rank == 0 || p.layer < 0 || !p.name.ends_with(".weight") || p.shape.size() != 2) return false;
+  return ours(module_of(p)) != nullptr && is_target(module_of(p));
+}
+
 // peft: lora_A [r, in], lora_B [out, r], in fp32 beside 16-bit weights (autocast_adapter_dtype) unless told otherwise, module by module.
 void Transformer::add_adapters() {
   const std::int64_t r = r_.lora->rank;
@@ -278,11 +283,8 @@ void Transformer::add_adapters() {
     t_.at(-1);
   };
   for (const Parameter& p : parameters_of(a_)) {
-    if (p.layer < 0 || !p.name.ends_with(".weight") || p.shape.size() != 2) continue;
-    const std::string module = module_of(p);
-    const char* name = ours(module);
-    if (name == nullptr || !is_target(module)) continue;
-    const auto it = blocks_[static_cast<std::size_t>(p.layer)].linear.find(name);
+    if (!adapts(p)) continue;
+    const auto it = blocks_[static_cast<std::size_t>(p.layer)].linear.find(ours(module_of(p)));
     if (it != blocks_[static_cast<std::size_t>(p.layer)].linear.end()) adapt(it->second, p.layer);
   }
 }

@@ -27,6 +27,20 @@ class TransformersLevers {
     if (t.recompute == Recompute::none) {
       add({{"--recompute", "full"}}, true, "gradient checkpointing: each block runs forward once more", 4.0 / 3, [](Workload& w) { w.transformers->training.recompute = Recompute::full; });
     }
+    const bool caches = t.use_cache && t.recompute == Recompute::none;
+    if (caches) add({{"--no-cache", ""}}, true, "model.config.use_cache = False: no keys and values kept", std::nullopt, [](Workload& w) { w.transformers->training.use_cache = false; });
+    if (t.compile && caches) {
+      add({{"--no-cache", ""}, {"--recompute", "full"}}, true, "gradient checkpointing, compiled: each block runs forward once more", 4.0 / 3, [](Workload& w) {
+        w.transformers->training.use_cache = false;
+        w.transformers->training.recompute = Recompute::full;
+      });
+    }
+    if (t.compile && t.recompute == Recompute::none) {
+      add({{"--compile", "0"}, {"--recompute", "full"}}, true, "gradient checkpointing in place of torch.compile", std::nullopt, [](Workload& w) {
+        w.transformers->training.compile = w.run.compile = false;
+        w.transformers->training.recompute = Recompute::full;
+      });
+    }
     if (!t.liger && t.framework == Framework::transformers && t.sharding != Sharding::zero3 && has_liger_kernels(r_.workload.transformers->architecture)) {
       add({{"--liger", "1"}}, true, t.fused_head ? "Liger-Kernel: norms and activations in place" : "Liger-Kernel: the loss in parts, norms and activations in place", std::nullopt, [](Workload& w) { w.transformers->training.liger = true; });
     }
@@ -100,7 +114,9 @@ class TransformersLevers {
     edit(w);
     const auto result = estimate(w, r_.machine, options_);
     if (!result) return;
+    const bool no_argument = change.front().first == "--no-cache";
     out_.push_back(alternative(std::move(change), *result, identical, std::move(note)));
+    out_.back().needs_code_change = no_argument;
     out_.back().step_time_ratio = step_time;
   }
 

@@ -64,7 +64,7 @@ class Case:
     model: str
     batch: int = 4
     length: int = 160
-    precision: str = "bf16"       # bf16: a bf16 model · autocast: an fp32 model under bf16 autocast · fp32
+    precision: str = "bf16"       # bf16: a bf16 model · autocast: an fp32 model under bf16 autocast · bf16+autocast · fp32
     attention: str = "sdpa"       # attn_implementation
     checkpoint: str = "none"      # none · reentrant · nonreentrant
     optimizer: str = "foreach"    # torch.optim.AdamW: foreach · fused · loop; sgd · adafactor
@@ -188,6 +188,9 @@ def trl_unseen():
     yield Case("gpt2", batch=8, length=512, precision="autocast", lora=8, trl=True)
 
 
+ALL_LINEAR = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+
+
 def compiled():
     """Vocabularies are even: Inductor pads the rows of odd ones."""
     yield Case("llama", vocab=512, compiled=True)
@@ -210,6 +213,16 @@ def compiled():
     yield Case("llama", batch=4, length=2048, size="1b", compiled=True, checkpoint="reentrant")
     yield Case("llama", batch=2, length=1024, size="1b", precision="autocast", compiled=True, checkpoint="reentrant")
     yield Case("llama", batch=2, length=2048, size="70b", precision="autocast", compiled=True, checkpoint="reentrant")
+    # adapters
+    yield Case("llama", vocab=512, lora=8, compiled=True)
+    yield Case("llama", vocab=512, lora=8, precision="autocast", compiled=True)
+    yield Case("qwen2", batch=2, length=256, vocab=1024, lora=16, lora_targets="k_proj,v_proj,o_proj", compiled=True)
+    yield Case("llama", batch=2, length=1024, size="1b", lora=16, precision="autocast", use_cache=True, compiled=True)
+    yield Case("mistral", batch=2, length=384, vocab=1536, lora=16, lora_targets="gate_proj,up_proj,down_proj", use_cache=True, compiled=True)
+    yield Case("llama", vocab=512, lora=8, lora_targets=ALL_LINEAR, precision="autocast", use_cache=True, compiled=True)
+    yield Case("llama", batch=2, length=2048, size="70b", lora=8, precision="autocast", use_cache=True, compiled=True)
+    yield Case("llama", vocab=512, precision="bf16+autocast", compiled=True)
+    yield Case("llama", vocab=512, precision="bf16+autocast", lora=8, lora_targets=ALL_LINEAR, compiled=True)
 
 
 def compiled_unseen():
@@ -223,6 +236,10 @@ def compiled_unseen():
     yield Case("mistral", batch=3, length=384, precision="autocast", vocab=1536, compiled=True, checkpoint="reentrant")
     yield Case("qwen2", batch=2, length=1024, size="0.5b", compiled=True, checkpoint="reentrant")
     yield Case("llama", batch=2, length=192, vocab=512, precision="fp32", compiled=True, checkpoint="nonreentrant")
+    yield Case("llama", batch=2, length=2048, size="1b", lora=16, lora_targets=ALL_LINEAR, compiled=True)
+    yield Case("qwen3", batch=3, length=256, vocab=2048, lora=4, lora_targets=ALL_LINEAR, precision="autocast", accumulation=2, compiled=True)
+    yield Case("qwen2", batch=2, length=320, vocab=1024, precision="bf16+autocast", lora=8, use_cache=True, compiled=True)
+    yield Case("llama", batch=2, length=1024, size="1b", precision="bf16+autocast", compiled=True, checkpoint="reentrant")
 
 
 def unseen():

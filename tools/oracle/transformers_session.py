@@ -135,7 +135,7 @@ class Run:
         owner = getattr(transformers, transformers_cases.MODELS[case.model]["architectures"][0])
         with torch.device("meta"):
             model = owner(config)
-        if case.precision == "bf16":
+        if case.precision.startswith("bf16"):
             model = model.to(torch.bfloat16)
         if case.lora:
             model = self._with_lora(model)
@@ -171,7 +171,7 @@ class Run:
         def forward(**inputs):
             return model(**inputs)
 
-        if self.case.precision == "autocast":
+        if self.case.precision.endswith("autocast"):
             forward = convert_outputs_to_fp32(torch.amp.autocast("cuda", dtype=torch.bfloat16)(forward))
         self.compiled = Compiled(forward, self.fake_mode, self.tracker, fullgraph=True)
         with _disable_current_modes(), self.fake_mode:  # unseen by the tracker
@@ -241,7 +241,7 @@ class Run:
 
     def autocast(self):
         # accelerate leaves autocast out where fully_shard computes in 16 bits
-        if self.case.precision == "autocast" and not self.case.parallel.startswith("fsdp2"):
+        if self.case.precision.endswith("autocast") and not self.case.parallel.startswith("fsdp2"):
             return torch.amp.autocast("cuda", dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
