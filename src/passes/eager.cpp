@@ -17,7 +17,7 @@ Dims Tensor::dims() const { return tape_->value(*this).dims; }
 Dtype Tensor::dtype() const { return tape_->value(*this).dtype; }
 bool Tensor::requires_grad() const { return tape_->value(*this).requires_grad; }
 
-Tape::Tape(std::int64_t device_batch, TapeOptions options) : options_(options) { p_.device_batch = device_batch; }
+Tape::Tape(std::int64_t device_batch, TapeOptions options) : options_(options) { p_.device_batch = device_batch, p_.gpu = options.gpu; }
 
 // Handles inside the tape go before what they point to.
 Tape::~Tape() {
@@ -217,6 +217,12 @@ void Tape::on_gradient(const Tensor& parameter, std::function<void()> call) { le
 Tensor Tape::alias(const Tensor& x, Dims d) {
   d.batched = value(x).dims.batched;
   return wrap({d, value(x).storage, 0, -1, 0, -1, value(x).dtype, false});
+}
+
+Tensor Tape::view_of(const Tensor& x, Dims d) {
+  Tensor out = alias(x, d);
+  value(out).view = true;
+  return out;
 }
 
 // One that was used up, or another.

@@ -85,6 +85,8 @@ struct TapeOptions {
   // An input buffer adds a second gradient onto the first when it alone holds it, and ops of ops write into what they made. Under a Python dispatch mode,
   // as the oracle has, they never do.
   bool add_in_place = true;
+  Multiprocessors gpu{};        // sums over rows are shared among
+  bool retain_graph = false;    // of every backward pass: what nodes saved stays while its graph is named
 };
 
 class Tape {
@@ -229,6 +231,7 @@ class Tape {
     std::int32_t storage = -1, refs = 0, node = -1, slot = 0, leaf = -1;
     Dtype dtype = Dtype::fp32;
     bool requires_grad = false;
+    bool view = false;              // ATen's views hold what they are views of, with gradients off too: their storage has two owners
   };
   struct Saved { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; };
   struct Input { Dims dims; Edge edge; Dtype dtype = Dtype::fp32; };
@@ -263,6 +266,7 @@ class Tape {
   void drop_node(std::int32_t n);
   void release_saved(std::int32_t n);
   Tensor alias(const Tensor& x, Dims d);                 // the same storage, no autograd
+  Tensor view_of(const Tensor& x, Dims d);               // likewise, by an op that makes views
   std::int32_t record(Rule rule, std::span<const Tensor> inputs, const char* role, bool always = false);
   std::int32_t record(Rule rule, std::initializer_list<Tensor> inputs, const char* role) { return record(rule, std::span(inputs.begin(), inputs.size()), role); }
   void save(std::int32_t n, const Tensor& t);            // nothing when n is none
@@ -288,6 +292,7 @@ class Tape {
   void deliver(Edge edge, Tensor g);
   void accumulate(std::int32_t n);
   Tensor sum_to(const Tensor& g, const Dims& d, const char* role);
+  Tensor summed(const Tensor& x, const Dims& d, const char* role);  // the kernel's own memory beside the result
   void backward_attention(std::int32_t n, std::vector<Tensor>& out);
   void backward_norm(std::int32_t n, std::vector<Tensor>& out);
   Tensor backward_split(std::int32_t n);

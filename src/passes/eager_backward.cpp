@@ -47,7 +47,13 @@ void Tape::backward(const Tensor& loss) {
   grad_ = outer_grad;
 }
 
-void Tape::backward(const Tensor& out, Tensor gradient) { run_from(value(out).node, std::move(gradient)); }
+// python_engine.cpp's list of gradients, which validate_outputs changes in place, names them to the end.
+void Tape::backward(const Tensor& out, Tensor gradient) {
+  const Value root = value(out);  // its memory may be gone
+  if (root.node < 0) return;
+  validate({root.dims, {root.node, root.slot}, root.dtype}, gradient, node(root.node).role);
+  run_from(root.node, gradient);
+}
 
 // Runs every node between `root` and the leaves, latest first; leaves as soon as they have all they wait for. Nodes older than `floor` are left to
 // the pass around this one: they wait there for what is younger.
@@ -93,7 +99,7 @@ void Tape::run(std::int32_t n) {
   }
   at.grad.clear();
   at.opened.clear();
-  release_saved(n);
+  if (!options_.retain_graph) release_saved(n);
   for (std::size_t i = 0; i < at.inputs.size(); ++i) {
     if (at.inputs[i].edge.node >= 0) deliver(at.inputs[i].edge, std::move(given[i]));
   }
@@ -120,10 +126,23 @@ void Tape::validate(const Input& wanted, Tensor& g, const char* role) {
 
 Tensor Tape::sum_to(const Tensor& g, const Dims& d, const char* role) {
   ask(Rule::sum, std::array{g});
-  return attach(empty(role, eager::contiguous(d), g.dtype()), -1);
+  return attach(summed(g, d, role), -1);
 }
 
-// input_buffer.cpp: the second gradient is added onto the first when nobody else holds it; otherwise a sum is made.
+Tensor Tape::summed(const Tensor& x, const Dims& d, const char* role) {
+  Tensor out = empty(role, eager::contiguous(d), x.dtype());
+  const Dims from = x.dims();
+  const std::int64_t columns = d.numel(), rows = from.numel() / columns;
+  const ColumnSum own = from.back() == d.back() ? column_sum(rows, columns, options_.gpu) : ColumnSum();
+  if (own.partials == 0) return out;
+  const Tensor partials = scratch("sum.partials", eager::dims({own.partials / columns / size_of(Dtype::fp32), columns}, false), Dtype::fp32);
+  if (from.batched) p_.tensors.back().summed_rows = static_cast<std::int32_t>(rows / p_.device_batch);
+  const Tensor counters = scratch("sum.counters", eager::dims({own.counters}, false), Dtype::uint8);
+  return out;
+}
+
+// input_buffer.cpp: the second gradient is added onto the first when nobody else holds it or its storage, as what a view was made of does; otherwise a sum
+// is made.
 void Tape::deliver(Edge edge, Tensor g) {
   Node& next = node(edge.node);
   if (next.grad.size() <= static_cast<std::size_t>(edge.slot)) next.grad.resize(static_cast<std::size_t>(edge.slot) + 1);
@@ -136,7 +155,7 @@ void Tape::deliver(Edge edge, Tensor g) {
     } else {
       const Value& old = value(slot);
       ask(Rule::pass, std::array{slot, g});
-      const bool alone = old.refs == 1 && storage_refs_[static_cast<std::size_t>(old.storage)] == 1 && is_dense(old.dims);
+      const bool alone = old.refs == 1 && !old.view && storage_refs_[static_cast<std::size_t>(old.storage)] == 1 && is_dense(old.dims);
       if (!alone || !options_.add_in_place) slot = pointwise(std::array{slot, g}, next.role);
       slot = attach(std::move(slot), -1);
     }
@@ -205,7 +224,7 @@ void Tape::apply(std::int32_t n, std::vector<Tensor>& out) {
         if (!wants(n, i)) continue;
         Dims part = g.dims();
         part.size = input(n, i).dims.size;
-        out[i] = alias(g, part);
+        out[i] = view_of(g, part);
       }
       break;
     case Rule::scale: out[0] = empty(role, like(g.dims()), g.dtype()); break;
@@ -224,11 +243,11 @@ void Tape::apply(std::int32_t n, std::vector<Tensor>& out) {
       break;
     }
     case Rule::mean: {
-      const Tensor wide = alias(g, expanded(g.dims(), input(n, 0).dims));
+      const Tensor wide = view_of(g, expanded(g.dims(), input(n, 0).dims));
       out[0] = pointwise(std::array{wide}, role);
       break;
     }
-    case Rule::sum: out[0] = alias(g, expanded(g.dims(), input(n, 0).dims)); break;
+    case Rule::sum: out[0] = view_of(g, expanded(g.dims(), input(n, 0).dims)); break;
     case Rule::matmul: backward_matmul(n, out); break;
     case Rule::embedding: backward_embedding(n, out); break;
     case Rule::gather: {
@@ -260,7 +279,7 @@ void Tape::apply(std::int32_t n, std::vector<Tensor>& out) {
     case Rule::function: {
       std::vector<Tensor>& opened = node(n).opened;
       for (std::size_t i = 0; i < at.saved.size(); ++i) opened.push_back(saved(n, static_cast<int>(i)));
-      release_saved(n);
+      if (!options_.retain_graph) release_saved(n);
       const BackwardOfAll backward = functions_[static_cast<std::size_t>(at.call)];
       std::vector<Tensor> given = at.grad;
       given.resize(static_cast<std::size_t>(at.detail));
@@ -318,26 +337,25 @@ Tensor Tape::backward_split(std::int32_t n) {
   return empty(at.role, eager::contiguous(whole), d);
 }
 
-// EmbeddingBackwardKernel.cu: with more than kUnsortedIds they are sorted and partial sums are made in fp32.
+// Embedding.cu, EmbeddingBackwardKernel.cu: with more than kUnsortedIds they are sorted and partial sums are made in fp32.
 void Tape::backward_embedding(std::int32_t n, std::vector<Tensor>& out) {
   const Tensor g = node(n).grad[0];
   const char* role = node(n).role;
   const Dims table = input(n, 0).dims;
   const std::int64_t ids = saved(n, 0).dims().numel(), V = table.size[0], D = table.size[1];
   const bool batched = g.dims().batched;
-  const Category before = category_;
-  category_ = Category::gradients;
-  out[0] = empty(role, eager::contiguous(table), g.dtype());
-  category_ = before;
-  if (ids <= kUnsortedIds) return;
+  const auto make = [&] { out[0] = empty(role, eager::contiguous(table), g.dtype(), Category::gradients); };
+  if (ids <= kUnsortedIds) return make();
   const auto indices = [&](std::int64_t count, bool grows) { return scratch("wte.sorted", eager::dims({count}, grows), Dtype::int64); };
+  const auto counter = [&] { return scratch("wte.sorted", eager::dims({}, false), Dtype::int64); };
   const Tensor sorted = indices(ids, batched), original = indices(ids, batched);
   {
     const Tensor range = indices(ids, batched);
   }
+  make();
   const std::int64_t segments = std::min(ids, V);
   const bool grows = batched && segments == ids;
-  const Tensor offsets = indices(ids, batched), per_segment = indices(segments, grows), per_segment_offset = indices(segments, grows);
+  const Tensor offsets = indices(ids, batched), number_of_segments = counter(), per_segment = indices(segments, grows), per_segment_offset = indices(segments, grows), number_of_partials = counter();
   // one a row of the table, and one more for every ten ids
   const std::int64_t partials = ids / 10 + segments, always = grows ? 0 : segments;
   const Tensor partial_offset = indices(partials, batched);

@@ -27,20 +27,20 @@ Dtype promoted(Dtype a, Dtype b) {
 Tensor Tape::view(const Tensor& x, Dims to) {
   to.batched = x.dims().batched;
   const auto strided = viewed(x.dims(), to);
-  Tensor out = alias(x, strided ? *strided : eager::contiguous(to));
+  Tensor out = view_of(x, strided ? *strided : eager::contiguous(to));
   return attach(std::move(out), record(Rule::view, {x}, node_role(x)));
 }
 
 Tensor Tape::view(const Tensor& x, std::initializer_list<std::int64_t> sizes) { return view(x, eager::dims(sizes, x.dims().batched)); }
 
 Tensor Tape::transpose(const Tensor& x, int a, int b) {
-  Tensor out = attach(alias(x, swapped(x.dims(), a, b)), record(Rule::transpose, {x}, node_role(x)));
+  Tensor out = attach(view_of(x, swapped(x.dims(), a, b)), record(Rule::transpose, {x}, node_role(x)));
   if (value(out).node >= 0) node(value(out).node).detail = (a < 0 ? a + x.dims().rank : a) * 8 + (b < 0 ? b + x.dims().rank : b);
   return out;
 }
 
 Tensor Tape::expand(const Tensor& x, Dims to) {
-  Tensor out = alias(x, expanded(x.dims(), to));
+  Tensor out = view_of(x, expanded(x.dims(), to));
   value(out).dims.batched = to.batched || x.dims().batched;  // what is one for all sequences is then there for each
   return attach(std::move(out), record(Rule::pass, {x}, node_role(x)));
 }
@@ -48,7 +48,7 @@ Tensor Tape::expand(const Tensor& x, Dims to) {
 Tensor Tape::slice(const Tensor& x, int dim, std::int64_t length, bool fixed) {
   Dims d = narrowed(x.dims(), dim, length);
   d.batched = d.batched && !fixed;
-  return attach(alias(x, d), record(Rule::slice, {x}, node_role(x)));
+  return attach(view_of(x, d), record(Rule::slice, {x}, node_role(x)));
 }
 
 std::vector<Tensor> Tape::split(const Tensor& x, int dim, std::span<const std::int64_t> lengths) {
@@ -58,7 +58,7 @@ std::vector<Tensor> Tape::split(const Tensor& x, int dim, std::span<const std::i
     cuts_.push_back({dim < 0 ? dim + x.dims().rank : dim, {lengths.begin(), lengths.end()}});
   }
   std::vector<Tensor> out;
-  for (std::size_t i = 0; i < lengths.size(); ++i) out.push_back(attach(alias(x, narrowed(x.dims(), dim, lengths[i])), n, static_cast<int>(i)));
+  for (std::size_t i = 0; i < lengths.size(); ++i) out.push_back(attach(view_of(x, narrowed(x.dims(), dim, lengths[i])), n, static_cast<int>(i)));
   return out;
 }
 
@@ -197,7 +197,7 @@ Tensor Tape::sum(const Tensor& x, int dim, const char* role) {
   for (int i = dim; i + 1 < d.rank; ++i) d.size[static_cast<std::size_t>(i)] = d.size[static_cast<std::size_t>(i) + 1];
   --d.rank;
   d.size[d.rank] = 0;
-  Tensor out = empty(role, eager::contiguous(d), x.dtype());
+  Tensor out = summed(x, d, role);
   return attach(std::move(out), record(Rule::sum, {x}, role));
 }
 

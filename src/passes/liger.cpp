@@ -15,7 +15,7 @@ std::int64_t next_power_of_two(std::int64_t n) { return static_cast<std::int64_t
 
 }  // namespace
 
-Tensor liger_rms_norm(Tape& t, const Tensor& given, const Tensor& w, bool in_place, int multiprocessors, const char* role) {
+Tensor liger_rms_norm(Tape& t, const Tensor& given, const Tensor& w, bool in_place, std::int64_t partial_sums, const char* role) {
   Tensor x, y, deviation;
   {
     const NoGrad inside(t);
@@ -24,14 +24,17 @@ Tensor liger_rms_norm(Tape& t, const Tensor& given, const Tensor& w, bool in_pla
     y = t.empty(role, x.dims(), x.dtype());
     deviation = t.empty(role, dims({x.dims().numel() / D}, x.dims().batched), Dtype::fp32);
   }
-  return t.function(y, std::array{given, w}, std::array{x, w, deviation}, role, [&t, in_place, multiprocessors, role, trains = w.requires_grad()](const Tensor& g, std::vector<Tensor>& saved) {
+  return t.function(y, std::array{given, w}, std::array{x, w, deviation}, role, [&t, in_place, partial_sums, role, trains = w.requires_grad()](const Tensor& g, std::vector<Tensor>& saved) {
     const Tensor dy = t.contiguous(g, role);
     const Dims d = dy.dims();
     Tensor sums, dw;
-    if (trains) sums = t.empty(role, dims({multiprocessors, d.back()}, false), Dtype::fp32, Category::workspace);
-    const Tensor dx = in_place ? dy : t.empty(role, d, dy.dtype());
+    if (trains) sums = t.empty(role, dims({partial_sums, d.back()}, false), Dtype::fp32, Category::workspace);
+    const Tensor dx = in_place ? t.view(dy, d) : t.empty(role, d, dy.dtype());
     if (trains) {
-      dw = t.empty(role, dims({d.back()}, false), Dtype::fp32, Category::gradients);
+      const Category before = t.category();
+      t.category(Category::gradients);
+      dw = t.sum(sums, 0, role);
+      t.category(before);
       if (saved[1].dtype() != Dtype::fp32) dw = t.empty(role, dw.dims(), saved[1].dtype(), Category::gradients);
     }
     return Gradients{dx, dw};

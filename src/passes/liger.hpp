@@ -9,9 +9,9 @@
 
 namespace dryfit::eager {
 
-// LigerRMSNormFunction. x [..., D], w [D]. in_place: its gradient is written over the one it was given. multiprocessors: of the GPU; each
-// sums its rows' share of the weight's gradient in fp32.
-Tensor liger_rms_norm(Tape& t, const Tensor& x, const Tensor& w, bool in_place, int multiprocessors, const char* role);
+// LigerRMSNormFunction. x [..., D], w [D]. in_place: its gradient is written over the one it was given. partial_sums: of the weight's gradient, in fp32: one for
+// each multiprocessor of the GPU (before 0.3.0: for each row).
+Tensor liger_rms_norm(Tape& t, const Tensor& x, const Tensor& w, bool in_place, std::int64_t partial_sums, const char* role);
 
 // LigerSiLUMulFunction, LigerGELUMulFunction: act(gate) * up. The gradients are written over gate and up.
 Tensor liger_gated(Tape& t, const Tensor& gate, const Tensor& up, const char* role);

@@ -25,6 +25,10 @@ struct MegatronWeight {
   bool shared_embedding = false;        // the last stage's copy of a tied table: a bucket of its own
 };
 
+// vocab_parallel_cross_entropy: logits [s, B, V] to a loss of each row. In fp32, subtracted from, exponentiated and divided in place, they are kept as
+// probabilities; backward turns them into the gradient in place. The fused kind is compiled: the exponentials are a buffer of their own, copied onto the logits.
+Tensor vocab_parallel_cross_entropy(Tape& tape, const Tensor& logits, bool fused);
+
 class MegatronChunk {
  public:
   struct Batch { Tensor tokens, labels, loss_mask, mask, positions; };  // undefined where a stage gets none

@@ -230,36 +230,36 @@ Tensor MegatronChunk::head(const Tensor& x) {
   return logits;
 }
 
-// vocab_parallel_cross_entropy: the logits in fp32, subtracted from, exponentiated and divided in place, are kept as probabilities; backward turns them into
-// the gradient in place. The fused kind is compiled: the exponentials are a buffer of their own, copied onto the logits.
 Tensor MegatronChunk::loss(const Tensor& logits, const Batch& batch) {
   const Category before = t_.category();
   t_.category(Category::logits);
-  const Dims d = logits.dims();
-  const Dims per_row = dims({d.size[0], d.size[1]}, true);
-  const Tensor labels = t_.empty("loss.targets", per_row, Dtype::int64);
-  Tensor out, probs, foreign, target;
-  {
-    probs = t_.empty("logits", contiguous(d), Dtype::fp32);
-    const Tensor most = t_.empty("loss.max", per_row, Dtype::fp32);
-    foreign = t_.empty("loss.mask", per_row, Dtype::bool8);
-    target = t_.empty("loss.targets", per_row, Dtype::int64);
-    if (m_.cross_entropy_fusion) t_.empty("logits", contiguous(d), Dtype::fp32);
-    const Tensor predicted = t_.empty("loss.predicted", per_row, Dtype::fp32), sum = t_.empty("loss.sum", per_row, Dtype::fp32);
-    out = t_.empty("loss", per_row, Dtype::fp32);
-  }
-  const Tensor lost = t_.function(out, std::array{logits}, std::array{probs, foreign, target}, "logits", [this](const Tensor&, std::vector<Tensor>& saved) {
-    if (m_.cross_entropy_fusion) {
-      t_.empty("logits", contiguous(saved[0].dims()), Dtype::fp32);
-      return Gradients{t_.empty("logits", contiguous(saved[0].dims()), dtype())};
-    }
-    return Gradients{saved[0]};
-  });
+  const Tensor labels = t_.empty("loss.targets", dims({logits.dims().size[0], logits.dims().size[1]}, true), Dtype::int64);
+  const Tensor lost = vocab_parallel_cross_entropy(t_, logits, m_.cross_entropy_fusion);
   t_.category(before);
   // loss_func: masked, summed
   const Tensor turned = t_.contiguous(t_.transpose(lost, 0, 1), "loss");
   const Tensor masked = t_.mul(t_.view(turned, {turned.dims().numel()}), t_.view(batch.loss_mask, {turned.dims().numel()}), "loss");
   return t_.function(t_.empty("loss", dims({}, false), Dtype::fp32), std::array{masked}, {}, "loss", [this, masked_dims = masked.dims()](const Tensor&, std::vector<Tensor>&) { return Gradients{t_.empty("loss", masked_dims, Dtype::fp32)}; });
+}
+
+Tensor vocab_parallel_cross_entropy(Tape& t, const Tensor& logits, bool fused) {
+  const Dims d = logits.dims();
+  const Dims per_row = dims({d.size[0], d.size[1]}, true);
+  Tensor out, probs, foreign, target;
+  {
+    probs = t.empty("logits", contiguous(d), Dtype::fp32);
+    const Tensor most = t.empty("loss.max", per_row, Dtype::fp32);
+    foreign = t.empty("loss.mask", per_row, Dtype::bool8);
+    target = t.empty("loss.targets", per_row, Dtype::int64);
+    if (fused) t.empty("logits", contiguous(d), Dtype::fp32);
+    const Tensor predicted = t.empty("loss.predicted", per_row, Dtype::fp32), sum = t.empty("loss.sum", per_row, Dtype::fp32);
+    out = t.empty("loss", per_row, Dtype::fp32);
+  }
+  return t.function(out, std::array{logits}, std::array{probs, foreign, target}, "logits", [&t, fused, dtype = logits.dtype()](const Tensor&, std::vector<Tensor>& saved) -> std::vector<Tensor> {
+    if (!fused) return {saved[0]};
+    const Tensor wide = t.empty("logits", contiguous(saved[0].dims()), Dtype::fp32);
+    return {t.empty("logits", contiguous(saved[0].dims()), dtype)};
+  });
 }
 
 Tensor MegatronChunk::forward(const Batch& batch, const Tensor& hidden) {

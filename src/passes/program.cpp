@@ -128,6 +128,7 @@ Attention resolve_attention(const Workload& workload, const Target& target) {
 Program at_batch(Program program, std::int64_t device_batch) {
   for (TensorInfo& t : program.tensors) {
     if (t.batched) t.bytes = (t.bytes - t.fixed) / program.device_batch * device_batch + t.fixed;
+    if (t.summed_rows > 0) t.bytes = column_sum(t.summed_rows * device_batch, t.shape.dim[1], program.gpu).partials;
   }
   program.work = at_batch(std::move(program.work), device_batch);
   program.device_batch = device_batch;

@@ -11,6 +11,7 @@
 #include "base/bytes.hpp"
 #include "base/dtype.hpp"
 #include "graph/graph.hpp"
+#include "passes/column_sum.hpp"
 #include "passes/work.hpp"
 #include "workload/workload.hpp"
 
@@ -32,6 +33,7 @@ struct TensorInfo {
   Shape shape;
   std::int64_t bytes = 0;           // storage, not rounded
   std::int64_t fixed = 0;           // of a batched one: those that every device batch has
+  std::int32_t summed_rows = 0;     // of a kernel's partial sums (column_sum.hpp): the rows of one sequence, whatever `batched` says; 0 of all else
   std::string name() const;         // "h.3.attn.q"
 };
 
@@ -56,6 +58,7 @@ struct Program {
   std::vector<Event> events;
   std::vector<Segment> segments;    // ascending by first_event; the first at 0
   std::int64_t device_batch = 1;
+  Multiprocessors gpu;              // that its kernels' partial sums are of
   StepWork work;                    // the same step as arithmetic and traffic
   const Segment& segment_of(std::int32_t event) const;
 };

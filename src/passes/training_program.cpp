@@ -330,6 +330,7 @@ Attention resolve_attention(const Architecture& a, const Training& r, const Targ
 }
 
 Result<Program> build_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {
+  if (options.add_in_place) options.gpu = {target.multiprocessors, threads_of_multiprocessor(target.compute_major, target.compute_minor)};
   if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
   if (auto ok = is_described(a, r); !ok) return std::unexpected(ok.error());
   return Trainer(a, r, target, options).run();
@@ -337,7 +338,7 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
 
 TrainingLayout layout_of(const Architecture& a, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps) {
   const std::int64_t ids = device_batch * seq_len;
-  return {std::min<std::int64_t>(grad_accum_steps, 3), device_batch == 1, ids <= eager::kUnsortedIds ? TrainingLayout::Ids::unsorted : ids <= a.vocab ? TrainingLayout::Ids::fewer_than_rows : TrainingLayout::Ids::more_than_rows};
+  return {std::min<std::int64_t>(grad_accum_steps, 3), device_batch == 1, ids > kRowsOfOneBlock, ids <= eager::kUnsortedIds ? TrainingLayout::Ids::unsorted : ids <= a.vocab ? TrainingLayout::Ids::fewer_than_rows : TrainingLayout::Ids::more_than_rows};
 }
 
 // Sums over the tensors that loading and the first optimizer step make; no activations are laid out.

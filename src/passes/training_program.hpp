@@ -19,6 +19,7 @@ Result<Program> build_program(const Architecture& architecture, const Training& 
 struct TrainingLayout {
   std::int64_t micro_steps;                // laid out: those after the third are as the second
   bool alone;                              // a device batch of 1: nothing is summed over sequences, what is expanded over them stays contiguous
+  bool shares_sums;                        // kernels that sum over tokens split them between blocks (column_sum.hpp)
   enum class Ids : std::uint8_t { unsorted, fewer_than_rows, more_than_rows } ids;  // how the embedding's gradient is summed
   friend bool operator==(const TrainingLayout&, const TrainingLayout&) = default;
 };

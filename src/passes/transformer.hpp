@@ -67,6 +67,7 @@ class Transformer {
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // 4-bit weights with their scales, which weights() leaves out
 
  private:
+  friend struct OperatorsOf;       // tools/accuracy: parts of it alone
   struct Adapter { Tensor a, b, magnitude; char self = 0, dropout = 0; };  // magnitude: DoRA's
   struct Linear {
     Tensor weight, bias;

@@ -37,7 +37,7 @@ inline Program program_of(const json& j, const Training& t) {
 
 // The engine's parts, without what no recording sees: library workspaces and scratch inside kernels.
 inline std::vector<Part> engine_parts(const Program& p) {
-  static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums", "zero.overflow_abs"};
+  static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums", "sum.partials", "sum.counters", "zero.overflow_abs"};
   std::vector<Part> parts;
   std::int64_t live = 0;
   for (std::size_t i = 0, next = 0; i < p.events.size(); ++i) {

@@ -218,7 +218,9 @@ TEST(BatchSearch, aScaledProgramIsTheBuiltOne) {
 
 TEST(BatchSearch, layoutsEndWhereKernelsDo) {
   const Architecture& a = preset("gpt2").architecture;  // 50257 rows
-  EXPECT_EQ(layout_of(a, 3, 1024, 1), layout_of(a, 2, 1, 1));
+  EXPECT_EQ(layout_of(a, 3, 1024, 1), layout_of(a, 2, 1024, 1));
+  EXPECT_EQ(layout_of(a, 3, 340, 1), layout_of(a, 2, 1, 1));
+  EXPECT_NE(layout_of(a, 3, 341, 1), layout_of(a, 2, 1, 1));
   EXPECT_NE(layout_of(a, 2, 1, 1), layout_of(a, 1, 1, 1));
   EXPECT_NE(layout_of(a, 3, 1024, 1), layout_of(a, 4, 1024, 1));
   EXPECT_EQ(layout_of(a, 49, 1024, 1), layout_of(a, 4, 1024, 1));
