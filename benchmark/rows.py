@@ -15,6 +15,8 @@ ALL_LINEAR = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
 
 # Families of transformers.csv whose words are read here; Megatron-LM's are not yet
 FAMILIES = ("litgpt", "peft", "swift")
+# adapters that no rival asks about, so their rows are left to docs/accuracy.md: DoRA, prompt tuning
+NOT_ASKED = ("--dora", "--num_virtual_tokens")
 # MiB of the cards on which runs went out of memory (data/gpus.csv): a rival whose figure is below calls such a run fitting
 CARDS = {"a100-sxm4-40gb": 40960, "a10g": 23028}
 
@@ -150,5 +152,5 @@ def read_rows(dryfit):
     with open(TOP / "data/measured/nanochat.csv") as file:
         rows = [nanochat_row(f) for f in csv.DictReader(file)]
     with open(TOP / "data/measured/transformers.csv") as file:
-        rows += [transformers_row(f, configs, count) for f in csv.DictReader(file) if f["family"] in FAMILIES]
+        rows += [transformers_row(f, configs, count) for f in csv.DictReader(file) if f["family"] in FAMILIES and not any(word in f["flags"] for word in NOT_ASKED)]
     return rows
