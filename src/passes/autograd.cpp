@@ -52,10 +52,9 @@ class Engine {
 
   JointGraph run() {
     b_.backward(true);
-    joint_.tangent = tangent(g_.loss, "loss");
-    for (NodeId output : g_.outputs) {
-      if (!wanted_[index(output)]) continue;  // nothing above it trains: autograd gives it no gradient
-      joint_.tangents.push_back(tangent(output, node(output).layer < 0 ? "logits.zero_gradient" : "cache.zero_gradient"));
+    if (g_.loss != kNone) joint_.tangent = tangent(g_.loss, "loss");
+    for (NodeId output : g_.outputs) {  // what nothing above trains is given no gradient
+      joint_.tangents.push_back(wanted_[index(output)] ? tangent(output, node(output).layer < 0 ? "logits.zero_gradient" : "cache.zero_gradient") : kNone);
     }
     for (NodeId id = joint_.forward_count - 1; id >= 0; --id) {
       if (grad_[index(id)] == kNone) continue;
@@ -83,7 +82,7 @@ class Engine {
     for (std::size_t i = 0; i < g_.attentions.size(); ++i) composite_[index(g_.attentions[i].out)] = {Composite::attention, i};
     for (std::size_t i = 0; i < g_.float8.size(); ++i) composite_[index(g_.float8[i].out)] = {Composite::float8, i};
     for (std::size_t i = 0; i < g_.linears.size(); ++i) composite_[index(g_.linears[i].out)] = {Composite::linear, i};
-    composite_[index(g_.loss)] = {Composite::loss, 0};
+    if (g_.loss != kNone) composite_[index(g_.loss)] = {Composite::loss, 0};
   }
 
   // The gradient that an output of the graph is given.

@@ -10,8 +10,8 @@ namespace dryfit {
 struct JointGraph {
   Graph graph;                     // forward nodes first, then backward nodes
   std::int32_t forward_count = 0;  // nodes [0, forward_count) are the forward pass
-  NodeId tangent = kNone;          // gradient of the loss, an input
-  std::vector<NodeId> tangents;    // per graph.outputs: likewise
+  NodeId tangent = kNone;          // gradient of the loss, an input; kNone without a loss
+  std::vector<NodeId> tangents;    // per graph.outputs: likewise, or kNone
   std::vector<NodeId> gradients;   // per graph.inputs: its gradient, or kNone
 };
 

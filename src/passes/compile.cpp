@@ -60,7 +60,9 @@ CompiledStep compile_step(Graph forward, bool compile) {
   const auto& nodes = joint.graph.nodes;
   const std::vector<NodeId> cut = compile ? min_cut_saved(joint) : eager_saved(joint);
 
-  FuseInput fw{&joint.graph, {}, {}, {}, {joint.graph.loss}, {}};
+  FuseInput fw{&joint.graph, {}, {}, {}, {}, {}};
+  if (joint.graph.loss != kNone) fw.outputs.push_back(joint.graph.loss);
+  const auto first = static_cast<std::ptrdiff_t>(fw.outputs.size());
   for (NodeId v = 0; v < joint.forward_count; ++v) {
     if (nodes[static_cast<std::size_t>(v)].kind == Kind::input) fw.borrowed.push_back(v);
     else fw.compute.push_back(v);
@@ -83,13 +85,14 @@ CompiledStep compile_step(Graph forward, bool compile) {
   FuseResult done = compile ? fuse(fw) : run_eagerly(fw);
   step.forward = std::move(done.steps);
   step.forward_launches = std::move(done.launches);
-  step.loss = done.outputs.front();
-  step.outputs.assign(done.outputs.begin() + 1, done.outputs.begin() + 1 + static_cast<std::ptrdiff_t>(joint.graph.outputs.size()));
+  if (first > 0) step.loss = done.outputs.front();
+  step.outputs.assign(done.outputs.begin() + first, done.outputs.begin() + first + static_cast<std::ptrdiff_t>(joint.graph.outputs.size()));
 
   FuseInput bw{&joint.graph, {}, fw.borrowed, step.saved, {}, {}};
   bw.shared = step.outputs;
-  bw.borrowed.push_back(joint.tangent);
+  if (joint.tangent != kNone) bw.borrowed.push_back(joint.tangent);
   for (NodeId t : joint.tangents) {  // to Inductor's own count their last reader frees them
+    if (t == kNone) continue;
     bw.given.push_back(t);
     bw.shared.push_back(t);
   }

@@ -1,21 +1,11 @@
-// See compiled_transformer.hpp. B device batch, T length, H heads.
+// See compiled_transformer.hpp.
 #include "passes/compiled_transformer.hpp"
-
-#include <utility>
 
 #include "graph/transformers.hpp"
 
 namespace dryfit::eager {
 
 namespace {
-
-Dims dims_of(const Shape& s) {
-  Dims d;
-  d.rank = s.rank;
-  for (std::uint8_t i = 0; i < s.rank; ++i) d.size[i] = s.dim[i];
-  d.batched = s.batched;
-  return contiguous(d);
-}
 
 std::vector<std::int32_t> adapted(const Architecture& a, const Transformer& model) {
   std::vector<std::int32_t> places;
@@ -29,93 +19,13 @@ std::vector<std::int32_t> adapted(const Architecture& a, const Transformer& mode
 }  // namespace
 
 CompiledTransformer::CompiledTransformer(Tape& tape, const Architecture& a, const Training& r, const Transformer& model, int multiprocessors)
-    : t_(tape), model_(model), step_(compile_step(transformer_forward(a, r, adapted(a, model), multiprocessors), true)) {
-  std::vector<Work> work = micro_step_work(step_, static_cast<std::int64_t>(model.weights().size()));
-  const auto middle = work.begin() + static_cast<std::ptrdiff_t>(step_.forward_launches.size());
-  forward_work_.assign(work.begin(), middle);
-  backward_work_.assign(middle, work.end());
-  kept_ = step_.saved;
-  kept_.insert(kept_.end(), step_.read_again.begin(), step_.read_again.end());
-  gradient_.assign(step_.joint.graph.nodes.size(), false);
-  for (NodeId g : step_.gradients) {
-    if (g != kNone) gradient_[static_cast<std::size_t>(g)] = true;
-  }
-}
-
-// The memory of one value. Gradients and logits are shown as such.
-Tensor CompiledTransformer::made(NodeId v, Tensor onto) {
-  const Graph& g = step_.joint.graph;
-  const Node& n = g.nodes[static_cast<std::size_t>(v)];
-  const Category before = t_.category();
-  const std::string_view role = n.role;
-  t_.category(gradient_[static_cast<std::size_t>(v)] ? Category::gradients : role.starts_with("logits") || role.starts_with("loss") ? Category::logits : before);
-  t_.at(n.layer);
-  Tensor t = onto.defined() ? t_.onto(std::move(onto), n.role, dims_of(n.shape), n.dtype) : t_.empty(n.role, dims_of(n.shape), n.dtype);
-  t_.at(-1);
-  t_.category(before);
-  return t;
-}
-
-void CompiledTransformer::play(const std::vector<BufferStep>& steps, Buffers& buffers) {
-  for (std::size_t i = 0; i < steps.size(); ++i) {
-    const BufferStep& s = steps[i];
-    Tensor& here = buffers[static_cast<std::size_t>(s.node)];
-    if (s.alloc) {
-      here = made(s.node, s.from == kNone ? Tensor() : std::move(buffers[static_cast<std::size_t>(s.from)]));
-      after(s);
-    } else if (i + 1 == steps.size() || steps[i + 1].from != s.node) {  // else the next takes it over
-      here.reset();
-    }
-  }
-}
-
-// What kernels take beside their results: cuBLAS its workspace once, attention's backward kernel sums of rows.
-void CompiledTransformer::after(const BufferStep& s) {
-  const Graph& g = step_.joint.graph;
-  const Node& n = g.nodes[static_cast<std::size_t>(s.node)];
-  if (n.fn == Fn::matmul) t_.multiplied();
-  if (n.kind != Kind::result) return;
-  const Node& kernel = g.nodes[static_cast<std::size_t>(n.in[0])];
-  if (kernel.fn != Fn::attention_backward || n.variant != 2) return;
-  const Shape& q = g.nodes[static_cast<std::size_t>(kernel.in[1])].shape;
-  t_.empty("attn.delta", dims({q.dim[0], q.dim[2], q.dim[1]}, q.batched), Dtype::fp32, Category::workspace);
-}
-
-// Zeros for every output that the loss does not come from: the frame of backward() names them to its end.
-std::vector<Tensor> CompiledTransformer::backward(std::vector<Tensor>& saved) {
-  const JointGraph& joint = step_.joint;
-  std::vector<Tensor> zeros;
-  for (NodeId tangent : joint.tangents) zeros.push_back(made(tangent, {}));
-  Buffers buffers(joint.graph.nodes.size());
-  for (std::size_t i = 0; i < zeros.size(); ++i) buffers[static_cast<std::size_t>(joint.tangents[i])] = zeros[i];
-  for (std::size_t i = 0; i < kept_.size(); ++i) buffers[static_cast<std::size_t>(kept_[i])] = std::move(saved[i]);
-  play(step_.backward, buffers);
-  for (const Work& w : backward_work_) t_.tell(w);
-  std::vector<Tensor> gradients;
-  for (std::size_t i = 0; i < joint.graph.inputs.size(); ++i) {
-    if (joint.graph.inputs[i].parameter < 0) continue;
-    const NodeId g = step_.gradients[i];
-    gradients.push_back(g == kNone ? Tensor() : buffers[static_cast<std::size_t>(g)]);
-  }
-  return gradients;
-}
+    : model_(model), forward_(tape, transformer_forward(a, r, adapted(a, model), multiprocessors), static_cast<std::int64_t>(model.weights().size())) {}
 
 Transformer::Outputs CompiledTransformer::forward(const Transformer::Batch& batch) {
-  const Graph& g = step_.joint.graph;
-  Buffers buffers(g.nodes.size());
-  std::vector<Tensor> outs, inputs, saved;
-  {
-    const NoGrad inside(t_);
-    play(step_.forward, buffers);
-    for (const Work& w : forward_work_) t_.tell(w);
-  }
-  for (NodeId v : step_.saved) saved.push_back(buffers[static_cast<std::size_t>(v)]);
-  saved.resize(kept_.size(), batch.ids);
-  outs.push_back(buffers[static_cast<std::size_t>(step_.loss)]);
-  for (NodeId v : step_.outputs) outs.push_back(buffers[static_cast<std::size_t>(v)]);
+  std::vector<Tensor> inputs{batch.ids, batch.mask, {}};  // and the frequencies of the rotary tables
   for (const Transformer::Weight& w : model_.weights()) inputs.push_back(w.tensor);
-  buffers.clear();
-  outs = t_.function(outs, inputs, saved, "compiled", [this](std::span<const Tensor>, std::vector<Tensor>& kept) { return backward(kept); });
+  inputs.push_back(batch.labels);
+  const std::vector<Tensor> outs = forward_(inputs);
   return {outs[0], outs[1], {}};
 }
 
