@@ -55,6 +55,7 @@ enum class Fn : std::uint8_t {
   cosine,        // or sine
   silu, silu_grad,
   rotate_half,   // (-x2, x1) of a head's halves; its gradient moves elements alike
+  rotate_pairs,  // neighbours of a head turned by a table's cosines and sines; its gradient is turned back
   expand,        // heads repeated
   sum_groups,    // and summed again
   sum_columns,   // over all rows: the gradient of what every row was multiplied by, or had added

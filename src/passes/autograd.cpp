@@ -171,6 +171,7 @@ class Engine {
       case Fn::silu: accumulate(a, b_.binary(Fn::silu_grad, g, a, n.dtype, n.role)); break;
       case Fn::drop: accumulate(n.in[1], b_.binary(Fn::mul, g, b_.convert(a, n.dtype, n.role), n.dtype, n.role)); break;
       case Fn::rotate_half: accumulate(a, b_.unary(Fn::rotate_half, g, n.dtype, n.role)); break;
+      case Fn::rotate_pairs: accumulate(a, b_.pointwise(Fn::rotate_pairs, std::array{g, n.in[1]}, node(a).shape, n.dtype, n.role)); break;
       case Fn::expand: accumulate(a, group_sums(g, node(a).shape, n)); break;
       case Fn::square: accumulate(a, b_.binary(Fn::mul, g, a, n.dtype, n.role)); break;
       case Fn::relu: accumulate(a, b_.binary(Fn::relu_grad, id, g, n.dtype, n.role)); break;  // where(relu <= 0, 0, g)

@@ -55,6 +55,7 @@ Realization::Operations Realization::operations(const Node& n) const {
     case Fn::rotate_half: return {11, 3};  // two masked loads of which one is chosen, and a sign
     case Fn::random: return {2, 0};        // where it stands, and of a seed
     case Fn::drop: return {2, 0};          // a cast of the mask
+    case Fn::rotate_pairs: return {26, 2}; // two masked bodies of nine (loads, casts, products and their sum), and which of them it is
     case Fn::mask: return {6, 2};
     case Fn::sum_groups: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.numel() / n.shape.numel(), 8)) - 1, 0};
     case Fn::expand: case Fn::shift: return {0, 0};

@@ -5,6 +5,8 @@
 #include <array>
 #include <utility>
 
+#include "graph/torchtune.hpp"
+
 namespace dryfit::eager {
 
 namespace {
@@ -197,10 +199,33 @@ Tensor Torchtune::mlp(const Block& b, const Tensor& x) {
   return project(b.down, h, "mlp.down");
 }
 
+// training/_compile.py: each block by itself, all by one piece of code.
+Tensor Torchtune::compiled_block(const Block& b, const Tensor& x) {
+  std::vector<Tensor> inputs{x};
+  for (const Linear* l : {&b.q, &b.k, &b.v, &b.o, &b.gate, &b.down, &b.up}) {
+    inputs.push_back(l->weight);
+    if (l->bias.defined()) inputs.push_back(l->bias);
+  }
+  inputs.insert(inputs.end(), {b.norm1, b.norm2, b.rotary.table});
+  if (!compiled_) compiled_ = std::make_unique<CompiledFunction>(t_, torchtune_block(a_, r_, o_.attention, multiprocessors_), static_cast<std::int64_t>(inputs.size()));
+  return (*compiled_)(inputs)[0];
+}
+
+Tensor Torchtune::compiled_loss(const Tensor& logits, const Tensor& labels, bool mean) {
+  std::unique_ptr<CompiledFunction>& f = losses_[logits.dims().size[0]];
+  if (!f) f = std::make_unique<CompiledFunction>(t_, torchtune_loss(logits.dims().size[0], a_.vocab, logits.dtype(), mean), 0);
+  return (*f)(std::array{logits, labels})[0];
+}
+
 // TransformerSelfAttentionLayer.
 Tensor Torchtune::block(int layer, const Tensor& x) {
   t_.at(layer);
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
+  if (r_.compile) {
+    Tensor out = compiled_block(b, x);
+    t_.at(-1);
+    return out;
+  }
   Tensor h = norm(x, b.norm1, "attn.norm");
   const Tensor attended = attention(b, h);
   h = t_.add(attended, x, "x_mid");
@@ -255,14 +280,17 @@ Tensor Torchtune::loss_of_shifted_logits(Tensor logits) {
 // CEWithChunkedOutputLoss: each chunk in fp32 on its own, a sum of all over the number of targets; or nn.CrossEntropyLoss. The recipe names the logits.
 Tensor Torchtune::loss_of(std::vector<Tensor> logits) {
   const std::int64_t V = a_.vocab;
-  if (r_.torchtune.output_chunks == 0) return t_.cross_entropy(t_.view(logits[0], {B * T, V}), t_.view(labels_, {B * T}), "loss.log_probs");
+  if (r_.torchtune.output_chunks == 0) {
+    const Tensor rows = t_.view(logits[0], {B * T, V}), labels = t_.view(labels_, {B * T});
+    return r_.compile ? compiled_loss(rows, labels, true) : t_.cross_entropy(rows, labels, "loss.log_probs");
+  }
   const Tensor counted = targets_that_count();
   std::vector<Tensor> targets;
   for (const Tensor& part : t_.split(labels_, 1, chunk_lengths())) targets.push_back(t_.reshape(part, dims({part.dims().numel()}, true), "loss.targets"));
   Tensor sum;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    const Tensor full = t_.to(t_.view(logits[i], {targets[i].dims().numel(), V}), Dtype::fp32, "logits");
-    const Tensor loss = t_.cross_entropy(full, targets[i], "loss.log_probs");
+    const Tensor rows = t_.view(logits[i], {targets[i].dims().numel(), V});
+    const Tensor loss = r_.compile ? compiled_loss(rows, targets[i], false) : t_.cross_entropy(t_.to(rows, Dtype::fp32, "logits"), targets[i], "loss.log_probs");
     sum = sum.defined() ? t_.add_in_place(sum, loss) : t_.shift(loss, "loss");
   }
   return t_.mul(sum, counted, "loss");

@@ -4,13 +4,17 @@
 // modules/peft/lora.py, modules/loss/ce_chunked_output_loss.py, models/{llama2,llama3_1,qwen2}, recipes/{full,lora}_finetune_single_device.py.
 #pragma once
 
+#include <map>
+#include <memory>
+
+#include "passes/compiled_function.hpp"
 #include "passes/transformer.hpp"
 
 namespace dryfit::eager {
 
 class Torchtune {
  public:
-  Torchtune(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
+  Torchtune(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options, int multiprocessors);
   // The batch on the GPU, in place of the one before: it is not kept until this one is there.
   void load_batch();
   Tensor loss();                   // _loss_step, and what train() makes of it
@@ -54,6 +58,8 @@ class Torchtune {
   Tensor attention(const Block& b, const Tensor& x);
   Tensor mlp(const Block& b, const Tensor& x);
   Tensor block(int layer, const Tensor& x);
+  Tensor compiled_block(const Block& b, const Tensor& x);
+  Tensor compiled_loss(const Tensor& logits, const Tensor& labels, bool mean);
   std::vector<Tensor> model();
   Tensor loss_of(std::vector<Tensor> logits);
   Tensor loss_of_shifted_logits(Tensor logits);
@@ -63,6 +69,9 @@ class Torchtune {
   const Architecture& a_;
   const Training& r_;
   ForwardOptions o_;
+  int multiprocessors_;
+  std::unique_ptr<CompiledFunction> compiled_;  // what every block runs
+  std::map<std::int64_t, std::unique_ptr<CompiledFunction>> losses_;  // by rows
   std::vector<Transformer::Weight> weights_;
   std::vector<Block> blocks_;
   Linear head_;

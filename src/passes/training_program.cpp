@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "graph/torchtune.hpp"
 #include "graph/transformers.hpp"
 #include "passes/compiled_transformer.hpp"
 #include "passes/data_parallel.hpp"
@@ -95,9 +96,9 @@ class Trainer {
     forward.eager_attention = r_.attention == AttentionCode::eager;
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);
-    else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward);
+    else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward, target_.multiprocessors);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
-    if (r_.compile) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
+    if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
     std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : model_->weights());
     if (tune_) {
       for (eager::Trained& p : trained) p.embedding = false;  // bitsandbytes as it comes
@@ -282,7 +283,7 @@ Result<void> torchtune_is_described(const Architecture& a, const Training& r) {
   }
   if (r.torchtune.offload_activations) return unsupported("activations on the host, as torchtune offloads them,");
   if (r.quantized && (a.width % 256 != 0 || a.ffn % 64 != 0 || a.qkv_bias)) return unsupported("NF4 weights of this shape");
-  if (r.compile) return unsupported("torch.compile of torchtune's models");
+  if (r.compile && !has_torchtune_graph(a, r)) return unsupported("torch.compile of this run of torchtune", "compile=False is laid out; compiled are Llama and Mistral in bf16, all weights, without checkpoints and packing");
   return {};
 }
 
@@ -352,7 +353,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   std::optional<Litgpt> litgpt;
   std::optional<Torchtune> tune;
   if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, computes, forward);
-  else if (r.framework == Framework::torchtune) tune.emplace(tape, a, computes, forward);
+  else if (r.framework == Framework::torchtune) tune.emplace(tape, a, computes, forward, 0);
   else transformer.emplace(tape, a, computes, forward);
   const auto& weights = litgpt ? litgpt->weights() : tune ? tune->weights() : transformer->weights();
   StaticBytes out;

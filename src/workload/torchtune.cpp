@@ -66,7 +66,9 @@ class TorchtuneReader {
   Result<void> compiled(KeysTold&) {
     const Document* compile = f_.find("compile");
     if (compile == nullptr || (compile->kind == Document::Kind::boolean && !compile->flag)) return {};
-    return not_laid_out("compile", "compiled steps of torchtune", "compile=False is laid out; a compiled run takes less");
+    if (compile->kind != Document::Kind::boolean) f_.fault("compile", "is " + shown(*compile), "true and false are torchtune 0.6's");
+    flags_.compile = true;
+    return {};
   }
 
   Result<void> precision(KeysTold&) {

@@ -117,7 +117,7 @@ TEST(TorchtuneConfig, wordsStandOverTheFile) {
 }
 
 TEST(TorchtuneConfig, faultsHaveTheirPlace) {
-  EXPECT_EQ(fault(kFull, "compile=True"), "unsupported_training t.yaml: compile");
+  EXPECT_EQ(fault(kFull, "compile=5"), "bad_config t.yaml: compile");
   EXPECT_EQ(fault(kFull, "batch_size=0"), "bad_config t.yaml: batch_size");
   EXPECT_EQ(fault(kFull, "dtype=fp16"), "bad_config t.yaml: dtype");
   EXPECT_EQ(fault(kFull, "device=cpu"), "bad_config t.yaml: device");

@@ -43,6 +43,7 @@ class Case:
     quantized: bool = False       # torchao's NF4
     clip: bool = False            # clip_grad_norm
     dtype: str = "bf16"
+    compiled: bool = False        # each block and the loss
 
     kind = "torchtune"
 
@@ -52,7 +53,10 @@ class Case:
     def header(self):
         """What the recording says of itself: these fields, and the model's config.json."""
         config = dict(MODELS[self.model][3])
-        return {"kind": self.kind, **dataclasses.asdict(self), "config": {**config, "architectures": [ARCHITECTURES[config["model_type"]]]}}
+        fields = dataclasses.asdict(self)
+        if not self.compiled:
+            del fields["compiled"]
+        return {"kind": self.kind, **fields, "config": {**config, "architectures": [ARCHITECTURES[config["model_type"]]]}}
 
     def name(self):
         parts = [self.kind, self.model, f"B{self.batch}", f"T{self.length}", self.optimizer]
@@ -69,6 +73,7 @@ class Case:
         parts += ["nf4"] if self.quantized else []
         parts += ["clip"] if self.clip else []
         parts += [self.dtype] if self.dtype != "bf16" else []
+        parts += ["compiled"] if self.compiled else []
         return "-".join(parts)
 
 
@@ -95,6 +100,8 @@ def seen():
     yield Case("llama3", dtype="fp32")
     yield Case("llama3_tied", lora=8, optimizer="fused", quantized=True)
     yield Case("llama3_tied", lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, optimizer="fused", quantized=True)
+    yield Case("llama3", compiled=True)
+    yield Case("llama3", compiled=True, chunked=False, optimizer="fused")
 
 
 def unseen():
@@ -104,3 +111,4 @@ def unseen():
     yield Case("llama2", batch=1, length=352, lora=4, lora_mlp=True, accumulation=2, packed="mask", optimizer="fused")
     yield Case("qwen2", batch=2, length=240, lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, chunked=False)
     yield Case("llama3_tied", batch=3, length=120, lora=4, lora_modules="k_proj,output_proj", dropout=0.05, accumulation=2, quantized=True)
+    yield Case("llama2", compiled=True, batch=2, length=256, in_backward=True, optimizer="fused")

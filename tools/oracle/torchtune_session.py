@@ -14,9 +14,11 @@ import torchtune
 from omegaconf import OmegaConf
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchtune import config, training
+from torchtune.modules import TransformerSelfAttentionLayer
 from torchtune.models.llama3_1._position_embeddings import Llama3ScaledRoPE
 
 import torchtune_cases
+from compiled import Compiled
 from tracker import Tracker
 
 
@@ -114,7 +116,24 @@ class Run:
         recipe._metric_logger = types.SimpleNamespace(log_dict=lambda *_args, **_kwargs: None)
         recipe.ignore_labels_cache = torch.full((case.batch, 1), recipe._loss_fn.ignore_index, device=recipe._device)
         recipe.save_checkpoint = lambda epoch: None
+        if case.compiled:
+            self.compile(recipe)
         return recipe
+
+    def compile(self, recipe):
+        """training.compile_model and compile_loss."""
+        for module in recipe._model.modules():
+            if isinstance(module, TransformerSelfAttentionLayer):
+                module._compiled_call_impl = self.compiled(module._call_impl)
+        if self.case.chunked:
+            recipe._loss_fn.compute_cross_entropy = self.compiled(recipe._loss_fn.compute_cross_entropy)
+        else:
+            loss = self.compiled(recipe._loss_fn)
+            loss.ignore_index = recipe._loss_fn.ignore_index
+            recipe._loss_fn = loss
+
+    def compiled(self, function):
+        return Compiled(function, self.fake_mode, self.tracker, fullgraph=True)
 
     def record(self):
         module = _recipe_module(self.case.recipe())

@@ -1,0 +1,155 @@
+// See torchtune.hpp. Source: pytorch/torchtune v0.6.1, modules/{transformer,attention,rms_norm,position_embeddings,feed_forward}.py.
+// B device batch, T length, D width, F MLP width, H heads, K KV heads, h head size.
+#include "graph/torchtune.hpp"
+
+#include <array>
+
+#include "workload/workload.hpp"
+
+namespace dryfit {
+
+namespace {
+
+constexpr std::int32_t kTurnsKeysFirst = 20240916;  // as passes/torchtune.cpp
+constexpr std::int32_t kNormOfTorch = 20241125;
+
+class BlockWriter {
+ public:
+  BlockWriter(const Architecture& a, const Training& r, Attention attention, Graph& graph) : a_(a), r_(r), attention_(attention), g_(graph), b_(graph) {
+    g_.compute = r.weights;
+    B = r.device_batch_size, T = r.seq_len, D = a.width, F = a.ffn, H = a.heads, K = a.kv_heads, h = a.head_dim;
+  }
+
+  void write() {
+    b_.at(0);
+    const NodeId x = declare(tokens(D), "x");
+    const Linear q = linear("attn.q", D, H * h, a_.qkv_bias), k = linear("attn.k", D, K * h, a_.qkv_bias), v = linear("attn.v", D, K * h, a_.qkv_bias);
+    const Linear o = linear("attn.o", H * h, D, a_.out_bias);
+    const Linear gate = linear("mlp.gate", D, F, false), down = linear("mlp.down", F, D, false), up = linear("mlp.up", D, F, false);
+    const NodeId norm1 = weight({D}), norm2 = weight({D});
+    const std::int64_t rows = r_.torchtune.positions > 0 ? r_.torchtune.positions : a_.max_positions;
+    table_ = b_.input(shape({rows, h}, false), Dtype::fp32, "rotary.table", -1);
+
+    const NodeId attended = attend(norm(x, norm1, "attn.norm"), q, k, v, o);
+    const NodeId middle = b_.binary(Fn::add, attended, x, g_.compute, "x_mid");
+    const NodeId normed = norm(middle, norm2, "mlp.norm");
+    const NodeId act = b_.unary(Fn::silu, project(normed, gate), g_.compute, "mlp.act");
+    const NodeId product = times(act, project(normed, up), g_.compute, "mlp.product");
+    g_.outputs.push_back(b_.binary(Fn::add, middle, project(product, down), g_.compute, "x"));
+  }
+
+ private:
+  struct Linear { NodeId weight = kNone, bias = kNone; const char* role = ""; };
+  Shape tokens(std::int64_t width) const { return shape({B, T, width}, true); }
+  Shape heads(std::int64_t n) const { return shape({B, T, n, h}, true); }
+
+  NodeId declare(Shape s, const char* role) { return b_.input(s, r_.weights, role, place_++); }
+  NodeId weight(std::initializer_list<std::int64_t> sizes) { return declare(shape(sizes, false), "weight"); }
+  Linear linear(const char* role, std::int64_t in, std::int64_t out, bool bias) {
+    Linear l;
+    l.role = role;
+    l.weight = weight({out, in});
+    if (bias) l.bias = weight({out});
+    return l;
+  }
+
+  // A binary op writes its second operand's gradient first, as autograd does: `other` comes before `self` there.
+  NodeId times(NodeId self, NodeId other, Dtype d, const char* role) { return b_.binary(Fn::mul, other, self, d, role); }
+
+  NodeId norm(NodeId x, NodeId w, const char* role) {
+    const Dtype f = Dtype::fp32;
+    const NodeId up = b_.convert(x, f, role);
+    const NodeId variance = b_.reduce(Fn::mean_rows, b_.unary(Fn::power, up, f, role), rows_of(b_[x].shape), f, role);
+    const NodeId scaled = times(up, b_.unary(Fn::rsqrt, variance, f, role), f, role);
+    if (r_.torchtune.date < kNormOfTorch) return times(b_.convert(scaled, g_.compute, role), w, g_.compute, role);
+    return b_.convert(times(scaled, w, f, role), g_.compute, role);
+  }
+
+  NodeId product(NodeId x, NodeId w, const char* role) {
+    Shape s = b_[x].shape;
+    s.rank = 3;
+    s.dim = {B, T, b_[w].shape.dim[0], 0};
+    return b_.matmul(x, w, s, g_.compute, 0, role);
+  }
+
+  NodeId project(NodeId x, const Linear& l) {
+    const NodeId y = product(x, l.weight, l.role);
+    if (l.bias == kNone) return y;
+    g_.nodes.back().in[2] = l.bias;
+    g_.nodes.back().inputs = 3;
+    g_.linears.push_back({x, l.weight, l.bias, y});
+    return y;
+  }
+
+  // Neighbours as pairs, in fp32.
+  NodeId rotate(NodeId x, std::int64_t n, const char* role) {
+    g_.nodes[static_cast<std::size_t>(x)].shape = heads(n);
+    const NodeId up = b_.convert(x, Dtype::fp32, role);
+    return b_.convert(b_.pointwise(Fn::rotate_pairs, std::array{up, table_}, heads(n), Dtype::fp32, role), g_.compute, role);
+  }
+
+  NodeId expand(NodeId x, const char* role) { return K == H ? x : b_.pointwise(Fn::expand, std::array{x}, heads(H), g_.compute, role); }
+
+  NodeId attend(NodeId x, const Linear& wq, const Linear& wk, const Linear& wv, const Linear& wo) {
+    const NodeId q = rotate(project(x, wq), H, "attn.q_rot");
+    NodeId k = project(x, wk);
+    NodeId v = project(x, wv);
+    g_.nodes[static_cast<std::size_t>(v)].shape = heads(K);
+    k = expand(rotate(k, K, "attn.k_rot"), "attn.k");
+    v = expand(v, "attn.v");
+    const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v}, "attn");
+    g_.nodes.back().variant = static_cast<std::int8_t>(attention_);
+    const NodeId out = b_.result(call, 0, tokens(H * h), g_.compute, "attn.out");
+    const NodeId lse = b_.result(call, 1, shape({B, H, T}, true), Dtype::fp32, "attn.lse");
+    // dropout's random state, kept even when there is no dropout
+    const NodeId seed = b_.result(call, 2, shape({2}, false), Dtype::int64, "attn.seed");
+    const NodeId offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
+    g_.attentions.push_back({call, q, k, v, out, lse, kNone, seed, offset, T});
+    return project(out, wo);
+  }
+
+  const Architecture& a_;
+  const Training& r_;
+  Attention attention_;
+  Graph& g_;
+  GraphBuilder b_;
+  NodeId table_ = kNone;
+  std::int32_t place_ = 0;
+  std::int64_t B = 0, T = 0, D = 0, F = 0, H = 0, K = 0, h = 0;
+};
+
+}  // namespace
+
+bool has_torchtune_graph(const Architecture& a, const Training& r) {
+  const bool family = a.family == Family::llama || a.family == Family::mistral;
+  return family && !r.lora && r.recompute == Recompute::none && r.torchtune.date >= kTurnsKeysFirst && r.torchtune.packing == TorchtuneRun::Packing::none && r.weights != Dtype::fp32;
+}
+
+Graph torchtune_block(const Architecture& a, const Training& r, Attention attention, int multiprocessors) {
+  Graph graph;
+  graph.multiprocessors = multiprocessors;
+  BlockWriter(a, r, attention, graph).write();
+  return graph;
+}
+
+Graph torchtune_loss(std::int64_t rows, std::int64_t vocab, Dtype dtype, bool mean) {
+  Graph graph;
+  GraphBuilder b(graph);
+  const Dtype f = Dtype::fp32;
+  graph.compute = dtype;
+  const NodeId logits = b.input(shape({rows, vocab}, true), dtype, "logits", 0);
+  const NodeId labels = b.input(shape({rows}, true), Dtype::int64, "loss.targets", -1);
+  const NodeId y = b.convert(logits, f, "logits");
+  const NodeId lp = b.log_softmax(y);
+  NodeId loss = b.reduce(Fn::nll_loss, lp, shape({1}, false), f, "loss", labels);
+  CrossEntropy& entropy = graph.cross_entropy = {y, lp, labels, loss};
+  if (mean) {
+    entropy.valid = b.unary(Fn::compare, labels, Dtype::bool8, "loss.valid");
+    entropy.count = b.reduce(Fn::sum_all, entropy.valid, shape({1}, false), f, "loss.count");
+    entropy.loss = loss = b.binary(Fn::mul, loss, entropy.count, f, "loss");
+  }
+  graph.loss = loss;
+  return graph;
+}
+
+}  // namespace dryfit
