@@ -65,13 +65,6 @@ class Command {
     if (!style_.quiet) env_.err(text);
   }
 
-  // The screen; with --emit the job's file alone, or nothing, and the screen is talk.
-  void answer(const std::string& screen, const std::optional<JobFile>& job) const {
-    if (!o_.has("emit")) return env_.out(screen);
-    talk(screen);
-    env_.out(job ? job->text : std::string());
-  }
-
   Result<std::optional<std::int64_t>> number(std::string_view flag) const { return number_of(o_, flag); }
 
   // Flags of the command line over those of a pasted command.
@@ -308,13 +301,13 @@ class Command {
     if (!o_.positional.empty()) return stray();
     const auto r = report(false, json() ? Levers::always : Levers::when_needed);
     if (!r) return std::unexpected(r.error());
-    const auto job = job_asked_for(o_, r->verdict != Verdict::wont_fit ? &*r : nullptr);
+    const auto job = job_asked_for(o_, r->verdict != Verdict::wont_fit ? &*r : nullptr, pasted_conf_);
     if (!job) return std::unexpected(job.error());
     if (json()) {
       print(report_json(*r, *job));
     } else {
       talk(assumptions_text(*r));
-      answer(check_text(*r, style_), *job);
+      answer_with_job(o_, env_, style_, check_text(*r, style_), *job);
     }
     return r->verdict == Verdict::wont_fit ? kDoesNotFit : kOk;
   }
@@ -468,13 +461,13 @@ class Command {
     if (!options) return std::unexpected(options.error());
     const auto result = plan(*flags, *m, *options);
     if (!result) return std::unexpected(result.error());
-    const auto job = job_asked_for(o_, result->plans.empty() ? nullptr : &result->plans[result->chosen]);
+    const auto job = job_asked_for(o_, result->plans.empty() ? nullptr : &result->plans[result->chosen], pasted_conf_);
     if (!job) return std::unexpected(job.error());
     if (json()) {
       print(plan_json(*result, *job));
     } else {
       if (!result->plans.empty()) talk(assumptions_text(result->plans[result->chosen]));
-      answer(plan_text(*result, *m, style_), *job);
+      answer_with_job(o_, env_, style_, plan_text(*result, *m, style_), *job);
     }
     return result->plans.empty() ? kDoesNotFit : kOk;
   }

@@ -114,6 +114,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
   if (!theirs) lay(under.optimizer, over.optimizer);
   lay(under.litgpt_script, over.litgpt_script), lay(under.torchtune, over.torchtune);
+  if (!over.users.script.empty()) under.users = over.users;
   under.deepspeed = under.deepspeed || over.deepspeed;
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
 }

@@ -50,14 +50,14 @@ Result<int> plan_transformers_command(const Options& o, const Env& env, const St
   const auto plan = plan_transformers(*model, request.flags, machine, options);
   if (!plan) return std::unexpected(plan.error());
   const Report* best = plan->chosen ? &plan->candidates[*plan->chosen].report : nullptr;
-  const auto job = job_asked_for(o, best);
+  const auto job = job_asked_for(o, best, request.alloc_conf);
   if (!job) return std::unexpected(job.error());
   const OwnCommands commands{best != nullptr ? check_line(o, request, best->command) : "", same_question(o)};
   if (o.has("json")) {
-    env.out(plan_json(*plan, commands.check));
+    env.out(plan_json(*plan, commands.check, *job));
   } else {
     if (!style.quiet) env.err(assumptions_text(best != nullptr ? *best : plan->candidates.front().report));
-    env.out(plan_text(*plan, *model, machine, commands, style));
+    answer_with_job(o, env, style, plan_text(*plan, *model, machine, commands, style), *job);
   }
   return best != nullptr ? kOk : kDoesNotFit;
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/text.hpp"
+#include "plan/job_parts.hpp"
 #include "plan/launch.hpp"
 
 namespace dryfit {
@@ -29,39 +30,17 @@ constexpr std::array kSkyNames = {
     SkyName{"Tesla T4", "T4"}, SkyName{"Tesla V100-SXM2-16GB", "V100"}, SkyName{"Tesla V100-SXM2-32GB", "V100-32GB"}, SkyName{"NVIDIA GeForce RTX 3090", "RTX3090"},
     SkyName{"NVIDIA GeForce RTX 4090", "RTX4090"}, SkyName{"NVIDIA GeForce RTX 5090", "RTX5090"}, SkyName{"AMD Instinct MI300X", "MI300X"}};
 
-// The command's parts: assignments before it, the module, its arguments.
-struct Parts {
-  std::vector<std::pair<std::string, std::string>> environment;  // {"NANOCHAT_DTYPE", "float16"}
-  std::string module;
-  std::vector<std::string> arguments;
-};
-
-Parts parts_of(const Workload& workload) {
-  Parts out;
-  const std::vector<std::string> words = launch_command(workload);
-  const auto module = std::ranges::find(words, "-m");
-  for (auto w = words.begin(); w != module && w->find('=') != std::string::npos && !w->starts_with("-"); ++w) out.environment.emplace_back(w->substr(0, w->find('=')), w->substr(w->find('=') + 1));
-  out.module = *(module + 1);
-  std::copy_if(module + 2, words.end(), std::back_inserter(out.arguments), [](const std::string& w) { return w != "--"; });
-  return out;
-}
-
 class JobWriter {
  public:
-  JobWriter(const Report& report, std::int64_t nodes) : r_(report), parts_(parts_of(report.workload)), nodes_(nodes), each_(report.workload.run.world_size / nodes) {
-    for (const Alternative& a : report.alternatives) {  // the same training with more to spare
-      if (a.verdict == Verdict::fits && is_variable(a.change.front().first)) parts_.environment.push_back(a.change.front());
-    }
-    parts_.environment.emplace_back("OMP_NUM_THREADS", "1");
-  }
+  JobWriter(const Report& report, JobParts parts, std::int64_t nodes) : r_(report), parts_(std::move(parts)), nodes_(nodes), each_(report.workload.run.world_size / nodes) {}
 
   std::string torchrun() const {
     std::string out = "#!/usr/bin/env bash\n" + head("# ");
-    if (nodes_ > 1) out += "# On every machine, in a checkout of nanochat that is set up as its runs/speedrun.sh does:\n#   MASTER_ADDR=<first machine> bash job.sh\n";
-    else out += "# In a checkout of nanochat that is set up as its runs/speedrun.sh does:\n#   bash job.sh\n";
+    if (nodes_ > 1) out += "# On every machine, in " + parts_.place + parts_.once + ":\n#   MASTER_ADDR=<first machine> bash job.sh\n";
+    else out += "# In " + parts_.place + parts_.once + ":\n#   bash job.sh\n";
     out += "set -euo pipefail\n" + exports();
     if (nodes_ > 1) out += ": \"${MASTER_ADDR:?the name or address of the first machine}\"\n";
-    return out + "exec " + launcher("\"$MASTER_ADDR:${MASTER_PORT:-29500}\"", "nanochat") + "\n";
+    return out + "exec " + launcher("\"$MASTER_ADDR:${MASTER_PORT:-29500}\"", name()) + "\n";
   }
 
   std::string slurm() const {
@@ -69,21 +48,23 @@ class JobWriter {
                       "\n#SBATCH --cpus-per-task=" + number(4 * each_) + "\n";
     if (const auto hours = limit_hours()) out += "#SBATCH --time=" + number(*hours) + ":00:00\n";
     out += "#SBATCH --output=%x-%j.log\n" + head("# ");
-    out += "# sbatch job.sbatch, from a checkout of nanochat that every node sees, set up as its runs/speedrun.sh does\nset -euo pipefail\n" + exports();
+    out += "# sbatch job.sbatch, on a file system that every node sees, in " + parts_.place + parts_.once + "\nset -euo pipefail\n" + exports();
     out += "[ -f .venv/bin/activate ] && source .venv/bin/activate\n";
     if (nodes_ > 1) out += "first=$(scontrol show hostnames \"$SLURM_JOB_NODELIST\" | sed -n 1p)\n";
-    return out + "srun --kill-on-bad-exit=1 " + launcher("\"$first:29500\"", "\"$SLURM_JOB_ID\"") + "\n";
+    const bool lightning = !parts_.own.empty() && parts_.own.front() == "litgpt";
+    if (lightning) out += "# under this name Lightning starts its processes itself, and does not take Slurm's tasks for them\n";
+    return out + "srun --kill-on-bad-exit=1 " + (lightning ? "env SLURM_JOB_NAME=bash " : "") + launcher("\"$first:29500\"", "\"$SLURM_JOB_ID\"") + "\n";
   }
 
   // The operator sets torchrun's PET_* variables from nprocPerNode and the replicas.
   std::string pytorch_job() const {
-    std::string out = head("# ") + "apiVersion: kubeflow.org/v1\nkind: PyTorchJob\nmetadata:\n  name: " + name() + "\nspec:\n  runPolicy:\n    cleanPodPolicy: None\n  nprocPerNode: \"" + number(each_) + "\"\n  pytorchReplicaSpecs:\n    Master:\n      replicas: 1\n" + replica();
+    std::string out = head("# ") + image_note() + "apiVersion: kubeflow.org/v1\nkind: PyTorchJob\nmetadata:\n  name: " + name() + "\nspec:\n  runPolicy:\n    cleanPodPolicy: None\n  nprocPerNode: \"" + number(each_) + "\"\n  pytorchReplicaSpecs:\n    Master:\n      replicas: 1\n" + replica();
     if (nodes_ > 1) out += "    Worker:\n      replicas: " + number(nodes_ - 1) + "\n" + replica();
     return out;
   }
 
   std::string train_job() const {
-    std::string out = head("# ") + "apiVersion: trainer.kubeflow.org/v1alpha1\nkind: TrainJob\nmetadata:\n  name: " + name() + "\nspec:\n  runtimeRef:\n    name: torch-distributed\n  trainer:\n    image: " + std::string(kImage) +
+    std::string out = head("# ") + image_note() + "apiVersion: trainer.kubeflow.org/v1alpha1\nkind: TrainJob\nmetadata:\n  name: " + name() + "\nspec:\n  runtimeRef:\n    name: torch-distributed\n  trainer:\n    image: " + parts_.image +
                       "\n    numNodes: " + number(nodes_) + "\n    numProcPerNode: " + number(each_) + "\n    resourcesPerNode:\n      limits:\n        " + resource() + ": \"" + number(each_) + "\"\n    command:\n";
     for (const std::string& w : pod_command()) out += "      - " + quoted(w) + "\n";
     return out + "    env:\n" + variables("      ");
@@ -92,30 +73,36 @@ class JobWriter {
   Result<std::string> skypilot() const {
     const auto known = std::ranges::find(kSkyNames, std::string_view(r_.machine.gpu.name), &SkyName::gpu);
     if (known == kSkyNames.end()) return fail("bad_value", "SkyPilot has no name for " + r_.machine.gpu.name + " that is known here", "--emit slurm, kubernetes or torchrun do without one", "--emit");
-    std::string out = head("# ") + "# sky launch job.yaml, in a checkout of nanochat\nname: " + name() + "\nworkdir: .\nnum_nodes: " + number(nodes_) + "\nresources:\n  accelerators: " + std::string(known->name) + ":" + number(each_) + "\nenvs:\n";
+    std::string out = head("# ") + "# sky launch job.yaml, in " + parts_.place + "\nname: " + name() + "\nworkdir: .\nnum_nodes: " + number(nodes_) + "\nresources:\n  accelerators: " + std::string(known->name) + ":" + number(each_) + "\n";
+    if (!parts_.container.empty()) out += "  image_id: docker:" + parts_.container + "\n";
+    out += "envs:\n";
     for (const auto& [key, value] : parts_.environment) out += "  " + key + ": " + quoted(value) + "\n";
-    out += "setup: |\n  pip install uv\n  uv sync --extra gpu\n  source .venv/bin/activate\n  python -m nanochat.dataset -n 170\n  [ -d ~/.cache/nanochat/tokenizer ] || python -m scripts.tok_train\n";
-    out += "run: |\n  source .venv/bin/activate\n";
+    if (!parts_.setup.empty()) out += "setup: |\n";
+    for (const std::string& line : parts_.setup) out += "  " + line + "\n";
+    out += "run: |\n";
+    if (parts_.activates) out += "  source .venv/bin/activate\n";
     if (nodes_ > 1) out += "  first=$(echo \"$SKYPILOT_NODE_IPS\" | sed -n 1p)\n";
     return out + "  " + launcher("\"$first:29500\"", "\"$SKYPILOT_TASK_ID\"") + "\n";
   }
 
   // Ray opens a process group of its own on every worker; nanochat opens it itself from the same variables, so Ray's is closed first.
   std::string ray() const {
-    std::string out = head("# ") + "# python job.py, on the head of a Ray cluster, in a checkout of nanochat that every node has\nimport runpy\nimport sys\n\nimport ray\nimport ray.train\nimport torch.distributed\nfrom ray.train.torch import TorchTrainer\n\n";
-    out += "MODULE = " + quoted(parts_.module) + "\nARGUMENTS = [";
+    const bool module = parts_.script.size() > 1;
+    std::string out = head("# ") + "# python job.py, on the head of a Ray cluster, in " + parts_.place + " that every node has" + (r_.workload.transformers ? parts_.once : "") + "\n" + (module ? "" : "import os\n") + "import runpy\nimport sys\n\nimport ray\nimport ray.train\nimport torch.distributed\nfrom ray.train.torch import TorchTrainer\n\n";
+    out += std::string(module ? "MODULE" : "SCRIPT") + " = " + quoted(parts_.script.back()) + "\nARGUMENTS = [";
     for (std::size_t i = 0; i < parts_.arguments.size(); ++i) out += (i > 0 ? ", " : "") + quoted(parts_.arguments[i]);
     out += "]\nENVIRONMENT = {";
     for (std::size_t i = 0; i < parts_.environment.size(); ++i) {
       out += (i > 0 ? ", " : "") + quoted(parts_.environment[i].first) + ": " + quoted(parts_.environment[i].second);
     }
-    out += "}\n\n\ndef train():\n    if torch.distributed.is_initialized():\n        torch.distributed.destroy_process_group()\n    sys.argv = [MODULE, *ARGUMENTS]\n    runpy.run_module(MODULE, run_name=\"__main__\")\n\n\n";
+    out += "}\n\n\ndef train():\n    if torch.distributed.is_initialized():\n        torch.distributed.destroy_process_group()\n";
+    out += module ? "    sys.argv = [MODULE, *ARGUMENTS]\n    runpy.run_module(MODULE, run_name=\"__main__\")\n\n\n"
+                  : "    sys.argv = [SCRIPT, *ARGUMENTS]\n    sys.path.insert(0, os.path.dirname(os.path.abspath(SCRIPT)))\n    runpy.run_path(SCRIPT, run_name=\"__main__\")\n\n\n";
     out += "if __name__ == \"__main__\":\n    ray.init(runtime_env={\"env_vars\": ENVIRONMENT})\n    scaling = ray.train.ScalingConfig(num_workers=" + number(r_.workload.run.world_size) + ", use_gpu=True)\n    TorchTrainer(train, scaling_config=scaling).fit()\n";
     return out;
   }
 
  private:
-  static constexpr std::string_view kImage = "nanochat:latest";  // the user's own: nanochat is not published as one
   static std::string number(std::int64_t n) { return std::to_string(n); }
   // As a string of JSON, which YAML and Python read alike.
   static std::string quoted(std::string_view text) {
@@ -133,16 +120,19 @@ class JobWriter {
     }
     return out + "\"";
   }
-  std::string name() const {
-    std::string script(name_of(r_.workload.run.script));
-    std::ranges::replace(script, '_', '-');
-    return "nanochat-d" + number(r_.workload.model.depth) + "-" + script;
-  }
+  const std::string& name() const { return parts_.name; }
 
   std::string head(const std::string& comment) const {
     const Run& run = r_.workload.run;
-    std::string out = comment + "Written by dryfit: d" + number(r_.workload.model.depth) + ", device batch " + number(run.device_batch_size) + ", " + number(run.world_size) + " x " + r_.machine.gpu.name;
-    return out + (nodes_ > 1 ? " on " + number(nodes_) + " machines" : "") + "\n";
+    std::string out = comment + "Written by dryfit: " + parts_.what + ", device batch " + number(run.device_batch_size) + ", " + number(run.world_size) + " x " + r_.machine.gpu.name;
+    out += (nodes_ > 1 ? " on " + number(nodes_) + " machines" : "") + "\n";
+    return out + (parts_.note.empty() ? "" : comment + parts_.note + "\n");
+  }
+
+  // Of Kubernetes: the image is the user's.
+  std::string image_note() const {
+    if (!r_.workload.transformers) return "";
+    return "# The image is yours: it has " + (parts_.container.empty() ? "Python" : parts_.container) + " and starts in " + parts_.place + parts_.once + "\n";
   }
 
   std::string exports() const {
@@ -152,15 +142,19 @@ class JobWriter {
   }
 
   std::string launcher(const std::string& endpoint, const std::string& id) const {
-    const std::string script = parts_.module + (parts_.arguments.empty() ? "" : (r_.workload.run.world_size > 1 ? " -- " : " ") + shell_join(parts_.arguments));
-    if (r_.workload.run.world_size == 1) return "python -m " + script;
-    if (nodes_ == 1) return "torchrun --standalone --nproc_per_node=" + number(each_) + " -m " + script;
-    return "torchrun --nnodes=" + number(nodes_) + " --nproc_per_node=" + number(each_) + " --rdzv-backend=c10d --rdzv-endpoint=" + endpoint + " --rdzv-id=" + id + " -m " + script;
+    if (!parts_.own.empty()) return shell_join(parts_.own);
+    const bool several = r_.workload.run.world_size > 1;
+    const std::string script = shell_join(parts_.script) + (parts_.arguments.empty() ? "" : (parts_.separated && several ? " -- " : " ") + shell_join(parts_.arguments));
+    if (!several) return "python " + script;
+    if (nodes_ == 1) return "torchrun --standalone --nproc_per_node=" + number(each_) + " " + script;
+    return "torchrun --nnodes=" + number(nodes_) + " --nproc_per_node=" + number(each_) + " --rdzv-backend=c10d --rdzv-endpoint=" + endpoint + " --rdzv-id=" + id + " " + script;
   }
 
   std::vector<std::string> pod_command() const {
-    std::vector<std::string> out = {"torchrun", "-m", parts_.module};
-    if (!parts_.arguments.empty()) out.emplace_back("--");
+    if (!parts_.own.empty()) return parts_.own;
+    std::vector<std::string> out{parts_.one_process_alone && r_.workload.run.world_size == 1 ? "python" : "torchrun"};
+    out.insert(out.end(), parts_.script.begin(), parts_.script.end());
+    if (parts_.separated && !parts_.arguments.empty()) out.emplace_back("--");
     out.insert(out.end(), parts_.arguments.begin(), parts_.arguments.end());
     return out;
   }
@@ -175,7 +169,7 @@ class JobWriter {
 
   // /dev/shm of a pod is 64 MiB unless told otherwise, too little for NCCL and data loaders.
   std::string replica() const {
-    std::string out = "      restartPolicy: Never\n      template:\n        spec:\n          containers:\n            - name: pytorch\n              image: " + std::string(kImage) + "\n              command:\n";
+    std::string out = "      restartPolicy: Never\n      template:\n        spec:\n          containers:\n            - name: pytorch\n              image: " + parts_.image + "\n              command:\n";
     for (const std::string& w : pod_command()) out += "                - " + quoted(w) + "\n";
     out += "              env:\n" + variables("                ");
     out += "              resources:\n                limits:\n                  " + resource() + ": \"" + number(each_) + "\"\n";
@@ -188,7 +182,7 @@ class JobWriter {
   }
 
   const Report& r_;
-  Parts parts_;
+  JobParts parts_;
   std::int64_t nodes_, each_;
 };
 
@@ -206,14 +200,20 @@ Result<JobKind> job_kind(std::string_view name) {
   return fail("bad_value", "--emit '" + std::string(name.substr(0, 40)) + "' is no kind of job", did_you_mean(name, names, "one of: torchrun, slurm, kubernetes, trainjob, skypilot, ray"), "--emit");
 }
 
-Result<JobFile> write_job(const Report& report, JobKind kind, std::optional<std::int64_t> nodes) {
-  if (report.workload.transformers || report.workload.captured) return fail("bad_value", "--emit writes jobs of nanochat's scripts", "put the printed arguments behind your own script", "--emit");
+Result<JobFile> write_job(const Report& report, JobKind kind, std::optional<std::int64_t> nodes, const std::optional<std::string>& alloc_conf) {
+  auto parts = job_parts(report, alloc_conf);
+  if (!parts) return std::unexpected(parts.error());
   const std::int64_t gpus = report.workload.run.world_size;
   const std::int64_t machines = nodes.value_or(gpus > kUsualGpus ? (gpus + kUsualGpus - 1) / kUsualGpus : 1);
   if (machines < 1 || gpus % machines != 0) {
     return fail("bad_value", std::to_string(gpus) + " GPUs cannot be shared out over " + std::to_string(machines) + " machines", "give --nodes a divisor of --gpus", nodes ? "--nodes" : "--gpus");
   }
-  const JobWriter writer(report, machines);
+  if (!parts->own.empty() && (machines > 1 || kind == JobKind::ray)) {
+    const std::string program = parts->own.front();
+    return fail("bad_value", "'" + program + "' starts its processes itself, on one machine: " + (machines > 1 ? "there is no job for " + std::to_string(machines) : "there is no job for Ray, which starts them"),
+                machines > 1 ? "give --gpus of one machine" : "--emit torchrun, slurm, kubernetes or skypilot", machines > 1 ? "--gpus" : "--emit");
+  }
+  const JobWriter writer(report, std::move(*parts), machines);
   const auto text = [&]() -> Result<std::string> {
     switch (kind) {
       case JobKind::torchrun: return writer.torchrun();

@@ -136,7 +136,7 @@ class LauncherReader {
     } else {
       return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl, tune or litgpt");
     }
-    while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) ++at_;
+    while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) out_.module = out_.module || words_[at_] != "-u", ++at_;
     if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train, or train.py");
     out_.script = words_[at_++];
     if (out_.script.starts_with("torchtitan.")) return bad("torchtitan's training is not laid out: its models are compiled block by block, under parallel plans of its own", "it can be captured: python -m dryfit.capture (docs/capture.md)");

@@ -18,6 +18,7 @@ struct LaunchLine {
   std::optional<std::int64_t> gpus;              // processes over all nodes; none: as many as there are GPUs
   std::string launcher;                          // "python", "torchrun", "accelerate", "deepspeed", "litgpt", "tune": the first word, without its folder
   std::string script;                            // "scripts.base_train", "train.py"
+  bool module = false;                           // it stands after -m
   std::vector<std::pair<std::string, std::string>> options;  // accelerate's and deepspeed's own, dashes inside: {"mixed-precision", "bf16"}; switches have ""
   std::vector<std::string> arguments;            // of the script
   std::vector<std::string> understood, ignored;  // for people

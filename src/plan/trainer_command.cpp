@@ -22,6 +22,21 @@ constexpr std::array<std::string_view, 92> kNoMemory = {
     "resume-from-checkpoint", "local-rank", "dataset-name", "dataset-config-name", "dataset-config", "dataset-text-field", "train-file", "validation-file", "validation-split-percentage", "preprocessing-num-workers", "overwrite-cache", "cache-dir", "tokenizer-name",
     "model-revision", "trust-remote-code", "use-fast-tokenizer", "streaming", "max-train-samples", "max-eval-samples", "token", "lora-alpha", "lora-task-type", "dataset-train-split", "dataset-test-split", "low-cpu-mem-usage", "bnb-4bit-quant-type"};
 
+// Arguments that scripts name otherwise; the first is the one that dryfit writes.
+constexpr std::array<std::array<std::string_view, 7>, 8> kNames = {{{"model-name-or-path", "model", "model-name", "config-name"},
+                                                                    {"per-device-train-batch-size", "per-gpu-train-batch-size"},
+                                                                    {"max-length", "block-size", "max-seq-length", "model-max-length", "max-seq-len", "cutoff-len"},
+                                                                    {"dtype", "torch-dtype"},
+                                                                    {"gradient-checkpointing", "activation-checkpointing"},
+                                                                    {"use-liger-kernel", "use-liger"},
+                                                                    {"use-peft", "use-lora"},
+                                                                    {"lora-r", "lora-rank"}}};
+std::string underscored(std::string_view name) {
+  std::string out(name);
+  std::ranges::replace(out, '-', '_');
+  return out;
+}
+
 constexpr std::array<std::string_view, 8> kSignature = {"per-device-train-batch-size", "model-name-or-path", "gradient-accumulation-steps", "num-train-epochs", "output-dir", "config-name", "gradient-checkpointing", "per-device-eval-batch-size"};
 
 class TrainerReader {
@@ -35,6 +50,9 @@ class TrainerReader {
     }
     std::vector<Argument> all(filed_.begin(), filed_.end());  // the command's own come later and win
     const auto file = argument_file(launch_);
+    const bool named_file = file && launch_.arguments.size() > 1;
+    f().users.script = trl_ ? std::vector<std::string>{"-m", "trl.scripts.sft"} : launch_.module ? std::vector<std::string>{"-m", launch_.script} : std::vector<std::string>{launch_.script};
+    if (named_file) f().users.kept = {"--config", *file};
     if (!file || launch_.arguments.size() > 1) {
       for (Argument& a : arguments_of(launch_, out_.ignored)) {
         if (!file || a.name != "config") all.push_back(std::move(a));
@@ -43,6 +61,7 @@ class TrainerReader {
     for (const Argument& a : all) {
       const auto used = argument(a);
       if (!used) return std::unexpected(used.error());
+      keep(a, *used, named_file);
       const bool filed = !a.file.empty(), moves = std::ranges::find(kNoMemory, a.name) == kNoMemory.end();
       if (*used) filed ? out_.told.used.push_back(key(a)) : out_.understood.push_back(shown(a));
       else if (moves) filed ? out_.told.unused.push_back(key(a)) : out_.ignored.push_back("--" + a.name.substr(0, 60));
@@ -60,6 +79,18 @@ class TrainerReader {
 
  private:
   TransformersFlags& f() { return out_.flags; }
+
+  // What the command is written anew from: names, and the arguments that the Training does not say. stays: a file that the command goes on naming.
+  void keep(const Argument& a, bool used, bool stays) {
+    for (const auto& names : kNames) {
+      if (std::find(names.begin() + 1, names.end(), a.name) != names.end()) f().users.spelled.emplace_back(underscored(names[0]), underscored(a.name));
+    }
+    const bool launchers = trl_ && (a.name == "num-processes" || a.name == "accelerate-config" || a.name == "config-file");
+    const bool written = (used && a.name != "lora-dropout" && a.name != "loss-type") || a.name == "max-steps";
+    if (launchers || written || (stays && !a.file.empty())) return;
+    f().users.kept.push_back("--" + underscored(a.name));
+    f().users.kept.insert(f().users.kept.end(), a.values.begin(), a.values.end());
+  }
   FlatShardConfig& flat() {  // once the command says anything of FSDP, all of it is the command's
     if (!f().flat) f().flat.emplace();
     return *f().flat;
@@ -374,24 +405,27 @@ std::string flat_json(const FlatShardConfig& flat) {
 std::vector<std::string> arguments_of(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;
   const Training t = training_of(*workload.transformers, workload.run);
+  const UsersCommand& users = workload.transformers->users;
+  const bool trl = t.fused_head || users.is("trl.scripts.sft");
   std::vector<std::string> out;
   const auto add = [&](std::string name, std::string text) {
-    out.push_back("--" + name);
+    const auto as_users = std::ranges::find(users.spelled, name, &std::pair<std::string, std::string>::first);
+    out.push_back("--" + (as_users != users.spelled.end() ? as_users->second : name));
     out.push_back(std::move(text));
   };
   if (!a.given_to_scripts().empty()) add("model_name_or_path", a.given_to_scripts());
-  add("dtype", t.weights == Dtype::fp32 ? "float32" : t.weights == Dtype::bf16 ? "bfloat16" : "float16");
+  if (users.says_dtype) add("dtype", t.weights == Dtype::fp32 ? "float32" : t.weights == Dtype::bf16 ? "bfloat16" : "float16");
   add("per_device_train_batch_size", std::to_string(t.device_batch_size));
   add("gradient_accumulation_steps", std::to_string(t.grad_accum_steps));
   add("max_length", std::to_string(t.seq_len));
   if (t.mixed != MixedPrecision::none) add(t.mixed == MixedPrecision::bf16 ? "bf16" : "fp16", "True");
-  else if (t.fused_head) add("bf16", "False");  // TRL's default is True
+  else if (trl) add("bf16", "False");  // TRL's default is True
   add("optim", std::string(name_of(t.optimizer)));
   if (t.attention != AttentionCode::sdpa) add("attn_implementation", t.attention == AttentionCode::eager ? "eager" : "flash_attention_2");
   if (t.recompute == Recompute::full) {
     add("gradient_checkpointing", "True");
     if (t.reentrant) add("gradient_checkpointing_kwargs", "{\"use_reentrant\": true}");
-  } else if (t.fused_head) {
+  } else if (trl) {
     add("gradient_checkpointing", "False");
   }
   if (t.compile) add("torch_compile", "True");
@@ -445,9 +479,12 @@ std::vector<std::string> trainer_command(const Workload& workload) {
     const bool nodes = gpus > kNode && gpus % kNode == 0;
     out = {"torchrun", nodes ? "--nnodes=" + std::to_string(gpus / kNode) : "--standalone", "--nproc_per_node=" + std::to_string(nodes ? kNode : gpus)};
   }
+  const UsersCommand& users = workload.transformers->users;
   if (workload.transformers->training.fused_head) out.insert(out.end(), {"-m", "trl.scripts.sft"});
-  else out.emplace_back("train.py");
+  else if (has_unnamed_script(*workload.transformers)) out.emplace_back("train.py");
+  else out.insert(out.end(), users.script.begin(), users.script.end());
   for (std::string& word : arguments_of(workload)) out.push_back(std::move(word));
+  out.insert(out.end(), users.kept.begin(), users.kept.end());
   return out;
 }
 

@@ -25,8 +25,8 @@ bool is_trainer_command(const LaunchLine& launch);
 // Errors: "bad_value", "bad_number", "bad_command", "unsupported_script", each with the flag or the file.
 Result<TrainerCommand> read_trainer_command(const LaunchLine& launch, std::span<const Argument> filed = {});
 
-// A transformers workload as a command; reading it gives the same Training and GPUs. "train.py" stands for the user's script, unless it is TRL's; more than 8 GPUs are nodes
-// of 8.
+// A transformers workload as a command; reading it gives the same Training and GPUs. "train.py" stands for the user's script, unless it is TRL's or a pasted command named it,
+// whose other arguments then stand behind those of the Training; more than 8 GPUs are nodes of 8.
 std::vector<std::string> trainer_command(const Workload& workload);
 
 }  // namespace dryfit

@@ -95,6 +95,8 @@ std::string_view name_of(Method method) {
 }
 
 std::optional<double> Candidate::seconds_per_token() const { return report.speed ? std::optional(1 / report.speed->tokens_per_second) : std::nullopt; }
+Method method_of(const Training& t) { return t.quantized ? Method::qlora : t.lora ? Method::lora : Method::full; }
+
 
 std::optional<double> Candidate::least_seconds_per_token() const {
   return report.speed ? std::optional(report.speed->parts.roofline / static_cast<double>(report.workload.run.total_batch_size)) : std::nullopt;

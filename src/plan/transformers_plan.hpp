@@ -12,6 +12,7 @@ namespace dryfit {
 
 enum class Method : std::uint8_t { full, lora, qlora };  // what trains: all weights; adapters; adapters beside weights in 4 bits
 std::string_view name_of(Method method);
+Method method_of(const Training& training);
 
 constexpr std::int64_t kUsualRank = 16;  // of adapters that nobody gave a rank
 

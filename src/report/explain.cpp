@@ -128,7 +128,7 @@ std::string explain_text(const Report& r, const Style& style) {
   if (!r.workload.captured) out += accumulation(r);
   out += speed_section(r, style);
   if (!r.alternatives.empty()) out += levers(r);
-  out += std::string(r.workload.transformers && has_users_script(r.workload.transformers->training) ? "\n  command (train.py: your script around the Trainer)\n    " : "\n  command\n    ") + r.command + "\n";
+  out += std::string(r.workload.transformers && has_unnamed_script(*r.workload.transformers) ? "\n  command (train.py: your script around the Trainer)\n    " : "\n  command\n    ") + r.command + "\n";
   return out;
 }
 

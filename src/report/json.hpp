@@ -15,7 +15,7 @@ namespace dryfit {
 // job: the file that starts the run (of a plan: the chosen one), when one was asked for.
 std::string report_json(const Report& report, const std::optional<JobFile>& job = std::nullopt);
 std::string plan_json(const PlanResult& plan, const std::optional<JobFile>& job = std::nullopt);
-std::string plan_json(const TransformersPlan& plan, std::string_view check);  // check: the command line that asks about the chosen run; empty: nothing fits
+std::string plan_json(const TransformersPlan& plan, std::string_view check, const std::optional<JobFile>& job = std::nullopt);  // check: the command line that asks about the chosen run; empty: nothing fits
 std::string offers_json(std::span<const Offer> offers);
 std::string table_json(std::span<const TableRow> rows);
 std::string rule_json(const RuleOfThumb& rule, std::optional<std::int64_t> engine);

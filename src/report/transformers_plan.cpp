@@ -99,7 +99,7 @@ std::string plan_text(const TransformersPlan& plan, const HfModel& model, const 
       if (a.process && a.verdict == Verdict::fits) out += fmt::format("with {} before it: peak {}, headroom {}\n\n", change_text(a), gib_text(*a.process), gib_text(best.machine.usable() - *a.process));
     }
     out += fmt::format("{} x {} x {} = {} tokens a micro-step; total {} -> {} accumulation step{}\n", run.device_batch_size, run.max_seq_len, run.world_size, run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
-    if (has_users_script(best.workload.transformers->training)) out += "train.py: your script around transformers' Trainer\n";
+    if (has_unnamed_script(*best.workload.transformers)) out += "train.py: your script around transformers' Trainer\n";
     out += "\ncheck it: " + commands.check + "\n";
   }
   for (const Missed& missed : plan.missed) out += "\n" + missed_text(missed, commands);

@@ -132,7 +132,13 @@ struct Training {
   std::string torch = "2.9.1";
 };
 
-// Whether the loop around the model is a script of the user's, of which only the Trainer's arguments are known.
-inline bool has_users_script(const Training& t) { return t.framework == Framework::transformers && !t.fused_head; }
+// What a pasted command of a script around the Trainer says beside the Training: what is written anew from it.
+struct UsersCommand {
+  std::vector<std::string> script;      // {"run_clm.py"}, {"-m", "my.train"}; empty: no command was pasted
+  std::vector<std::pair<std::string, std::string>> spelled;  // arguments that have several names: dryfit's, and the script's
+  std::vector<std::string> kept;        // arguments that the Training does not say
+  bool says_dtype = true;               // whether the weights' dtype is among its arguments
+  bool is(std::string_view name) const { return !script.empty() && script.back() == name; }
+};
 
 }  // namespace dryfit

@@ -240,7 +240,8 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.lora && is_fsdp1(t.sharding) && t.framework == Framework::transformers) return fail("unsupported_training", "adapters under FSDP1, where Trainer makes a unit of each, are not laid out yet", "use --parallel ddp or zero2", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
-  w.transformers = TransformersRun{a, t, flags.total_batch_size};
+  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users};
+  w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.is("axolotl.cli.train");
   Model& m = w.model;
   m.version = NanochatVersion();
   m.depth = a.layers, m.width = a.width, m.heads = a.heads, m.kv_heads = a.kv_heads, m.head_dim = a.head_dim, m.ffn = a.ffn;

@@ -39,6 +39,7 @@ struct TransformersFlags {
   bool all_weights = false;             // --lora-rank 0: no adapters, whatever a search would try
   std::optional<LitgptScript> litgpt_script;
   std::optional<TorchtuneRun> torchtune;
+  UsersCommand users;                   // of a pasted command of the Trainer
 };
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where);  // --optim's words

@@ -3,6 +3,7 @@ installed (./test.sh --integration)."""
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,31 @@ echo "ran on $SLURMD_NODENAME with $SLURM_GPUS_ON_NODE GPUs:" "$@"
 
 def job(kind):
     return subprocess.run([DRYFIT, *RUN, "--emit", kind], capture_output=True, text=True, check=True).stdout
+
+
+# Of a Hugging Face model, its command started in each engine's way; a pasted one; and those that start their processes themselves.
+MODELS = {
+    "llama": ["plan", "--model", "llama-3.1-8b", "--gpu", "h100", "--gpus", "16"],
+    "pasted": ["plan", "--gpu", "h100", "--", "torchrun --nproc_per_node 8 run_clm.py --model_name_or_path gpt2 --per_device_train_batch_size 4 --bf16 --block_size 512 --dataset_name wikitext --output_dir out"],
+    "trl": ["plan", "--gpu", "h100", "--", "trl sft --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name trl-lib/Capybara --use_peft --num_processes 2"],
+    "litgpt": ["check", "--gpu", "h100", "--", "litgpt finetune_lora EleutherAI/pythia-160m --devices 4 --train.micro_batch_size 2 --train.max_seq_length 256 --precision bf16-true"],
+    "torchtune": ["check", "--gpu", "h100", "--", "tune run lora_finetune_single_device --config llama3_1/8B_lora_single_device tokenizer.max_seq_len=2048"],
+    "megatron": ["check", "--gpu", "h100", "--", "torchrun --nproc_per_node 8 pretrain_gpt.py --num-layers 4 --hidden-size 1024 --num-attention-heads 16 --seq-length 1024 --max-position-embeddings 1024 --micro-batch-size 1 "
+                 "--global-batch-size 64 --vocab-size 32000 --bf16 --tensor-model-parallel-size 2 --data-path corpus --lr 3e-4"],
+}
+
+
+def model_job(name, *more):
+    end = MODELS[name].index("--") if "--" in MODELS[name] else None
+    words = [*MODELS[name][:end], *more, *(MODELS[name][end:] if end is not None else [])]
+    return subprocess.run([DRYFIT, *words], capture_output=True, text=True, check=True).stdout
+
+
+def model_words(name):
+    """Of its command: those that every engine is handed."""
+    answer = json.loads(model_job(name, "--json"))
+    words = shlex.split(answer["plans"][answer["chosen"]]["command"] if "plans" in answer else answer["command"])
+    return words if name in ("litgpt", "torchtune") else [w for w in words if not w.startswith(("--standalone", "--nproc", "--nnodes"))][1:]
 
 
 def planned():
@@ -49,17 +75,51 @@ class Slurm(unittest.TestCase):
             self.assertIn("--rdzv-endpoint=n1:29500", line)
             self.assertTrue(line.endswith(planned()), line)
 
+    def test_two_nodes_run_a_model(self):
+        missing = slurm_cluster.missing()
+        if missing or os.geteuid() != 0:
+            self.skipTest(f"no Slurm to run it with ({', '.join(missing) or 'its daemons want root'}): ./test.sh --integration")
+        with tempfile.TemporaryDirectory() as daemons, tempfile.TemporaryDirectory() as folder:
+            stand_in = pathlib.Path(folder) / "torchrun"
+            stand_in.write_text(STAND_IN)
+            stand_in.chmod(0o755)
+            with slurm_cluster.cluster(daemons) as environment:
+                environment["PATH"] = f"{folder}:{environment['PATH']}"
+                state, log = slurm_cluster.run(model_job("llama", "--emit", "slurm"), environment, folder)
+                lightning = pathlib.Path(folder) / "litgpt"
+                lightning.write_text("#!/bin/sh\necho \"in a job called $SLURM_JOB_NAME:\" litgpt \"$@\"\n")
+                lightning.chmod(0o755)
+                alone, alone_log = slurm_cluster.run(model_job("litgpt", "--emit", "slurm"), environment, folder)
+        self.assertIn("JobState=COMPLETED", state, log)
+        for node in ("n1", "n2"):
+            line = next(line for line in log.splitlines() if line.startswith(f"ran on {node} with 8 GPUs"))
+            self.assertTrue(line.endswith(" ".join(model_words("llama"))), line)
+        self.assertIn("JobState=COMPLETED", alone, alone_log)
+        self.assertIn(f"in a job called bash: {' '.join(model_words('litgpt'))}", alone_log)  # Lightning's word for: not Slurm's tasks
+
 
 class Readers(unittest.TestCase):
-    def read(self, kind):
+    def read(self, kind, text=None):
         if not READERS.exists():
             self.skipTest("SkyPilot's and Kubeflow's readers are not installed: ./test.sh --integration")
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "job.yaml"
-            file.write_text(job(kind))
+            file.write_text(text or job(kind))
             done = subprocess.run([READERS, ROOT / "tests" / "integration" / "jobs.py", kind, file], cwd=folder, capture_output=True, text=True, env={**os.environ, "HOME": folder})
             self.assertEqual(done.returncode, 0, done.stderr)
             return json.loads(done.stdout.splitlines()[-1])
+
+    def test_models_are_taken_whole(self):
+        for name in MODELS:
+            words = model_words(name)
+            read = self.read("skypilot", model_job(name, "--emit", "skypilot"))["read"]
+            run = shlex.split(read["run"].strip().splitlines()[-1])
+            self.assertEqual(run[-len(words):], words, name)
+            self.assertEqual(bool(read["setup"]), name != "megatron", name)
+            for kind, command in (("kubernetes", lambda r: r["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["command"]), ("trainjob", lambda r: r["spec"]["trainer"]["command"])):
+                answer = self.read(kind, model_job(name, "--emit", kind))
+                self.assertEqual(answer["read"], answer["given"], name)
+                self.assertEqual(command(answer["read"])[-len(words):], words, name)
 
     def test_skypilot(self):
         read = self.read("skypilot")["read"]
