@@ -200,13 +200,20 @@ class Command {
   enum class Levers { never, when_needed, always };
 
   struct Asked { TransformersRequest request; Machine machine; };
-  // A transformers run as it is asked for, from --model, --config or a pasted command, and the machine it is for.
-  Result<Asked> transformers_asked() {
+  // A transformers run as it is asked for, from --model, --config or a pasted command.
+  Result<TransformersRequest> transformers_told() {
     auto request = transformers_request(o_, env_);
-    if (!request) return std::unexpected(request.error());
+    if (!request) return request;
     pasted_conf_ = request->alloc_conf;
     for (const std::string& line : request->told) talk(line + "\n");
     for (const std::string& w : request->notes) talk("note: not used: " + w + "\n");
+    return request;
+  }
+
+  // The same and the machine it is for.
+  Result<Asked> transformers_asked() {
+    auto request = transformers_told();
+    if (!request) return std::unexpected(request.error());
     WorkloadFlags gpus;
     gpus.gpus = request->flags.gpus;
     auto m = machine(gpus);
@@ -231,7 +238,7 @@ class Command {
   Result<bool> transformers() const {
     const auto asks = asks_for_transformers(o_);
     if (!asks || *asks) return asks;
-    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "max-steps", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "parallel", "framework"}) {
+    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "max-steps", "max-tokens", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "parallel", "framework"}) {
       if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));
     }
     return false;
@@ -440,6 +447,14 @@ class Command {
   }
 
   Result<int> transformers_plan() {
+    if (o_.has("offers")) {
+      if (const auto ok = machines_are_open({"gpu", "memory", "reserve"}); !ok) return std::unexpected(ok.error());
+      const auto request = transformers_told();
+      if (!request) return std::unexpected(request.error());
+      const auto options = estimate_options();
+      if (!options) return std::unexpected(options.error());
+      return offers_transformers_command(o_, env_, style_, *request, *options);
+    }
     auto asked = transformers_asked();
     if (!asked) return std::unexpected(asked.error());
     const auto options = estimate_options();
@@ -472,10 +487,17 @@ class Command {
     return result->plans.empty() ? kDoesNotFit : kOk;
   }
 
-  Result<int> offers_command(const WorkloadFlags& flags) {
-    for (const char* flag : {"gpu", "gpus", "memory", "reserve"}) {
+  // --offers goes over machines: none is named beside it, and there is no job for all of them.
+  Result<void> machines_are_open(std::initializer_list<const char*> flags) const {
+    for (const char* flag : flags) {
       if (o_.has(flag)) return fail("bad_value", "--" + std::string(flag) + " and --offers do not go together", "the offers name the GPUs; --prices FILE narrows them", "--" + std::string(flag));
     }
+    if (o_.has("emit")) return fail("bad_value", "--emit and --offers do not go together", "take one of the machines: plan --gpu NAME --gpus N --emit KIND", "--emit");
+    return {};
+  }
+
+  Result<int> offers_command(const WorkloadFlags& flags) {
+    if (const auto ok = machines_are_open({"gpu", "gpus", "memory", "reserve"}); !ok) return std::unexpected(ok.error());
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
     const auto found = offers(flags, options->prices != nullptr ? std::span<const Price>(*options->prices) : known_prices(), *options);

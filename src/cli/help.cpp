@@ -53,7 +53,7 @@ Result<std::string> help(std::string_view name, bool json) {
     std::string line = "\n ";
     for (const FlagSpec& f : group) {
       const std::string word = fmt::format(" --{}{}", f.name, f.argument.empty() ? "" : " " + std::string(f.argument));
-      if (line.size() - line.rfind('\n') + word.size() > 76) line += "\n ";
+      if (line.size() - line.rfind('\n') + word.size() > 80) line += "\n ";
       line += word;
     }
     if (!group.empty()) out += line + "\n";

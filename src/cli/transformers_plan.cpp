@@ -5,6 +5,7 @@
 
 #include "cli/job_flags.hpp"
 #include "plan/launch.hpp"
+#include "plan/rent.hpp"
 #include "report/json.hpp"
 #include "report/transformers_plan.hpp"
 
@@ -44,7 +45,6 @@ std::string check_line(const Options& o, const TransformersRequest& request, con
 }  // namespace
 
 Result<int> plan_transformers_command(const Options& o, const Env& env, const Style& style, const TransformersRequest& request, const Machine& machine, const EstimateOptions& options) {
-  if (o.has("offers")) return fail("bad_value", "--offers goes over offers for nanochat, not for Hugging Face models yet", "leave it out: what does not fit here is told with the cheapest machine on which it does", "--offers");
   const auto model = model_to_search(request, env);
   if (!model) return std::unexpected(model.error());
   const auto plan = plan_transformers(*model, request.flags, machine, options);
@@ -60,6 +60,15 @@ Result<int> plan_transformers_command(const Options& o, const Env& env, const St
     answer_with_job(o, env, style, plan_text(*plan, *model, machine, commands, style), *job);
   }
   return best != nullptr ? kOk : kDoesNotFit;
+}
+
+Result<int> offers_transformers_command(const Options& o, const Env& env, const Style& style, const TransformersRequest& request, const EstimateOptions& options) {
+  const auto model = model_to_search(request, env);
+  if (!model) return std::unexpected(model.error());
+  const auto found = offers_transformers(*model, request.flags, options);
+  if (!found) return std::unexpected(found.error());
+  env.out(o.has("json") ? offers_json(*found) : offers_text(*found, *model, style));
+  return found->empty() ? kDoesNotFit : kOk;
 }
 
 Result<int> table_transformers_command(const Options& o, const Env& env, const Style& style, const TransformersRequest& request, const std::vector<Machine>& machines, const EstimateOptions& options) {

@@ -8,6 +8,7 @@ namespace dryfit::cli {
 
 // Exit status 1 where nothing fits. Errors: those of the model, of flags, and "not_searched" for a command of Megatron-LM.
 Result<int> plan_transformers_command(const Options& o, const Env& env, const Style& style, const TransformersRequest& request, const Machine& machine, const EstimateOptions& options);
+Result<int> offers_transformers_command(const Options& o, const Env& env, const Style& style, const TransformersRequest& request, const EstimateOptions& options);
 Result<int> table_transformers_command(const Options& o, const Env& env, const Style& style, const TransformersRequest& request, const std::vector<Machine>& machines, const EstimateOptions& options);
 
 }  // namespace dryfit::cli

@@ -73,6 +73,12 @@ struct Target {
   int multiprocessors = 132;        // an H100's
 };
 
+// Whether a transformers run is laid out alike on both: what of a Target its passes look at. by_multiprocessors: Liger-Kernel's and compiled runs.
+constexpr bool laid_out_alike(const Target& a, const Target& b, bool by_multiprocessors) {
+  const bool hopper = a.compute_major == 9 && a.compute_minor == 0, same_hopper = hopper == (b.compute_major == 9 && b.compute_minor == 0);
+  return same_hopper && (a.compute_major >= 8) == (b.compute_major >= 8) && (!by_multiprocessors || a.multiprocessors == b.multiprocessors);
+}
+
 // What torch's cuBLAS takes for each handle and stream it runs on (aten/src/ATen/cuda/CublasHandlePool.cpp).
 constexpr std::int64_t cublas_workspace_bytes(const Target& t) { return t.compute_major == 9 && t.compute_minor == 0 ? 33554432 : 8519680; }
 

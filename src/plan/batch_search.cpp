@@ -14,8 +14,8 @@ using Batches = std::span<const std::int64_t>;  // largest first
 
 class BatchSearch {
  public:
-  BatchSearch(const Workload& workload, const Machine& machine, const EstimateOptions& options)
-      : w_(workload), machine_(machine), options_(options), room_(most_that_may_fit(workload, machine, options)), above_(error_band(workload, true).above) {
+  BatchSearch(const Workload& workload, const Machine& machine, const EstimateOptions& options, SharedLayouts* shared = nullptr)
+      : w_(workload), machine_(machine), options_(options), shared_(shared), room_(most_that_may_fit(workload, machine, options)), above_(error_band(workload, true).above) {
     options_.alternatives = options_.timeline = options_.fine_tuning = false;
   }
 
@@ -31,6 +31,11 @@ class BatchSearch {
   }
 
   Result<BatchFound> built(const Workload& w, bool only_if_it_fits = false) const {
+    if (shared_ != nullptr) {
+      const auto laid_out = shared_->of(w, target_of(machine_));
+      if (!laid_out) return std::unexpected(laid_out.error());
+      return answer(estimate_if_it_fits(w, machine_, options_, (*laid_out)->program));
+    }
     auto program = program_of(w);
     if (!program) return std::unexpected(program.error());
     auto found = answer(only_if_it_fits ? estimate_if_it_fits(w, machine_, options_, *program) : estimate_program(w, machine_, options_, *program));
@@ -65,7 +70,7 @@ class BatchSearch {
   }
 
  private:
-  struct Asked { std::optional<BatchFound> found; bool largest = false; std::optional<Program> program; };
+  struct Asked { std::optional<BatchFound> found; bool largest = false; std::shared_ptr<const SharedLayouts::LaidOut> laid_out; };
 
   TrainingLayout layout(std::int64_t batch) const {
     const auto& total = w_.transformers->total_batch_size;
@@ -99,7 +104,7 @@ class BatchSearch {
     }
     if (!asked) return std::unexpected(asked.error());
     if (asked->found) return std::move(*asked->found);
-    return answer(estimate_program(*with_device_batch(w_, batches.back()), machine_, options_, *asked->program));
+    return answer((shared_ != nullptr ? estimate_if_it_fits : estimate_program)(*with_device_batch(w_, batches.back()), machine_, options_, asked->laid_out->program));
   }
 
   // Liger's loss and TRL's head cut each batch into parts of its own size; torch.compile decides for each what it keeps.
@@ -121,17 +126,15 @@ class BatchSearch {
 
   // The program of the smallest of them, scaled. What its envelope says does not fit, does not; segments may need more than it says.
   Result<Asked> of_way(Batches batches) const {
-    auto program = program_of(*with_device_batch(w_, batches.back()));
-    if (!program) return std::unexpected(program.error());
-    const Envelope envelope = make_envelope(*program);
-    const auto may = [&](std::int64_t b) { return static_cast<double>(envelope.at(b).count) * (1 + above_) <= static_cast<double>(room_.count); };
+    SharedLayouts own;
+    const auto laid_out = (shared_ != nullptr ? *shared_ : own).of(*with_device_batch(w_, batches.back()), target_of(machine_));
+    if (!laid_out) return std::unexpected(laid_out.error());
+    const auto may = [&](std::int64_t b) { return static_cast<double>((*laid_out)->envelope.at(b).count) * (1 + above_) <= static_cast<double>(room_.count); };
     auto good = std::ranges::partition_point(batches, [&](std::int64_t b) { return !may(b); });
     Asked asked;
-    if (good == batches.end()) {
-      asked.program = std::move(*program);
-      return asked;
-    }
-    Program scaled = *program;
+    asked.laid_out = *laid_out;
+    if (good == batches.end()) return asked;
+    Program scaled = (*laid_out)->program;
     const auto does = [&](std::int64_t b) {
       scaled = at_batch(std::move(scaled), b);
       auto found = answer(estimate_if_it_fits(*with_device_batch(w_, b), machine_, options_, scaled));
@@ -148,21 +151,37 @@ class BatchSearch {
       }
     }
     asked.largest = good == batches.begin();
-    if (!asked.found) asked.program = std::move(*program);
     return asked;
   }
 
   const Workload& w_;
   const Machine& machine_;
   EstimateOptions options_;
+  SharedLayouts* shared_;
   Bytes room_;
   double above_;
 };
 
 }  // namespace
 
-Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, bool fixed) {
-  const BatchSearch search(workload, machine, options);
+SharedLayouts::Answer SharedLayouts::of(const Workload& w, const Target& target) {
+  for (const Known& k : known_) {
+    if (k.device_batch == w.run.device_batch_size && k.grad_accum_steps == w.run.grad_accum_steps) return k.laid_out;
+  }
+  auto program = program_for(w, target, w.run.grad_accum_steps > 1);
+  Answer answer;
+  if (!program) {
+    answer = std::unexpected(program.error());
+  } else {
+    Envelope envelope = make_envelope(*program);
+    answer = std::make_shared<const LaidOut>(LaidOut{std::move(*program), std::move(envelope)});
+  }
+  known_.push_back({w.run.device_batch_size, w.run.grad_accum_steps, answer});
+  return answer;
+}
+
+Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, bool fixed, SharedLayouts* shared) {
+  const BatchSearch search(workload, machine, options, shared);
   if (fixed) return search.built(workload);
   const auto legal = legal_device_batches(workload);
   return search.all(legal);

@@ -1,6 +1,10 @@
 // The largest device batch of a transformers run that fits a machine. nanochat's search is another (search.cpp): its batches are powers of two.
 #pragma once
 
+#include <memory>
+#include <vector>
+
+#include "memory/timeline.hpp"
 #include "plan/plan.hpp"
 
 namespace dryfit {
@@ -11,9 +15,22 @@ struct BatchFound {
   std::optional<Program> program = {};  // where one was built for the report's batch
 };
 
+// What searches of one workload lay out, for machines on which it is laid out alike (passes/program.hpp).
+class SharedLayouts {
+ public:
+  struct LaidOut { Program program; Envelope envelope; };
+  using Answer = Result<std::shared_ptr<const LaidOut>>;
+  Answer of(const Workload& workload, const Target& target);
+
+ private:
+  struct Known { std::int64_t device_batch, grad_accum_steps; Answer laid_out; };
+  std::vector<Known> known_;
+};
+
 // By bisection on programs scaled to each batch, one for each way that steps are laid out (layout_of). The report's tensors have the shapes of the batch
-// that was built. fixed: the workload's own batch is the only one, and is built. Errors: "unsupported_training".
-Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, bool fixed = false);
+// that was built. fixed: the workload's own batch is the only one, and is built. shared: layouts are taken from there, and of what does not fit only that is said.
+// Errors: "unsupported_training".
+Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, bool fixed = false, SharedLayouts* shared = nullptr);
 
 // The same answer from programs built for its own batch, which fits, and for the next larger of legal_device_batches, which does not.
 Result<BatchFound> confirm_device_batch(BatchFound found, const Machine& machine, const EstimateOptions& options);

@@ -55,7 +55,7 @@ Result<std::optional<std::int64_t>> largest_device_batch(const Workload& workloa
 // What should I run? With a depth: the best batches for it. Without: every depth of the ladder that fits, best batch each.
 Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, const EstimateOptions& options = {});
 
-// One way to rent the same training: the best device batch on that many of that GPU. best: no other is both cheaper and faster.
+// One way to rent the same training: on the machine of its report, at that price of one of its GPUs. best: no other is both cheaper and faster.
 struct Offer { Price price; Report report; bool best = false; };
 // Every price whose GPU is known, has a speed and fits the depth (20 when not given) on its instance's GPUs, fastest first.
 Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Price> prices, const EstimateOptions& options = {});

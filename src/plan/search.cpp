@@ -1,13 +1,13 @@
 // The search: loops over device batches, depths and machines around estimate(). One built program answers every batch;
 // the answer itself is always a full estimate.
 #include <algorithm>
-#include <cmath>
 
 #include "base/text.hpp"
 #include "memory/timeline.hpp"
 #include "plan/alternatives.hpp"
 #include "plan/batch_search.hpp"
 #include "plan/plan.hpp"
+#include "plan/rent.hpp"
 
 namespace dryfit {
 
@@ -188,14 +188,7 @@ Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Pr
     answers[i].report->speed->price = prices[i];
     if (answers[i].report->speed->horizon_usd(prices[i].gpus)) out.push_back({prices[i], std::move(*answers[i].report), false});
   }
-  const auto seconds = [](const Offer& o) { return *o.report.speed->horizon_seconds(); };
-  const auto usd = [](const Offer& o) { return *o.report.speed->horizon_usd(o.price.gpus); };
-  std::ranges::stable_sort(out, [&](const Offer& a, const Offer& b) { return seconds(a) != seconds(b) ? seconds(a) < seconds(b) : usd(a) < usd(b); });
-  double cheapest = INFINITY;
-  for (Offer& o : out) {
-    o.best = usd(o) < cheapest;
-    cheapest = std::min(cheapest, usd(o));
-  }
+  rank_offers(out);
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include "plan/alternatives.hpp"
 #include "plan/batch_search.hpp"
 #include "plan/rent.hpp"
+#include "plan/static_sums.hpp"
 #include "plan/ways.hpp"
 
 namespace dryfit {
@@ -94,9 +95,9 @@ std::string_view name_of(Method method) {
   return "";
 }
 
-std::optional<double> Candidate::seconds_per_token() const { return report.speed ? std::optional(1 / report.speed->tokens_per_second) : std::nullopt; }
 Method method_of(const Training& t) { return t.quantized ? Method::qlora : t.lora ? Method::lora : Method::full; }
 
+std::optional<double> Candidate::seconds_per_token() const { return report.speed ? std::optional(1 / report.speed->tokens_per_second) : std::nullopt; }
 
 std::optional<double> Candidate::least_seconds_per_token() const {
   return report.speed ? std::optional(report.speed->parts.roofline / static_cast<double>(report.workload.run.total_batch_size)) : std::nullopt;
@@ -145,6 +146,33 @@ Result<TransformersPlan> plan_transformers(const HfModel& model, const Transform
     return true;
   });
   return plan;
+}
+
+BestWays best_ways(const HfModel& model, const TransformersFlags& flags, std::span<const Machine> machines, const EstimateOptions& options) {
+  BestWays out{std::vector<std::optional<Candidate>>(machines.size()), {}};
+  std::optional<Error> refused;
+  bool laid_out = false;
+  StaticSums sums;
+  for (Method method : methods_of(flags)) {
+    std::vector<std::vector<Candidate>> candidates(machines.size());
+    for (const Way& way : ways_of(flags, method, machines.front())) {
+      const auto w = workload_of(model, way, machines.front());
+      SharedLayouts shared;
+      for (std::size_t i = 0; i < machines.size(); ++i) {
+        if (out.of[i]) continue;
+        const bool too_large = w && sums.of(*w) > most_that_may_fit(*w, machines[i], options);
+        auto found = !w ? std::unexpected(w.error()) : too_large ? Result<BatchFound>(BatchFound{}) : search_device_batch(*w, machines[i], options, way.fixed_batch, &shared);
+        if (!found && !refused) refused = found.error();
+        laid_out = laid_out || found;
+        if (found && found->fits) candidates[i].push_back({method, true, std::move(found->report)});
+      }
+    }
+    for (std::size_t i = 0; i < machines.size(); ++i) {
+      if (const auto best = best_of(candidates[i], 0)) out.of[i] = std::move(candidates[i][*best]);
+    }
+  }
+  if (!laid_out) out.refused = refused;
+  return out;
 }
 
 Result<std::vector<TableRow>> table_transformers(const HfModel& model, const TransformersFlags& flags, const std::vector<Machine>& machines, const EstimateOptions& options) {

@@ -50,6 +50,11 @@ struct TransformersPlan {
 // flags: device_batch_size -1 or none is searched for. Errors: those of make_transformers_workload and program_for, where they meet every way.
 Result<TransformersPlan> plan_transformers(const HfModel& model, const TransformersFlags& flags, const Machine& machine, const EstimateOptions& options = {});
 
+// The plan's choice alone, on machines of as many GPUs that lay it out alike (passes/program.hpp), each layout made once: of each the best way of the first method of which
+// one fits, not confirmed; none where nothing does. refused: what met every way on every machine.
+struct BestWays { std::vector<std::optional<Candidate>> of; std::optional<Error> refused; };
+BestWays best_ways(const HfModel& model, const TransformersFlags& flags, std::span<const Machine> machines, const EstimateOptions& options);
+
 // Every machine by method and recomputation, each at its largest device batch. On several GPUs: all weights under FSDP2 and adapters under DDP, or what
 // is laid out nearest to that, unless flags say which.
 Result<std::vector<TableRow>> table_transformers(const HfModel& model, const TransformersFlags& flags, const std::vector<Machine>& machines, const EstimateOptions& options = {});

@@ -166,8 +166,11 @@ std::string offers_json(std::span<const Offer> offers) {
   Json out = Json::array();
   for (const Offer& o : offers) {
     const Run& run = o.report.workload.run;
-    out.push_back({{"gpu", o.price.gpu}, {"gpus", o.price.gpus}, {"provider", o.price.provider}, {"kind", o.price.kind}, {"usd_per_gpu_hour", o.price.usd_per_gpu_hour}, {"seen", o.price.seen.empty() ? Json() : Json(o.price.seen)}, {"source", o.price.source},
+    out.push_back({{"gpu", o.price.gpu}, {"gpus", o.report.machine.gpus}, {"provider", o.price.provider}, {"kind", o.price.kind}, {"usd_per_gpu_hour", o.price.usd_per_gpu_hour}, {"seen", o.price.seen.empty() ? Json() : Json(o.price.seen)}, {"source", o.price.source},
                    {"depth", o.report.workload.model.depth}, {"device_batch_size", run.device_batch_size}, {"speed", speed_json(o.report)}, {"best", o.best}, {"command", o.report.command}});
+    if (!o.report.workload.transformers) continue;
+    const Training& t = o.report.workload.transformers->training;
+    out.back().update({{"method", name_of(method_of(t))}, {"recompute", name_of(t.recompute)}, {"shard", name_of(t.sharding)}, {"grad_accum_steps", run.grad_accum_steps}, {"total_batch_size", run.total_batch_size}, {"process_bytes", o.report.process.bytes.count}});
   }
   return dump({{"schema_version", 1}, {"offers", out}});
 }

@@ -10,6 +10,7 @@ namespace dryfit {
 struct OwnCommands { std::string check, plan; };
 
 std::string plan_text(const TransformersPlan& plan, const HfModel& model, const Machine& machine, const OwnCommands& commands, const Style& style);
+std::string offers_text(std::span<const Offer> offers, const HfModel& model, const Style& style);
 std::string table_text(std::span<const TableRow> rows, const HfModel& model, std::int64_t gpus, const Style& style);
 
 }  // namespace dryfit

@@ -20,6 +20,7 @@ struct Price {
   std::string kind;                  // "on-demand", "spot", "marketplace"
   std::string seen;                  // ISO date; empty: not known
   std::string source;
+  friend bool operator==(const Price&, const Price&) = default;
 };
 
 // Columns by name in the first line: gpu, usd_per_gpu_hour; provider, gpus, kind, seen, source may be left out.

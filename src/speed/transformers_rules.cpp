@@ -18,7 +18,7 @@ std::optional<Horizon> transformers_horizon(const Workload& w) {
   const double total = static_cast<double>(w.run.total_batch_size);
   if (!t.max_steps && !t.max_tokens) return std::nullopt;
   Horizon h;
-  h.rule = t.max_steps ? "--max-steps" : "train.max_tokens";
+  h.rule = t.max_steps ? "--max-steps" : t.framework == Framework::litgpt ? "train.max_tokens" : "--max-tokens";
   h.iterations = t.max_steps ? *t.max_steps : std::max<std::int64_t>(1, ceil_div(*t.max_tokens, w.run.total_batch_size));
   h.tokens = static_cast<double>(h.iterations) * total;
   return h;

@@ -12,7 +12,7 @@ namespace dryfit {
 // ones included (arXiv 2204.02311, appendix B). Where the weights are frozen their gradients are not computed: 4 and 12.
 double transformers_flops_per_token(const Workload& workload);
 
-// As far as --max-steps, or a pasted train.max_tokens, say.
+// As far as --max-steps, --max-tokens, or a pasted train.max_tokens, say.
 std::optional<Horizon> transformers_horizon(const Workload& workload);
 
 }  // namespace dryfit

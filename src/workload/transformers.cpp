@@ -214,7 +214,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.max_steps = f.max_steps, t.max_tokens = f.max_tokens;
   constexpr std::int64_t kMostSteps = 1'000'000'000'000, kMostTokens = 1'000'000'000'000'000'000;
   if (t.max_steps && (*t.max_steps < 1 || *t.max_steps > kMostSteps)) return out_of_range("--max-steps", *t.max_steps, kMostSteps);
-  if (t.max_tokens && (*t.max_tokens < 1 || *t.max_tokens > kMostTokens)) return out_of_range("train.max_tokens", *t.max_tokens, kMostTokens);
+  if (t.max_tokens && (*t.max_tokens < 1 || *t.max_tokens > kMostTokens)) return out_of_range(t.framework == Framework::litgpt ? "train.max_tokens" : "--max-tokens", *t.max_tokens, kMostTokens);
   t.lora = f.lora;
   if (t.lora && t.lora->virtual_tokens == 0 && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
   if (auto ok = adapters(t, a); !ok) return std::unexpected(ok.error());
