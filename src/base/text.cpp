@@ -5,6 +5,7 @@
 #include <cctype>
 #include <cerrno>
 #include <charconv>
+#include <clocale>
 #include <cmath>
 #include <cstdlib>
 
@@ -65,30 +66,36 @@ Result<std::int64_t> parse_int(std::string_view text, std::string_view where) {
 
 namespace {
 
-#ifdef _LIBCPP_VERSION  // WebAssembly: libc++ 19 has no from_chars for floating point, and its C library knows one locale alone
-bool read_double(std::string_view text, double& value) {
-  const std::string copy(text);
-  if (copy.empty() || copy[0] == '+' || copy.find_first_not_of("0123456789.eE+-") != std::string::npos) return false;
-  char* end = nullptr;
-  errno = 0;
-  value = std::strtod(copy.c_str(), &end);
-  return errno == 0 && end == copy.c_str() + copy.size();
-}
-#else
-bool read_double(std::string_view text, double& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size();
-}
+// strtod where a point is a point, whatever locale the process that holds us has chosen.
+double number_in_c(const char* text, char** end) {
+#ifdef __GLIBC__
+  static const locale_t plain = newlocale(LC_ALL_MASK, "C", nullptr);
+  return strtod_l(text, end, plain);
+#else  // musl, which WebAssembly's C library is made of, knows one locale alone
+  return std::strtod(text, end);
 #endif
+}
 
 }  // namespace
+
+std::errc read_real(std::string_view text, double& value) {
+  const std::string copy = to_lower(text);
+  const std::string_view body = copy.starts_with('-') ? std::string_view(copy).substr(1) : std::string_view(copy);
+  const bool word = body == "inf" || body == "infinity" || body == "nan";
+  if (body.empty() || body[0] == '+' || (!word && body.find_first_not_of("0123456789.e+-") != std::string_view::npos)) return std::errc::invalid_argument;
+  char* end = nullptr;
+  errno = 0;
+  const double read = number_in_c(copy.c_str(), &end);
+  if (end != copy.c_str() + copy.size()) return std::errc::invalid_argument;
+  if (errno == ERANGE && (read == 0 || std::isinf(read))) return std::errc::result_out_of_range;  // not where it is only less exact, near 0
+  value = read;
+  return {};
+}
 
 Result<double> parse_real(std::string_view text, std::string_view where) {
   double value = 0;
   const std::string_view body = !text.empty() && text[0] == '+' ? text.substr(1) : text;
-  if (!read_double(body, value) || !std::isfinite(value)) {
-    return std::unexpected(bad_number(text, where, "a finite number"));
-  }
+  if (read_real(body, value) != std::errc() || !std::isfinite(value)) return std::unexpected(bad_number(text, where, "a finite number"));
   return value;
 }
 

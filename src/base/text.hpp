@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "base/bytes.hpp"
@@ -16,6 +17,8 @@ namespace dryfit {
 // Whole decimal number, optional sign, optional single underscores between digits (as Python's int()); nothing else around it.
 // Errors: "bad_number" with `where` as given.
 Result<std::int64_t> parse_int(std::string_view text, std::string_view where);
+// What std::from_chars reads of the whole text as a double (libc++ has that from 20 on); value is untouched unless {} is given.
+std::errc read_real(std::string_view text, double& value);
 // Finite decimal number ("0.85", "1e3"); NaN, infinities and overflow are errors ("bad_number").
 Result<double> parse_real(std::string_view text, std::string_view where);
 // "80GiB", "24GB" (10^9), "24g" and "24G" (GiB), "512MiB", "24576M", plain number = bytes. Must be >= 0 and finite ("bad_size").

@@ -20,7 +20,11 @@ void for_each_until(std::size_t count, unsigned threads, F f) {
       while (i + 1 < now && !end.compare_exchange_weak(now, i + 1)) {}
     }
   };
-  std::vector<std::jthread> helpers;
+  struct Joined : std::vector<std::thread> {  // std::jthread, which libc++ 19 holds back as an experiment
+    ~Joined() {
+      for (std::thread& t : *this) t.join();
+    }
+  } helpers;
   for (unsigned t = 1; t < threads && t < count; ++t) helpers.emplace_back(work);
   work();
 }

@@ -108,7 +108,9 @@ class Session {
     if (!moment) return std::unexpected(moment.error());
     if (!*moment) return false;
     watcher_->take(**moment);
+#ifdef __GLIBC__
     if ((*moment)->job) malloc_trim(0);  // an estimate takes a few megabytes that are not needed again
+#endif
     recorder_.write(write_recording_moment(**moment));
     if (!r_.prometheus.empty()) {
       const auto ok = env_.write_file(r_.prometheus, watch_prometheus(view()));

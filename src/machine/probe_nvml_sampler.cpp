@@ -204,10 +204,12 @@ class NvmlSampler final : public GpuSampler {
 
 }  // namespace
 
-// A static binary shares no C library with the driver's: where the two do not agree, loading it can end the process. So a child tries first.
+// A static binary shares no C library with the driver's: where the two do not agree, loading it can end the process. So a child tries first. musl loads nothing into one.
 bool nvml::loads_safely() {
 #ifndef DRYFIT_STATIC_BINARY
   return true;
+#elif !defined(__GLIBC__)
+  return false;
 #else
   static const bool safe = [] {
     const pid_t child = fork();

@@ -51,7 +51,7 @@ using nvml::kNotSupported, nvml::Library, nvml::MemoryV1, nvml::MemoryV2;
 class NvmlProbe final : public GpuProbe {
  public:
   Result<ProbeResult> read() override {
-    if (!nvml::loads_safely()) return no_gpu("the NVIDIA driver's library does not load into this static binary", "nvml");
+    if (!nvml::loads_safely()) return no_gpu("no NVIDIA driver here, as far as nvidia-smi tells (its library does not load into this static binary)", "nvml");
     Library lib;
     if (!lib.loaded()) return no_gpu("no NVIDIA driver here (libnvidia-ml.so.1 is not installed)", "nvml");
     const auto init = lib.get<int (*)()>("nvmlInit_v2");

@@ -89,8 +89,7 @@ std::optional<Document> construct_real(std::string_view text) {
   double sum = 0;
   for (std::string_view part : split(r, ':')) {
     double x = 0;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), x);
-    if (part.empty() || part[0] == '-' || end != part.data() + part.size()) return std::nullopt;
+    const std::errc error = part.starts_with('-') ? std::errc::invalid_argument : read_real(part, x);
     if (error == std::errc::result_out_of_range) x = part.find("e-") != std::string_view::npos ? 0 : std::numeric_limits<double>::infinity();
     else if (error != std::errc()) return std::nullopt;
     sum = sum * 60 + x;

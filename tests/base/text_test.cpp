@@ -4,6 +4,11 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <bit>
+#include <charconv>
+#include <clocale>
+#include <cstdint>
+
 namespace dryfit {
 namespace {
 
@@ -16,6 +21,28 @@ TEST(ParseInt, readsWholeNumbersOnly) {
     EXPECT_EQ(r.error().where, "--x");
     EXPECT_FALSE(r.error().hint.empty());
   }
+}
+
+TEST(ReadReal, readsWhatFromCharsReads) {
+  const auto same = [](const std::string& text) {
+    double ours = 7, theirs = 7;
+    const std::errc error = read_real(text, ours);
+    const auto [end, expected] = std::from_chars(text.data(), text.data() + text.size(), theirs);
+    const bool whole = end == text.data() + text.size();
+    EXPECT_EQ(error, whole ? expected : std::errc::invalid_argument) << text;
+    if (whole && expected == std::errc()) {
+      EXPECT_EQ(std::bit_cast<std::uint64_t>(ours), std::bit_cast<std::uint64_t>(theirs)) << text;
+    }
+  };
+  for (const char* text : {"", "-", "+1", "-+1", "--1", " 1", "1 ", "0", "-0", "1.", ".5", ".", "1e5", "1E+5", "1e", "1e+", "1.5.", "0x10", "1,5", "1_0", "inf", "-inf", "INFINITY", "nan", "in",
+                           "5e-324", "2.2250738585072011e-308", "1e-310", "1e-400", "1e308", "1.8e308", "1e999", "0e999", "0.1", "123456789012345678901234567890"}) same(text);
+  EXPECT_TRUE(rc::check("any double, as printed", [&](std::uint64_t bits) {
+    char text[32];
+    same(std::string(text, std::to_chars(text, text + sizeof text, std::bit_cast<double>(bits)).ptr));
+  }));
+  // a library's host may have chosen a locale with decimal commas, where the machine has one
+  if (std::setlocale(LC_NUMERIC, "de_DE.UTF-8") != nullptr) same("1.5");
+  std::setlocale(LC_NUMERIC, "C");
 }
 
 TEST(ParseSize, knowsUnits) {
