@@ -239,6 +239,15 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class Job:
+    """What emit=... writes: a launcher's job."""
+
+    kind: str                             # "torchrun", "slurm", "kubernetes", "trainjob", "skypilot", "ray"
+    file: str                             # the name it goes by
+    text: str
+
+
+@dataclass(frozen=True)
 class Report(Answer):
     """One run on one machine. In a notebook it shows as its chart."""
 
@@ -256,6 +265,7 @@ class Report(Answer):
     assumptions: list[Assumption]
     warnings: list[str]
     timeline: Optional[Timeline] = None   # explain(timeline=True)
+    job: Optional[Job] = None             # check(emit=...)
 
     @property
     def fits(self) -> bool:
@@ -319,15 +329,6 @@ class Missed:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What plan(emit=...) writes: a launcher's job."""
-
-    kind: str                             # "torchrun", "slurm", "kubernetes", "trainjob", "skypilot", "ray"
-    file: str                             # the name it goes by
-    text: str
-
-
-@dataclass(frozen=True)
 class Plan(Answer):
     plans: list[Report]
     chosen: Optional[int]                 # index into plans; None: nothing fits
@@ -357,6 +358,7 @@ class Cell:
     method: Optional[str] = None          # this and what follows: Hugging Face models
     recompute: Optional[str] = None
     shard: Optional[str] = None
+    tokens_per_second: Optional[float] = None  # all GPUs together; None: their rates are not known
 
     @property
     def column(self) -> str:

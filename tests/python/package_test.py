@@ -82,7 +82,7 @@ except dataclasses.FrozenInstanceError:
 pasted = dryfit.check("torchrun --nproc_per_node=8 -m scripts.base_train --depth=26 --device-batch-size=32", gpu="h100", local=False)
 expect(pasted.memory == report.memory, "a pasted command")
 hugging = dryfit.check(model="llama-3.2-1b", gpu="h100", device_batch_size=-1, local=False)
-expect(hugging.workload.family == "transformers" and hugging.speed is None and hugging.workload.run.optimizer, repr(hugging.workload))
+expect(hugging.workload.family == "transformers" and hugging.speed.tokens_per_second > 0 and hugging.workload.run.optimizer, repr(hugging.workload))
 
 # explain: timeline and chart
 explained = dryfit.explain(depth=4, gpu="4090", timeline=True, local=False)
@@ -98,6 +98,10 @@ expect(plan._repr_html_().count("<tr") == len(plan.plans) + 1 and str(plan) == p
 table = dryfit.table(gpu=["t4", "h200"], depths=range(4, 13, 8), local=False)
 expect([(c.gpu, c.depth) for c in table.rows] == [(r["gpu"], r["depth"]) for r in json.loads(program("table", "--gpu=t4,h200", "--depths=4,12", "--json").stdout)["rows"]], repr(table))
 expect(table._repr_html_().count("<tr") == 3, "a table's table")
+models = dryfit.table(model="llama-3.2-1b", gpu="4090", local=False)
+expect(all(c.tokens_per_second > 0 for c in models.rows if c.device_batch_size), repr(models))
+job = dryfit.check(depth=26, device_batch_size=16, gpu="h100", gpus=8, emit="slurm", local=False).job
+expect(job.kind == "slurm" and "#SBATCH" in job.text, repr(job))
 
 # doctor: text, a file, a snapshot
 log = ROOT / "tests" / "doctor" / "logs" / "fragmentation.txt"
