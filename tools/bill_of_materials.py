@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Software bill of materials of a release, CycloneDX 1.6 as JSON: what is compiled into the binary, with the versions of the packages that were there, and the binary's own hash.
-Which packages: the libraries of tools/install.sh that docs/dependencies.md names as compiled in, and what g++ links statically. Usage: tools/bill_of_materials.py BINARY"""
+Which packages: the libraries of tools/install.sh that docs/dependencies.md names as compiled in, and what the compiler that the binary names links statically: zig's clang
+(tools/release.sh) or g++. Usage: tools/bill_of_materials.py BINARY"""
 import hashlib
 import json
 import pathlib
@@ -9,8 +10,13 @@ import subprocess
 import sys
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
-# Debian package, its name here, licence (SPDX): what stands in the binary; the compiler's own come by -static
-COMPILED_IN = [("libfmt-dev", "fmt", "MIT"), ("libyaml-dev", "libyaml", "MIT"), ("nlohmann-json3-dev", "nlohmann-json", "MIT"), ("libstdc++-12-dev", "libstdc++", "GPL-3.0-or-later WITH GCC-exception-3.1"), ("libc6-dev", "glibc", "LGPL-2.1-or-later")]
+# Debian package, its name here, licence (SPDX)
+LIBRARIES = [("libfmt-dev", "fmt", "MIT"), ("libyaml-dev", "libyaml", "MIT"), ("nlohmann-json3-dev", "nlohmann-json", "MIT")]
+OF_GCC = [("libstdc++-12-dev", "libstdc++", "GPL-3.0-or-later WITH GCC-exception-3.1"), ("libc6-dev", "glibc", "LGPL-2.1-or-later")]
+# name, version, licence of what a static binary takes from the wheel of ziglang that is pinned (lib/libcxx, libcxxabi, libunwind, libc/musl, compiler_rt of it)
+ZIGLANG = "0.14.1"
+OF_ZIG = [("libc++", "19.1.7", "Apache-2.0 WITH LLVM-exception"), ("libc++abi", "19.1.7", "Apache-2.0 WITH LLVM-exception"), ("libunwind", "19.1.7", "Apache-2.0 WITH LLVM-exception"),
+          ("musl", "1.2.5", "MIT"), ("zig-compiler-rt", ZIGLANG, "MIT")]
 
 
 def version_of(package):
@@ -20,10 +26,20 @@ def version_of(package):
     return done.stdout
 
 
-def component(package, name, licence):
-    version = version_of(package)
-    place = f"pkg:deb/debian/{package.replace('+', '%2B')}@{version.replace('+', '%2B').replace('~', '%7E').replace(':', '%3A')}"
+def component(name, version, licence, kind, package):
+    place = f"pkg:{kind}/{package.replace('+', '%2B')}@{version.replace('+', '%2B').replace('~', '%7E').replace(':', '%3A')}"
     return {"type": "library", "bom-ref": place, "name": name, "version": version, "licenses": [{"expression": licence}], "purl": place}
+
+
+def parts_of(binary):
+    """The components of a program, by the compiler that its section .comment names."""
+    of_debian = list(LIBRARIES)
+    of_zig = b"ziglang/zig-bootstrap" in binary
+    if not of_zig:
+        of_debian += OF_GCC
+    elif f"ziglang=={ZIGLANG}\n" not in (TOP / "tests/integration/requirements-release.txt").read_text():
+        sys.exit(f"error: the versions here are those of ziglang {ZIGLANG}, and another one is pinned\nhint:  look them up in its wheel, then change OF_ZIG")
+    return [component(name, version_of(package), licence, "deb/debian", package) for package, name, licence in of_debian] + [component(name, version, licence, "generic", name) for name, version, licence in (OF_ZIG if of_zig else [])]
 
 
 def main():
@@ -32,7 +48,7 @@ def main():
     if binary[:4] != b"\x7fELF":
         sys.exit(f"error: {sys.argv[1]} is no program for Linux\nhint:  give the binary of tools/release.sh")
     digest = hashlib.sha256(binary).hexdigest()
-    parts = [component(*c) for c in COMPILED_IN]
+    parts = parts_of(binary)
     bill = {
         "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
         "metadata": {"component": {"type": "application", "bom-ref": f"dryfit@{version}", "name": "dryfit", "version": version, "licenses": [{"license": {"id": "MIT"}}], "hashes": [{"alg": "SHA-256", "content": digest}]}},

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing. install.sh build: what the binary needs; test: what the tests need too; web: what the page needs;
+# release: what tools/release.sh builds with, into build/release-tools: pinned tools of PyPI, and libyaml's source, which Debian has for the version that it ships;
 # capture: torch with CUDA, transformers, timm and the package (6 GB) into build/integration/torch, for tests/python/capture_test.py;
-# integration: test, web, a browser, Slurm, shells, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
+# integration: test, web, release, a browser, Slurm, shells, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 what=${1:-build}
@@ -13,8 +14,11 @@ if [ "$what" = web ] || [ "$what" = integration ]; then
   packages+=(clang-19 lld-19 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32 wasi-libc)
   command -v node > /dev/null || packages+=(nodejs)
 fi
+if [ "$what" = release ] || [ "$what" = integration ]; then
+  packages+=(python3-venv dpkg-dev)
+fi
 if [ "$what" = integration ]; then
-  packages+=(chromium python3-venv python3-dev munge slurm-client slurmctld slurmd fish zsh mandoc)
+  packages+=(chromium qemu-user-static libc6-arm64-cross munge slurm-client slurmctld slurmd fish zsh mandoc)
   command -v npm > /dev/null || packages+=(npm)
 fi
 missing=()
@@ -40,6 +44,28 @@ if [ "$what" = capture ]; then
   python3 -m venv "$top/build/integration/torch"
   "$top/build/integration/torch/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-capture.txt"
   exec "$top/build/integration/torch/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$top"
+fi
+if [ "$what" = release ] || [ "$what" = integration ]; then
+  place=$top/build/release-tools
+  yaml=$(dpkg-query -W -f='${source:Version}' libyaml-dev)
+  stamp="libyaml $yaml $(sha256sum < "$top/tests/integration/requirements-release.txt")"
+  if [ "$(cat "$place/installed" 2> /dev/null)" != "$stamp" ]; then
+    rm -rf "$place"
+    mkdir -p "$place/lists/partial"
+    python3 -m venv "$place/venv"
+    "$place/venv/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-release.txt"
+    # the machine's own package sources, as sources of source code, in lists of their own
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2> /dev/null | sed -n 's/^deb /deb-src /p' > "$place/from.list" || true
+    awk 'FNR == 1 { print "" } { sub(/^Types:.*/, "Types: deb-src"); print }' /etc/apt/sources.list.d/*.sources > "$place/from.sources" 2> /dev/null || true
+    for from in list sources; do
+      [ -s "$place/from.$from" ] || continue
+      options=(-qq -o Dir::Etc::sourceparts=- -o Dir::Etc::sourcelist="$place/from.$from" -o Dir::State::lists="$place/lists" -o APT::Sandbox::User=root)
+      apt-get "${options[@]}" update || continue
+      (cd "$place" && apt-get "${options[@]}" source --download-only "libyaml=$yaml") && break
+    done
+    dpkg-source --no-check -x "$place"/libyaml_*.dsc "$place/libyaml" > /dev/null
+    printf '%s\n' "$stamp" > "$place/installed"
+  fi
 fi
 [ "$what" = integration ] || exit 0
 place=$top/build/integration

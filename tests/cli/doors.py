@@ -11,6 +11,27 @@ SITE = pathlib.Path(os.environ.get("DRYFIT_SITE", ROOT / "build/web/site"))
 # what a program's environment or a machine's own runs taught is no part of an answer that is compared
 PLAIN = {k: v for k, v in os.environ.items() if k not in ("NANOCHAT_DTYPE", "DRYFIT_PROBE", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")} | {"XDG_DATA_HOME": "/nonexistent"}
 
+OOM = (ROOT / "tests" / "doctor" / "logs" / "fragmentation.txt").read_text()
+# what every door is asked
+REQUESTS = [
+    {"command": "check", "args": {"depth": 26, "device-batch-size": 32, "gpu": "h100", "gpus": 8}},
+    {"command": "check", "args": {"gpu": "RTX 4090", "device-batch-size": -1}},
+    {"command": "check", "args": {"gpu": "h100"}, "paste": "torchrun --nproc_per_node=8 -m scripts.base_train --depth=26"},
+    {"command": "check", "args": {"gpu": "a100 80gb", "gpus": 8, "nanochat": "E1", "depth": 8}},
+    {"command": "check", "args": {"gpu": "b200", "fp8": True, "depth": 12, "alloc-conf": "expandable_segments:True"}},
+    {"command": "check", "args": {"memory": "17GiB", "depth": 10, "max-seq-len": 4096, "device-batch-size": 2}},
+    {"command": "explain", "args": {"depth": 12, "device-batch-size": 8, "gpu": "4090", "timeline": True}},
+    {"command": "explain", "args": {"model": "llama-3.2-1b", "mixed": "bf16", "device-batch-size": 1, "gpu": "4090", "alternatives": 0}},
+    {"command": "check", "args": {"model": "qwen2.5-0.5b", "parallel": "fsdp2", "gpu": "h100", "gpus": 4}},
+    {"command": "plan", "args": {"gpu": "rtx 3060", "depth": 8}},
+    {"command": "plan", "args": {"gpu": "RTX 4090"}},
+    {"command": "table", "args": {"gpu": ["t4", "h200"], "depths": [4, 12], "gpus": 2}},
+    {"command": "doctor", "operands": ["-"], "input": OOM},
+    {"command": "check", "args": {"gpu": "h10O"}},
+    {"command": "check", "args": {"gpu": "h100", "dept": 4}},
+    {"command": "check", "args": {"gpu": "h100", "depth": 4, "total-batch-size": 500000}},
+]
+
 
 def words_of(request):
     words = [request["command"]]
@@ -28,9 +49,9 @@ def command_line(request):
     return done.returncode, done.stdout
 
 
-def c_abi(requests):
+def c_abi(requests, door):
     """All at once, by tests/api/door.c."""
-    done = subprocess.run([os.environ["DRYFIT_DOOR"]], input="".join(json.dumps(r) + "\n" for r in requests).encode(), capture_output=True, timeout=120, check=True)
+    done = subprocess.run([door], input="".join(json.dumps(r) + "\n" for r in requests).encode(), capture_output=True, timeout=120, check=True)
     rest, replies = done.stdout, []
     while rest:
         head, rest = rest.split(b"\n", 1)

@@ -7,47 +7,28 @@ import sys
 
 import doors
 
-OOM = (doors.ROOT / "tests" / "doctor" / "logs" / "fragmentation.txt").read_text()
-REQUESTS = [
-    {"command": "check", "args": {"depth": 26, "device-batch-size": 32, "gpu": "h100", "gpus": 8}},
-    {"command": "check", "args": {"gpu": "RTX 4090", "device-batch-size": -1}},
-    {"command": "check", "args": {"gpu": "h100"}, "paste": "torchrun --nproc_per_node=8 -m scripts.base_train --depth=26"},
-    {"command": "check", "args": {"gpu": "a100 80gb", "gpus": 8, "nanochat": "E1", "depth": 8}},
-    {"command": "check", "args": {"gpu": "b200", "fp8": True, "depth": 12, "alloc-conf": "expandable_segments:True"}},
-    {"command": "check", "args": {"memory": "17GiB", "depth": 10, "max-seq-len": 4096, "device-batch-size": 2}},
-    {"command": "explain", "args": {"depth": 12, "device-batch-size": 8, "gpu": "4090", "timeline": True}},
-    {"command": "explain", "args": {"model": "llama-3.2-1b", "mixed": "bf16", "device-batch-size": 1, "gpu": "4090", "alternatives": 0}},
-    {"command": "check", "args": {"model": "qwen2.5-0.5b", "parallel": "fsdp2", "gpu": "h100", "gpus": 4}},
-    {"command": "plan", "args": {"gpu": "rtx 3060", "depth": 8}},
-    {"command": "plan", "args": {"gpu": "RTX 4090"}},
-    {"command": "table", "args": {"gpu": ["t4", "h200"], "depths": [4, 12], "gpus": 2}},
-    {"command": "doctor", "operands": ["-"], "input": OOM},
-    {"command": "check", "args": {"gpu": "h10O"}},
-    {"command": "check", "args": {"gpu": "h100", "dept": 4}},
-    {"command": "check", "args": {"gpu": "h100", "depth": 4, "total-batch-size": 500000}},
-]
 failures = []
 
 
 def compare(door, replies):
-    for request, expected, got in zip(REQUESTS, lines, replies, strict=True):
+    for request, expected, got in zip(doors.REQUESTS, lines, replies, strict=True):
         if got != expected:
             failures.append(f"{door}: {request['command']} {request.get('args')}: {got[0]} {got[1][:200]!r}\n  instead of {expected[0]} {expected[1][:200]!r}")
 
 
-lines = [doors.command_line(r) for r in REQUESTS]
+lines = [doors.command_line(r) for r in doors.REQUESTS]
 if sorted({status for status, _ in lines}) != [0, 1, 2]:
     failures.append("the requests do not meet every status")
 compared = ["command line"]
 if "DRYFIT_DOOR" in os.environ:
-    compare("C ABI", doors.c_abi(REQUESTS))
+    compare("C ABI", doors.c_abi(doors.REQUESTS, os.environ["DRYFIT_DOOR"]))
     compared.append("C ABI")
 else:
     print("DRYFIT_DOOR is not set: the C ABI is not compared")
 
 server = doors.Mcp()
 server.ask("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo={"name": "test", "version": "0"})
-for request, (status, body) in zip(REQUESTS, lines):
+for request, (status, body) in zip(doors.REQUESTS, lines):
     result = server.tool(request)
     if result["content"][0]["text"].encode() != body or result["isError"] != (status not in (0, 1)):
         failures.append(f"MCP: {request['command']} {request.get('args')}: {result['content'][0]['text'][:300]}")
@@ -58,7 +39,7 @@ if server.close() != (0, b"", b""):
 compared.append("MCP")
 
 if shutil.which("node") and (doors.SITE / "dryfit.wasm").exists():
-    compare("WebAssembly", doors.web_assembly(REQUESTS))
+    compare("WebAssembly", doors.web_assembly(doors.REQUESTS))
     compared.append("WebAssembly")
 else:
     print("build/web/site is not built (./test.sh --integration does): WebAssembly is not compared")
@@ -66,11 +47,11 @@ else:
 python = doors.INTEGRATION / "venv" / "bin" / "python"
 if python.exists() and subprocess.run([python, "-c", "import dryfit"], capture_output=True).returncode == 0:
     script = "import sys, json, dryfit\nfor line in sys.stdin:\n r = dryfit.call(json.loads(line))\n print(json.dumps([r.status, r.json]))"
-    done = subprocess.run([python, "-c", script], input="".join(json.dumps(r) + "\n" for r in REQUESTS), capture_output=True, text=True, env=doors.PLAIN, timeout=120)
+    done = subprocess.run([python, "-c", script], input="".join(json.dumps(r) + "\n" for r in doors.REQUESTS), capture_output=True, text=True, env=doors.PLAIN, timeout=120)
     compare("Python", [(status, body.encode()) for status, body in map(json.loads, done.stdout.splitlines())])
     compared.append("Python")
 
 for line in failures:
     print("FAILED", line)
-print(f"{len(REQUESTS)} requests through {', '.join(compared)}; {len(failures)} failures")
+print(f"{len(doors.REQUESTS)} requests through {', '.join(compared)}; {len(failures)} failures")
 sys.exit(1 if failures else 0)

@@ -1,0 +1,17 @@
+# Toolchain: zig's clang, libc++ and C libraries (tools/install.sh release), for whom DRYFIT_TARGET names: aarch64-linux-musl, x86_64-linux-gnu.2.17.
+set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES DRYFIT_TARGET)
+file(GLOB ZIG ${CMAKE_CURRENT_LIST_DIR}/../build/release-tools/venv/lib/python3*/site-packages/ziglang/zig)
+if(NOT ZIG OR NOT DRYFIT_TARGET MATCHES "^([a-z0-9_]+)-linux-(musl|gnu)")
+  message(FATAL_ERROR "-DDRYFIT_TARGET=x86_64-linux-musl or such, after tools/install.sh release")
+endif()
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR ${CMAKE_MATCH_1})
+# the same bytes from every processor: no fused multiply-add where the text has two operations, and a char that is signed
+set(SAME -ffp-contract=off -fsigned-char)
+set(CMAKE_C_COMPILER ${ZIG} cc -target ${DRYFIT_TARGET} ${SAME})
+set(CMAKE_CXX_COMPILER ${ZIG} c++ -target ${DRYFIT_TARGET} ${SAME})
+foreach(language C CXX)
+  set(CMAKE_${language}_ARCHIVE_CREATE "${ZIG} ar qc <TARGET> <OBJECTS>")
+  set(CMAKE_${language}_ARCHIVE_FINISH "${ZIG} ranlib <TARGET>")
+endforeach()
+set(CCACHE OFF CACHE STRING "zig has a cache of its own")
