@@ -37,6 +37,21 @@ double usd(const Offer& o) {
 double seconds(const Offer& o) { return o.report.speed->horizon_seconds().value_or(1 / o.report.speed->tokens_per_second); }
 Method method(const Offer& o) { return method_of(o.report.workload.transformers->training); }
 
+// Checkpoints, which need least, are refused of some compiled runs: a machine is found without them.
+TEST(CheapestMachine, isFoundForWhatCannotCheckpoint) {
+  const std::vector<Price> prices = *read_prices(kPrices, "test");
+  EstimateOptions options;
+  options.prices = &prices;
+  TransformersFlags f;
+  f.compile = true, f.mixed = MixedPrecision::bf16, f.max_seq_len = 1024;
+  for (const Method way : {Method::full, Method::lora}) {
+    if (way == Method::lora) f.lora.emplace().rank = 16;
+    const auto rent = cheapest_machine(preset("llama-3.2-1b"), f, way, options);
+    ASSERT_TRUE(rent);
+    EXPECT_EQ(rent->report.workload.transformers->training.recompute, Recompute::none);
+  }
+}
+
 TEST(OffersOfModels, eachIsWhatPlanChoosesThere) {
   TransformersFlags flags;
   flags.max_seq_len = 512, flags.max_tokens = 100'000'000;
