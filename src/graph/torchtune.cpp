@@ -122,7 +122,7 @@ class BlockWriter {
 
 bool has_torchtune_graph(const Architecture& a, const Training& r) {
   const bool family = a.family == Family::llama || a.family == Family::mistral;
-  return family && !r.lora && r.recompute == Recompute::none && r.torchtune.date >= kTurnsKeysFirst && r.torchtune.packing == TorchtuneRun::Packing::none && r.weights != Dtype::fp32;
+  return family && !r.lora && r.torchtune.date >= kTurnsKeysFirst && r.torchtune.packing == TorchtuneRun::Packing::none && r.weights != Dtype::fp32;
 }
 
 Graph torchtune_block(const Architecture& a, const Training& r, Attention attention, int multiprocessors) {

@@ -83,6 +83,7 @@ class Half:
             return self._play(args)
 
     def _play(self, args):
+        self.tracker.poll()  # what died since the last op, such as what a checkpoint ran again and nobody names
         env = dict(zip(self.arguments, args, strict=True))
         args.clear()
         for step in self.steps:

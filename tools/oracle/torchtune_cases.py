@@ -102,6 +102,8 @@ def seen():
     yield Case("llama3_tied", lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, optimizer="fused", quantized=True)
     yield Case("llama3", compiled=True)
     yield Case("llama3", compiled=True, chunked=False, optimizer="fused")
+    yield Case("llama3_tied", compiled=True, checkpoint=True)
+    yield Case("llama2", compiled=True, batch=2, length=256, in_backward=True, optimizer="fused", checkpoint=True)
 
 
 def unseen():
