@@ -91,6 +91,27 @@ NodeId GraphBuilder::matmul(NodeId a, NodeId b, Shape s, Dtype d, int variant, c
   return id;
 }
 
+NodeId GraphBuilder::addmm(NodeId added, NodeId a, NodeId b, Shape s, Dtype d, int variant, const char* role) {
+  const NodeId id = matmul(a, b, s, d, variant, role);
+  graph_.nodes.back().in[2] = added;
+  graph_.nodes.back().inputs = 3;
+  return id;
+}
+
+NodeId GraphBuilder::times(NodeId self, NodeId other, Dtype d, const char* role) { return binary(Fn::mul, other, self, d, role); }
+
+NodeId GraphBuilder::over_rms(NodeId x, const char* role) {
+  const Dtype f = Dtype::fp32;
+  const NodeId up = convert(x, f, role);
+  const NodeId variance = reduce(Fn::mean_rows, unary(Fn::power, up, f, role), rows_of((*this)[x].shape), f, role);
+  return times(up, unary(Fn::rsqrt, variance, f, role), f, role);
+}
+
+NodeId GraphBuilder::viewed(NodeId x, Shape s) {
+  graph_.nodes[static_cast<std::size_t>(x)].shape = s;
+  return x;
+}
+
 Float8 GraphBuilder::to_float8(NodeId x, Dtype d, const char* role) {
   const Dtype f = Dtype::fp32;
   const NodeId up = convert(x, f, role);

@@ -127,6 +127,13 @@ class GraphBuilder {
   NodeId pointwise(Fn fn, std::span<const NodeId> in, Shape s, Dtype d, const char* role);
   NodeId cat(NodeId a, NodeId b, Shape s, const char* role);
   NodeId matmul(NodeId a, NodeId b, Shape s, Dtype d, int variant, const char* role);
+  NodeId addmm(NodeId added, NodeId a, NodeId b, Shape s, Dtype d, int variant, const char* role);  // added: within the product
+  // self * other, where backward writes self's gradient first: that of the second operand is.
+  NodeId times(NodeId self, NodeId other, Dtype d, const char* role);
+  // x over the root of the mean of its squares in each row, in fp32: an RMSNorm before its weight.
+  NodeId over_rms(NodeId x, const char* role);
+  // A view: the same node with another shape.
+  NodeId viewed(NodeId x, Shape s);
   // nanochat/fp8.py: fp32, largest magnitude, scale (in fp64, kept as fp32), product, clamp, cast; and the product of two such.
   Float8 to_float8(NodeId x, Dtype d, const char* role);
   NodeId scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int variant, const char* role);

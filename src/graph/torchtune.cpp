@@ -10,9 +10,6 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::int32_t kTurnsKeysFirst = 20240916;  // as passes/torchtune.cpp
-constexpr std::int32_t kNormOfTorch = 20241125;
-
 class BlockWriter {
  public:
   BlockWriter(const Architecture& a, const Training& r, Attention attention, Graph& graph) : a_(a), r_(r), attention_(attention), g_(graph), b_(graph) {
@@ -34,7 +31,7 @@ class BlockWriter {
     const NodeId middle = b_.binary(Fn::add, attended, x, g_.compute, "x_mid");
     const NodeId normed = norm(middle, norm2, "mlp.norm");
     const NodeId act = b_.unary(Fn::silu, project(normed, gate), g_.compute, "mlp.act");
-    const NodeId product = times(act, project(normed, up), g_.compute, "mlp.product");
+    const NodeId product = b_.times(act, project(normed, up), g_.compute, "mlp.product");
     g_.outputs.push_back(b_.binary(Fn::add, middle, project(product, down), g_.compute, "x"));
   }
 
@@ -53,38 +50,23 @@ class BlockWriter {
     return l;
   }
 
-  // A binary op writes its second operand's gradient first, as autograd does: `other` comes before `self` there.
-  NodeId times(NodeId self, NodeId other, Dtype d, const char* role) { return b_.binary(Fn::mul, other, self, d, role); }
-
   NodeId norm(NodeId x, NodeId w, const char* role) {
-    const Dtype f = Dtype::fp32;
-    const NodeId up = b_.convert(x, f, role);
-    const NodeId variance = b_.reduce(Fn::mean_rows, b_.unary(Fn::power, up, f, role), rows_of(b_[x].shape), f, role);
-    const NodeId scaled = times(up, b_.unary(Fn::rsqrt, variance, f, role), f, role);
-    if (r_.torchtune.date < kNormOfTorch) return times(b_.convert(scaled, g_.compute, role), w, g_.compute, role);
-    return b_.convert(times(scaled, w, f, role), g_.compute, role);
-  }
-
-  NodeId product(NodeId x, NodeId w, const char* role) {
-    Shape s = b_[x].shape;
-    s.rank = 3;
-    s.dim = {B, T, b_[w].shape.dim[0], 0};
-    return b_.matmul(x, w, s, g_.compute, 0, role);
+    const NodeId scaled = b_.over_rms(x, role);
+    if (r_.torchtune.date < TorchtuneRun::kNormOfTorch) return b_.times(b_.convert(scaled, g_.compute, role), w, g_.compute, role);
+    return b_.convert(b_.times(scaled, w, Dtype::fp32, role), g_.compute, role);
   }
 
   NodeId project(NodeId x, const Linear& l) {
-    const NodeId y = product(x, l.weight, l.role);
-    if (l.bias == kNone) return y;
-    g_.nodes.back().in[2] = l.bias;
-    g_.nodes.back().inputs = 3;
+    const Shape s = tokens(b_[l.weight].shape.dim[0]);
+    if (l.bias == kNone) return b_.matmul(x, l.weight, s, g_.compute, 0, l.role);
+    const NodeId y = b_.addmm(l.bias, x, l.weight, s, g_.compute, 0, l.role);
     g_.linears.push_back({x, l.weight, l.bias, y});
     return y;
   }
 
   // Neighbours as pairs, in fp32.
   NodeId rotate(NodeId x, std::int64_t n, const char* role) {
-    g_.nodes[static_cast<std::size_t>(x)].shape = heads(n);
-    const NodeId up = b_.convert(x, Dtype::fp32, role);
+    const NodeId up = b_.convert(b_.viewed(x, heads(n)), Dtype::fp32, role);
     return b_.convert(b_.pointwise(Fn::rotate_pairs, std::array{up, table_}, heads(n), Dtype::fp32, role), g_.compute, role);
   }
 
@@ -93,8 +75,7 @@ class BlockWriter {
   NodeId attend(NodeId x, const Linear& wq, const Linear& wk, const Linear& wv, const Linear& wo) {
     const NodeId q = rotate(project(x, wq), H, "attn.q_rot");
     NodeId k = project(x, wk);
-    NodeId v = project(x, wv);
-    g_.nodes[static_cast<std::size_t>(v)].shape = heads(K);
+    NodeId v = b_.viewed(project(x, wv), heads(K));
     k = expand(rotate(k, K, "attn.k_rot"), "attn.k");
     v = expand(v, "attn.v");
     const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v}, "attn");
@@ -122,7 +103,7 @@ class BlockWriter {
 
 bool has_torchtune_graph(const Architecture& a, const Training& r) {
   const bool family = a.family == Family::llama || a.family == Family::mistral;
-  return family && !r.lora && r.torchtune.date >= kTurnsKeysFirst && r.torchtune.packing == TorchtuneRun::Packing::none && r.weights != Dtype::fp32;
+  return family && !r.lora && r.torchtune.date >= TorchtuneRun::kTurnsKeysFirst && r.torchtune.packing == TorchtuneRun::Packing::none && r.weights != Dtype::fp32;
 }
 
 Graph torchtune_block(const Architecture& a, const Training& r, Attention attention, int multiprocessors) {

@@ -82,17 +82,11 @@ class TransformerWriter {
   }
   NodeId weight(const std::string& module) const { return parameter(module, "weight"); }
 
-  // A binary op writes its second operand's gradient first, as autograd does: `other` comes before `self` there.
-  NodeId times(NodeId self, NodeId other, Dtype d, const char* role) { return b_.binary(Fn::mul, other, self, d, role); }
-
   // LlamaRMSNorm: fp32 statistics, the weight times what was cast back.
   NodeId norm(NodeId x, const char* module, const char* role) {
-    const Dtype f = Dtype::fp32;
-    const NodeId up = b_.convert(x, f, role);
-    const NodeId variance = b_.reduce(Fn::mean_rows, b_.unary(Fn::power, up, f, role), rows_of(b_[x].shape), f, role);
-    const NodeId scaled = times(up, b_.unary(Fn::rsqrt, variance, f, role), f, role);
+    const NodeId scaled = b_.over_rms(x, role);
     const NodeId w = weight(module);
-    return times(w, b_.convert(scaled, b_[x].dtype, role), wider(b_[w].dtype, b_[x].dtype), role);
+    return b_.times(w, b_.convert(scaled, b_[x].dtype, role), wider(b_[w].dtype, b_[x].dtype), role);
   }
 
   // A module's product, and what peft adds to it (peft 0.21, tuners/lora/layer.py).
@@ -127,11 +121,7 @@ class TransformerWriter {
     s.dim[s.rank - 1] = b_[w].shape.dim[0];
     const Dtype d = mixed_ ? g_.compute : b_[w].dtype;
     const NodeId in = cast(x, d, role), by = cast(w, d, role), added = bias == kNone ? kNone : cast(bias, d, role);
-    const NodeId y = b_.matmul(in, by, s, d, 0, role);
-    if (bias != kNone) {
-      g_.nodes.back().in[2] = added;
-      g_.nodes.back().inputs = 3;
-    }
+    const NodeId y = bias == kNone ? b_.matmul(in, by, s, d, 0, role) : b_.addmm(added, in, by, s, d, 0, role);
     if (b_[x].dtype != d || b_[w].dtype != d || bias != kNone) g_.linears.push_back({x, w, bias, y});
     return y;
   }
@@ -159,9 +149,9 @@ class TransformerWriter {
 
   NodeId rotate(NodeId x, const char* role) {
     const Dtype d = wider(b_[x].dtype, b_[cos_].dtype);
-    const NodeId straight = times(x, cos_, d, role);
+    const NodeId straight = b_.times(x, cos_, d, role);
     const NodeId turned = b_.unary(Fn::rotate_half, x, b_[x].dtype, role);
-    return b_.binary(Fn::add, straight, times(turned, sin_, d, role), d, role);
+    return b_.binary(Fn::add, straight, b_.times(turned, sin_, d, role), d, role);
   }
 
   // Keys and values seen by all heads: copies.
@@ -170,11 +160,11 @@ class TransformerWriter {
   }
 
   NodeId attend(NodeId x) {
-    NodeId q = in_heads(project(x, "self_attn.q_proj", "attn.q"), H);
+    NodeId q = b_.viewed(project(x, "self_attn.q_proj", "attn.q"), heads(H));
     if (a_.qk_norm == QkNorm::per_head) q = norm(q, "self_attn.q_norm", "attn.q_norm");
-    NodeId k = in_heads(project(x, "self_attn.k_proj", "attn.k"), K);
+    NodeId k = b_.viewed(project(x, "self_attn.k_proj", "attn.k"), heads(K));
     if (a_.qk_norm == QkNorm::per_head) k = norm(k, "self_attn.k_norm", "attn.k_norm");
-    NodeId v = in_heads(project(x, "self_attn.v_proj", "attn.v"), K);
+    NodeId v = b_.viewed(project(x, "self_attn.v_proj", "attn.v"), heads(K));
     q = rotate(q, "attn.q_rot");
     k = rotate(k, "attn.k_rot");
     if (with_cache_) {  // DynamicCache joins both to empty tensors of the first keys' dtype
@@ -187,12 +177,6 @@ class TransformerWriter {
     k = b_.convert(k, c, "attn.k_repeated");
     q = b_.convert(q, c, "attn.q_rot");
     return project(attention_call(q, k, b_.convert(values, c, "attn.v_repeated")), "self_attn.o_proj", "attn.o");
-  }
-
-  // A view; the same node with another shape.
-  NodeId in_heads(NodeId x, std::int64_t n) {
-    g_.nodes[static_cast<std::size_t>(x)].shape = heads(n);
-    return x;
   }
 
   // While it is traced the mask's values are not looked at: scaled_dot_product_attention always gets one, and the efficient kernel takes it.
@@ -212,7 +196,7 @@ class TransformerWriter {
     const Dtype c = g_.compute;
     const NodeId gate = project(x, "mlp.gate_proj", "mlp.gate");
     const NodeId act = b_.unary(Fn::silu, gate, c, "mlp.act");
-    return project(times(act, project(x, "mlp.up_proj", "mlp.up"), c, "mlp.product"), "mlp.down_proj", "mlp.down");
+    return project(b_.times(act, project(x, "mlp.up_proj", "mlp.up"), c, "mlp.product"), "mlp.down_proj", "mlp.down");
   }
 
   // ForCausalLMLoss. Under autocast accelerate hands the logits out in fp32.

@@ -110,9 +110,7 @@ class Engine {
     if (slot != kNone && is_weight_product(slot) && node(g).dtype == node(slot).dtype) {
       // Inductor adds within the product (fx_passes/post_grad.py, addmm), which then runs when the other is there
       const Node mm = node(slot);
-      slot = b_.matmul(mm.in[0], mm.in[1], mm.shape, mm.dtype, mm.variant, mm.role);
-      g_.nodes.back().in[2] = g;
-      g_.nodes.back().inputs = 3;
+      slot = b_.addmm(g, mm.in[0], mm.in[1], mm.shape, mm.dtype, mm.variant, mm.role);
       return;
     }
     slot = slot == kNone ? g : b_.binary(Fn::add, slot, g, node(id).dtype, node(id).role);

@@ -102,10 +102,8 @@ std::vector<Tensor> CompiledFunction::operator()(std::span<const Tensor> inputs)
     play(step_.forward, buffers);
     for (const Work& w : forward_work_) t_.tell(w);
   }
-  for (NodeId v : kept_) {
-    const auto input = std::ranges::find(g.inputs, v, &GraphInput::node);
-    saved.push_back(input == g.inputs.end() ? buffers[static_cast<std::size_t>(v)] : inputs[static_cast<std::size_t>(input - g.inputs.begin())]);
-  }
+  for (NodeId v : step_.saved) saved.push_back(buffers[static_cast<std::size_t>(v)]);
+  for (NodeId v : step_.read_again) saved.push_back(inputs[static_cast<std::size_t>(std::ranges::find(g.inputs, v, &GraphInput::node) - g.inputs.begin())]);
   if (step_.loss != kNone) outs.push_back(buffers[static_cast<std::size_t>(step_.loss)]);
   for (NodeId v : step_.outputs) outs.push_back(buffers[static_cast<std::size_t>(v)]);
   for (std::size_t i = 0; i < g.inputs.size(); ++i) {

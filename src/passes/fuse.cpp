@@ -226,13 +226,13 @@ class Fuser : Realization {
   void reorder() {
     std::vector<std::int32_t> node_of(kernels_.size(), -1);
     const Schedule all = described(node_of);
-    const std::vector<std::int32_t> order = least_peak_order(all);
+    auto [order, memory] = least_peak_order(all);
     std::vector<std::int32_t> step(order.size());
     for (std::size_t i = 0; i < order.size(); ++i) step[at(order[i])] = static_cast<std::int32_t>(i);
     for (std::int32_t k : schedule_) kernels_[at(k)].step = step[at(node_of[at(k)])];
     for (std::int32_t& n : made_step_) n = n < 0 ? -1 : step[at(n)];
     std::ranges::sort(schedule_, {}, [&](std::int32_t k) { return kernels_[at(k)].step; });
-    peak_ = memory_at_steps(all, order);
+    peak_ = std::move(memory);
     overall_peak_ = peak_of(peak_);
   }
 

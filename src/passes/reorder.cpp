@@ -169,15 +169,16 @@ std::vector<std::int64_t> memory_at_steps(const Schedule& schedule, const std::v
 
 std::int64_t peak_of(const std::vector<std::int64_t>& memory) { return std::max<std::int64_t>(0, std::ranges::max(memory)); }
 
-std::vector<std::int32_t> least_peak_order(const Schedule& schedule) {
+OrderedKernels least_peak_order(const Schedule& schedule) {
   const Reorderer all(schedule);
-  Order best(schedule.nodes.size());
-  std::iota(best.begin(), best.end(), 0);
-  std::int64_t least = peak_of(memory_at_steps(schedule, best));
+  OrderedKernels best;
+  best.order.resize(schedule.nodes.size());
+  std::iota(best.order.begin(), best.order.end(), 0);
+  best.memory = memory_at_steps(schedule, best.order);
   for (const auto way : {&Reorderer::least_peak_first, &Reorderer::first_in_first_out, &Reorderer::smallest_first}) {
     Order other = (all.*way)();
-    const std::int64_t peak = peak_of(memory_at_steps(schedule, other));
-    if (peak < least) least = peak, best = std::move(other);
+    std::vector<std::int64_t> memory = memory_at_steps(schedule, other);
+    if (peak_of(memory) < peak_of(best.memory)) best = {std::move(other), std::move(memory)};
   }
   return best;
 }

@@ -27,7 +27,8 @@ struct Schedule {
 std::vector<std::int64_t> memory_at_steps(const Schedule& schedule, const std::vector<std::int32_t>& order);
 std::int64_t peak_of(const std::vector<std::int64_t>& memory);
 
-// The order with the lowest peak, the given one first among equals.
-std::vector<std::int32_t> least_peak_order(const Schedule& schedule);
+// The order with the lowest peak, the given one first among equals, and its memory_at_steps().
+struct OrderedKernels { std::vector<std::int32_t> order; std::vector<std::int64_t> memory; };
+OrderedKernels least_peak_order(const Schedule& schedule);
 
 }  // namespace dryfit

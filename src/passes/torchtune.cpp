@@ -14,15 +14,13 @@ namespace {
 // What changed in torchtune's code where memory shows it, by the date of the commit.
 constexpr std::int32_t kDropsLogits = 20240728;    // #1235: before the backward pass
 constexpr std::int32_t kShiftsLabels = 20240828;   // #1390: and no more the logits
-constexpr std::int32_t kTurnsKeysFirst = 20240916; // #1558: before they are repeated for all heads
 constexpr std::int32_t kScalesGradients = 20241031; // #1917: at the step, by the number of targets
-constexpr std::int32_t kNormOfTorch = 20241125;    // #2054
 
 }  // namespace
 
 // RMSNorm: F.rms_norm of fp32 rows and a 16-bit weight, which torch's fused kernel does not take; before it torchtune's own.
 Tensor Torchtune::norm(const Tensor& given, const Tensor& w, const char* role) {
-  if (r_.torchtune.date >= kNormOfTorch && w.dtype() == Dtype::fp32) return t_.rms_norm(given, w, role);
+  if (r_.torchtune.date >= TorchtuneRun::kNormOfTorch && w.dtype() == Dtype::fp32) return t_.rms_norm(given, w, role);
   const Tensor x = t_.to(given, Dtype::fp32, role);
   Tensor scale;
   {
@@ -31,11 +29,11 @@ Tensor Torchtune::norm(const Tensor& given, const Tensor& w, const char* role) {
       const Tensor squares = t_.power(x, role);
       mean = t_.mean_last(squares, role);
     }
-    const bool own = r_.torchtune.date < kNormOfTorch;
+    const bool own = r_.torchtune.date < TorchtuneRun::kNormOfTorch;
     scale = t_.rsqrt(own ? t_.shift(mean, role) : mean, role);  // torch adds eps in place
   }
   Tensor normed = t_.mul(x, scale, role);
-  if (r_.torchtune.date < kNormOfTorch) return t_.mul(t_.to(normed, given.dtype(), role), w, role);
+  if (r_.torchtune.date < TorchtuneRun::kNormOfTorch) return t_.mul(t_.to(normed, given.dtype(), role), w, role);
   normed = t_.mul(normed, w, role);
   return t_.to(normed, given.dtype(), role);
 }
@@ -153,7 +151,7 @@ Tensor Torchtune::for_all_heads(const Tensor& x, const char* role) {
 Tensor Torchtune::attention(const Block& b, const Tensor& x) {
   const std::int64_t H = a_.heads, K = a_.kv_heads, h = a_.head_dim;
   Tensor q = project(b.q, x, "attn.q"), k, v;
-  if (r_.torchtune.date < kTurnsKeysFirst) {
+  if (r_.torchtune.date < TorchtuneRun::kTurnsKeysFirst) {
     const auto all = [&](const Tensor& t, const char* role) {
       return t_.reshape(t_.expand(t_.view(t, {B, T, K, 1, h}), dims({B, T, K, H / K, h}, true)), dims({B, T, H, h}, true), role);
     };
@@ -207,7 +205,7 @@ Tensor Torchtune::compiled_block(const Block& b, const Tensor& x) {
     if (l->bias.defined()) inputs.push_back(l->bias);
   }
   inputs.insert(inputs.end(), {b.norm1, b.norm2, b.rotary.table});
-  if (!compiled_) compiled_ = std::make_unique<CompiledFunction>(t_, torchtune_block(a_, r_, o_.attention, multiprocessors_), static_cast<std::int64_t>(inputs.size()));
+  if (!compiled_) compiled_ = std::make_unique<CompiledFunction>(t_, torchtune_block(a_, r_, o_.attention, o_.multiprocessors), static_cast<std::int64_t>(inputs.size()));
   return (*compiled_)(inputs)[0];
 }
 

@@ -14,7 +14,7 @@ namespace dryfit::eager {
 
 class Torchtune {
  public:
-  Torchtune(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options, int multiprocessors);
+  Torchtune(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
   // The batch on the GPU, in place of the one before: it is not kept until this one is there.
   void load_batch();
   Tensor loss();                   // _loss_step, and what train() makes of it
@@ -69,7 +69,6 @@ class Torchtune {
   const Architecture& a_;
   const Training& r_;
   ForwardOptions o_;
-  int multiprocessors_;
   std::unique_ptr<CompiledFunction> compiled_;  // what every block runs
   std::map<std::int64_t, std::unique_ptr<CompiledFunction>> losses_;  // by rows
   std::vector<Transformer::Weight> weights_;

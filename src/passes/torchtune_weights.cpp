@@ -12,8 +12,8 @@ constexpr std::int32_t kMakesEachLayer = 20240912;  // #1554, other models than 
 
 }  // namespace
 
-Torchtune::Torchtune(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options, int multiprocessors)
-    : t_(tape), a_(architecture), r_(training), o_(options), multiprocessors_(multiprocessors) {
+Torchtune::Torchtune(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options)
+    : t_(tape), a_(architecture), r_(training), o_(options) {
   own_tables_ = r_.torchtune.layer_tables || r_.torchtune.date < kMakesEachLayer;
   load();
 }

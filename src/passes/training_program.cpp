@@ -96,7 +96,7 @@ class Trainer {
     forward.eager_attention = r_.attention == AttentionCode::eager;
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);
-    else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward, target_.multiprocessors);
+    else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
     std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : model_->weights());
@@ -353,7 +353,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   std::optional<Litgpt> litgpt;
   std::optional<Torchtune> tune;
   if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, computes, forward);
-  else if (r.framework == Framework::torchtune) tune.emplace(tape, a, computes, forward, 0);
+  else if (r.framework == Framework::torchtune) tune.emplace(tape, a, computes, forward);
   else transformer.emplace(tape, a, computes, forward);
   const auto& weights = litgpt ? litgpt->weights() : tune ? tune->weights() : transformer->weights();
   StaticBytes out;

@@ -23,7 +23,7 @@ struct ForwardOptions {
   bool flat = false;                       // ZeRO: what trains has no memory of its own, it lies in flat groups
   bool gathered = false;                   // ZeRO-3, FSDP1: nothing has
   Dtype adapters = Dtype::fp32;            // of LoRA's matrices; peft keeps them in fp32 beside 16-bit weights, DeepSpeed casts all
-  int multiprocessors = 132;               // of the GPU; Liger's kernels ask for it
+  int multiprocessors = 132;               // of the GPU; Liger's kernels and compiled functions ask for it
   bool fuses_products = true;              // products add onto sums of either width: compute capability 8.0 or newer
 };
 

@@ -84,7 +84,9 @@ std::string_view name_of(TorchtuneRecipe recipe);  // as tune run's: "lora_finet
 struct TorchtuneRun {
   TorchtuneRecipe recipe = TorchtuneRecipe::full_single_device;
   std::string config;                   // as the command names it, and its key=value words over it, one a line
-  std::int32_t date = 20250407;         // of its code, yyyymmdd (v0.6.1): what of it changed is in passes/torchtune.cpp
+  std::int32_t date = 20250407;         // of its code, yyyymmdd (v0.6.1): what of it changed is here and in passes/torchtune.cpp
+  static constexpr std::int32_t kTurnsKeysFirst = 20240916;  // #1558: before they are repeated for all heads
+  static constexpr std::int32_t kNormOfTorch = 20241125;     // #2054
   std::int64_t output_chunks = 8;       // CEWithChunkedOutputLoss: parts of the length; 0: torch.nn.CrossEntropyLoss
   enum class Packing : std::uint8_t { none, mask, flex } packing = Packing::none;  // several texts in a row: a boolean mask [B, T, T], or flex attention's blocks
   bool optimizer_in_backward = false;   // a step for each parameter as soon as its gradient is there

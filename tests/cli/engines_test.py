@@ -1,5 +1,6 @@
 """Jobs of `--emit` before the engines they are for: a real Slurm of two nodes runs one, SkyPilot and Kubeflow read theirs. Skipped where they are not
 installed (./test.sh --integration)."""
+import contextlib
 import json
 import os
 import pathlib
@@ -55,18 +56,29 @@ def planned():
     return command.split("scripts.base_train")[1].removeprefix(" --").strip()
 
 
+@contextlib.contextmanager
+def two_nodes(test):
+    """A cluster of two, and a folder on its PATH with a stand-in for torchrun: (environment, folder)."""
+    missing = slurm_cluster.missing()
+    if missing or os.geteuid() != 0:
+        test.skipTest(f"no Slurm to run it with ({', '.join(missing) or 'its daemons want root'}): ./test.sh --integration")
+    with tempfile.TemporaryDirectory() as daemons, tempfile.TemporaryDirectory() as folder:
+        stand_in(folder, "torchrun", STAND_IN)
+        with slurm_cluster.cluster(daemons) as environment:
+            environment["PATH"] = f"{folder}:{environment['PATH']}"
+            yield environment, folder
+
+
+def stand_in(folder, name, text):
+    program = pathlib.Path(folder) / name
+    program.write_text(text)
+    program.chmod(0o755)
+
+
 class Slurm(unittest.TestCase):
     def test_two_nodes_run_it(self):
-        missing = slurm_cluster.missing()
-        if missing or os.geteuid() != 0:
-            self.skipTest(f"no Slurm to run it with ({', '.join(missing) or 'its daemons want root'}): ./test.sh --integration")
-        with tempfile.TemporaryDirectory() as daemons, tempfile.TemporaryDirectory() as checkout:
-            stand_in = pathlib.Path(checkout) / "torchrun"
-            stand_in.write_text(STAND_IN)
-            stand_in.chmod(0o755)
-            with slurm_cluster.cluster(daemons) as environment:
-                environment["PATH"] = f"{checkout}:{environment['PATH']}"
-                state, log = slurm_cluster.run(job("slurm"), environment, checkout)
+        with two_nodes(self) as (environment, checkout):
+            state, log = slurm_cluster.run(job("slurm"), environment, checkout)
         self.assertIn("JobState=COMPLETED", state, log)
         self.assertIn("JobName=nanochat-d26-base-train", state)
         for node in ("n1", "n2"):
@@ -76,20 +88,10 @@ class Slurm(unittest.TestCase):
             self.assertTrue(line.endswith(planned()), line)
 
     def test_two_nodes_run_a_model(self):
-        missing = slurm_cluster.missing()
-        if missing or os.geteuid() != 0:
-            self.skipTest(f"no Slurm to run it with ({', '.join(missing) or 'its daemons want root'}): ./test.sh --integration")
-        with tempfile.TemporaryDirectory() as daemons, tempfile.TemporaryDirectory() as folder:
-            stand_in = pathlib.Path(folder) / "torchrun"
-            stand_in.write_text(STAND_IN)
-            stand_in.chmod(0o755)
-            with slurm_cluster.cluster(daemons) as environment:
-                environment["PATH"] = f"{folder}:{environment['PATH']}"
-                state, log = slurm_cluster.run(model_job("llama", "--emit", "slurm"), environment, folder)
-                lightning = pathlib.Path(folder) / "litgpt"
-                lightning.write_text("#!/bin/sh\necho \"in a job called $SLURM_JOB_NAME:\" litgpt \"$@\"\n")
-                lightning.chmod(0o755)
-                alone, alone_log = slurm_cluster.run(model_job("litgpt", "--emit", "slurm"), environment, folder)
+        with two_nodes(self) as (environment, folder):
+            state, log = slurm_cluster.run(model_job("llama", "--emit", "slurm"), environment, folder)
+            stand_in(folder, "litgpt", "#!/bin/sh\necho \"in a job called $SLURM_JOB_NAME:\" litgpt \"$@\"\n")
+            alone, alone_log = slurm_cluster.run(model_job("litgpt", "--emit", "slurm"), environment, folder)
         self.assertIn("JobState=COMPLETED", state, log)
         for node in ("n1", "n2"):
             line = next(line for line in log.splitlines() if line.startswith(f"ran on {node} with 8 GPUs"))

@@ -206,9 +206,7 @@ int main(int argc, char** argv) {
   const std::vector<Row>& rows = *read;
   if (argc > 3 && std::string_view(argv[2]) == "--check") return check(rows, argv[3]);
   if (argc > 3 && std::string_view(argv[2]) == "--errors") {
-    std::cout << "# error of each measured row in MiB, as of the commit that last wrote this; a larger one fails the tests\nid\terror_mib\n";
-    for (const Row& r : rows) std::cout << fmt::format("{}\t{:.2f}\n", r.field.at("id"), r.predicted - r.measured);
-    return 0;
+    return print_errors(rows, "each measured row in MiB", "mib", 2, [](const Row& r) { return r.predicted - r.measured; });
   }
   if (argc > 3 && std::string_view(argv[2]) == "--intervals") {
     std::cout << "family,below,above,rows,date\n";

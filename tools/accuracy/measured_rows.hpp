@@ -53,6 +53,20 @@ struct Band {
   bool holds(double measured, double predicted) const { return measured >= predicted * (1 - below) && measured <= predicted * (1 + above); }
 };
 
+// Why a file could not be read, and the exit status.
+inline int refuse(const Error& e) {
+  std::cerr << e.message << "\n  " << e.where << "\n";
+  return 2;
+}
+
+// The golden that check_rows() reads. what: "measured speed in percent"; column: its unit's name, "percent".
+template <class Row, class Value>
+int print_errors(const std::vector<Row>& rows, std::string_view what, std::string_view column, int digits, Value error) {
+  std::cout << "# error of " << what << ", as of the commit that last wrote this; a larger one fails the tests\nid\terror_" << column << "\n";
+  for (const Row& r : rows) std::cout << fmt::format("{}\t{:.{}f}\n", r.field.at("id"), error(r), digits);
+  return 0;
+}
+
 // Fails when a row's error has grown past what the golden ("id<TAB>error" lines) has by more than `slack`, is not in it, or is `wrong` whatever it is.
 // error: of a row, in `unit`, shown with `digits` after the point; what: " of speed" and the like.
 template <class Row, class Error, class Wrong>

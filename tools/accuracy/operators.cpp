@@ -107,17 +107,10 @@ void print_rows(const std::vector<Row>& rows) {
 
 int operators_accuracy(const char* path, const char* mode, const char* argument) {
   const auto rows = read_rows(path, predict);
-  if (!rows) {
-    std::cerr << rows.error().message << "\n  " << rows.error().where << "\n";
-    return 2;
-  }
+  if (!rows) return refuse(rows.error());
   const std::string_view m = mode;
   if (m == "--check") return check_rows(*rows, argument, " of operators", "MiB", 4, kExact, [](const Row& r) { return r.off(); }, [](const Row&) { return std::string(); });
-  if (m == "--errors") {
-    std::cout << "# error of each measured operator in MiB, as of the commit that last wrote this; a larger one fails the tests\nid\terror_mib\n";
-    for (const Row& r : *rows) std::cout << fmt::format("{}\t{:.4f}\n", r.field.at("id"), r.off());
-    return 0;
-  }
+  if (m == "--errors") return print_errors(*rows, "each measured operator in MiB", "mib", 4, [](const Row& r) { return r.off(); });
   if (m != "--summary") print_rows(*rows);
   print_summary(*rows);
   return 0;

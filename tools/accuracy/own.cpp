@@ -132,18 +132,11 @@ void print_summary(const std::vector<Row>& rows) {
 
 int own_accuracy(const char* path, const char* mode, const char* argument) {
   auto rows = read_rows(path, predict);
-  if (!rows) {
-    std::cerr << rows.error().message << "\n  " << rows.error().where << "\n";
-    return 2;
-  }
+  if (!rows) return refuse(rows.error());
   std::erase_if(*rows, [](const Row& r) { return !r.figures[0].there; });
   const std::string_view m = mode;
   if (m == "--check") return check_rows(*rows, argument, " of our own", "MiB", 2, 0.011, [](const Row& r) { return r.figures[0].off(); }, [](const Row&) { return std::string(); });
-  if (m == "--errors") {
-    std::cout << "# error of max_memory_allocated of each run measured by tools/measure in MiB, as of the commit that last wrote this; a larger one fails the tests\nid\terror_mib\n";
-    for (const Row& r : *rows) std::cout << fmt::format("{}\t{:.2f}\n", r.field.at("id"), r.figures[0].off());
-    return 0;
-  }
+  if (m == "--errors") return print_errors(*rows, "max_memory_allocated of each run measured by tools/measure in MiB", "mib", 2, [](const Row& r) { return r.figures[0].off(); });
   if (m == "--intervals") {
     const Band b = band_of(*rows, [](const Row&) { return true; });
     std::cout << fmt::format("transformers,{:.4f},{:.4f},{},{}\n", b.below, b.above, b.rows, argument);

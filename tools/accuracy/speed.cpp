@@ -129,10 +129,7 @@ bool of_models(const char* path) {
 int speed_accuracy(const char* path, const char* mode, const char* argument) {
   if (of_models(path)) return transformers_speed_accuracy(path, mode, argument);
   const auto rows = read_rows(path, predict);
-  if (!rows) {
-    std::cerr << rows.error().message << " " << rows.error().where << "\n";
-    return 2;
-  }
+  if (!rows) return refuse(rows.error());
   const std::string_view m = mode;
   if (m == "--check") return check(*rows, argument);
   if (m == "--parts") {
@@ -141,8 +138,7 @@ int speed_accuracy(const char* path, const char* mode, const char* argument) {
     print_by_gpu(*rows);
     print_summary(*rows);
   } else if (m == "--errors") {
-    std::cout << "# error of each measured speed in percent, as of the commit that last wrote this; a larger one fails the tests\nid\terror_percent\n";
-    for (const Row& r : *rows) std::cout << fmt::format("{}\t{:.1f}\n", r.field.at("id"), error_of(r) * 100);
+    print_errors(*rows, "each measured speed in percent", "percent", 1, [](const Row& r) { return error_of(r) * 100; });
   } else if (m == "--intervals") {
     const Width w = width_of(*rows, is_stock, family_of);
     std::cout << fmt::format("family,below,above,rows,date\nall,{:.3f},{:.3f},{},{}\n", w.below, w.above, w.rows, argument);

@@ -191,17 +191,10 @@ int check(const std::vector<Row>& rows, const char* path) {
 
 int transformers_accuracy(const char* path, const char* mode, const char* argument) {
   const auto rows = read_rows(path, predict);
-  if (!rows) {
-    std::cerr << rows.error().message << "\n  " << rows.error().where << "\n";
-    return 2;
-  }
+  if (!rows) return refuse(rows.error());
   const std::string_view m = mode;
   if (m == "--check") return check(*rows, argument);
-  if (m == "--errors") {
-    std::cout << "# error of each measured run of a Hugging Face model in percent, as of the commit that last wrote this; a larger one fails the tests\nid\terror_percent\n";
-    for (const Row& r : *rows) std::cout << fmt::format("{}\t{:.2f}\n", r.field.at("id"), r.error() * 100);
-    return 0;
-  }
+  if (m == "--errors") return print_errors(*rows, "each measured run of a Hugging Face model in percent", "percent", 2, [](const Row& r) { return r.error() * 100; });
   if (m == "--intervals") {
     for (const std::string_view family : kFamiliesWithIntervals) {
       const Band b = band_of(*rows, [&](const Row& r) { return r.field.at("family") == family; });

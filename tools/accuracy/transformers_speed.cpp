@@ -73,17 +73,10 @@ void print_parts(const std::vector<Row>& rows) {
 
 int transformers_speed_accuracy(const char* path, const char* mode, const char* argument) {
   const auto rows = read_rows(path, predict);
-  if (!rows) {
-    std::cerr << rows.error().message << " " << rows.error().where << "\n";
-    return 2;
-  }
+  if (!rows) return refuse(rows.error());
   const std::string_view m = mode;
   if (m == "--check") return check_rows(*rows, argument, " of speed", "%", 1, 0.11, [](const Row& r) { return error_of(r) * 100; }, [](const Row&) { return std::string(); });
-  if (m == "--errors") {
-    std::cout << "# error of each measured speed of a Hugging Face model in percent, as of the commit that last wrote this; a larger one fails the tests\nid\terror_percent\n";
-    for (const Row& r : *rows) std::cout << fmt::format("{}\t{:.1f}\n", r.field.at("id"), error_of(r) * 100);
-    return 0;
-  }
+  if (m == "--errors") return print_errors(*rows, "each measured speed of a Hugging Face model in percent", "percent", 1, [](const Row& r) { return error_of(r) * 100; });
   if (m == "--intervals") {
     const Width w = width_of(*rows, is_known, family_of);
     std::cout << fmt::format("transformers,{:.3f},{:.3f},{},{}\n", w.below, w.above, w.rows, argument);
