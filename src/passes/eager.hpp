@@ -223,6 +223,7 @@ class Tape {
   void multiply(const Tensor& a, const Tensor& b, const char* role) { if (told_ != nullptr) tell_product(described(a), described(b), role); }  // into what is there
   void send(const char* role, double bytes, Work::Beside beside);  // a collective: bytes of the whole tensors
   void causal(bool on) { causal_ = on; }                 // of attention() calls
+  void sequences(std::int64_t n) { sequences_ = n; }     // that a row of attention() calls is made of, each as long: FlashAttention's kernels of varying lengths
 
  private:
   friend class Tensor;
@@ -362,6 +363,7 @@ class Tape {
   std::int64_t calls_ = 0;                               // likewise: of the dispatcher, that launch nothing
   std::size_t work_at_last_save_ = 0;
   bool causal_ = true;
+  std::int64_t sequences_ = 0;                           // 0: rows are not packed
   bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
   bool unrecorded_ = false;                              // while gradients are off: some op would have been recorded
 };

@@ -389,7 +389,7 @@ void Tape::backward_attention(std::int32_t n, std::vector<Tensor>& out) {
     out[i] = empty(roles[i], swapped(like(swapped(d, 1, 2)), 1, 2), input(n, i).dtype);
   }
   if (kind == Attention::math) return;
-  const std::int64_t rows = round_up(T, kind == Attention::fa3 ? 64 : 128);
+  const std::int64_t rows = sequences_ > 0 ? T + 128 * sequences_ : round_up(T, kind == Attention::fa3 ? 64 : 128);  // packed: mha_varlen_bwd leaves room after each
   if (kind == Attention::efficient) {
     const Tensor delta = scratch("attn.delta", eager::dims({B, H, T}, q.batched), Dtype::fp32);
     return;

@@ -126,7 +126,8 @@ void Tape::tell_attention(Attention kind, bool masked, std::span<const Operand> 
   w.attention = kind;
   w.causal = causal_;
   w.masked = masked || !causal_;
-  w.heads = q.size[0] * q.size[1], w.length = q.size[2], w.head_dim = q.size[3], w.window = q.size[2];
+  const std::int64_t packed = std::max<std::int64_t>(sequences_, 1);
+  w.heads = q.size[0] * q.size[1] * packed, w.length = q.size[2] / packed, w.head_dim = q.size[3], w.window = w.length;
   double bytes = in[0].bytes();  // the output
   for (const Operand& o : in) bytes += o.bytes();
   if (w.backward) {  // gradients beside their tensors; row sums of dO * O; dq gathered in fp32 before it is cast

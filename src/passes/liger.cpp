@@ -24,19 +24,16 @@ Tensor liger_rms_norm(Tape& t, const Tensor& given, const Tensor& w, bool in_pla
     y = t.empty(role, x.dims(), x.dtype());
     deviation = t.empty(role, dims({x.dims().numel() / D}, x.dims().batched), Dtype::fp32);
   }
-  return t.function(y, std::array{given, w}, std::array{x, w, deviation}, role, [&t, in_place, partial_sums, role, trains = w.requires_grad()](const Tensor& g, std::vector<Tensor>& saved) {
+  return t.function(y, std::array{given, w}, std::array{x, w, deviation}, role, [&t, in_place, partial_sums, role](const Tensor& g, std::vector<Tensor>& saved) {
     const Tensor dy = t.contiguous(g, role);
     const Dims d = dy.dims();
-    Tensor sums, dw;
-    if (trains) sums = t.empty(role, dims({partial_sums, d.back()}, false), Dtype::fp32, Category::workspace);
+    const Tensor sums = t.empty(role, dims({partial_sums, d.back()}, false), Dtype::fp32, Category::workspace);  // of frozen weights too
     const Tensor dx = in_place ? t.view(dy, d) : t.empty(role, d, dy.dtype());
-    if (trains) {
-      const Category before = t.category();
-      t.category(Category::gradients);
-      dw = t.sum(sums, 0, role);
-      t.category(before);
-      if (saved[1].dtype() != Dtype::fp32) dw = t.empty(role, dw.dims(), saved[1].dtype(), Category::gradients);
-    }
+    const Category before = t.category();
+    t.category(Category::gradients);
+    Tensor dw = t.sum(sums, 0, role);
+    t.category(before);
+    if (saved[1].dtype() != Dtype::fp32) dw = t.empty(role, dw.dims(), saved[1].dtype(), Category::gradients);
     return Gradients{dx, dw};
   });
 }

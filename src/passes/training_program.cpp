@@ -130,6 +130,7 @@ class Trainer {
       for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", kCublasLtWorkspace); });
     }
     tape_.causal(a_.causal);
+    if (r_.packed && forward.attention == Attention::flash) tape_.sequences(r_.device_batch_size);
     work_.laid_out.reserve(3);  // lists keep their places
     for (const char* phase : {"first_step", "train_step"}) step(phase, false);
     step("train_step", true);
@@ -141,7 +142,8 @@ class Trainer {
 
  private:
   Tensor ids() {
-    return tape_.empty("batch.ids", eager::dims({r_.device_batch_size, r_.seq_len}, true), Dtype::int64);
+    const std::int64_t rows = r_.packed ? 1 : r_.device_batch_size;
+    return tape_.empty("batch.ids", eager::dims({rows, r_.device_batch_size * r_.seq_len / rows}, true), Dtype::int64);
   }
 
   Tensor workspace(const char* role, std::int64_t size) { return tape_.empty(role, eager::dims({size}, false), Dtype::uint8, Category::workspace); }
@@ -173,7 +175,7 @@ class Trainer {
     if (tune_) return tune_micro_step(phase, micro);
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
-    Transformer::Batch batch{ids(), ids(), ids(), {}};
+    Transformer::Batch batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
     const bool reduces = micro == micro_steps();
@@ -203,7 +205,9 @@ class Trainer {
     if (flat_) flat_->after_backward();
     if (zero_) zero_->after_backward();
     if (gathered_) gathered_->after_backward();
-    if (model_ && !(graph_stays() && reduces)) model_->finish();
+    if (graph_stays() && reduces) return;
+    if (model_) model_->finish();
+    if (!r_.holds_outputs) loss_ = tape_.detach(loss_);  // Trainer.training_step
   }
 
   // accelerate steps DeepSpeed's engine inside backward(), where the loss still has its graph; of reentrant checkpoints it holds what blocks were given.
@@ -296,7 +300,9 @@ Result<void> compiled_is_described(const Architecture& a, const Training& r) {
   if (r.quantized) return with("4-bit weights", "leave torch.compile out");
   if (r.lora && r.recompute != Recompute::none) return with("adapters and gradient checkpointing, whose inputs are told to want gradients, which breaks the graph,", "leave one of them out");
   if (r.lora && (r.lora->rank == 0 || r.lora->dora || r.lora->biases != Lora::Biases::none || !r.lora->saved_modules.empty())) return with("other adapters than LoRA's two matrices", "leave torch.compile out");
-  if (r.liger || r.fused_head) return with("a loss in parts", "leave torch.compile out");
+  if (r.liger.any() || r.head != HeadLoss::logits) return with("a loss in parts", "leave torch.compile out");
+  if (r.packed) return with("packed rows", "leave torch.compile or packing out");
+  if (r.adapter_kernels.any()) return with("axolotl's LoRA kernels", "set lora_mlp_kernel, lora_qkv_kernel and lora_o_kernel to false");
   if (r.sharding != Sharding::none) return with("several GPUs", "leave torch.compile out, or ask for one GPU");
   return {};
 }

@@ -14,7 +14,7 @@ Attention resolve_attention(const Architecture& architecture, const Training& tr
 // Errors: "unsupported_training": what is not written down yet.
 Result<Program> build_program(const Architecture& architecture, const Training& training, const Target& target, eager::TapeOptions options = {});
 
-// What of a program's events depends on batch and accumulation, but for Liger's loss, TRL's head and torch.compile, whose parts and cuts are each batch's own. Where it is the same, programs of two device batches differ in the bytes of what is batched,
+// What of a program's events depends on batch and accumulation, but for losses without all logits, packed rows and torch.compile, whose parts and cuts are each batch's own. Where it is the same, programs of two device batches differ in the bytes of what is batched,
 // and, by less than a row of the embedding a sequence, in the sums of its gradient.
 struct TrainingLayout {
   std::int64_t micro_steps;                // laid out: those after the third are as the second

@@ -5,6 +5,7 @@
 #include <array>
 #include <utility>
 
+#include "passes/cut_loss.hpp"
 #include "passes/fused_head.hpp"
 #include "passes/liger.hpp"
 
@@ -21,7 +22,7 @@ Tensor Transformer::norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, co
 }
 
 Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads) {
-  if (r_.liger && (!of_heads || a_.family == Family::gemma3)) {  // monkey_patch.py: what it sets on a model that is there already
+  if (r_.liger.norms && (!of_heads || r_.liger.in_classes || a_.family == Family::gemma3)) {  // monkey_patch.py: what it sets on a model that is there already
     const bool in_place = a_.family != Family::gemma2 && a_.family != Family::gemma3 && a_.family != Family::olmo2;
     return liger_rms_norm(t_, x, w.first, in_place, o_.multiprocessors, role);
   }
@@ -96,17 +97,19 @@ Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x
     const Tensor both = project(b.linear.at(name + "gate_up"), x, "mlp.gate_up");
     const std::array<std::int64_t, 2> halves = {both.dims().back() / 2, both.dims().back() / 2};
     const std::vector<Tensor> parts = t_.split(both, -1, halves);
-    const Tensor product = r_.liger ? liger_gated(t_, parts[0], parts[1], "mlp.product") : t_.mul(parts[1], activate(b, parts[0], "mlp.act"), "mlp.product");
+    const Tensor product = r_.liger.gated ? liger_gated(t_, parts[0], parts[1], "mlp.product") : t_.mul(parts[1], activate(b, parts[0], "mlp.act"), "mlp.product");
     return project(b.linear.at(name + "down"), product, "mlp.down");
   }
-  return gated(b, name, x, {"mlp.gate", "mlp.up", "mlp.act", "mlp.product", "mlp.down"});
+  constexpr GatedRoles kRoles = {"mlp.gate", "mlp.up", "mlp.act", "mlp.product", "mlp.down"};
+  const Linear &gate = b.linear.at(name + "gate"), &up = b.linear.at(name + "up"), &down = b.linear.at(name + "down");
+  return r_.adapter_kernels.mlp && all_adapted({&gate, &up, &down}) ? kernel_mlp(gate, up, down, x, kRoles) : gated(b, name, x, kRoles);
 }
 
 // down(act(gate(x)) * up(x)), of an MLP or of one expert.
 Tensor Transformer::gated(const Block& b, const std::string& name, const Tensor& x, const GatedRoles& roles) {
   const Tensor product = [&] {
     Tensor gate = project(b.linear.at(name + "gate"), x, roles.gate);
-    if (r_.liger) return liger_gated(t_, gate, project(b.linear.at(name + "up"), x, roles.up), roles.product);
+    if (r_.liger.gated) return liger_gated(t_, gate, project(b.linear.at(name + "up"), x, roles.up), roles.product);
     gate = activate(b, gate, roles.act);
     return t_.mul(gate, project(b.linear.at(name + "up"), x, roles.up), roles.product);
   }();
@@ -286,8 +289,8 @@ Tensor Transformer::body(const Batch& batch) {
       position = lookup("wpe", t_.view(positions_, {1, T}));
       x = t_.add(x, position, "x_embed");
     }
-    t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);  // attention_mask as booleans: all ones, and needed no more
-    if (o_.eager_attention || r_.padded || any_window()) mask_ = causal_mask(embedded.dtype());
+    if (!r_.packed) t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);  // attention_mask as booleans: all ones, and needed no more
+    if (o_.eager_attention || takes_mask(0) || std::ranges::any_of(a_.windows, [this](std::int64_t w) { return takes_mask(w); })) mask_ = causal_mask(embedded.dtype());
   }
   if (a_.position == Position::rotary) {
     into(&outer_.rotary, {}, {});
@@ -333,8 +336,9 @@ Tensor Transformer::bert_embeddings(Tensor words) {
   return x;
 }
 
-bool Transformer::any_window() const {
-  return std::ranges::any_of(a_.windows, [this](std::int64_t w) { return w > 0 && w < T; });
+// SDPA does where rows are filled up or hold several texts, and of a layer that sees a window (0: all). FlashAttention knows what it may see.
+bool Transformer::takes_mask(std::int64_t window) const {
+  return r_.attention == AttentionCode::sdpa && (r_.padded || r_.packed || (window > 0 && window < T));
 }
 
 Tensor Transformer::head(const Tensor& x) {
@@ -362,13 +366,22 @@ Tensor Transformer::shifted(Tensor& padded) {
   return t_.empty("loss.targets", dims({B, T}, true), Dtype::int64);
 }
 
-// LigerForCausalLMLoss, of what the head would have been given.
-Tensor Transformer::fused_loss(const Tensor& x) {
-  const Category before = t_.category();
-  t_.category(Category::logits);
+// LigerForCausalLMLoss.
+Tensor Transformer::liger_head(const Tensor& x) {
   Tensor padded;
   const Tensor targets = shifted(padded);
-  const Tensor loss = liger_loss(t_, t_.view(x, {N, a_.width}), outer_.linear.at("lm_head").weight, t_.view(targets, {N}), o_.fuses_products);
+  return liger_loss(t_, t_.view(x, {N, a_.width}), outer_.linear.at("lm_head").weight, t_.view(targets, {N}), o_.fuses_products);
+}
+
+// The loss without all logits, of what the head would have been given.
+Tensor Transformer::head_loss(const Tensor& x, const Tensor& labels) {
+  const Category before = t_.category();
+  t_.category(Category::logits);
+  const Linear& head = outer_.linear.at("lm_head");
+  Tensor loss;
+  if (r_.head == HeadLoss::trl) loss = fused_head_loss(t_, x, head.weight, head.bias);
+  else if (r_.head == HeadLoss::cut) loss = cut_loss(t_, x, head.weight, head.bias, labels);
+  else loss = liger_head(x);
   t_.category(before);
   return loss;
 }
@@ -396,14 +409,8 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
   into(&outer_, {}, {});
   const Tensor x = out_of(&outer_, body(batch));
   Outputs out;
-  if (r_.fused_head) {
-    const Linear& head = outer_.linear.at("lm_head");
-    const Category before = t_.category();
-    t_.category(Category::logits);
-    out.loss = fused_head_loss(t_, x, head.weight, head.bias);
-    t_.category(before);
-  } else if (r_.liger) {
-    out.loss = fused_loss(x);
+  if (r_.head != HeadLoss::logits) {
+    out.loss = head_loss(x, batch.labels);
   } else {
     out.logits = head(x);
     out.loss = loss_of(out.logits, batch.labels);

@@ -82,6 +82,7 @@ class Transformer {
     char attention = 0, mlp = 0, activation = 0, attention_dropout = 0, dropout = 0, rotary = 0;  // modules without weights: their addresses are who they are
   };
   using Who = ModuleHooks::Who;
+  struct GatedRoles { const char *gate, *up, *act, *product, *down; };
 
   void load();
   Tensor as_loaded(Dims d);
@@ -103,6 +104,14 @@ class Transformer {
   Tensor decomposed(const Linear& l, const Tensor& x, Tensor base);
   Tensor whole_weight(const Linear& l);
   Tensor low_rank(const Tensor& weight, const Tensor& x, const char* role);
+  static bool all_adapted(std::initializer_list<const Linear*> linears);
+  Tensor kernel_weight(const Linear& l);
+  Tensor kernel_product(const Linear& l, const Tensor& x, const Tensor& dropped, const char* role);
+  struct AdapterGradients { Tensor low, a, b; };
+  AdapterGradients kernel_gradients(const Tensor& a, const Tensor& b, const Tensor& rows, const Tensor& g);
+  Tensor kernel_input_gradient(std::span<const Linear* const> linears, std::span<const Tensor> g, const char* role);
+  std::vector<Tensor> kernel_projections(std::span<const Linear* const> linears, const Tensor& x, const char* role);
+  Tensor kernel_mlp(const Linear& gate, const Linear& up, const Linear& down, const Tensor& x, const GatedRoles& roles);
   Tensor into(Who who, std::initializer_list<Tensor> own, const Tensor& x);
   Tensor out_of(Who who, const Tensor& y);
   void begin_again(std::int64_t layer);
@@ -126,7 +135,6 @@ class Transformer {
   Tensor rotate_complex(const Tensor& x, const char* role);
   Tensor activate(const Tensor& x, const char* role);
   Tensor activate(const Block& block, const Tensor& x, const char* role);
-  struct GatedRoles { const char *gate, *up, *act, *product, *down; };
   Tensor gated(const Block& block, const std::string& name, const Tensor& x, const GatedRoles& roles);
   Tensor mlp(const Block& block, const std::string& name, const Tensor& x);
   Tensor fed(const Block& block, const std::string& name, const Tensor& x);
@@ -155,10 +163,11 @@ class Transformer {
   Batch prompted(const Batch& batch);
   Tensor causal_mask(Dtype d);
   Tensor bert_embeddings(Tensor words);
-  bool any_window() const;
+  bool takes_mask(std::int64_t window) const;
   Tensor head(const Tensor& x);
   Tensor shifted(Tensor& padded);
-  Tensor fused_loss(const Tensor& x);
+  Tensor head_loss(const Tensor& x, const Tensor& labels);
+  Tensor liger_head(const Tensor& x);
   Tensor loss_of(const Tensor& logits, const Tensor& labels);
 
   Tape& t_;

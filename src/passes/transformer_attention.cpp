@@ -74,7 +74,7 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
   const double p = r_.dropout ? a_.attention_dropout : 0;
   if (!o_.eager_attention) {
     const std::int64_t window = a_.windows.empty() ? 0 : a_.windows[static_cast<std::size_t>(layer)];
-    const bool masked = r_.padded || (window > 0 && window < T);  // the kernel takes a mask instead of is_causal
+    const bool masked = takes_mask(window);  // instead of is_causal
     const bool repeats = masked || a_.family == Family::qwen2_moe;  // Qwen2MoeSdpaAttention, from before enable_gqa
     const Tensor key = repeats ? repeat_kv(k, "attn.k_repeated") : k, value = repeats ? repeat_kv(v, "attn.v_repeated") : v;
     const Attention kind = masked ? Attention::efficient : t_.autocast() || q.dtype() != Dtype::fp32 ? o_.attention : o_.wide_attention;
@@ -137,7 +137,8 @@ Tensor Transformer::attended(std::int64_t layer, const Tensor& q, Tensor k, Tens
   }
   Tensor out = run_attention(layer, q, k, v);
   out = t_.contiguous(t_.reshape(out, dims({B, T, a_.heads * out.dims().back()}, true), "attn.out"), "attn.out");
-  return project(blocks_[static_cast<std::size_t>(layer)].linear.at("attn.o"), out, "attn.o");
+  const Linear* const o = &blocks_[static_cast<std::size_t>(layer)].linear.at("attn.o");
+  return r_.adapter_kernels.o && all_adapted({o}) ? kernel_projections(std::array{o}, out, "attn.o")[0] : project(*o, out, "attn.o");
 }
 
 Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
@@ -153,21 +154,24 @@ Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
     v = heads(2, K);
     q = heads(0, H);
   } else {
-    const auto heads = [&](const char* name, std::int64_t n, const char* normed) {
-      Tensor y = project(b.linear.at(name), x, name);
+    const std::array<const Linear*, 3> parts = {&b.linear.at("attn.q"), &b.linear.at("attn.k"), &b.linear.at("attn.v")};
+    std::vector<Tensor> made;
+    if (r_.adapter_kernels.qkv && all_adapted({parts[0], parts[1], parts[2]})) made = kernel_projections(parts, x, "attn.qkv");
+    const auto heads = [&](const char* name, std::size_t which, std::int64_t n, const char* normed) {
+      Tensor y = made.empty() ? project(*parts[which], x, name) : std::move(made[which]);
       if (normed != nullptr && a_.qk_norm == QkNorm::full) y = norm(y, b.norm.at(normed), normed, true);
       y = t_.view(y, {B, T, n, h});
       if (normed != nullptr && a_.qk_norm == QkNorm::per_head) y = norm(y, b.norm.at(normed), normed, true);
       return t_.transpose(y, 1, 2);
     };
     const bool normed = a_.qk_norm != QkNorm::none;
-    q = heads("attn.q", H, normed ? "attn.q_norm" : nullptr);
-    k = heads("attn.k", K, normed ? "attn.k_norm" : nullptr);
-    v = heads("attn.v", K, nullptr);
+    q = heads("attn.q", 0, H, normed ? "attn.q_norm" : nullptr);
+    k = heads("attn.k", 1, K, normed ? "attn.k_norm" : nullptr);
+    v = heads("attn.v", 2, K, nullptr);
   }
   const bool local = a_.family == Family::gemma3 && a_.windows[static_cast<std::size_t>(layer)] > 0;
   const auto& tables = local ? local_rotary_ : rotary_;
-  if (a_.position == Position::rotary && r_.liger) {
+  if (a_.position == Position::rotary && r_.liger.rotary) {
     std::tie(q, k) = liger_rotate(t_, q, k, tables.first, tables.second);
   } else if (a_.position == Position::rotary) {
     const auto [cos, sin] = over_heads(tables);

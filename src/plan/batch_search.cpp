@@ -107,8 +107,8 @@ class BatchSearch {
     return answer((shared_ != nullptr ? estimate_if_it_fits : estimate_program)(*with_device_batch(w_, batches.back()), machine_, options_, asked->laid_out->program));
   }
 
-  // Liger's loss and TRL's head cut each batch into parts of its own size; torch.compile decides for each what it keeps.
-  static bool shares_no_layout(const Training& t) { return t.liger || t.fused_head || t.compile; }
+  // A loss without all logits cuts each batch into parts of its own size; torch.compile decides for each what it keeps; packed, a batch is one long row.
+  static bool shares_no_layout(const Training& t) { return t.head != HeadLoss::logits || t.compile || t.packed; }
 
   // Batches whose programs have nothing in common, by bisection on programs of their own.
   Result<BatchFound> of_each(Batches batches) const {

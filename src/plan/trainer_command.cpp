@@ -71,6 +71,7 @@ class TrainerReader {
       if (f().sharding == Sharding::fsdp1_grad_op) f().reshard_after_forward = false;
       f().sharding = Sharding::fsdp2;
     }
+    if (flattens_ || (packs_ && !wrapped_)) f().packed = true;  // SFTTrainer.padding_free
     if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed, out_.ignored);
     if (lora_ && adapters_) f().lora = *lora_;
     else if (f().quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
@@ -86,7 +87,8 @@ class TrainerReader {
       if (std::find(names.begin() + 1, names.end(), a.name) != names.end()) f().users.spelled.emplace_back(underscored(names[0]), underscored(a.name));
     }
     const bool launchers = trl_ && (a.name == "num-processes" || a.name == "accelerate-config" || a.name == "config-file");
-    const bool written = (used && a.name != "lora-dropout" && a.name != "loss-type") || a.name == "max-steps";
+    constexpr std::array kSaysMore = {"lora-dropout", "loss-type", "packing", "packing-strategy", "padding-free"};
+    const bool written = (used && std::ranges::find(kSaysMore, a.name) == kSaysMore.end()) || a.name == "max-steps";
     if (launchers || written || (stays && !a.file.empty())) return;
     f().users.kept.push_back("--" + underscored(a.name));
     f().users.kept.insert(f().users.kept.end(), a.values.begin(), a.values.end());
@@ -167,6 +169,12 @@ class TrainerReader {
     if (n == "gradient-checkpointing" || n == "activation-checkpointing") return when(a, [&](bool on) { f().recompute = on ? Recompute::full : Recompute::none; });
     if (n == "gradient-checkpointing-kwargs") return checkpointing(a);
     if (n == "use-liger-kernel" || n == "use-liger") return when(a, [&](bool on) { f().liger = on; });
+    if (n == "packing") return when(a, [&](bool on) { packs_ = on; });
+    if (n == "padding-free") return when(a, [&](bool on) { flattens_ = on; });
+    if (n == "packing-strategy") {
+      wrapped_ = value(a) == "wrapped";
+      return true;
+    }
     if (n == "torch-compile") return when(a, [&](bool on) { f().compile = on; });
     if (n == "max-steps") {  // moves no memory: read, and told with its like; -1 is the Trainer's "by epochs"
       const auto steps = parse_int(value(a), flag);
@@ -332,6 +340,7 @@ class TrainerReader {
   const bool trl_ = is_trl_sft(launch_);
   TrlSaid said_;
   std::optional<Lora> lora_;
+  bool packs_ = false, flattens_ = false, wrapped_ = false;  // TRL's packing
   bool adapters_ = false, fsdp2_ = false, by_trainer_ = false;  // --fsdp: Trainer's own words, over the launcher's
   FlatShardConfig::Prefetch config_prefetch_ = FlatShardConfig::Prefetch::none, launch_prefetch_ = FlatShardConfig::Prefetch::none;
 };
@@ -406,7 +415,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;
   const Training t = training_of(*workload.transformers, workload.run);
   const UsersCommand& users = workload.transformers->users;
-  const bool trl = t.fused_head || users.is("trl.scripts.sft");
+  const bool trl = t.head == HeadLoss::trl || users.is("trl.scripts.sft");
   std::vector<std::string> out;
   const auto add = [&](std::string name, std::string text) {
     const auto as_users = std::ranges::find(users.spelled, name, &std::pair<std::string, std::string>::first);
@@ -429,7 +438,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
     add("gradient_checkpointing", "False");
   }
   if (t.compile) add("torch_compile", "True");
-  if (t.liger) add("use_liger_kernel", "True");
+  if (t.liger.any()) add("use_liger_kernel", "True");
   if (t.max_steps) add("max_steps", std::to_string(*t.max_steps));
   else if (t.max_tokens) add("max_steps", std::to_string(std::max<std::int64_t>(1, ceil_div(*t.max_tokens, t.device_batch_size * t.seq_len * t.grad_accum_steps * t.world_size))));
   if (t.max_grad_norm != 1.0) {
@@ -480,7 +489,7 @@ std::vector<std::string> trainer_command(const Workload& workload) {
     out = {"torchrun", nodes ? "--nnodes=" + std::to_string(gpus / kNode) : "--standalone", "--nproc_per_node=" + std::to_string(nodes ? kNode : gpus)};
   }
   const UsersCommand& users = workload.transformers->users;
-  if (workload.transformers->training.fused_head) out.insert(out.end(), {"-m", "trl.scripts.sft"});
+  if (workload.transformers->training.head == HeadLoss::trl) out.insert(out.end(), {"-m", "trl.scripts.sft"});
   else if (has_unnamed_script(*workload.transformers)) out.emplace_back("train.py");
   else out.insert(out.end(), users.script.begin(), users.script.end());
   for (std::string& word : arguments_of(workload)) out.push_back(std::move(word));

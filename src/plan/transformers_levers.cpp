@@ -41,8 +41,12 @@ class TransformersLevers {
         w.transformers->training.recompute = Recompute::full;
       });
     }
-    if (!t.liger && t.framework == Framework::transformers && t.sharding != Sharding::zero3 && has_liger_kernels(r_.workload.transformers->architecture)) {
-      add({{"--liger", "1"}}, true, t.fused_head ? "Liger-Kernel: norms and activations in place" : "Liger-Kernel: the loss in parts, norms and activations in place", std::nullopt, [](Workload& w) { w.transformers->training.liger = true; });
+    if (!t.liger.any() && t.framework == Framework::transformers && t.sharding != Sharding::zero3 && has_liger_kernels(r_.workload.transformers->architecture)) {
+      add({{"--liger", "1"}}, true, t.head != HeadLoss::logits ? "Liger-Kernel: norms and activations in place" : "Liger-Kernel: the loss in parts, norms and activations in place", std::nullopt, [](Workload& w) {
+        Training& with = w.transformers->training;
+        with.liger = LigerParts::all();
+        if (with.head == HeadLoss::logits) with.head = HeadLoss::liger;
+      });
     }
     if (!t.compile && t.framework == Framework::transformers) {
       add({{"--compile", "1"}}, true, "torch.compile: fused kernels keep less; the first step waits for the compiler", std::nullopt, [](Workload& w) { w.transformers->training.compile = w.run.compile = true; });

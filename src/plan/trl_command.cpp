@@ -25,7 +25,7 @@ void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vect
     flags.max_seq_len = 1024;
     assume("max_length 1024");
   }
-  flags.fused_head = true;
+  flags.head = HeadLoss::trl;
   assumed.emplace_back("no logits: the loss from tiles of them, as TRL 1.16 takes it (versions before made all)");
   if (flags.quantized) ignored.emplace_back("TRL's cast of adapters to bf16 beside 4-bit weights; fp32 is laid out");
 }

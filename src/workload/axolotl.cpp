@@ -32,7 +32,7 @@ constexpr std::array kOtherRuns = {
     OtherRun{"dp_replicate_size", "shards in several copies"}, OtherRun{"unfrozen_parameters", "a model that is frozen in part"}, OtherRun{"peft_layers_to_transform", "adapters on some layers"}, OtherRun{"peft_layers_pattern", "adapters on some layers"}, OtherRun{"peft_layer_replication", "layers that stand twice"},
     OtherRun{"peft_trainable_token_indices", "trained rows of the embedding"}, OtherRun{"lora_rank_pattern", "adapters of several ranks"}, OtherRun{"lora_target_parameters", "adapters on experts"}};
 
-// Its fused forward and backward of adapters, on unless the file says otherwise; peft's own layers are laid out.
+// Its fused forward and backward of adapters, on unless the file says otherwise.
 constexpr std::string_view kAdapterKernels[] = {"lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel"};
 
 // Sizes of one, false and what is empty ask for nothing.
@@ -62,13 +62,13 @@ class AxolotlReader {
     if (auto ok = adapters(); !ok) return ok;
     if (auto ok = several_gpus(told); !ok) return ok;
     checkpoints();
-    liger();
+    plugins();
+    packing();
     if (f_.error()) return std::unexpected(*f_.error());
     if (auto ok = one_dtype(); !ok) return ok;
     f_.tell(told);
     told.assumed.insert(told.assumed.end(), assumed_.begin(), assumed_.end());
-    const bool unsaid = std::ranges::none_of(kAdapterKernels, [&](std::string_view key) { return config_.find(key) != nullptr; });
-    if (flags_.lora && unsaid && !asks_for(config_.find("trust_remote_code"))) told.unused.push_back("lora_*_kernel, which are on unless set to false");
+    told.unused.insert(told.unused.end(), unused_.begin(), unused_.end());
     return {};
   }
 
@@ -101,7 +101,6 @@ class AxolotlReader {
     flags_.grad_accum_steps = steps.value_or(all ? std::max<std::int64_t>(1, *all / *flags_.device_batch_size) : 1);
     flags_.max_seq_len = count("sequence_len", 512);
     flags_.max_grad_norm = f_.real("max_grad_norm", 0, 1e9);
-    if (!asks_for(config_.find("sample_packing"))) f_.used("sample_packing");  // packed rows are laid out as whole sequences
     for (std::string_view key : {"val_set_size", "eval_sample_packing"}) {
       if (const Document* v = config_.find(key); v != nullptr && (v->kind == Document::Kind::boolean ? !v->flag : v->real == 0 && v->kind != Document::Kind::text)) f_.used(key);
     }
@@ -178,11 +177,26 @@ class AxolotlReader {
     lora.saved_modules = f_.texts("lora_modules_to_save", 256);
     lora.dora = f_.yes("peft_use_dora").value_or(false);
     if (!f_.yes("peft_autocast_adapter_dtype").value_or(true)) return not_laid_out("peft_autocast_adapter_dtype", "adapters in 16 bits", "leave it out: peft keeps them in fp32");
-    for (std::string_view key : kAdapterKernels) {
-      if (!asks_for(config_.find(key))) f_.used(key);
-    }
     flags_.lora = lora;
+    adapter_kernels();
     return {};
+  }
+
+  // check_auto_enable_lora_kernels: where the file names none, all are on, but under FSDP1.
+  void adapter_kernels() {
+    const auto on = [&](std::string_view key) { return asks_for(config_.find(key)); };
+    const bool said = std::ranges::any_of(kAdapterKernels, [&](std::string_view key) { return config_.find(key) != nullptr; });
+    const Document *section = config_.find("fsdp_config"), *version = config_.find("fsdp_version");
+    const bool fsdp1 = asks_for(section) && (version == nullptr || version->whole != 2);
+    const bool automatic = !said && !on("trust_remote_code") && !fsdp1;
+    if (flags_.lora->dora) {  // its kernels of DoRA are not laid out: peft's layers are
+      for (std::string_view key : kAdapterKernels) on(key) ? f_.left(key) : f_.used(key);
+      if (automatic) unused_.emplace_back("lora_*_kernel, which are on unless set to false");
+      return;
+    }
+    flags_.adapter_kernels = AdapterKernels{automatic || on("lora_mlp_kernel"), automatic || on("lora_qkv_kernel"), automatic || on("lora_o_kernel")};
+    if (automatic) assumed_.push_back("lora_mlp_kernel, lora_qkv_kernel, lora_o_kernel true (axolotl's default)");
+    for (std::string_view key : kAdapterKernels) f_.used(key);
   }
 
   // DDP looks for no unused parameters unless told to.
@@ -225,25 +239,36 @@ class AxolotlReader {
     if (!*flags_.compile) f_.used("torch_compile");
   }
 
-  // Liger-Kernel's plugin has a switch for each part; all of them together are Trainer's use_liger_kernel.
-  void liger() {
-    const auto plugins = f_.texts("plugins", 32);
-    const bool plugged = std::ranges::any_of(plugins, [](const std::string& p) { return p.ends_with("LigerPlugin"); });
-    constexpr std::array<std::string_view, 3> kParts = {"liger_rope", "liger_rms_norm", "liger_fused_linear_cross_entropy"};
-    const bool gated = asks_for(config_.find("liger_glu_activation")) || asks_for(config_.find("liger_swiglu"));
-    if (!plugged || !gated || std::ranges::any_of(kParts, [&](std::string_view key) { return !asks_for(config_.find(key)); })) {
-      if (!plugins.empty()) f_.left("plugins");
-      return;
+  // Liger-Kernel's plugin has a switch for each part, and puts them into the model's classes; cut_cross_entropy's is on where it is named.
+  void plugins() {
+    const auto named = f_.texts("plugins", 32);
+    const auto has = [&](std::string_view end) { return std::ranges::any_of(named, [&](const std::string& p) { return p.ends_with(end); }); };
+    if (std::ranges::any_of(named, [](const std::string& p) { return !p.ends_with("LigerPlugin") && !p.ends_with("CutCrossEntropyPlugin"); })) f_.left("plugins");
+    constexpr std::array<std::string_view, 6> kParts = {"liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_swiglu", "liger_fused_linear_cross_entropy", "liger_layer_norm"};  // the last are of no family here
+    if (has("LigerPlugin")) {
+      const auto on = [&](std::string_view key) { return asks_for(config_.find(key)); };
+      const LigerParts parts{on("liger_rope"), on("liger_rms_norm"), on("liger_glu_activation") || on("liger_swiglu"), true};
+      for (std::string_view key : kParts) f_.used(key);
+      if (parts.any()) flags_.liger_parts = parts;
+      if (on("liger_fused_linear_cross_entropy")) flags_.head = HeadLoss::liger;
     }
-    for (std::string_view key : kParts) f_.used(key);
-    for (std::string_view key : {"liger_glu_activation", "liger_swiglu", "liger_layer_norm"}) f_.used(key);
-    if (plugins.size() > 1) f_.left("plugins");
-    flags_.liger = true;
+    if (!has("CutCrossEntropyPlugin")) return;
+    if (!f_.yes("cut_cross_entropy").value_or(true)) return;
+    if (flags_.head == HeadLoss::liger) f_.fault("cut_cross_entropy", "stands beside liger_fused_linear_cross_entropy, which takes the loss too", "leave one of them out");
+    flags_.head = HeadLoss::cut;
+  }
+
+  // Multipack: with FlashAttention the texts of a micro-batch are one row; with SDPA rows stay rows, and its kernel of varying lengths needs no mask.
+  void packing() {
+    const bool packs = asks_for(config_.find("sample_packing"));
+    f_.used("sample_packing"), f_.used("multipack_real_batches");
+    const bool rows = config_.find("multipack_real_batches") != nullptr ? asks_for(config_.find("multipack_real_batches")) : flags_.attention != AttentionCode::flash_attention_2;
+    flags_.packed = packs && !rows;
   }
 
   // _configure_embedding_dtypes: embeddings, head and norms become fp32, and go back where there are adapters, FSDP, a fused attention or cut cross-entropy; DeepSpeed casts them.
   Result<void> one_dtype() {
-    const bool back = flags_.lora || asks_for(config_.find("fsdp")) || asks_for(config_.find("fsdp_config")) || flags_.deepspeed || asks_for(config_.find("cut_cross_entropy"));
+    const bool back = flags_.lora || asks_for(config_.find("fsdp")) || asks_for(config_.find("fsdp_config")) || flags_.deepspeed || flags_.head == HeadLoss::cut;
     if (back || flags_.weights == Dtype::fp32 || flags_.attention == AttentionCode::flash_attention_2) return {};
     return fail("unsupported_training", place("attn_implementation") + ": axolotl keeps embeddings, head and norms in fp32 when it trains a whole model without flash attention, not laid out yet", "use attn_implementation: flash_attention_2, for which it casts them back", place("attn_implementation"));
   }
@@ -252,7 +277,7 @@ class AxolotlReader {
   std::string_view where_;
   TransformersFlags& flags_;
   Fields f_;
-  std::vector<std::string> assumed_;
+  std::vector<std::string> assumed_, unused_;
 };
 
 }  // namespace

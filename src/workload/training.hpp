@@ -40,6 +40,24 @@ struct Lora {
   std::int64_t virtual_tokens = 0;      // prompt tuning in place of matrices: rank is 0, so many embeddings stand before every row
 };
 
+// Parts of a model that Liger-Kernel replaces; its loss is a HeadLoss.
+struct LigerParts {
+  bool rotary = false, norms = false, gated = false;
+  bool in_classes = false;              // before the model is made, as axolotl does: norms of heads too
+  static LigerParts all() { return {true, true, true, false}; }
+  bool any() const { return rotary || norms || gated; }
+};
+
+// How the loss is taken of what the last norm gives: from all logits; by Liger-Kernel, in parts, with gradients in forward; by TRL, from tiles; by
+// cut_cross_entropy, whose logits never leave a kernel.
+enum class HeadLoss : std::uint8_t { logits, liger, trl, cut };
+
+// axolotl's autograd functions in place of peft's layers, where all projections of one kind have LoRA's two matrices.
+struct AdapterKernels {
+  bool mlp = false, qkv = false, o = false;
+  bool any() const { return mlp || qkv || o; }
+};
+
 // DeepSpeed's zero_optimization, what of it moves memory; counts are elements. Defaults: runtime/zero/config.py (0.18.2).
 struct ZeroConfig {
   std::int64_t reduce_bucket_size = 500'000'000;
@@ -108,13 +126,14 @@ struct Training {
   MixedPrecision mixed = MixedPrecision::none;
   AttentionCode attention = AttentionCode::sdpa;
   bool compile = false;                 // --torch_compile
-  bool liger = false;                   // --use_liger_kernel, of a model that Liger-Kernel knows
-  bool fused_head = false;              // TRL's: the loss from tiles of the logits
+  LigerParts liger;                     // of a model that Liger-Kernel knows
+  HeadLoss head = HeadLoss::logits;
   OptimizerKind optimizer = OptimizerKind::adamw_fused;
   std::optional<Dtype> master_weights;  // DeepSpeed without ZeRO: a copy of the weights beside 16-bit ones
   Recompute recompute = Recompute::none;
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
   bool use_cache = false;               // a key-value cache is filled while training, unless it checkpoints: config.json's use_cache
+  bool packed = false;                  // texts of a batch one after the other in a single row of B*T, told apart by their positions; no padding mask
   bool padded = false;                  // rows of a batch are filled up, so that SDPA gets a mask [B, 1, T, T] instead of is_causal
   bool holds_outputs = false;           // a loop of one's own that names the model's outputs: logits live until the next forward pass is done; Trainer drops them
   std::int64_t loss_chunk = 128;        // LitGPT: tokens whose loss is taken at once; 0: all
@@ -126,6 +145,7 @@ struct Training {
   bool offload_optimizer = false, offload_parameters = false;  // to the host
   ZeroConfig zero;                      // of zero1, zero2, zero3
   std::optional<Lora> lora;
+  AdapterKernels adapter_kernels;
   bool quantized = false;               // the frozen weights of Linear modules in 4 bits (nf4, blocks of 64)
   bool double_quantized = false;
   double max_grad_norm = 1.0;           // 0: no clipping

@@ -135,6 +135,7 @@ Result<void> adapters(const Training& t, const Architecture& a) {
   if (!t.lora) return {};
   const Lora& l = *t.lora;
   if (l.virtual_tokens < 0 || l.virtual_tokens > kMostLength) return out_of_range("--num_virtual_tokens", l.virtual_tokens, kMostLength);
+  if (t.adapter_kernels.any() && t.sharding == Sharding::zero3) return fail("unsupported_training", "axolotl's LoRA kernels under ZeRO-3, which gathers weights around the layers they replace, are not laid out", "set lora_mlp_kernel, lora_qkv_kernel and lora_o_kernel to false", "lora_qkv_kernel");
   const bool plain = !l.dora && l.virtual_tokens == 0 && l.saved_modules.empty();
   if (!plain && t.framework != Framework::transformers) return fail("bad_value", "DoRA, prompt tuning and modules to save are peft's, and LitGPT has none of them", "leave them out", "");
   if (l.virtual_tokens > 0 && (a.encoder || a.position == Position::learned)) return fail("unsupported_training", "prompt tuning of " + a.model_type + " is not laid out yet", "it is of models with rotary positions", "--num_virtual_tokens");
@@ -145,6 +146,28 @@ Result<void> adapters(const Training& t, const Architecture& a) {
     if (known) continue;
     return fail("bad_value", "no module to save of " + a.model_type + " outside its layers is called " + module.substr(0, 60), "lm_head and the embedding are such modules", "lora_modules_to_save");
   }
+  return {};
+}
+
+// Which loss is taken, and what of the model Liger-Kernel replaces. Its own loss is where no other is.
+void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags& f) {
+  const bool known = has_liger_kernels(a);
+  if (known) t.liger = f.liger ? (*f.liger ? LigerParts::all() : LigerParts()) : f.liger_parts.value_or(LigerParts());
+  t.head = f.head.value_or(f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits);
+  const bool trl = t.framework == Framework::transformers && a.causal && !gathers_weights(t.sharding);
+  if (t.head == HeadLoss::trl && !trl) t.head = f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits;
+  if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
+}
+
+// What cut_cross_entropy's patches and kernels take.
+Result<void> cut_loss(const Training& t, const Architecture& a) {
+  if (t.head != HeadLoss::cut) return {};
+  const auto refuse = [](std::string what, std::string hint) { return fail("unsupported_training", "cut_cross_entropy " + std::move(what), std::move(hint), "cut_cross_entropy"); };
+  constexpr std::array kOther = {Family::gpt2, Family::gpt_neox};
+  if (t.framework != Framework::transformers || !a.causal || std::ranges::find(kOther, a.family) != kOther.end()) return refuse("of " + a.model_type + (t.framework == Framework::transformers ? "" : " in " + std::string(name_of(t.framework))) + " is not laid out", "it is of causal models of transformers whose head is lm_head");
+  if (t.sharding == Sharding::zero3) return refuse("under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use zero2, or leave it out");
+  const bool narrow = t.weights != Dtype::fp32 || (t.mixed != MixedPrecision::none && (is_zero(t.sharding) || gathers_weights(t.sharding)));
+  if (!narrow) return refuse("takes a head in 16 bits, and this one is in fp32", "load the model in bf16 (--dtype bf16)");
   return {};
 }
 
@@ -185,9 +208,10 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
-  t.liger = f.liger.value_or(false) && has_liger_kernels(a);
-  if (t.liger && (litgpt || torchtune)) return fail("bad_value", "--liger beside " + std::string(litgpt ? "LitGPT" : "torchtune") + ", which has no use of Liger-Kernel", "leave it out", "--liger");
-  if (t.liger && t.sharding == Sharding::zero3) return fail("unsupported_training", "Liger-Kernel's loss under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use --parallel zero2 or fsdp2, or leave --liger out", "--liger");
+  t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
+  loss_and_liger(t, a, f);
+  if (t.liger.any() && (litgpt || torchtune)) return fail("bad_value", "--liger beside " + std::string(litgpt ? "LitGPT" : "torchtune") + ", which has no use of Liger-Kernel", "leave it out", "--liger");
+  if (t.head == HeadLoss::liger && t.sharding == Sharding::zero3) return fail("unsupported_training", "Liger-Kernel's loss under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use --parallel zero2 or fsdp2, or leave --liger out", "--liger");
   if (litgpt && f.lora && f.litgpt_script.value_or(LitgptScript::lora) != LitgptScript::lora) return fail("bad_value", "--lora-rank beside litgpt " + std::string(name_of(*f.litgpt_script)) + ", which has no such adapters", "leave one of them out", "--lora-rank");
   if (litgpt) t.litgpt.script = f.litgpt_script.value_or(f.lora ? LitgptScript::lora : LitgptScript::pretrain);
   const bool pretrains = !litgpt || t.litgpt.script == LitgptScript::pretrain;
@@ -199,8 +223,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.recompute = f.recompute.value_or(checkpoints ? Recompute::full : Recompute::none);
   if (!f.recompute && checkpoints) d.assume("recompute", "full", "LitGPT's finetuning scripts on several GPUs");
   t.reentrant = f.reentrant.value_or(false);
-  t.fused_head = f.fused_head.value_or(false) && t.framework == Framework::transformers && a.causal && !gathers_weights(t.sharding);
-  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(a.use_cache) && a.causal && !f.fused_head.value_or(false);  // SFTTrainer asks for none
+  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(a.use_cache) && a.causal && f.head != HeadLoss::trl;  // SFTTrainer asks for none
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);
@@ -217,7 +240,9 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (t.max_tokens && (*t.max_tokens < 1 || *t.max_tokens > kMostTokens)) return out_of_range(t.framework == Framework::litgpt ? "train.max_tokens" : "--max-tokens", *t.max_tokens, kMostTokens);
   t.lora = f.lora;
   if (t.lora && t.lora->virtual_tokens == 0 && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
+  t.adapter_kernels = f.adapter_kernels.value_or(AdapterKernels());
   if (auto ok = adapters(t, a); !ok) return std::unexpected(ok.error());
+  if (auto ok = cut_loss(t, a); !ok) return std::unexpected(ok.error());
   if (litgpt && t.lora && t.lora->dropout == 0) t.lora->dropout = 0.05;
   return std::move(d.plan);
 }
@@ -259,8 +284,8 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.assumptions = model.assumptions;
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
-  if (flags.fused_head.value_or(false) && !t.fused_head) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
-  if (flags.liger.value_or(false) && !t.liger) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
+  if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
+  if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
   if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
   if (!model.unused.empty()) w.warnings.push_back("fields of config.json that are not read: " + first_ten(model.unused, 60));

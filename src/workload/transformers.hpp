@@ -24,7 +24,11 @@ struct TransformersFlags {
   std::optional<AttentionCode> attention;
   std::optional<OptimizerKind> optimizer;
   std::optional<Recompute> recompute;
-  std::optional<bool> reentrant, compile, liger, fused_head, use_cache;
+  std::optional<bool> reentrant, compile, use_cache, packed;
+  std::optional<bool> liger;            // all of Liger-Kernel's parts, and its loss where `head` says no other
+  std::optional<LigerParts> liger_parts;  // or some of them
+  std::optional<HeadLoss> head;
+  std::optional<AdapterKernels> adapter_kernels;
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
   std::optional<bool> offload_optimizer, offload_parameters;

@@ -69,6 +69,15 @@ void set_adapter(Lora& lora, const std::string& adapter) {
   } else if (!adapter.empty()) throw std::runtime_error("an adapter the test does not know: " + adapter);
 }
 
+// All of Liger-Kernel's parts and its loss, or the parts that are named.
+void set_liger(Training& t, const json& j) {
+  if (!j.contains("liger")) return;
+  const json& said = j["liger"];
+  const auto has = [&](const char* part) { return said.is_boolean() ? said.get<bool>() : said.get<std::string>().find(part) != std::string::npos; };
+  t.liger = {has("rope"), has("rms_norm"), has("swiglu"), said.is_string()};
+  if (has("fused_linear_cross_entropy")) t.head = HeadLoss::liger;
+}
+
 Training training_of(const json& j) {
   Training t;
   t.device_batch_size = j["batch"];
@@ -77,11 +86,13 @@ Training training_of(const json& j) {
   const std::string precision = j["precision"];
   t.weights = precision.starts_with("bf16") ? Dtype::bf16 : Dtype::fp32;
   t.mixed = precision.ends_with("autocast") ? MixedPrecision::bf16 : MixedPrecision::none;
-  t.attention = j["attention"] == "eager" ? AttentionCode::eager : AttentionCode::sdpa;
+  t.attention = j["attention"] == "eager" ? AttentionCode::eager : j["attention"] == "sdpa" ? AttentionCode::sdpa : AttentionCode::flash_attention_2;
+  t.packed = j.value("packed", false);
   t.use_cache = j["use_cache"];
-  t.liger = j.value("liger", false);
+  set_liger(t, j);
   t.compile = j.value("compiled", false);
-  t.fused_head = j.value("trl", false);
+  if (j.value("trl", false)) t.head = HeadLoss::trl;
+  if (j.value("cut", false)) t.head = HeadLoss::cut;
   t.recompute = j["checkpoint"] == "none" ? Recompute::none : Recompute::full;
   t.reentrant = j["checkpoint"] != "nonreentrant";
   static const std::map<std::string, OptimizerKind> kinds = {{"foreach", OptimizerKind::adamw}, {"fused", OptimizerKind::adamw_fused}, {"loop", OptimizerKind::adamw_loop},
@@ -97,10 +108,13 @@ Training training_of(const json& j) {
   if (j["lora"] > 0) {
     t.lora.emplace();
     t.lora->rank = j["lora"];
-    t.lora->dropout = 0.05;
+    t.lora->dropout = j.value("lora_dropout", 0.05);
     std::istringstream targets(j["lora_targets"].get<std::string>());
     for (std::string one; std::getline(targets, one, ',');) t.lora->targets.push_back(one);
     set_adapter(*t.lora, j.value("adapter", ""));
+    if (j.value("kernels", false)) t.adapter_kernels = {true, true, true};
+    t.quantized = t.double_quantized = j.value("quantized", false);
+    if (t.quantized) t.lora->upcast_rest = false;
   }
   return t;
 }
@@ -116,6 +130,11 @@ TEST(Transformers, unseenStepsAreAsNear) { expect_all_agree("transformers_unseen
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }
 
 TEST(Transformers, unseenStepsOfTrlAreAsNear) { expect_all_agree("transformers_trl_unseen.jsonl", recorded, 3, "unseen recordings of TRL"); }
+
+// FlashAttention 2, packed rows, cut_cross_entropy, Liger-Kernel's parts and axolotl's LoRA kernels.
+TEST(Transformers, stepsOfAxolotlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_axolotl.jsonl", recorded, 13, "recordings of axolotl"); }
+
+TEST(Transformers, unseenStepsOfAxolotlAreAsNear) { expect_all_agree("transformers_axolotl_unseen.jsonl", recorded, 5, "unseen recordings of axolotl"); }
 
 // The model's forward as one graph, compiled.
 TEST(Transformers, compiledStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_compiled.jsonl", recorded, 30, "compiled recordings"); }
@@ -202,7 +221,7 @@ TEST(Transformers, flatShardsShareEverythingOut) {
 TEST(Transformers, ligersLossTakesPartsOfTheRows) {
   for (const std::int64_t length : {96, 95}) {
     Training t = small_run();
-    t.seq_len = length, t.liger = true;
+    t.seq_len = length, t.liger = LigerParts::all(), t.head = HeadLoss::liger;
     const Program p = built(small_llama(), t);
     EXPECT_EQ(bytes_of(p, "logits"), 3 * 128 * 1003 * 2);  // one buffer in each of three steps
     t.mixed = MixedPrecision::bf16, t.weights = Dtype::fp32;
@@ -211,7 +230,7 @@ TEST(Transformers, ligersLossTakesPartsOfTheRows) {
   }
   // the weight's gradient of a norm is summed by every multiprocessor on its own
   Training t = small_run();
-  t.liger = true;
+  t.liger = LigerParts::all(), t.head = HeadLoss::liger;
   std::int64_t sums = 0;
   const Result<Program> small = build_program(small_llama(), t, {8, 6, 0, 30});
   for (const TensorInfo& tensor : small->tensors) sums += tensor.category == Category::workspace && tensor.dtype == Dtype::fp32 && tensor.bytes == 30 * 256 * 4 ? 1 : 0;
@@ -398,7 +417,7 @@ TEST(Transformers, compiledStepsLeaveWhatEagerOnesLeave) {
 }
 
 TEST(Transformers, whatIsNotLaidOutIsSaid) {
-  for (const auto change : {+[](Training& r) { r.recompute = Recompute::full, r.use_cache = true; }, +[](Training& r) { r.recompute = Recompute::full, r.lora.emplace().rank = 8; }, +[](Training& r) { r.lora.emplace().rank = 8, r.lora->dora = true; }, +[](Training& r) { r.lora.emplace().rank = 8, r.quantized = true; }, +[](Training& r) { r.liger = true; },
+  for (const auto change : {+[](Training& r) { r.recompute = Recompute::full, r.use_cache = true; }, +[](Training& r) { r.recompute = Recompute::full, r.lora.emplace().rank = 8; }, +[](Training& r) { r.lora.emplace().rank = 8, r.lora->dora = true; }, +[](Training& r) { r.lora.emplace().rank = 8, r.quantized = true; }, +[](Training& r) { r.liger = LigerParts::all(); }, +[](Training& r) { r.head = HeadLoss::cut; }, +[](Training& r) { r.packed = true; }, +[](Training& r) { r.lora.emplace().rank = 8, r.adapter_kernels.o = true; },
                             +[](Training& r) { r.sharding = Sharding::ddp, r.world_size = 2; }, +[](Training& r) { r.attention = AttentionCode::eager; }}) {
     Training t = small_run();
     t.compile = true;

@@ -69,7 +69,7 @@ TEST(TrainerCommand, trlsOwnProgram) {
   EXPECT_EQ(c->flags.lora->rank, 16);
   EXPECT_EQ(c->flags.lora->dropout, 0.05);
   EXPECT_EQ(c->told.assumed.size(), 5u);
-  EXPECT_EQ(c->flags.fused_head, true);
+  EXPECT_EQ(c->flags.head, HeadLoss::trl);
   EXPECT_EQ(c->ignored, std::vector<std::string>{"everything from '|' on"});
   const auto said = read("trl sft --model_name_or_path gpt2 --bf16 false --dtype auto --gradient_checkpointing false --max_length 512 --loss_type nll");
   ASSERT_TRUE(said);
@@ -160,7 +160,7 @@ TEST(TrainerCommand, argumentsInAFile) {
   };
   const auto sft = with("accelerate launch --num_processes 2 sft.py --config args.yaml --per_device_train_batch_size 4 --bf16 False --use_liger_kernel",
                         "model_name_or_path: gpt2\nper_device_train_batch_size: 2\nbf16: yes\nmax_grad_norm: 1.0e-1\nuse_peft: true\nlora_target_modules: [c_attn, c_proj]\ngradient_checkpointing: true\n"
-                        "gradient_checkpointing_kwargs: {use_reentrant: false}\nreport_to: null\nlearning_rate: 1e-5\npacking: true\ndeepspeed: {zero_optimization: {stage: 2}}\n");
+                        "gradient_checkpointing_kwargs: {use_reentrant: false}\nreport_to: null\nlearning_rate: 1e-5\npacking: true\nneftune_noise_alpha: 5\ndeepspeed: {zero_optimization: {stage: 2}}\n");
   ASSERT_TRUE(sft) << sft.error().message;
   const TransformersFlags& f = sft->flags;
   EXPECT_EQ(f.model, "gpt2");
@@ -171,8 +171,9 @@ TEST(TrainerCommand, argumentsInAFile) {
   EXPECT_EQ(f.reentrant, false);
   EXPECT_EQ(f.lora->targets, (std::vector<std::string>{"c_attn", "c_proj"}));
   EXPECT_EQ(sft->deepspeed_file, "{\"zero_optimization\": {\"stage\": 2}}");
-  EXPECT_EQ(sft->told.unused, std::vector<std::string>{"packing"});
-  EXPECT_EQ(sft->told.used.size(), 9u);
+  EXPECT_EQ(sft->told.unused, std::vector<std::string>{"neftune_noise_alpha"});
+  EXPECT_EQ(sft->told.used.size(), 10u);
+  EXPECT_EQ(f.packed, true);
   EXPECT_EQ(f.liger, true);
   EXPECT_TRUE(sft->ignored.empty());
   const auto alone = with("python run_clm.py args.yaml", "model_name_or_path: gpt2\nblock_size: 512\nfsdp: full_shard auto_wrap\n");

@@ -84,7 +84,7 @@ void expect_consistent(const HfModel& model, const TransformersPlan& plan, const
 // TRL's own script and a compiled model come back from the command as they were; each batch is a program of its own.
 TEST(TransformersPlan, commandsOfTrlAndOfCompiledModelsAreReadBack) {
   TransformersFlags trl;
-  trl.fused_head = true, trl.mixed = MixedPrecision::bf16, trl.max_seq_len = 1024;
+  trl.head = HeadLoss::trl, trl.mixed = MixedPrecision::bf16, trl.max_seq_len = 1024;
   TransformersFlags compiled;
   compiled.compile = true, compiled.mixed = MixedPrecision::bf16, compiled.max_seq_len = 1024;
   for (const TransformersFlags& flags : {trl, compiled}) {
@@ -95,7 +95,7 @@ TEST(TransformersPlan, commandsOfTrlAndOfCompiledModelsAreReadBack) {
     ASSERT_TRUE(plan->chosen);
     const Training& t = plan->candidates[*plan->chosen].report.workload.transformers->training;
     EXPECT_EQ(t.compile, flags.compile.value_or(false));
-    EXPECT_EQ(t.fused_head, flags.fused_head.value_or(false));
+    EXPECT_EQ(t.head, flags.head.value_or(HeadLoss::logits));
     expect_consistent(model, *plan, m);
   }
 }
@@ -236,7 +236,7 @@ TEST(BatchSearch, ligersBatchesAreAskedOneByOne) {
     f.max_seq_len = length, f.weights = Dtype::bf16, f.liger = true, f.gpus = 1, f.optimizer = OptimizerKind::adamw_8bit;
     const auto w = make_transformers_workload(preset("qwen2.5-0.5b"), f);
     ASSERT_TRUE(w) << w.error().message;
-    ASSERT_TRUE(w->transformers->training.liger);
+    ASSERT_TRUE(w->transformers->training.liger.any());
     const Machine m = machine(gpu, 1);
     const auto found = search_device_batch(*w, m, {});
     ASSERT_TRUE(found) << found.error().message;

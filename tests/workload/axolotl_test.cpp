@@ -58,22 +58,64 @@ TEST(Axolotl, qloraIsNf4QuantizedTwice) {
   EXPECT_EQ(o.flags.grad_accum_steps, 4);
   EXPECT_EQ(o.flags.recompute, Recompute::full);
   EXPECT_EQ(o.flags.optimizer, OptimizerKind::paged_adamw);
-  EXPECT_EQ(o.told.unused, (std::vector<std::string>{"sample_packing", "val_set_size", "plugins", "liger_fused_linear_cross_entropy"}));
+  EXPECT_EQ(o.flags.head, HeadLoss::liger);
+  EXPECT_FALSE(o.flags.liger_parts || o.flags.packed.value());  // SDPA: rows stay rows
+  EXPECT_FALSE(o.flags.adapter_kernels->any());
+  EXPECT_EQ(o.told.unused, (std::vector<std::string>{"val_set_size"}));
   const Outcome once = apply("base_model: gpt2\nadapter: qlora\nload_in_4bit: true\nlora_r: 8\nlora_target_modules: [c_attn]\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}\n");
   ASSERT_TRUE(once.ok) << once.ok.error().message;
   EXPECT_FALSE(once.flags.double_quantized);
-  EXPECT_EQ(once.told.unused, std::vector<std::string>{"lora_*_kernel, which are on unless set to false"});
+  EXPECT_TRUE(once.told.unused.empty()) << once.told.unused[0];
 }
 
-// All of Liger's parts are Trainer's use_liger_kernel; some of them are not laid out, and said.
-TEST(Axolotl, ligersPartsTogether) {
-  const std::string parts = std::string(kWhole) + "plugins: [axolotl.integrations.liger.LigerPlugin]\nliger_rope: true\nliger_rms_norm: true\nliger_glu_activation: true\n";
-  const Outcome all = apply(parts + "liger_fused_linear_cross_entropy: true\n"), some = apply(parts);
-  EXPECT_EQ(all.flags.liger, true);
-  EXPECT_TRUE(all.told.unused.empty()) << all.told.unused[0];
-  EXPECT_FALSE(some.flags.liger);
-  EXPECT_GE(some.told.unused.size(), 4u);
-  EXPECT_FALSE(apply(std::string(kWhole) + "liger_rope: true\nliger_rms_norm: true\nliger_glu_activation: true\nliger_fused_linear_cross_entropy: true\n").flags.liger);  // no plugin
+// Each of Liger's parts by itself, where its plugin is named.
+TEST(Axolotl, ligersParts) {
+  const std::string parts = "liger_rms_norm: true\nliger_glu_activation: true\n", plugin = "plugins: [axolotl.integrations.liger.LigerPlugin]\n";
+  const Outcome some = apply(std::string(kWhole) + plugin + parts), all = apply(std::string(kWhole) + plugin + parts + "liger_rope: true\nliger_fused_linear_cross_entropy: true\n"), none = apply(std::string(kWhole) + parts);
+  ASSERT_TRUE(some.flags.liger_parts && all.flags.liger_parts);
+  EXPECT_TRUE(some.flags.liger_parts->norms && some.flags.liger_parts->gated && some.flags.liger_parts->in_classes);
+  EXPECT_FALSE(some.flags.liger_parts->rotary || some.flags.head);
+  EXPECT_TRUE(all.flags.liger_parts->rotary);
+  EXPECT_EQ(all.flags.head, HeadLoss::liger);
+  EXPECT_TRUE(some.told.unused.empty() && all.told.unused.empty());
+  EXPECT_FALSE(none.flags.liger_parts);
+  EXPECT_EQ(none.told.unused, (std::vector<std::string>{"liger_rms_norm", "liger_glu_activation"}));
+}
+
+TEST(Axolotl, cutCrossEntropyIsItsPlugins) {
+  const std::string plugin = std::string(kWhole) + "plugins: [axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin, axolotl.integrations.liger.LigerPlugin]\n";
+  EXPECT_EQ(apply(plugin).flags.head, HeadLoss::cut);
+  EXPECT_EQ(apply(plugin + "cut_cross_entropy: true\n").flags.head, HeadLoss::cut);
+  EXPECT_FALSE(apply(plugin + "cut_cross_entropy: false\n").flags.head);
+  EXPECT_FALSE(apply(std::string(kWhole) + "cut_cross_entropy: true\n").flags.head);
+  EXPECT_EQ(apply(std::string(kWhole) + "plugins: [axolotl.integrations.spectrum.SpectrumPlugin]\n").told.unused, std::vector<std::string>{"plugins"});
+  EXPECT_EQ(fault(plugin + "liger_fused_linear_cross_entropy: true\n"), "bad_config a.yml: cut_cross_entropy");
+}
+
+// Texts of a micro-batch are one row where FlashAttention takes them; multipack_real_batches decides otherwise.
+TEST(Axolotl, packing) {
+  const auto packed = [](const std::string& more) { return apply(std::string(kWhole) + "sample_packing: true\n" + more).flags.packed; };
+  EXPECT_EQ(packed(""), true);  // kWhole has FlashAttention
+  EXPECT_EQ(packed("multipack_real_batches: true\n"), false);
+  EXPECT_EQ(apply("base_model: gpt2\nsample_packing: true\nattn_implementation: sdpa\nbf16: false\n").flags.packed, false);
+  EXPECT_EQ(apply(std::string(kWhole) + "sample_packing: false\n").flags.packed, false);
+}
+
+// check_auto_enable_lora_kernels
+TEST(Axolotl, adapterKernelsAreOnUnlessTheFileNamesOne) {
+  const std::string lora = std::string(kWhole) + "adapter: lora\nlora_r: 8\nlora_target_linear: true\n";
+  const auto kernels = [&](const std::string& more) { return *apply(lora + more).flags.adapter_kernels; };
+  const AdapterKernels all = kernels("");
+  EXPECT_TRUE(all.mlp && all.qkv && all.o);
+  const AdapterKernels one = kernels("lora_o_kernel: true\n");
+  EXPECT_TRUE(one.o && !one.mlp && !one.qkv);
+  EXPECT_FALSE(kernels("lora_mlp_kernel: false\n").any());
+  EXPECT_FALSE(kernels("trust_remote_code: true\n").any());
+  EXPECT_FALSE(kernels("fsdp_config: {fsdp_version: 1}\n").any());
+  EXPECT_TRUE(kernels("fsdp_version: 2\nfsdp_config: {fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP}\n").any());
+  const Outcome dora = apply(lora + "peft_use_dora: true\n");
+  EXPECT_FALSE(dora.flags.adapter_kernels);
+  EXPECT_EQ(dora.told.unused, std::vector<std::string>{"lora_*_kernel, which are on unless set to false"});
 }
 
 TEST(Axolotl, precisionAsItResolvesIt) {

@@ -218,6 +218,12 @@ TEST(Transformers, whatPeftAndLigerHaveIsSaidByName) {
     return w ? w->warnings.empty() ? "none" : w->warnings[0] : w.error().code + " " + w.error().where;
   };
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.liger = true; }), "none");
+  const auto cut = [](TransformersFlags& f) { f.head = HeadLoss::cut, f.weights = Dtype::bf16; };
+  EXPECT_EQ(outcome("llama-3.1-8b", cut), "none");
+  EXPECT_EQ(outcome("gpt2", cut), "unsupported_training cut_cross_entropy");
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.head = HeadLoss::cut, f.weights = Dtype::fp32; }), "unsupported_training cut_cross_entropy");
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.head = HeadLoss::cut, f.weights = Dtype::bf16, f.gpus = 2, f.sharding = Sharding::zero3; }), "unsupported_training cut_cross_entropy");
+  EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.adapter_kernels = AdapterKernels{true, true, true}, f.lora.emplace(), f.gpus = 2, f.sharding = Sharding::zero3; }), "unsupported_training lora_qkv_kernel");
   EXPECT_EQ(outcome("gpt2", [](TransformersFlags& f) { f.liger = true; }), "Liger-Kernel replaces nothing of gpt2: the run is as without it");
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.liger = true, f.gpus = 2, f.sharding = Sharding::zero3; }), "unsupported_training --liger");
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.liger = true, f.framework = Framework::litgpt; }), "bad_value --liger");

@@ -22,7 +22,7 @@ namespace eager {
 struct OperatorsOf {
   OperatorsOf(Tape& t, std::int64_t width, Activation activation, bool liger) : tape(t) {
     a.width = width, a.activation = activation, a.final_norm = false, a.position = Position::none, a.tied_head = true;
-    r.liger = liger;
+    if (liger) r.liger = LigerParts::all();
     model.emplace(t, a, r, ForwardOptions{});
     model->tables_.clear(), model->weights_.clear(), model->outer_ = {};
   }

@@ -32,6 +32,9 @@ if [ -z "$python" ]; then
   python="$venv/bin/python"
   [ -x "$python" ] || python3 -m venv "$venv"
   DS_BUILD_OPS=0 "$python" -m pip install --quiet --requirement "$requirements"
+  if [ "$others" = transformers ]; then  # without what they train with, and FlashAttention without its library
+    FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE "$python" -m pip install --quiet --no-deps --no-build-isolation --requirement "$here/requirements_axolotl.txt"
+  fi
 fi
 
 cc -shared -fPIC -O1 -o "$work/lib/cuda_runtime.so" "$root/python/dryfit/tracing/shim/cuda_runtime.c"

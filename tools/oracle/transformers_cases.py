@@ -72,7 +72,12 @@ class Case:
     lora: int = 0                 # rank; 0: full fine-tuning
     lora_targets: str = ""        # comma separated; empty: peft's default
     use_cache: bool = False
-    liger: bool = False           # Trainer's use_liger_kernel
+    liger: bool | str = False     # Trainer's use_liger_kernel; of its parts "rms_norm+swiglu+rope", as axolotl's plugin takes them
+    cut: bool = False             # axolotl's cut_cross_entropy
+    kernels: bool = False         # axolotl's LoRA kernels
+    packed: bool = False          # the batch's texts in one row, with positions and no mask
+    lora_dropout: float = 0.05
+    quantized: bool = False       # beside them, frozen weights in 4 bits, scales quantized too
     adapter: str = ""             # of LoRA, what is not its default: "dora", "bias", "save=lm_head+embed_tokens"; instead of it "prompt" with `lora` virtual tokens
     parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp1 · fsdp1_grad_op · zero1 · zero2 · zero3
     gpus: int = 1                 # ranks
@@ -97,9 +102,11 @@ class Case:
         del fields["vocab"], fields["size"]
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
-        for name in ("liger", "adapter", "compiled", "trl"):
+        for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed"):
             if not fields[name]:
                 del fields[name]
+        if self.lora_dropout == 0.05:
+            del fields["lora_dropout"]
         if not self.parallel.startswith(("zero", "fsdp1")):
             del fields["rank"]
         if not self.parallel.startswith("zero"):
@@ -115,7 +122,9 @@ class Case:
         parts += [f"lora{self.lora}"] if self.lora else []
         parts += [self.lora_targets.replace(",", "+")] if self.lora_targets else []
         parts += ["cache"] if self.use_cache else []
-        parts += ["liger"] if self.liger else []
+        parts += ["liger" if self.liger is True else f"liger_{self.liger}"] if self.liger else []
+        parts += [name for name in ("cut", "kernels", "quantized", "packed") if getattr(self, name)]
+        parts += [f"drop{self.lora_dropout}"] if self.lora_dropout != 0.05 else []
         parts += ["trl"] if self.trl else []
         parts += ["compiled"] if self.compiled else []
         parts += [f"V{self.vocab}"] if self.vocab else []
@@ -240,6 +249,35 @@ def compiled_unseen():
     yield Case("qwen3", batch=3, length=256, vocab=2048, lora=4, lora_targets=ALL_LINEAR, precision="autocast", accumulation=2, compiled=True)
     yield Case("qwen2", batch=2, length=320, vocab=1024, precision="bf16+autocast", lora=8, use_cache=True, compiled=True)
     yield Case("llama", batch=2, length=1024, size="1b", precision="bf16+autocast", compiled=True, checkpoint="reentrant")
+
+
+QLORA = dict(precision="bf16+autocast", lora_targets=ALL_LINEAR, kernels=True, quantized=True)
+
+
+def axolotl():
+    """FlashAttention 2 (without its own memory in forward), packed rows, and what axolotl puts in place of parts of the model."""
+    flash = dict(attention="flash_attention_2")
+    yield Case("llama", **flash)
+    yield Case("llama", packed=True, **flash)
+    yield Case("qwen3", batch=2, length=256, packed=True, precision="autocast", checkpoint="nonreentrant", **flash)
+    yield Case("gemma2", batch=2, length=160, **flash)
+    yield Case("llama", cut=True)
+    yield Case("qwen2", liger="rms_norm+fused_linear_cross_entropy", accumulation=2)
+    yield Case("llama", liger="rms_norm+rope+swiglu", cut=True, packed=True, precision="bf16+autocast", checkpoint="nonreentrant", **flash)
+    yield Case("llama", lora=8, lora_targets=ALL_LINEAR, kernels=True, checkpoint="nonreentrant")
+    yield Case("llama", lora=8, **QLORA)
+    yield Case("llama", lora=8, lora_dropout=0, **QLORA)
+    yield Case("llama", lora=8, cut=True, checkpoint="nonreentrant", liger="rms_norm+rope+swiglu", **QLORA)
+    yield Case("qwen3", batch=2, length=256, vocab=4096, lora=16, lora_targets="q_proj,k_proj,v_proj,o_proj", kernels=True, cut=True, optimizer="fused", accumulation=2)
+    yield Case("gemma", lora=8, lora_targets="gate_proj,up_proj,down_proj,q_proj", kernels=True)
+
+
+def axolotl_unseen():
+    yield Case("qwen3", batch=3, length=200, vocab=8192, lora=16, lora_dropout=0, cut=True, packed=True, attention="flash_attention_2", checkpoint="nonreentrant", liger="rms_norm", **QLORA)
+    yield Case("mistral", batch=2, length=300, vocab=32768, lora=4, lora_dropout=0, lora_targets="q_proj,k_proj,v_proj", kernels=True, optimizer="fused")
+    yield Case("qwen2", batch=2, length=512, size="0.5b", lora=32, cut=True, packed=True, attention="flash_attention_2", checkpoint="nonreentrant", **QLORA)
+    yield Case("llama", batch=2, length=1024, size="1b", precision="bf16+autocast", cut=True, checkpoint="nonreentrant", accumulation=2)
+    yield Case("gemma3_text", batch=2, length=144, attention="flash_attention_2", optimizer="fused")
 
 
 def unseen():

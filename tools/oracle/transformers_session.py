@@ -4,6 +4,7 @@ and PyTorch's own code; only kernels do not run. Segments are marked in the trac
 import contextlib
 import functools
 import gc
+import sys
 
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 
@@ -132,6 +133,13 @@ class Run:
                 break
         if case.model == "deepseek_v2":
             _split_tokens_evenly()
+        if case.attention == "flash_attention_2":
+            import attention2
+            attention2.know_texts(case.batch if case.packed else 0, case.length)
+        if isinstance(case.liger, str):  # axolotl's plugin, before the model is made
+            _know_what_liger_asks()
+            from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+            MODEL_TYPE_TO_APPLY_LIGER_FN[case.model](**{part: part in case.liger.split("+") for part in ("rope", "rms_norm", "swiglu", "fused_linear_cross_entropy")})
         owner = getattr(transformers, transformers_cases.MODELS[case.model]["architectures"][0])
         with torch.device("meta"):
             model = owner(config)
@@ -139,15 +147,18 @@ class Run:
             model = model.to(torch.bfloat16)
         if case.lora:
             model = self._with_lora(model)
-        if case.liger:  # Trainer does so, to the model within peft's
+        if case.liger is True:  # Trainer does so, to the model within peft's
             _know_what_liger_asks()
             from liger_kernel.transformers import _apply_liger_kernel_to_instance
             _apply_liger_kernel_to_instance(model=model.get_base_model() if case.lora else model)
+        if case.cut or case.kernels:
+            import axolotl_parts
+            axolotl_parts.put_into(model, case)
         if case.trl:
             _know_that_all_count()
             from trl.trainer.utils import add_fused_lm_head
             add_fused_lm_head(model.get_base_model() if case.lora else model, outputs=("log_probs", "entropy", "is_top1"))
-        self._to_gpu(model)
+        self._to_gpu(model, axolotl_parts.quantized(model) if case.quantized else ())
         return self._ready(model)
 
     def _ready(self, model):
@@ -179,8 +190,8 @@ class Run:
         self.compiled.prepare(**example)
 
     @staticmethod
-    def _to_gpu(model):
-        """Parameters and buffers one by one, in order; a tied one once. to_empty would untie them."""
+    def _to_gpu(model, four_bit=()):
+        """Parameters and buffers one by one, in order; a tied one once. to_empty would untie them. four_bit: ids of those that are quantized."""
         made = {}
         for module in model.modules():
             for group in (module._parameters, module._buffers):
@@ -189,7 +200,9 @@ class Run:
                         continue
                     if id(tensor) not in made:
                         gpu = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
-                        made[id(tensor)] = (tensor, torch.nn.Parameter(gpu, requires_grad=tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else gpu)
+                        if id(tensor) in four_bit:
+                            gpu = sys.modules["axolotl_parts"].in_4_bits(gpu)
+                        made[id(tensor)] = (tensor, gpu if id(tensor) in four_bit else torch.nn.Parameter(gpu, requires_grad=tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else gpu)
                     group[name] = made[id(tensor)][1]
 
     def _with_lora(self, model, cast=True):
@@ -199,7 +212,7 @@ class Run:
         way = self.case.adapter.partition("=")
         options = {"use_dora": way[0] == "dora", "bias": "lora_only" if way[0] == "bias" else "none", "modules_to_save": way[2].split("+") if way[0] == "save" else None}
         targets = self.case.lora_targets.split(",") if self.case.lora_targets else None
-        config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=0.05, target_modules=targets, task_type="CAUSAL_LM", **options)
+        config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=self.case.lora_dropout, target_modules=targets, task_type="CAUSAL_LM", **options)
         return peft.get_peft_model(model, config, autocast_adapter_dtype=cast)
 
     def _parallel(self, model):
@@ -235,9 +248,11 @@ class Run:
                 return torch.optim.AdamW(parameters, lr=1e-4, foreach=kind == "foreach", fused=kind == "fused")
 
     def batch(self):
+        rows = 1 if self.case.packed else self.case.batch
+
         def ids():
-            return torch.empty(self.case.batch, self.case.length, dtype=torch.int64, device="cuda")
-        return {"input_ids": ids(), "attention_mask": ids(), "labels": ids()}
+            return torch.empty(rows, self.case.batch * self.case.length // rows, dtype=torch.int64, device="cuda")
+        return {"input_ids": ids(), "position_ids" if self.case.packed else "attention_mask": ids(), "labels": ids()}
 
     def autocast(self):
         # accelerate leaves autocast out where fully_shard computes in 16 bits
