@@ -5,49 +5,48 @@
 
 namespace dryfit::eager {
 
+// fsdp2_prepare_model: the tail stays gathered between forward and backward, as the root does by fully_shard's own choice.
 FullyShard::FullyShard(Tape& tape, const Transformer& model, FullyShardOptions options) : t_(tape), options_(options) {
-  groups_.resize(1);
-  groups_[0].reshards = options.reshard_after_forward;
   const Category outer = t_.category();
   t_.category(Category::weights);
   for (const Transformer::Weight& w : model.weights()) {
-    const int unit = options_.wrap_blocks ? w.layer : -1;
-    for (int next = static_cast<int>(groups_.size()) - 1; next <= unit; ++next) {
-      groups_.emplace_back().layer = next;
-      groups_.back().reshards = options.reshard_after_forward;
+    const int unit = unit_of(w);
+    for (int next = static_cast<int>(groups_.size()) - kUnits; next <= std::max(unit, UnitHooks::kModel); ++next) {
+      Group& g = groups_.emplace_back();
+      g.layer = std::max(next, -1);
+      g.reshards = options.reshard_after_forward && next != UnitHooks::kTail && next != UnitHooks::kModel;
     }
     Member m{w.tensor, {}, {}, w.role, w.layer, w.trains, 0};
     Dims d = w.tensor.dims();
     if (d.rank == 0) d = dims({1}, false);
     d.size[0] = ceil_div(d.size[0], options_.shards);
     t_.at(w.layer);
-    m.shard = t_.parameter(w.role, contiguous(d), options_.stored, w.trains);
+    m.shard = t_.parameter(w.role, contiguous(d), w.trains ? options_.stored : options_.frozen, w.trains);
     m.padded = d.numel() * options_.shards;
+    if (w.trains) trained_.push_back({m.shard, m.role, m.layer});
     group_of(unit).members.push_back(std::move(m));
   }
   t_.at(-1);
   t_.category(outer);
 }
 
-UnitHooks FullyShard::hooks() {
-  return {[this](int unit, const Tensor& x) { return before(unit, x); }, [this](int unit, const Tensor& y) { return after(unit, y); }};
+int FullyShard::unit_of(const Transformer::Weight& w) const {
+  const std::string_view role = w.role;
+  if (w.layer >= 0) return options_.wrap_blocks ? w.layer : UnitHooks::kModel;
+  if (role == "wte") return options_.tied ? UnitHooks::kTail : UnitHooks::kEmbedding;
+  return role == "lm_head" || (options_.norm_in_tail && role == "final") ? UnitHooks::kTail : UnitHooks::kModel;
 }
 
-std::vector<Trained> FullyShard::trained() const {
-  std::vector<Trained> out;
-  for (const Group& g : groups_) {
-    for (const Member& m : g.members) {
-      if (m.trains) out.push_back({m.shard, m.role, m.layer});
-    }
-  }
-  return out;
+UnitHooks FullyShard::hooks() {
+  return {.before = [this](int unit, const Tensor& x) { return before(unit, x); }, .after = [this](int unit, const Tensor& y) { return after(unit, y); }, .carves = true};
 }
 
 // FSDPParamGroup.pre_forward, with the node that runs post_backward when the unit's input has its gradient. A unit that is not wrapped
 // has no hooks.
 Tensor FullyShard::before(int unit, const Tensor& x) {
-  if (!options_.wrap_blocks && unit >= 0) return x;
+  if (!hooked(unit)) return unit == UnitHooks::kEmbedding ? before(UnitHooks::kTail, x) : x;
   Group& g = group_of(unit);
+  if (g.state == State::forward) return x;  // of a unit of several modules the first
   t_.at(g.layer);
   g.state = State::forward;
   unshard(g);
@@ -58,13 +57,15 @@ Tensor FullyShard::before(int unit, const Tensor& x) {
 }
 
 Tensor FullyShard::after(int unit, const Tensor& y) {
-  if (!options_.wrap_blocks && unit >= 0) return y;
+  if (!hooked(unit)) return y;
   Group& g = group_of(unit);
   if (g.reshards) reshard(g);
-  g.forward_order.push_back(order_.size());
-  order_.push_back(&g);
+  if (!g.members.empty()) {
+    g.forward_order.push_back(order_.size());
+    order_.push_back(&g);
+  }
   g.state = State::idle;
-  if (unit < 0) kept_gather_.reset();
+  if (unit == UnitHooks::kModel) kept_gather_.reset();
   if (!t_.grad_enabled() || !y.requires_grad()) return y;
   return t_.hook(y, [this, &g] { pre_backward(g); });
 }
@@ -77,7 +78,7 @@ void FullyShard::unshard(Group& g) {
   const Dtype first = g.members.front().full.dtype();
   for (const Member& m : g.members) {
     const Dtype d = m.full.dtype();
-    if (d != options_.stored) cast += m.padded / options_.shards;
+    if (d != m.stored()) cast += m.padded / options_.shards;
     bytes += m.padded * size_of(d);
     uniform = uniform && d == first;
   }

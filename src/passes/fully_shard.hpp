@@ -1,6 +1,6 @@
-// FSDP2, torch.distributed.fsdp.fully_shard on every block and on the model: one rank's gathered parameters, gradients and buffers, as events of
+// FSDP2, torch.distributed.fsdp.fully_shard as accelerate puts it on a model: on every block, the embedding, the tail and the model: one rank's gathered parameters, gradients and buffers, as events of
 // the eager engine. Knows units and their hooks; no model code, no optimizer, no NCCL (memory/outside.hpp).
-// Source: torch/distributed/fsdp/_fully_shard/{_fsdp_state,_fsdp_param_group,_fsdp_collectives,_fsdp_param}.py (2.9).
+// Source: torch/distributed/fsdp/_fully_shard/{_fsdp_state,_fsdp_param_group,_fsdp_collectives,_fsdp_param}.py (2.9); accelerate 1.15, utils/fsdp_utils.py.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,12 @@ namespace dryfit::eager {
 
 struct FullyShardOptions {
   std::int64_t shards = 1;             // W
-  Dtype stored = Dtype::fp32;          // of the shards: accelerate stores fp32 where it computes in 16 bits
+  Dtype stored = Dtype::fp32;          // of the shards that train: accelerate stores fp32 where it computes in 16 bits
+  Dtype frozen = Dtype::fp32;          // of the others: as they were loaded
   Dtype reduced = Dtype::fp32;         // MixedPrecisionPolicy.reduce_dtype
   bool reshard_after_forward = true;
-  bool wrap_blocks = true;             // false: the model is the only unit
+  bool wrap_blocks = true;             // false: blocks are part of the model's unit
+  bool tied = false, norm_in_tail = true;  // the embedding is the head, and part of the tail; the last norm is, too
 };
 
 // Rank 0 of W, which holds the largest shards: chunks are ceil(rows / W) rows, what is missing lacks in the last.
@@ -25,13 +27,20 @@ class FullyShard {
   // Allocates the shards of the model's hollow weights (ForwardOptions::shards).
   FullyShard(Tape& tape, const Transformer& model, FullyShardOptions options);
   UnitHooks hooks();
-  std::vector<Trained> trained() const;  // shards, with .grad after backward
+  const std::vector<Trained>& trained() const { return trained_; }  // shards, with .grad after backward
   void reduces(bool on) { reduces_ = on; }  // set_requires_gradient_sync: whole gradients stay until it is on again
   void after_backward();                 // the root's final callback
 
  private:
   enum class State : std::uint8_t { idle, forward, pre_backward, post_backward };
-  struct Member { Tensor full, shard, accumulated; const char* role; int layer; bool trains; std::int64_t padded; };
+  struct Member {
+    Tensor full, shard, accumulated;
+    const char* role;
+    int layer;
+    bool trains;
+    std::int64_t padded;
+    Dtype stored() const { return shard.dtype(); }
+  };
   struct Group {
     int layer = -1;
     std::vector<Member> members;
@@ -41,7 +50,10 @@ class FullyShard {
     std::vector<std::size_t> forward_order;  // where in order_ it stands
   };
 
-  Group& group_of(int unit) { return groups_[static_cast<std::size_t>(options_.wrap_blocks ? unit + 1 : 0)]; }
+  static constexpr int kUnits = 3;       // beside the blocks
+  Group& group_of(int unit) { return groups_[static_cast<std::size_t>(unit + kUnits)]; }
+  int unit_of(const Transformer::Weight& w) const;
+  bool hooked(int unit) const { return unit < 0 ? unit != UnitHooks::kEmbedding || !options_.tied : options_.wrap_blocks; }
   Tensor before(int unit, const Tensor& x);
   Tensor after(int unit, const Tensor& y);
   void unshard(Group& g);
@@ -54,7 +66,8 @@ class FullyShard {
 
   Tape& t_;
   FullyShardOptions options_;
-  std::vector<Group> groups_;            // the model first, then its blocks
+  std::vector<Group> groups_;            // tail, embedding, model, then blocks
+  std::vector<Trained> trained_;
   std::vector<Group*> order_;            // units as they left forward
   Tensor kept_gather_, reduce_input_;    // until the next copy-out in forward; until the next reduction
   bool reduces_ = true;

@@ -34,8 +34,8 @@ Training computed(const Training& r) {
   return out;
 }
 Dtype stored(const Training& r) { return r.mixed == MixedPrecision::none ? r.weights : Dtype::fp32; }  // of FSDP's shards
-eager::FullyShardOptions fully_shard_options(const Training& r) {
-  return {r.world_size, stored(r), computed(r).weights, r.reshard_after_forward, r.wrap_blocks};
+eager::FullyShardOptions fully_shard_options(const Architecture& a, const Training& r) {
+  return {r.world_size, stored(r), r.weights, computed(r).weights, r.reshard_after_forward, r.wrap_blocks, a.tied_head, !r.lora};
 }
 eager::FlatShardOptions flat_shard_options(const Training& r) {
   const Dtype computes = computed(r).weights;
@@ -52,7 +52,7 @@ using eager::Torchtune;
 using eager::Transformer;
 
 void lay_out(eager::ForwardOptions& forward, const Training& r) {
-  if (is_fully_sharded(r)) forward.shards = r.world_size;
+  if (is_fully_sharded(r)) forward.shards = r.world_size, forward.adapters = r.mixed == MixedPrecision::none ? Dtype::fp32 : computed(r).weights;
   if (!is_zero(r.sharding) && !is_fsdp1(r.sharding)) return;
   forward.flat = true;
   forward.gathered = r.sharding == Sharding::zero3 || is_fsdp1(r.sharding);
@@ -104,7 +104,7 @@ class Trainer {
       for (eager::Trained& p : trained) p.embedding = false;  // bitsandbytes as it comes
     }
     if (is_fully_sharded(r_)) {
-      sharded_ = std::make_unique<eager::FullyShard>(tape_, *model_, fully_shard_options(r_));
+      sharded_ = std::make_unique<eager::FullyShard>(tape_, *model_, fully_shard_options(a_, r_));
       model_->around_units(sharded_->hooks());
       trained = sharded_->trained();
     }
@@ -310,7 +310,7 @@ Result<void> compiled_is_described(const Architecture& a, const Training& r) {
 // How the model's weights are shared out.
 Result<void> sharding_is_described(const Architecture& a, const Training& r) {
   if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
-  if (r.lora && is_fully_sharded(r)) return unsupported("adapters under FSDP2", "use --parallel ddp");
+  if (r.quantized && is_fully_sharded(r)) return unsupported("4-bit weights under FSDP2", "use --parallel ddp or zero2");
   if (r.sharding != Sharding::zero3) return {};
   // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
   if (r.lora && r.recompute == Recompute::full) return unsupported("adapters, checkpoints and ZeRO-3 together", "use --parallel zero2");
@@ -367,7 +367,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   std::vector<eager::Trained> trained = trained_weights(weights);
   std::unique_ptr<eager::FullyShard> sharded;
   if (is_fully_sharded(r)) {
-    sharded = std::make_unique<eager::FullyShard>(tape, *transformer, fully_shard_options(r));
+    sharded = std::make_unique<eager::FullyShard>(tape, *transformer, fully_shard_options(a, r));
     trained = sharded->trained();
     for (const eager::Trained& p : trained) out.weights += bytes_of(p.parameter);
   } else {

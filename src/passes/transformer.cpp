@@ -190,8 +190,9 @@ Tensor Transformer::block(std::int64_t layer, const Tensor& x) {
   return out;
 }
 
-Tensor Transformer::enter(std::int64_t unit, const Tensor& x) { return hooks_.before ? hooks_.before(static_cast<int>(unit), x) : x; }
-Tensor Transformer::leave(std::int64_t unit, const Tensor& y) { return hooks_.after ? hooks_.after(static_cast<int>(unit), y) : y; }
+Tensor Transformer::enter(std::int64_t unit, const Tensor& x) { return hooks_.before && meets(unit) ? hooks_.before(static_cast<int>(unit), x) : x; }
+Tensor Transformer::leave(std::int64_t unit, const Tensor& y) { return hooks_.after && meets(unit) ? hooks_.after(static_cast<int>(unit), y) : y; }
+bool Transformer::meets(std::int64_t unit) const { return unit >= UnitHooks::kModel || hooks_.carves; }
 
 Tensor Transformer::unit(std::int64_t layer, const Tensor& x) {
   const Tensor given = enter(layer, x);
@@ -236,8 +237,11 @@ Tensor Transformer::drop(Who who, const Tensor& x, double p, const char* role) {
 // nn.Embedding
 Tensor Transformer::lookup(const char* table, const Tensor& ids) {
   const Tensor& weight = tables_.at(table);
+  const bool unit = std::string_view(table) == "wte";
   into(&weight, {weight}, ids);
-  return out_of(&weight, t_.embedding(weight, ids, table));
+  const Tensor given = unit ? enter(UnitHooks::kEmbedding, ids) : ids;
+  const Tensor rows = t_.embedding(weight, given, table);
+  return out_of(&weight, unit ? leave(UnitHooks::kEmbedding, rows) : rows);
 }
 
 // GradientCheckpointingLayer: the block's hooks lie inside what runs again. The newer form meets them only once: by the time it runs again the
@@ -276,6 +280,9 @@ Tensor Transformer::embed(const Batch& batch) {
   return x;
 }
 
+// accelerate looks for the last norm right under the base model, which adapters put one deeper.
+bool Transformer::norm_in_tail() const { return a_.final_norm && !r_.lora; }
+
 // The base model: everything up to the last norm.
 Tensor Transformer::body(const Batch& batch) {
   Tensor embedded = embed(batch), position;  // names of the base model's forward
@@ -303,7 +310,10 @@ Tensor Transformer::body(const Batch& batch) {
   for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
     x = r_.recompute == Recompute::full ? recomputed(layer, x) : unit(layer, x);
   }
-  if (a_.final_norm && a_.norm_placement != NormPlacement::post) x = norm(x, outer_.norm.at("final"), "norm");
+  if (a_.final_norm && a_.norm_placement != NormPlacement::post) {
+    if (norm_in_tail()) x = enter(UnitHooks::kTail, x);
+    x = norm(x, outer_.norm.at("final"), "norm");
+  }
   if (r_.recompute == Recompute::none) finish();  // the base model's locals
   return x;
 }
@@ -409,10 +419,11 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
   into(&outer_, {}, {});
   const Tensor x = out_of(&outer_, body(batch));
   Outputs out;
+  const Tensor rows = norm_in_tail() ? x : enter(UnitHooks::kTail, x);
   if (r_.head != HeadLoss::logits) {
-    out.loss = head_loss(x, batch.labels);
+    out.loss = leave(UnitHooks::kTail, head_loss(rows, batch.labels));
   } else {
-    out.logits = head(x);
+    out.logits = leave(UnitHooks::kTail, head(rows));
     out.loss = loss_of(out.logits, batch.labels);
   }
   cache_.clear();

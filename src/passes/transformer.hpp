@@ -27,11 +27,13 @@ struct ForwardOptions {
   bool fuses_products = true;              // products add onto sums of either width: compute capability 8.0 or newer
 };
 
-// What a sharding strategy does around the modules it treats as units: a block by its layer, the model itself as -1. Returns what the unit's
-// code, or the caller, gets instead; a model's input may be undefined.
+// What a sharding strategy does around the modules it treats as units: a block by its layer, the model itself as -1, and where it carves them out its
+// embedding and its tail, of the last norm and the head. Returns what the unit's code, or the caller, gets instead; a model's input may be undefined.
 struct UnitHooks {
+  static constexpr int kModel = -1, kEmbedding = -2, kTail = -3;
   std::function<Tensor(int unit, const Tensor& x)> before, after;
   bool wrap = false;                       // units are modules around the blocks: a checkpoint lies within, whatever its form
+  bool carves = false;                     // embedding and tail are units of their own
 };
 
 // The same around every module that transformers calls, as a hook on each would see it: who it is, and the weights it owns itself. after returns what
@@ -155,8 +157,10 @@ class Transformer {
   Tensor block(std::int64_t layer, const Tensor& x);
   Tensor enter(std::int64_t unit, const Tensor& x);
   Tensor leave(std::int64_t unit, const Tensor& y);
+  bool meets(std::int64_t unit) const;
   Tensor unit(std::int64_t layer, const Tensor& x);
   Tensor recomputed(std::int64_t layer, const Tensor& x);
+  bool norm_in_tail() const;
   Tensor body(const Batch& batch);
   Tensor embed(const Batch& batch);
   Tensor words(const Batch& batch);

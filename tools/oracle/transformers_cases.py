@@ -312,6 +312,15 @@ def parallel():
     yield Case("llama", parallel="fsdp2", gpus=2, checkpoint="nonreentrant")
     yield Case("qwen2", parallel="fsdp2", gpus=8, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
     yield Case("llama", parallel="ddp", gpus=2, lora=8)
+    yield Case("llama", parallel="fsdp2", gpus=2, lora=8, precision="autocast")
+    yield Case("llama", parallel="fsdp2", gpus=2, lora=8, precision="autocast", checkpoint="nonreentrant", lora_targets=ALL_LINEAR, optimizer="fused", accumulation=2)
+    yield Case("llama", parallel="fsdp2", gpus=4, lora=8, precision="bf16+autocast", checkpoint="nonreentrant")
+
+
+def parallel_unseen():
+    yield Case("qwen2", parallel="fsdp2", gpus=4, batch=2, lora=16, lora_targets=ALL_LINEAR, precision="bf16+autocast", checkpoint="nonreentrant", optimizer="fused")
+    yield Case("qwen3", parallel="fsdp2", gpus=4, batch=3, length=200, precision="autocast", checkpoint="nonreentrant", accumulation=3)
+    yield Case("mistral", parallel="fsdp2_keep", gpus=8, batch=2, length=256, lora=4, lora_targets="q_proj,v_proj", precision="autocast")
 
 
 def zero():

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import gc
 import sys
+import types
 
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 
@@ -20,7 +21,9 @@ import triton
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from accelerate.utils.operations import convert_outputs_to_fp32
 from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
@@ -229,13 +232,20 @@ class Run:
                 model, device_ids=[0], output_device=0, find_unused_parameters=case.parallel == "ddp", init_sync=False)
             model.register_comm_hook(None, group.sums)
             return model
-        policy = fsdp.MixedPrecisionPolicy()
-        if case.precision == "autocast":
+        torch.accelerator.current_stream = torch.cuda.current_stream  # which waits for a unit that was gathered ahead and not needed
+        return fsdp2_prepare_model(self._accelerator(), model)
+
+    def _accelerator(self):
+        """What accelerate's fsdp2_prepare_model asks of its own, as its launcher leaves it."""
+        case, policy = self.case, None
+        if case.precision.endswith("autocast"):
             policy = fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16, output_dtype=torch.bfloat16)
-        options = {"mp_policy": policy, "reshard_after_forward": case.parallel != "fsdp2_keep", "mesh": self.mesh}
-        for module in [m for m in model.modules() if type(m).__name__ in model._no_split_modules]:
-            fsdp.fully_shard(module, **options)
-        return fsdp.fully_shard(model, **options)
+        plugin = types.SimpleNamespace(
+            set_auto_wrap_policy=lambda _model: None, auto_wrap_policy=functools.partial(transformer_auto_wrap_policy), transformer_cls_names_to_wrap=None, ignored_modules=None,
+            reshard_after_forward=case.parallel != "fsdp2_keep", cpu_offload=None, mixed_precision_policy=policy, cpu_ram_efficient_loading=False)
+        return types.SimpleNamespace(
+            state=types.SimpleNamespace(fsdp_plugin=plugin), mixed_precision="bf16" if policy else "no", is_main_process=False, torch_device_mesh={("dp",): self.mesh},
+            parallelism_config=types.SimpleNamespace(fsdp_dim_names=["dp"]))
 
     def optimizer(self):
         parameters = [p for p in self.model.parameters() if p.requires_grad]
