@@ -421,7 +421,7 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
   Outputs out;
   const Tensor rows = norm_in_tail() ? x : enter(UnitHooks::kTail, x);
   if (r_.head != HeadLoss::logits) {
-    out.loss = leave(UnitHooks::kTail, head_loss(rows, batch.labels));
+    out.loss = head_loss(rows, batch.labels);  // which asks the head for its weight and never calls it: the tail is not left
   } else {
     out.logits = leave(UnitHooks::kTail, head(rows));
     out.loss = loss_of(out.logits, batch.labels);

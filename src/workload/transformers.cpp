@@ -154,7 +154,7 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   const bool known = has_liger_kernels(a);
   if (known) t.liger = f.liger ? (*f.liger ? LigerParts::all() : LigerParts()) : f.liger_parts.value_or(LigerParts());
   t.head = f.head.value_or(f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits);
-  const bool trl = t.framework == Framework::transformers && a.causal && !gathers_weights(t.sharding);
+  const bool trl = t.framework == Framework::transformers && a.causal && t.sharding != Sharding::zero3;
   if (t.head == HeadLoss::trl && !trl) t.head = f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits;
   if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
 }

@@ -142,9 +142,9 @@ TEST(Transformers, compiledStepsAreAsPyTorchRecordsThem) { expect_all_agree("tra
 TEST(Transformers, unseenCompiledStepsAreAsNear) { expect_all_agree("transformers_compiled_unseen.jsonl", recorded, 14, "unseen compiled recordings"); }
 
 // Ranks of several: torch's DistributedDataParallel and fully_shard.
-TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) { expect_all_agree("transformers_parallel.jsonl", recorded, 19, "recordings of ranks"); }
+TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) { expect_all_agree("transformers_parallel.jsonl", recorded, 22, "recordings of ranks"); }
 
-TEST(Transformers, unseenRanksOfSeveralAreAsNear) { expect_all_agree("transformers_parallel_unseen.jsonl", recorded, 3, "unseen recordings of ranks"); }
+TEST(Transformers, unseenRanksOfSeveralAreAsNear) { expect_all_agree("transformers_parallel_unseen.jsonl", recorded, 5, "unseen recordings of ranks"); }
 
 // Ranks of several under DeepSpeed's engine.
 TEST(Transformers, ranksUnderZeroAreAsDeepSpeedRecordsThem) { expect_all_agree("transformers_zero.jsonl", recorded, 31, "recordings under ZeRO"); }

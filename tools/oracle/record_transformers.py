@@ -70,7 +70,7 @@ def main(description, files, runner):
 
 
 if __name__ == "__main__":
-    main(__doc__, {"transformers.jsonl": list(cases.seen()), "transformers_unseen.jsonl": list(cases.unseen()), "transformers_parallel.jsonl": list(cases.parallel()),
+    main(__doc__, {"transformers.jsonl": list(cases.seen()), "transformers_unseen.jsonl": list(cases.unseen()), "transformers_parallel.jsonl": [*cases.parallel(), *cases.trl_parallel()],
                    "transformers_parallel_unseen.jsonl": list(cases.parallel_unseen()),
                    "transformers_fsdp1.jsonl": list(cases.fsdp1()), "transformers_fsdp1_unseen.jsonl": list(cases.fsdp1_unseen()), "transformers_zero.jsonl": list(cases.zero()),
                    "transformers_trl.jsonl": list(cases.trl()), "transformers_trl_unseen.jsonl": list(cases.trl_unseen()), "transformers_compiled.jsonl": list(cases.compiled()),

@@ -317,7 +317,15 @@ def parallel():
     yield Case("llama", parallel="fsdp2", gpus=4, lora=8, precision="bf16+autocast", checkpoint="nonreentrant")
 
 
+def trl_parallel():
+    yield Case("llama", vocab=40000, trl=True, parallel="fsdp2", gpus=2, precision="autocast", checkpoint="nonreentrant")
+    yield Case("qwen2", vocab=40000, trl=True, parallel="fsdp2", gpus=4, precision="autocast", lora=8, checkpoint="nonreentrant", accumulation=2)
+    yield Case("llama", vocab=40000, trl=True, parallel="fsdp1", gpus=2, precision="autocast", checkpoint="nonreentrant")
+
+
 def parallel_unseen():
+    yield Case("mistral", batch=2, length=300, vocab=70000, trl=True, parallel="fsdp2", gpus=8, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
+    yield Case("qwen3", batch=3, length=200, vocab=50000, trl=True, parallel="fsdp1", gpus=4, precision="autocast", optimizer="fused")
     yield Case("qwen2", parallel="fsdp2", gpus=4, batch=2, lora=16, lora_targets=ALL_LINEAR, precision="bf16+autocast", checkpoint="nonreentrant", optimizer="fused")
     yield Case("qwen3", parallel="fsdp2", gpus=4, batch=3, length=200, precision="autocast", checkpoint="nonreentrant", accumulation=3)
     yield Case("mistral", parallel="fsdp2_keep", gpus=8, batch=2, length=256, lora=4, lora_targets="q_proj,v_proj", precision="autocast")
