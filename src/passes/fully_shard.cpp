@@ -41,6 +41,14 @@ UnitHooks FullyShard::hooks() {
   return {.before = [this](int unit, const Tensor& x) { return before(unit, x); }, .after = [this](int unit, const Tensor& y) { return after(unit, y); }, .carves = true};
 }
 
+std::int64_t FullyShard::weight_bytes() const {
+  std::int64_t sum = 0;
+  for (const Group& g : groups_) {
+    for (const Member& m : g.members) sum += m.shard.dims().numel() * size_of(m.shard.dtype());
+  }
+  return sum;
+}
+
 // FSDPParamGroup.pre_forward, with the node that runs post_backward when the unit's input has its gradient. A unit that is not wrapped
 // has no hooks.
 Tensor FullyShard::before(int unit, const Tensor& x) {

@@ -28,6 +28,7 @@ class FullyShard {
   FullyShard(Tape& tape, const Transformer& model, FullyShardOptions options);
   UnitHooks hooks();
   const std::vector<Trained>& trained() const { return trained_; }  // shards, with .grad after backward
+  std::int64_t weight_bytes() const;     // of all shards, frozen ones too
   void reduces(bool on) { reduces_ = on; }  // set_requires_gradient_sync: whole gradients stay until it is on again
   void after_backward();                 // the root's final callback
 

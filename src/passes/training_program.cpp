@@ -369,7 +369,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   if (is_fully_sharded(r)) {
     sharded = std::make_unique<eager::FullyShard>(tape, *transformer, fully_shard_options(a, r));
     trained = sharded->trained();
-    for (const eager::Trained& p : trained) out.weights += bytes_of(p.parameter);
+    out.weights += Bytes(sharded->weight_bytes());
   } else {
     for (const Transformer::Weight& w : weights) {
       if (!forward.gathered && !(forward.flat && w.trains)) out.weights += bytes_of(w.tensor);

@@ -35,7 +35,8 @@ Tensor Transformer::kernel_product(const Linear& l, const Tensor& x, const Tenso
   const Tensor a = t_.to(l.lora->a, x.dtype(), "lora.A");
   const Tensor b = t_.to(l.lora->b, x.dtype(), "lora.B");
   {
-    const Tensor low = t_.mm(dropped.defined() ? as_rows(t_, dropped) : rows, turned(t_, a), "lora.A");
+    const Tensor given = dropped.defined() ? as_rows(t_, dropped) : rows;
+    const Tensor low = t_.mm(given, turned(t_, a), "lora.A");
     t_.multiply(low, turned(t_, b), "lora.B");
   }
   Dims d = x.dims();

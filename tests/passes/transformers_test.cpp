@@ -311,6 +311,19 @@ TEST(Transformers, bucketsEndWithWhatFillsThem) {
   EXPECT_EQ(eager::buckets_by_size(p, limits), (std::vector<std::vector<std::size_t>>{{0}, {1, 2, 3}, {4}, {5}}));
 }
 
+// Frozen weights are shared out as they were loaded, adapters in fp32 beside them.
+TEST(Transformers, frozenWeightsAreSharedOutToo) {
+  Training t = small_run();
+  t.weights = Dtype::bf16, t.mixed = MixedPrecision::bf16, t.lora.emplace().rank = 8;
+  t.sharding = Sharding::fsdp2, t.world_size = 4;
+  std::int64_t frozen = 0;
+  for (const Parameter& w : parameters_of(small_llama())) frozen += w.count();
+  const StaticBytes part = static_bytes(small_llama(), t);
+  EXPECT_NEAR(static_cast<double>(part.weights.count), 2.0 * static_cast<double>(frozen) / 4 + static_cast<double>(part.gradients.count), 4096);
+  EXPECT_GT(part.gradients.count, 0);
+  EXPECT_NEAR(static_cast<double>(part.optimizer.count), 2.0 * static_cast<double>(part.gradients.count), 1024);  // and a counter each
+}
+
 // Two ranks: half of everything that lasts, and every gathered byte given back by the end of a step.
 TEST(Transformers, shardsAreAPartAndGatheredWeightsGo) {
   Training t = small_run();
