@@ -66,7 +66,8 @@ void Tape::run_from(std::int32_t root, Tensor g, std::int64_t floor, std::functi
   ready_ = &ready;
   const auto around = std::exchange(around_, {outer, floor});
   count_dependencies(root);
-  node(root).grad.assign(1, std::move(g));
+  node(root).grad.assign(1, Tensor());
+  node(root).grad[0] = std::move(g);
   ready.push({node(root).sequence, root});
   while (!ready.empty()) {
     const std::int32_t n = ready.top().second;

@@ -35,8 +35,10 @@ inline Program program_of(const json& j, const Training& t) {
   return std::move(*built);
 }
 
-// The engine's parts, without what no recording sees: library workspaces and scratch inside kernels.
-inline std::vector<Part> engine_parts(const Program& p) {
+// The engine's parts, without what no recording sees: library workspaces and scratch inside kernels (FlashAttention 2's is recorded).
+inline std::vector<Part> engine_parts(const json& j, const Program& p) {
+  static const std::set<std::string> of_flash = {"attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded"};
+  const bool flash = j.value("attention", "") == "flash_attention_2";
   static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums", "sum.partials", "sum.counters", "zero.overflow_abs"};
   std::vector<Part> parts;
   std::int64_t live = 0;
@@ -47,7 +49,7 @@ inline std::vector<Part> engine_parts(const Program& p) {
       parts.push_back({std::string(s.phase) + micro + " " + s.part, {}, live, live, live});
     }
     const TensorInfo& info = p.tensors[static_cast<std::size_t>(p.events[i].tensor)];
-    if (hidden.contains(info.role)) continue;
+    if (hidden.contains(info.role) && !(flash && of_flash.contains(info.role))) continue;
     const bool alloc = p.events[i].kind == Event::Kind::alloc;
     if (p.events[i].from >= 0) {  // the memory of what was freed just before, taken over: no event
       live += parts.back().changes.back().bytes;
@@ -76,7 +78,7 @@ struct Worst { double peak = 0; std::int64_t saved = 0; int parts = 0, exact = 0
 
 inline void compare(const json& j, const Program& program, Worst& worst) {
   const std::string name = j["name"];
-  const std::vector<Part> truth = oracle::read_parts(j), mine = engine_parts(program);
+  const std::vector<Part> truth = oracle::read_parts(j), mine = engine_parts(j, program);
   for (const Part& t : truth) {
     const bool optimizer = t.name.ends_with("optimizer");
     // of several ranks what is there before training is the part after the load, in which the model is split
@@ -111,7 +113,7 @@ inline void compare(const json& j, const Program& program, Worst& worst) {
 
 // With DRYFIT_RECORDING=TEXT: where the allocations of recordings whose names contain it first differ, part by part.
 inline void show(const json& j, const Program& program) {
-  const std::vector<Part> truth = oracle::read_parts(j), mine = engine_parts(program);
+  const std::vector<Part> truth = oracle::read_parts(j), mine = engine_parts(j, program);
   for (const Part& t : truth) {
     const Part* m = part_named(mine, t.name == "load" ? "load weights" : t.name);
     if (m == nullptr) continue;

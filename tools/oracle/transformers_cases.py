@@ -179,6 +179,7 @@ def seen():
     yield Case("llama", lora=8, lora_targets="q_proj,down_proj", adapter="dora", checkpoint="nonreentrant")
     yield Case("llama", lora=8, adapter="save=embed_tokens+lm_head", accumulation=2)
     yield Case("gpt2", lora=8, adapter="dora")
+    yield Case("llama", batch=2, length=300, precision="autocast", attention="eager", checkpoint="nonreentrant")
 
 
 def trl():
@@ -259,6 +260,7 @@ def axolotl():
     flash = dict(attention="flash_attention_2")
     yield Case("llama", **flash)
     yield Case("llama", packed=True, **flash)
+    yield Case("llama", packed=True)
     yield Case("qwen3", batch=2, length=256, packed=True, precision="autocast", checkpoint="nonreentrant", **flash)
     yield Case("gemma2", batch=2, length=160, **flash)
     yield Case("llama", cut=True)
