@@ -52,6 +52,7 @@ using eager::Torchtune;
 using eager::Transformer;
 
 void lay_out(eager::ForwardOptions& forward, const Training& r) {
+  if (r.lora && r.lora->dtype) forward.adapters = *r.lora->dtype;
   if (is_fully_sharded(r)) forward.shards = r.world_size, forward.adapters = r.mixed == MixedPrecision::none ? Dtype::fp32 : computed(r).weights;
   if (!is_zero(r.sharding) && !is_fsdp1(r.sharding)) return;
   forward.flat = true;

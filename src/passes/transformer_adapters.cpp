@@ -11,17 +11,20 @@ Tensor Transformer::low_rank(const Tensor& weight, const Tensor& x, const char* 
   return out_of(&weight, t_.linear(given, weight, role));
 }
 
-// What peft adds to a product.
+// What peft adds to a product. Beside 4-bit weights (tuners/lora/bnb.py) it copies the product first, and leaves casts to autocast where that is on.
 Tensor Transformer::adapted(Tensor result, const Linear& l, const Tensor& x, const char* role) {
   const Dtype dtype = result.dtype();
-  const Tensor cast = t_.to(x, o_.adapters, "lora.x");
-  Tensor delta = drop(&l.lora->dropout, cast, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
+  const bool four_bit = l.packed.defined(), casts = !four_bit || !t_.autocast();
+  if (four_bit) result = t_.clone(result, role);
+  const Tensor given = casts ? t_.to(x, o_.adapters, "lora.x") : x;
+  Tensor delta = drop(&l.lora->dropout, given, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
   delta = low_rank(l.lora->a, delta, "lora.A");
   delta = low_rank(l.lora->b, delta, "lora.B");
   delta = t_.scale(delta, "lora.scaled");
+  if (four_bit && casts) delta = t_.to(delta, dtype, "lora.scaled");
   result = t_.add(result, delta, role);
   delta.reset();
-  return t_.to(result, dtype, role);
+  return four_bit ? result : t_.to(result, dtype, role);
 }
 
 // dequantize_module_weight: [out, in].

@@ -272,7 +272,7 @@ void Transformer::add_adapters() {
     Adapter adapter;
     adapter.a = make("lora.A", dims({r, l.shape.size[1]}, false), o_.adapters, true);
     adapter.b = make("lora.B", dims({l.shape.size[0], r}, false), o_.adapters, true);
-    if (r_.lora->dora) adapter.magnitude = make("lora.magnitude", dims({l.shape.size[0]}, false), o_.adapters, true);
+    if (r_.lora->dora) adapter.magnitude = make("lora.magnitude", dims({l.shape.size[0]}, false), r_.lora->dtype ? Dtype::fp32 : o_.adapters, true);
     const Tensor& last = l.bias.defined() ? l.bias : l.weight;
     auto where = std::ranges::find_if(weights_, [&](const Weight& w) { return last.defined() && t_.storage_of(w.tensor) == t_.storage_of(last); });
     if (where != weights_.end()) ++where;

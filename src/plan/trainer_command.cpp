@@ -72,9 +72,10 @@ class TrainerReader {
       f().sharding = Sharding::fsdp2;
     }
     if (flattens_ || (packs_ && !wrapped_)) f().packed = true;  // SFTTrainer.padding_free
-    if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed, out_.ignored);
+    if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed);
     if (lora_ && adapters_) f().lora = *lora_;
     else if (f().quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
+    if (trl_ && f().lora && f().quantized) f().lora->dtype = Dtype::bf16, f().lora->upcast_rest = false;  // SFTTrainer, in place of peft's preparation
     return std::move(out_);
   }
 

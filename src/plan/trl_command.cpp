@@ -7,7 +7,7 @@ namespace dryfit {
 
 bool is_trl_sft(const LaunchLine& launch) { return launch.script.ends_with("trl/scripts/sft.py") || launch.script == "trl.scripts.sft"; }
 
-void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vector<std::string>& assumed, std::vector<std::string>& ignored) {
+void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vector<std::string>& assumed) {
   const auto assume = [&](const char* value) { assumed.push_back(std::string(value) + " (TRL's default)"); };
   if (!flags.mixed && !said.bf16) {
     flags.mixed = MixedPrecision::bf16;
@@ -27,7 +27,6 @@ void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vect
   }
   flags.head = HeadLoss::trl;
   assumed.emplace_back("no logits: the loss from tiles of them, as TRL 1.16 takes it (versions before made all)");
-  if (flags.quantized) ignored.emplace_back("TRL's cast of adapters to bf16 beside 4-bit weights; fp32 is laid out");
 }
 
 std::string_view trl_accelerate_config(std::string_view name) {

@@ -11,8 +11,8 @@ bool is_trl_sft(const LaunchLine& launch);
 
 // What a command said that its flags do not show.
 struct TrlSaid { bool bf16 = false, dtype = false; };
-// SFTConfig's and ModelConfig's defaults for what the flags leave open, each told; and what TRL does by itself that is not laid out.
-void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vector<std::string>& assumed, std::vector<std::string>& ignored);
+// SFTConfig's and ModelConfig's defaults for what the flags leave open, each told.
+void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vector<std::string>& assumed);
 
 // The YAML of `--accelerate_config NAME`, what of it moves memory; empty when TRL ships none of that name.
 std::string_view trl_accelerate_config(std::string_view name);

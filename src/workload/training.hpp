@@ -35,6 +35,7 @@ struct Lora {
   std::vector<std::string> targets;     // names of Linear modules, "q_proj"; empty: peft's default for the family; "all-linear"
   std::vector<std::string> saved_modules;  // modules_to_save: trained in full beside the adapters
   enum class Biases : std::uint8_t { none, lora_only, all } biases = Biases::none;  // that train too: of adapted modules, of all
+  std::optional<Dtype> dtype;           // of the matrices; not given: fp32, or what the sharding makes of them
   bool upcast_rest = true;              // prepare_model_for_kbit_training: what is not in 4 bits becomes fp32
   bool dora = false;                    // weight-decomposed: a magnitude for each output, and the weight's own norm every time
   std::int64_t virtual_tokens = 0;      // prompt tuning in place of matrices: rank is 0, so many embeddings stand before every row

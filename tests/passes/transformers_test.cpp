@@ -61,6 +61,7 @@ void set_flat(Training& t, const json& j) {
 // "dora", "bias", "save=lm_head+embed_tokens", "prompt": tools/oracle/transformers_cases.py.
 void set_adapter(Lora& lora, const std::string& adapter) {
   if (adapter == "dora") lora.dora = true;
+  else if (adapter == "bf16") lora.dtype = Dtype::bf16;
   else if (adapter == "bias") lora.biases = Lora::Biases::lora_only;
   else if (adapter == "prompt") lora.virtual_tokens = std::exchange(lora.rank, 0);
   else if (adapter.starts_with("save=")) {
@@ -135,6 +136,11 @@ TEST(Transformers, unseenStepsOfTrlAreAsNear) { expect_all_agree("transformers_t
 TEST(Transformers, stepsOfAxolotlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_axolotl.jsonl", recorded, 14, "recordings of axolotl"); }
 
 TEST(Transformers, unseenStepsOfAxolotlAreAsNear) { expect_all_agree("transformers_axolotl_unseen.jsonl", recorded, 5, "unseen recordings of axolotl"); }
+
+// bitsandbytes' 4-bit weights under peft's layers.
+TEST(Transformers, stepsOfFourBitsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_four_bit.jsonl", recorded, 3, "recordings of 4-bit weights"); }
+
+TEST(Transformers, unseenStepsOfFourBitsAreAsNear) { expect_all_agree("transformers_four_bit_unseen.jsonl", recorded, 2, "unseen recordings of 4-bit weights"); }
 
 // The model's forward as one graph, compiled.
 TEST(Transformers, compiledStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_compiled.jsonl", recorded, 30, "compiled recordings"); }

@@ -52,7 +52,12 @@ TEST(TrainerCommand, qloraWithTrl) {
   EXPECT_EQ(c->flags.optimizer, OptimizerKind::paged_adamw_8bit);
   EXPECT_FALSE(c->flags.mixed);
   EXPECT_EQ(c->flags.gpus, 1);
-  EXPECT_EQ(c->ignored, std::vector<std::string>{"TRL's cast of adapters to bf16 beside 4-bit weights; fp32 is laid out"});
+  EXPECT_EQ(c->flags.lora->dtype, Dtype::bf16);  // as SFTTrainer casts them
+  EXPECT_FALSE(c->flags.lora->upcast_rest);
+  EXPECT_TRUE(c->ignored.empty());
+  const auto plain = read("python train.py --model_name_or_path Qwen/Qwen2.5-7B --use_peft --load_in_4bit");
+  ASSERT_TRUE(plain) << plain.error().message;
+  EXPECT_TRUE(!plain->flags.lora->dtype && plain->flags.lora->upcast_rest);
 }
 
 // SFTConfig's defaults are not the Trainer's; its program starts accelerate.

@@ -51,19 +51,3 @@ def put_into(model, case):
         _cut_cross_entropy(case.model)
     if case.kernels:
         _lora_kernels(model)
-
-
-def quantized(model):
-    """The weights of adapted modules, which come to the GPU in 4 bits."""
-    bases = (getattr(module, "base_layer", None) for module in model.modules())
-    return {id(base.weight) for base in bases if isinstance(base, torch.nn.Linear)}
-
-
-def in_4_bits(weight):
-    """As bitsandbytes' Params4bit comes to the GPU: whole, then quantized by its own code, scales too."""
-    from bitsandbytes.functional import quantize_4bit
-
-    packed, state = quantize_4bit(weight.contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4")
-    out = torch.nn.Parameter(packed, requires_grad=False)
-    out.quant_state = state
-    return out

@@ -33,7 +33,7 @@ def record(wanted, raw, runner):
     taken = (torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__)  # some cases answer these themselves
     for case in wanted:
         began = time.monotonic()
-        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels")) or getattr(case, "attention", "") == "flash_attention_2"
+        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized")) or getattr(case, "attention", "") == "flash_attention_2"
         if changes and len(wanted) > 1:  # transformers' modules for good: a process of its own
             subprocess.run([sys.executable, __file__, "--raw", raw, "--golden", raw, "--only", f"={case.name()}"], check=True)
             continue
@@ -74,5 +74,6 @@ if __name__ == "__main__":
                    "transformers_parallel_unseen.jsonl": list(cases.parallel_unseen()),
                    "transformers_fsdp1.jsonl": list(cases.fsdp1()), "transformers_fsdp1_unseen.jsonl": list(cases.fsdp1_unseen()), "transformers_zero.jsonl": list(cases.zero()),
                    "transformers_trl.jsonl": list(cases.trl()), "transformers_trl_unseen.jsonl": list(cases.trl_unseen()), "transformers_compiled.jsonl": list(cases.compiled()),
+                   "transformers_four_bit.jsonl": list(cases.four_bit()), "transformers_four_bit_unseen.jsonl": list(cases.four_bit_unseen()),
                    "transformers_axolotl.jsonl": list(cases.axolotl()), "transformers_axolotl_unseen.jsonl": list(cases.axolotl_unseen()),
                    "transformers_compiled_unseen.jsonl": list(cases.compiled_unseen())}, runner_of)

@@ -274,6 +274,18 @@ def axolotl():
     yield Case("gemma", lora=8, lora_targets="gate_proj,up_proj,down_proj,q_proj", kernels=True)
 
 
+def four_bit():
+    """Weights in 4 bits under peft's layers; of TRL adapters in bf16 beside them."""
+    yield Case("llama", lora=8, quantized=True)
+    yield Case("llama", lora=8, lora_targets=ALL_LINEAR, quantized=True, precision="bf16+autocast", checkpoint="nonreentrant")
+    yield Case("llama", vocab=40000, lora=8, quantized=True, trl=True, adapter="bf16", precision="bf16+autocast", checkpoint="nonreentrant")
+
+
+def four_bit_unseen():
+    yield Case("qwen3", batch=2, length=256, vocab=40000, lora=16, quantized=True, trl=True, adapter="bf16", precision="autocast", lora_targets=ALL_LINEAR)
+    yield Case("qwen2", batch=2, length=320, lora=16, lora_targets=ALL_LINEAR, lora_dropout=0, quantized=True, precision="bf16+autocast", checkpoint="nonreentrant", accumulation=2, optimizer="fused")
+
+
 def axolotl_unseen():
     yield Case("qwen3", batch=3, length=200, vocab=8192, lora=16, lora_dropout=0, cut=True, packed=True, attention="flash_attention_2", checkpoint="nonreentrant", liger="rms_norm", **QLORA)
     yield Case("mistral", batch=2, length=300, vocab=32768, lora=4, lora_dropout=0, lora_targets="q_proj,k_proj,v_proj", kernels=True, optimizer="fused")

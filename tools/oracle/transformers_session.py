@@ -148,8 +148,14 @@ class Run:
             model = owner(config)
         if case.precision.startswith("bf16"):
             model = model.to(torch.bfloat16)
+        if case.quantized:
+            import four_bit
+            model = four_bit.put_into(model, torch.bfloat16 if case.precision.startswith("bf16") else torch.float32)
         if case.lora:
             model = self._with_lora(model)
+            if case.adapter == "bf16":  # SFTTrainer beside 4-bit weights
+                for parameter in model.parameters():
+                    parameter.data = parameter.data.to(torch.bfloat16) if parameter.requires_grad else parameter.data
         if case.liger is True:  # Trainer does so, to the model within peft's
             _know_what_liger_asks()
             from liger_kernel.transformers import _apply_liger_kernel_to_instance
@@ -161,7 +167,7 @@ class Run:
             _know_that_all_count()
             from trl.trainer.utils import add_fused_lm_head
             add_fused_lm_head(model.get_base_model() if case.lora else model, outputs=("log_probs", "entropy", "is_top1"))
-        self._to_gpu(model, axolotl_parts.quantized(model) if case.quantized else ())
+        self._to_gpu(model, four_bit.weights(model) if case.quantized else ())
         return self._ready(model)
 
     def _ready(self, model):
@@ -204,7 +210,7 @@ class Run:
                     if id(tensor) not in made:
                         gpu = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
                         if id(tensor) in four_bit:
-                            gpu = sys.modules["axolotl_parts"].in_4_bits(gpu)
+                            gpu = sys.modules["four_bit"].in_4_bits(gpu)
                         made[id(tensor)] = (tensor, gpu if id(tensor) in four_bit else torch.nn.Parameter(gpu, requires_grad=tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else gpu)
                     group[name] = made[id(tensor)][1]
 
