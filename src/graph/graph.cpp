@@ -107,6 +107,14 @@ NodeId GraphBuilder::over_rms(NodeId x, const char* role) {
   return times(up, unary(Fn::rsqrt, variance, f, role), f, role);
 }
 
+NodeId GraphBuilder::dropped(NodeId x, NodeId seeds, const char* role) {
+  const Shape s = (*this)[x].shape;
+  const Dtype d = (*this)[x].dtype;
+  const NodeId random = pointwise(Fn::random, std::array{seeds}, s, Dtype::fp32, role);
+  const NodeId kept = unary(Fn::compare, random, Dtype::bool8, role);
+  return unary(Fn::scale, binary(Fn::drop, kept, x, d, role), d, role);
+}
+
 NodeId GraphBuilder::viewed(NodeId x, Shape s) {
   graph_.nodes[static_cast<std::size_t>(x)].shape = s;
   return x;

@@ -132,6 +132,8 @@ class GraphBuilder {
   NodeId times(NodeId self, NodeId other, Dtype d, const char* role);
   // x over the root of the mean of its squares in each row, in fp32: an RMSNorm before its weight.
   NodeId over_rms(NodeId x, const char* role);
+  // What dropout leaves of x: uniform numbers of one of `seeds` are stored, and so is the mask where backward needs it.
+  NodeId dropped(NodeId x, NodeId seeds, const char* role);
   // A view: the same node with another shape.
   NodeId viewed(NodeId x, Shape s);
   // nanochat/fp8.py: fp32, largest magnitude, scale (in fp64, kept as fp32), product, clamp, cast; and the product of two such.

@@ -2,6 +2,7 @@
 // B device batch, T length, D width, F MLP width, H heads, K KV heads, h head size.
 #include "graph/torchtune.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "workload/workload.hpp"
@@ -12,17 +13,17 @@ namespace {
 
 class BlockWriter {
  public:
-  BlockWriter(const Architecture& a, const Training& r, Attention attention, Graph& graph) : a_(a), r_(r), attention_(attention), g_(graph), b_(graph) {
+  BlockWriter(const Architecture& a, const Training& r, Attention attention, bool first, Graph& graph) : a_(a), r_(r), attention_(attention), first_(first), g_(graph), b_(graph) {
     g_.compute = r.weights;
     B = r.device_batch_size, T = r.seq_len, D = a.width, F = a.ffn, H = a.heads, K = a.kv_heads, h = a.head_dim;
   }
 
   void write() {
     b_.at(0);
-    const NodeId x = declare(tokens(D), "x");
-    const Linear q = linear("attn.q", D, H * h, a_.qkv_bias), k = linear("attn.k", D, K * h, a_.qkv_bias), v = linear("attn.v", D, K * h, a_.qkv_bias);
-    const Linear o = linear("attn.o", H * h, D, a_.out_bias);
-    const Linear gate = linear("mlp.gate", D, F, false), down = linear("mlp.down", F, D, false), up = linear("mlp.up", D, F, false);
+    const NodeId x = declare(tokens(D), "x", !(first_ && r_.lora));
+    const Linear q = linear("attn.q", "q_proj", D, H * h, a_.qkv_bias), k = linear("attn.k", "k_proj", D, K * h, a_.qkv_bias), v = linear("attn.v", "v_proj", D, K * h, a_.qkv_bias);
+    const Linear o = linear("attn.o", "o_proj", H * h, D, a_.out_bias);
+    const Linear gate = linear("mlp.gate", "mlp", D, F, false), down = linear("mlp.down", "mlp", F, D, false), up = linear("mlp.up", "mlp", D, F, false);
     const NodeId norm1 = weight({D}), norm2 = weight({D});
     const std::int64_t rows = r_.torchtune.positions > 0 ? r_.torchtune.positions : a_.max_positions;
     table_ = b_.input(shape({rows, h}, false), Dtype::fp32, "rotary.table", -1);
@@ -36,17 +37,26 @@ class BlockWriter {
   }
 
  private:
-  struct Linear { NodeId weight = kNone, bias = kNone; const char* role = ""; };
+  struct Linear { NodeId weight = kNone, bias = kNone, a = kNone, b = kNone; const char* role = ""; };
   Shape tokens(std::int64_t width) const { return shape({B, T, width}, true); }
   Shape heads(std::int64_t n) const { return shape({B, T, n, h}, true); }
 
-  NodeId declare(Shape s, const char* role) { return b_.input(s, r_.weights, role, place_++); }
-  NodeId weight(std::initializer_list<std::int64_t> sizes) { return declare(shape(sizes, false), "weight"); }
-  Linear linear(const char* role, std::int64_t in, std::int64_t out, bool bias) {
+  NodeId declare(Shape s, const char* role, bool trains) {
+    const NodeId id = b_.input(s, r_.weights, role, place_++);
+    g_.inputs.back().trains = trains;
+    return id;
+  }
+  NodeId weight(std::initializer_list<std::int64_t> sizes) { return declare(shape(sizes, false), "weight", !r_.lora); }
+  NodeId adapter(std::initializer_list<std::int64_t> sizes) { return declare(shape(sizes, false), "weight", true); }
+  Linear linear(const char* role, const char* module, std::int64_t in, std::int64_t out, bool bias) {
     Linear l;
     l.role = role;
     l.weight = weight({out, in});
     if (bias) l.bias = weight({out});
+    if (!torchtune_adapts(r_, module)) return l;
+    l.a = adapter({r_.lora->rank, in});
+    l.b = adapter({out, r_.lora->rank});
+    ++adapters_;
     return l;
   }
 
@@ -56,12 +66,21 @@ class BlockWriter {
     return b_.convert(b_.times(scaled, w, Dtype::fp32, role), g_.compute, role);
   }
 
+  NodeId product(NodeId x, NodeId w, const char* role) { return b_.matmul(x, w, tokens(b_[w].shape.dim[0]), g_.compute, 0, role); }
+
   NodeId project(NodeId x, const Linear& l) {
-    const Shape s = tokens(b_[l.weight].shape.dim[0]);
-    if (l.bias == kNone) return b_.matmul(x, l.weight, s, g_.compute, 0, l.role);
-    const NodeId y = b_.addmm(l.bias, x, l.weight, s, g_.compute, 0, l.role);
-    g_.linears.push_back({x, l.weight, l.bias, y});
-    return y;
+    const NodeId y = l.bias == kNone ? product(x, l.weight, l.role) : b_.addmm(l.bias, x, l.weight, tokens(b_[l.weight].shape.dim[0]), g_.compute, 0, l.role);
+    if (l.bias != kNone) g_.linears.push_back({x, l.weight, l.bias, y});
+    if (l.a == kNone) return y;
+    const NodeId low = product(product(dropout(x), l.a, "lora.A"), l.b, "lora.B");
+    return b_.binary(Fn::add, y, b_.unary(Fn::scale, low, g_.compute, "lora.scaled"), g_.compute, l.role);
+  }
+
+  // All calls share one buffer of seeds.
+  NodeId dropout(NodeId x) {
+    if (!r_.dropout || r_.lora->dropout == 0) return x;
+    if (seeds_ == kNone) seeds_ = b_.pointwise(Fn::fill, {}, shape({adapters_}, false), Dtype::int64, "lora.seeds");
+    return b_.dropped(x, seeds_, "lora.dropout");
   }
 
   // Neighbours as pairs, in fp32.
@@ -92,10 +111,12 @@ class BlockWriter {
   const Architecture& a_;
   const Training& r_;
   Attention attention_;
+  bool first_;
   Graph& g_;
   GraphBuilder b_;
-  NodeId table_ = kNone;
+  NodeId table_ = kNone, seeds_ = kNone;
   std::int32_t place_ = 0;
+  std::int64_t adapters_ = 0;
   std::int64_t B = 0, T = 0, D = 0, F = 0, H = 0, K = 0, h = 0;
 };
 
@@ -103,13 +124,15 @@ class BlockWriter {
 
 bool has_torchtune_graph(const Architecture& a, const Training& r) {
   const bool family = a.family == Family::llama || a.family == Family::mistral;
-  return family && !r.lora && r.torchtune.date >= TorchtuneRun::kTurnsKeysFirst && r.torchtune.packing == TorchtuneRun::Packing::none && r.weights != Dtype::fp32;
+  return family && !r.quantized && r.torchtune.date >= TorchtuneRun::kTurnsKeysFirst && r.torchtune.packing == TorchtuneRun::Packing::none && r.weights != Dtype::fp32;
 }
 
-Graph torchtune_block(const Architecture& a, const Training& r, Attention attention, int multiprocessors) {
+bool torchtune_adapts(const Training& r, std::string_view module) { return r.lora && std::ranges::find(r.lora->targets, module) != r.lora->targets.end(); }
+
+Graph torchtune_block(const Architecture& a, const Training& r, Attention attention, int multiprocessors, bool first) {
   Graph graph;
   graph.multiprocessors = multiprocessors;
-  BlockWriter(a, r, attention, graph).write();
+  BlockWriter(a, r, attention, first, graph).write();
   return graph;
 }
 

@@ -101,17 +101,14 @@ class TransformerWriter {
     return b_.convert(b_.binary(Fn::add, base, low, wider(b_[base].dtype, b_[low].dtype), role), b_[base].dtype, role);
   }
 
-  // Uniform numbers are stored, and so is the mask where backward needs it; all calls share one buffer of seeds.
+  // All calls share one buffer of seeds.
   NodeId dropout(NodeId x, double p, const char* role) {
     if (p == 0) return x;
     if (seeds_ == kNone) {
       const auto calls = static_cast<std::int64_t>(adapted_.size());
       seeds_ = b_.pointwise(Fn::fill, {}, shape({calls}, false), Dtype::int64, "lora.seeds");
     }
-    const Shape s = b_[x].shape;
-    const NodeId random = b_.pointwise(Fn::random, std::array{seeds_}, s, Dtype::fp32, role);
-    const NodeId kept = b_.unary(Fn::compare, random, Dtype::bool8, role);
-    return b_.unary(Fn::scale, b_.binary(Fn::drop, kept, x, b_[x].dtype, role), b_[x].dtype, role);
+    return b_.dropped(x, seeds_, role);
   }
 
   // nn.Linear. Under autocast what is not in the compute dtype is cast: an input once for all who read it, each with a gradient of its own.

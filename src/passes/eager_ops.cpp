@@ -250,7 +250,8 @@ Tensor Tape::bmm(const Tensor& a, const Tensor& b, const char* role) {
   return attach(std::move(out), n);
 }
 
-// at::matmul: n x 2 folds the left side into rows; 4 x 4 joins the first two dimensions, copying where they cannot be joined.
+// at::matmul: n x 2 folds the left side into rows, by a copy where it must and the right side wants a gradient, else by repeating that (should_fold,
+// aten/src/ATen/native/LinearAlgebra.cpp); 4 x 4 joins the first two dimensions, copying where they cannot be joined.
 Tensor Tape::matmul(const Tensor& given_a, const Tensor& given_b, const char* role) {
   const Tensor b = cast_input(given_b), a = cast_input(given_a);  // autocast's wrapper casts its last argument first
   const Dims da = a.dims(), db = b.dims();
@@ -258,7 +259,9 @@ Tensor Tape::matmul(const Tensor& given_a, const Tensor& given_b, const char* ro
   if (db.rank == 2) {
     Dims out = da;
     out.size[da.rank - 1U] = db.size[1];
-    const Tensor rows = reshape(a, eager::dims({da.numel() / da.back(), da.back()}, da.batched), role);
+    const Dims folded = eager::dims({da.numel() / da.back(), da.back()}, da.batched);
+    if (da.rank == 3 && !b.requires_grad() && !viewed(da, folded)) return bmm(a, expand(view(b, {1, db.size[0], db.size[1]}), eager::dims({da.size[0], db.size[0], db.size[1]}, da.batched)), role);
+    const Tensor rows = reshape(a, folded, role);
     return view(mm(rows, b, role), out);
   }
   if (da.rank == 3) return bmm(a, b, role);

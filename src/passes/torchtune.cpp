@@ -197,16 +197,20 @@ Tensor Torchtune::mlp(const Block& b, const Tensor& x) {
   return project(b.down, h, "mlp.down");
 }
 
-// training/_compile.py: each block by itself, all by one piece of code.
-Tensor Torchtune::compiled_block(const Block& b, const Tensor& x) {
+// training/_compile.py: each block by itself, all by one piece of code, or two where only x of the others wants a gradient.
+Tensor Torchtune::compiled_block(int layer, const Tensor& x) {
+  const Block& b = blocks_[static_cast<std::size_t>(layer)];
   std::vector<Tensor> inputs{x};
   for (const Linear* l : {&b.q, &b.k, &b.v, &b.o, &b.gate, &b.down, &b.up}) {
     inputs.push_back(l->weight);
     if (l->bias.defined()) inputs.push_back(l->bias);
+    if (l->a.defined()) inputs.insert(inputs.end(), {l->a, l->b});
   }
   inputs.insert(inputs.end(), {b.norm1, b.norm2, b.rotary.table});
-  if (!compiled_) compiled_ = std::make_unique<CompiledFunction>(t_, torchtune_block(a_, r_, o_.attention, o_.multiprocessors), static_cast<std::int64_t>(inputs.size()));
-  return (*compiled_)(inputs)[0];
+  const bool first = layer == 0 && r_.lora;
+  std::unique_ptr<CompiledFunction>& f = compiled_[first ? 0 : 1];
+  if (!f) f = std::make_unique<CompiledFunction>(t_, torchtune_block(a_, r_, o_.attention, o_.multiprocessors, first), static_cast<std::int64_t>(inputs.size()));
+  return (*f)(inputs)[0];
 }
 
 Tensor Torchtune::compiled_loss(const Tensor& logits, const Tensor& labels, bool mean) {
@@ -218,12 +222,12 @@ Tensor Torchtune::compiled_loss(const Tensor& logits, const Tensor& labels, bool
 // TransformerSelfAttentionLayer.
 Tensor Torchtune::block(int layer, const Tensor& x) {
   t_.at(layer);
-  const Block& b = blocks_[static_cast<std::size_t>(layer)];
   if (r_.compile) {
-    Tensor out = compiled_block(b, x);
+    Tensor out = compiled_block(layer, x);
     t_.at(-1);
     return out;
   }
+  const Block& b = blocks_[static_cast<std::size_t>(layer)];
   Tensor h = norm(x, b.norm1, "attn.norm");
   const Tensor attended = attention(b, h);
   h = t_.add(attended, x, "x_mid");

@@ -41,7 +41,6 @@ class Torchtune {
   Tensor make(const char* role, std::initializer_list<std::int64_t> sizes, bool trains);
   Linear linear(const char* role, const char* module, std::int64_t in, std::int64_t out, bool bias);
   Rotary rotary_table();
-  bool adapts(std::string_view module) const;
   Quantized quantized(const char* role, Dims shape);
   void quantizing(std::int64_t elements);
   void read_checkpoint();
@@ -58,7 +57,7 @@ class Torchtune {
   Tensor attention(const Block& b, const Tensor& x);
   Tensor mlp(const Block& b, const Tensor& x);
   Tensor block(int layer, const Tensor& x);
-  Tensor compiled_block(const Block& b, const Tensor& x);
+  Tensor compiled_block(int layer, const Tensor& x);
   Tensor compiled_loss(const Tensor& logits, const Tensor& labels, bool mean);
   std::vector<Tensor> model();
   Tensor loss_of(std::vector<Tensor> logits);
@@ -69,7 +68,7 @@ class Torchtune {
   const Architecture& a_;
   const Training& r_;
   ForwardOptions o_;
-  std::unique_ptr<CompiledFunction> compiled_;  // what every block runs
+  std::unique_ptr<CompiledFunction> compiled_[2];  // what blocks run: the first by itself, where the embedding is frozen; all others
   std::map<std::int64_t, std::unique_ptr<CompiledFunction>> losses_;  // by rows
   std::vector<Transformer::Weight> weights_;
   std::vector<Block> blocks_;

@@ -1,7 +1,9 @@
 // Parameters and buffers of a torchtune model, as its builders make them on the GPU. See torchtune.hpp. D width, F MLP width, V vocabulary.
+#include "passes/torchtune.hpp"
+
 #include <algorithm>
 
-#include "passes/torchtune.hpp"
+#include "graph/torchtune.hpp"
 
 namespace dryfit::eager {
 
@@ -24,16 +26,13 @@ Tensor Torchtune::make(const char* role, std::initializer_list<std::int64_t> siz
   return t;
 }
 
-// lora_attn_modules by peft's names; "mlp" and "lm_head" for apply_lora_to_mlp and apply_lora_to_output.
-bool Torchtune::adapts(std::string_view module) const { return r_.lora && std::ranges::find(r_.lora->targets, module) != r_.lora->targets.end(); }
-
 Torchtune::Linear Torchtune::linear(const char* role, const char* module, std::int64_t in, std::int64_t out, bool bias) {
   Linear l;
   l.shape = dims({out, in}, false);
   if (r_.quantized && layer_ >= 0) l.packed = quantized(role, l.shape);
   else l.weight = make(role, {out, in}, !r_.lora);
   if (bias) l.bias = make(role, {out}, !r_.lora);
-  if (!adapts(module)) return l;
+  if (!torchtune_adapts(r_, module)) return l;
   l.a = make("lora.A", {r_.lora->rank, in}, true);
   l.b = make("lora.B", {out, r_.lora->rank}, true);
   return l;

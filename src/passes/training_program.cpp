@@ -288,7 +288,7 @@ Result<void> torchtune_is_described(const Architecture& a, const Training& r) {
   }
   if (r.torchtune.offload_activations) return unsupported("activations on the host, as torchtune offloads them,");
   if (r.quantized && (a.width % 256 != 0 || a.ffn % 64 != 0 || a.qkv_bias)) return unsupported("NF4 weights of this shape");
-  if (r.compile && !has_torchtune_graph(a, r)) return unsupported("torch.compile of this run of torchtune", "compile=False is laid out; compiled are Llama and Mistral in bf16, all weights, rows that are not packed");
+  if (r.compile && !has_torchtune_graph(a, r)) return unsupported("torch.compile of this run of torchtune", "compile=False is laid out; compiled are Llama and Mistral in bf16, where rows are not packed and no weights are in 4 bits");
   return {};
 }
 

@@ -104,6 +104,11 @@ def seen():
     yield Case("llama3", compiled=True, chunked=False, optimizer="fused")
     yield Case("llama3_tied", compiled=True, checkpoint=True)
     yield Case("llama2", compiled=True, batch=2, length=256, in_backward=True, optimizer="fused", checkpoint=True)
+    yield Case("llama3", compiled=True, lora=8)
+    yield Case("llama3", compiled=True, lora=8, lora_modules="q_proj,v_proj,output_proj", lora_mlp=True, optimizer="fused")
+    yield Case("llama3_tied", compiled=True, lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, optimizer="fused", accumulation=2)
+    yield Case("llama2", compiled=True, lora=4, lora_modules="k_proj", dropout=0.1, lora_output=True, batch=2, length=256, chunked=False)
+    yield Case("llama3", compiled=True, lora=16, lora_mlp=True, dropout=0.05, batch=2, length=208, checkpoint=True, lora_output=True)
 
 
 def unseen():
@@ -114,3 +119,6 @@ def unseen():
     yield Case("qwen2", batch=2, length=240, lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, chunked=False)
     yield Case("llama3_tied", batch=3, length=120, lora=4, lora_modules="k_proj,output_proj", dropout=0.05, accumulation=2, quantized=True)
     yield Case("llama2", compiled=True, batch=2, length=256, in_backward=True, optimizer="fused")
+    yield Case("llama3_tied", compiled=True, lora=4, lora_modules="v_proj,output_proj", chunked=False, accumulation=2, batch=5, length=96, optimizer="sgd")
+    yield Case("llama2", compiled=True, lora=16, lora_modules=ALL, lora_mlp=True, lora_output=True, dropout=0.05, batch=3, length=144, optimizer="fused", clip=True)
+    yield Case("llama3", compiled=True, lora=8, lora_modules="q_proj", lora_mlp=True, dropout=0.1, batch=2, length=320, checkpoint=True)
