@@ -13,27 +13,30 @@ namespace {
 
 class BlockWriter {
  public:
-  BlockWriter(const Architecture& a, const Training& r, Attention attention, bool first, Graph& graph) : a_(a), r_(r), attention_(attention), first_(first), g_(graph), b_(graph) {
+  BlockWriter(const Architecture& a, const Training& r, Attention attention, bool first, Graph& graph) : a_(a), r_(r), attention_(attention), x_trains_(!first || !r.lora), g_(graph), b_(graph) {
     g_.compute = r.weights;
     B = r.device_batch_size, T = r.seq_len, D = a.width, F = a.ffn, H = a.heads, K = a.kv_heads, h = a.head_dim;
   }
 
-  void write() {
+  void write(TorchtunePart part) {
     b_.at(0);
-    const NodeId x = declare(tokens(D), "x", !(first_ && r_.lora));
-    const Linear q = linear("attn.q", "q_proj", D, H * h, a_.qkv_bias), k = linear("attn.k", "k_proj", D, K * h, a_.qkv_bias), v = linear("attn.v", "v_proj", D, K * h, a_.qkv_bias);
-    const Linear o = linear("attn.o", "o_proj", H * h, D, a_.out_bias);
-    const Linear gate = linear("mlp.gate", "mlp", D, F, false), down = linear("mlp.down", "mlp", F, D, false), up = linear("mlp.up", "mlp", D, F, false);
-    const NodeId norm1 = weight({D}), norm2 = weight({D});
-    const std::int64_t rows = r_.torchtune.positions > 0 ? r_.torchtune.positions : a_.max_positions;
-    table_ = b_.input(shape({rows, h}, false), Dtype::fp32, "rotary.table", -1);
-
-    const NodeId attended = attend(norm(x, norm1, "attn.norm"), q, k, v, o);
-    const NodeId middle = b_.binary(Fn::add, attended, x, g_.compute, "x_mid");
-    const NodeId normed = norm(middle, norm2, "mlp.norm");
-    const NodeId act = b_.unary(Fn::silu, project(normed, gate), g_.compute, "mlp.act");
-    const NodeId product = b_.times(act, project(normed, up), g_.compute, "mlp.product");
-    g_.outputs.push_back(b_.binary(Fn::add, middle, project(product, down), g_.compute, "x"));
+    const bool whole = part == TorchtunePart::whole;
+    NodeId x = kNone;
+    if (part != TorchtunePart::output) x = declare(tokens(D), "x", x_trains_);
+    NodeId normed = x, attended = kNone;
+    if (whole || part == TorchtunePart::norm) normed = norm(x, weight({D}), "attn.norm");
+    if (part == TorchtunePart::norm) g_.outputs.push_back(normed);
+    if (whole || part == TorchtunePart::heads) {
+      const std::array<NodeId, 3> qkv = heads_of(normed);
+      if (whole) attended = attend(qkv);
+      else g_.outputs.assign(qkv.begin(), qkv.end());
+    }
+    if (part == TorchtunePart::output) attended = declare(tokens(H * h), "attn.out", heads_train());
+    if (whole || part == TorchtunePart::output) attended = project(attended, linear("attn.o", "o_proj", H * h, D, a_.out_bias));
+    if (part == TorchtunePart::output) g_.outputs.push_back(attended);
+    if (part == TorchtunePart::rest) attended = declare(tokens(D), "attn.o", heads_train() || torchtune_adapts(r_, "o_proj"));
+    if (whole || part == TorchtunePart::rest) rest(x, attended);
+    if (seeds_ != kNone) b_.viewed(seeds_, shape({adapters_}, false));
   }
 
  private:
@@ -76,7 +79,7 @@ class BlockWriter {
     return b_.binary(Fn::add, y, b_.unary(Fn::scale, low, g_.compute, "lora.scaled"), g_.compute, l.role);
   }
 
-  // All calls share one buffer of seeds.
+  // All calls share one buffer of seeds, which is as long as there are calls in the end.
   NodeId dropout(NodeId x) {
     if (!r_.dropout || r_.lora->dropout == 0) return x;
     if (seeds_ == kNone) seeds_ = b_.pointwise(Fn::fill, {}, shape({adapters_}, false), Dtype::int64, "lora.seeds");
@@ -89,14 +92,34 @@ class BlockWriter {
     return b_.convert(b_.pointwise(Fn::rotate_pairs, std::array{up, table_}, heads(n), Dtype::fp32, role), g_.compute, role);
   }
 
+  // Whether queries, keys or values want a gradient.
+  bool heads_train() const { return x_trains_ || torchtune_adapts(r_, "q_proj") || torchtune_adapts(r_, "k_proj") || torchtune_adapts(r_, "v_proj"); }
+
+  void rest(NodeId x, NodeId attended) {
+    const NodeId middle = b_.binary(Fn::add, attended, x, g_.compute, "x_mid");
+    const NodeId norm2 = weight({D});
+    const Linear gate = linear("mlp.gate", "mlp", D, F, false), down = linear("mlp.down", "mlp", F, D, false), up = linear("mlp.up", "mlp", D, F, false);
+    const NodeId normed = norm(middle, norm2, "mlp.norm");
+    const NodeId act = b_.unary(Fn::silu, project(normed, gate), g_.compute, "mlp.act");
+    const NodeId product = b_.times(act, project(normed, up), g_.compute, "mlp.product");
+    g_.outputs.push_back(b_.binary(Fn::add, middle, project(product, down), g_.compute, "x"));
+  }
+
   NodeId expand(NodeId x, const char* role) { return K == H ? x : b_.pointwise(Fn::expand, std::array{x}, heads(H), g_.compute, role); }
 
-  NodeId attend(NodeId x, const Linear& wq, const Linear& wk, const Linear& wv, const Linear& wo) {
+  std::array<NodeId, 3> heads_of(NodeId x) {
+    const Linear wq = linear("attn.q", "q_proj", D, H * h, a_.qkv_bias), wk = linear("attn.k", "k_proj", D, K * h, a_.qkv_bias), wv = linear("attn.v", "v_proj", D, K * h, a_.qkv_bias);
+    const std::int64_t rows = r_.torchtune.positions > 0 ? r_.torchtune.positions : a_.max_positions;
+    table_ = b_.input(shape({rows, h}, false), Dtype::fp32, "rotary.table", -1);
     const NodeId q = rotate(project(x, wq), H, "attn.q_rot");
     NodeId k = project(x, wk);
     NodeId v = b_.viewed(project(x, wv), heads(K));
     k = expand(rotate(k, K, "attn.k_rot"), "attn.k");
-    v = expand(v, "attn.v");
+    return {q, k, expand(v, "attn.v")};
+  }
+
+  NodeId attend(const std::array<NodeId, 3>& qkv) {
+    const auto [q, k, v] = qkv;
     const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v}, "attn");
     g_.nodes.back().variant = static_cast<std::int8_t>(attention_);
     const NodeId out = b_.result(call, 0, tokens(H * h), g_.compute, "attn.out");
@@ -105,13 +128,13 @@ class BlockWriter {
     const NodeId seed = b_.result(call, 2, shape({2}, false), Dtype::int64, "attn.seed");
     const NodeId offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
     g_.attentions.push_back({call, q, k, v, out, lse, kNone, seed, offset, T});
-    return project(out, wo);
+    return out;
   }
 
   const Architecture& a_;
   const Training& r_;
   Attention attention_;
-  bool first_;
+  bool x_trains_;
   Graph& g_;
   GraphBuilder b_;
   NodeId table_ = kNone, seeds_ = kNone;
@@ -124,15 +147,15 @@ class BlockWriter {
 
 bool has_torchtune_graph(const Architecture& a, const Training& r) {
   const bool family = a.family == Family::llama || a.family == Family::mistral;
-  return family && !r.quantized && r.torchtune.date >= TorchtuneRun::kTurnsKeysFirst && r.torchtune.packing == TorchtuneRun::Packing::none && r.weights != Dtype::fp32;
+  return family && !r.quantized && r.torchtune.date >= TorchtuneRun::kTurnsKeysFirst && r.torchtune.packing != TorchtuneRun::Packing::mask && r.weights != Dtype::fp32;
 }
 
 bool torchtune_adapts(const Training& r, std::string_view module) { return r.lora && std::ranges::find(r.lora->targets, module) != r.lora->targets.end(); }
 
-Graph torchtune_block(const Architecture& a, const Training& r, Attention attention, int multiprocessors, bool first) {
+Graph torchtune_block(const Architecture& a, const Training& r, Attention attention, int multiprocessors, TorchtunePart part, bool first) {
   Graph graph;
   graph.multiprocessors = multiprocessors;
-  BlockWriter(a, r, attention, first, graph).write();
+  BlockWriter(a, r, attention, first, graph).write(part);
   return graph;
 }
 

@@ -97,7 +97,9 @@ void Tape::drop_node(std::int32_t first) {
 }
 
 void Tape::release_saved(std::int32_t n) {
-  for (const Saved& s : node(n).saved) drop_storage(s.storage);
+  for (const Saved& s : node(n).saved) {
+    if (s.storage >= 0) drop_storage(s.storage);
+  }
   node(n).saved.clear();
 }
 
@@ -214,6 +216,11 @@ void Tape::zero_grad(const Tensor& parameter) {
 
 void Tape::on_gradient(const Tensor& parameter, std::function<void()> call) { leaves_[static_cast<std::size_t>(value(parameter).leaf)].call = std::move(call); }
 
+void Tape::kept_gradient(const Tensor& parameter) {
+  const Leaf& leaf = leaves_[static_cast<std::size_t>(value(parameter).leaf)];
+  if (leaf.call) leaf.call();
+}
+
 Tensor Tape::alias(const Tensor& x, Dims d) {
   d.batched = value(x).dims.batched;
   return wrap({d, value(x).storage, 0, -1, 0, -1, value(x).dtype, false});
@@ -299,7 +306,8 @@ void Tape::save(std::int32_t n, const Tensor& t) {
   keep_storage(value(t).storage);
   tensors_at_last_save_ = p_.tensors.size();
   if (told_ != nullptr) work_at_last_save_ = told_->size() + (std::ranges::find(made_, value(t).storage) != made_.end() ? 1 : 0);
-  node(n).saved.push_back({value(t).dims, value(t).storage, value(t).dtype});
+  const Saved s{value(t).dims, value(t).storage, value(t).dtype};
+  node(n).saved.push_back(offloads_ ? packed(s) : s);
 }
 
 Tensor Tape::saved(std::int32_t n, int i) {

@@ -131,8 +131,11 @@ class Tape {
   Tensor gradient(const Tensor& parameter) const;        // .grad, or undefined
   void set_gradient(const Tensor& parameter, Tensor g);
   void zero_grad(const Tensor& parameter);               // set_to_none
-  // called when the gradient of a parameter has been kept
+  // called when the gradient of a parameter has been kept, by autograd or, told by kept_gradient(), by who set it
   void on_gradient(const Tensor& parameter, std::function<void()> call);
+  void kept_gradient(const Tensor& parameter);
+  // torchtune's OffloadActivations (offload.cpp): what nodes save meanwhile goes to the host, and comes back for them
+  void offload(bool on) { offloads_ = on; }
   // -- views: nothing is allocated
   Tensor view(const Tensor& x, std::initializer_list<std::int64_t> sizes);
   Tensor view(const Tensor& x, Dims to);
@@ -234,7 +237,7 @@ class Tape {
     bool requires_grad = false;
     bool view = false;              // ATen's views hold what they are views of, with gradients off too: their storage has two owners
   };
-  struct Saved { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; };
+  struct Saved { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; std::int64_t packed = 0; };  // packed: offload's number, without a storage while the host has it
   struct Input { Dims dims; Edge edge; Dtype dtype = Dtype::fp32; };
   struct Node {
     Rule rule = Rule::pass;
@@ -271,6 +274,10 @@ class Tape {
   std::int32_t record(Rule rule, std::span<const Tensor> inputs, const char* role, bool always = false);
   std::int32_t record(Rule rule, std::initializer_list<Tensor> inputs, const char* role) { return record(rule, std::span(inputs.begin(), inputs.size()), role); }
   void save(std::int32_t n, const Tensor& t);            // nothing when n is none
+  Saved packed(Saved s);                                 // on its way to the host, where it is large enough
+  void unpack(std::int32_t n);
+  void after_unpacking();
+  void forget_unpacked();
   void save_other(std::int32_t n, const Tensor& a, const Tensor& b);
   Tensor attach(Tensor out, std::int32_t n, int slot = 0);
   Tensor saved(std::int32_t n, int i);
@@ -345,6 +352,12 @@ class Tape {
   std::vector<Leaf> leaves_;
   struct Cast { std::int32_t storage; Tensor copy; };
   std::vector<Cast> casts_;                              // autocast's cache
+  struct Stashed { std::int64_t packed; std::int32_t storage; };
+  std::deque<Stashed> leaving_;                          // offload: on the way to the host
+  std::vector<std::int32_t> back_, back_before_;         // storages that came back for the node that unpacks, and for those before it
+  std::int64_t packed_ = 0;
+  std::int32_t unpacker_ = -1;                           // a checkpoint unpacks for the first node of its block that wants something saved
+  bool offloads_ = false;
   using Ready = std::priority_queue<std::pair<std::int64_t, std::int32_t>>;
   Ready* ready_ = nullptr;                               // of the backward pass that runs
   struct Around { Ready* ready = nullptr; std::int64_t floor = 0; };

@@ -44,6 +44,7 @@ void Tape::backward(const Tensor& loss) {
     const Tensor one = empty("loss", loss.dims(), loss.dtype());
     run_from(value(loss).node, one);
   }
+  forget_unpacked();
   grad_ = outer_grad;
 }
 
@@ -93,7 +94,10 @@ void Tape::run(std::int32_t n) {
   given.resize(at.inputs.size());
   if (told_ != nullptr) settle_made();
   const Operand gradient = told_ != nullptr && !at.grad.empty() && at.grad[0].defined() ? described(at.grad[0]) : Operand{};
+  const bool opens = !at.saved.empty() && at.rule != Rule::checkpoint;
+  if (opens) unpack(n);
   apply(n, given);
+  if (opens && unpacker_ >= 0) after_unpacking();
   if (told_ != nullptr) tell_backward(n, gradient, given);
   for (std::size_t i = 0; i < at.inputs.size(); ++i) {
     if (given[i].defined()) validate(at.inputs[i], given[i], at.role);
@@ -408,15 +412,17 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
   const std::function<Tensor(const Tensor&)> block = blocks_[static_cast<std::size_t>(node(n).call)];
   Tensor g = node(n).grad[0];
   node(n).grad[0].reset();
-  Tensor x = saved(n, 0);
   const Category outer = category_;
   category_ = Category::activations;
+  const std::size_t first_event = p_.events.size();
+  const auto first_tensor = p_.tensors.size();
+  const bool offloaded = node(n).saved[0].packed != 0;
+  unpack(n);
+  Tensor x = saved(n, 0);
   const bool wanted = wants(n, 0);
   if (wanted) x = leaf(x);
   const std::int32_t index = value(x).leaf;
   const bool reentrant = node(n).detail == 1;
-  const std::size_t first_event = p_.events.size();
-  const auto first_tensor = p_.tensors.size();
   tensors_at_last_save_ = first_tensor;
   work_at_last_save_ = told_ != nullptr ? told_->size() : 0;
   grad_ = true;
@@ -432,7 +438,7 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
     y.reset();
     forget_after_last_save(first_event);
     // its frame holds the input until the last of what it saved is taken; nobody else holds the gradient
-    if (first_saver_ >= 0) {
+    if (first_saver_ >= 0 && !offloaded) {
       node(first_saver_).held.push_back(value(x).storage);
       keep_storage(value(x).storage);
     }

@@ -251,7 +251,7 @@ Tensor Tape::bmm(const Tensor& a, const Tensor& b, const char* role) {
 }
 
 // at::matmul: n x 2 folds the left side into rows, by a copy where it must and the right side wants a gradient, else by repeating that (should_fold,
-// aten/src/ATen/native/LinearAlgebra.cpp); 4 x 4 joins the first two dimensions, copying where they cannot be joined.
+// aten/src/ATen/native/LinearAlgebra.cpp; where gradients are off a checkpoint of the newer form has them on); 4 x 4 joins the first two dimensions, copying where they cannot be joined.
 Tensor Tape::matmul(const Tensor& given_a, const Tensor& given_b, const char* role) {
   const Tensor b = cast_input(given_b), a = cast_input(given_a);  // autocast's wrapper casts its last argument first
   const Dims da = a.dims(), db = b.dims();
@@ -260,7 +260,7 @@ Tensor Tape::matmul(const Tensor& given_a, const Tensor& given_b, const char* ro
     Dims out = da;
     out.size[da.rank - 1U] = db.size[1];
     const Dims folded = eager::dims({da.numel() / da.back(), da.back()}, da.batched);
-    if (da.rank == 3 && !b.requires_grad() && !viewed(da, folded)) return bmm(a, expand(view(b, {1, db.size[0], db.size[1]}), eager::dims({da.size[0], db.size[0], db.size[1]}, da.batched)), role);
+    if (da.rank == 3 && grad_ && !b.requires_grad() && !viewed(da, folded)) return bmm(a, expand(view(b, {1, db.size[0], db.size[1]}), eager::dims({da.size[0], db.size[0], db.size[1]}, da.batched)), role);
     const Tensor rows = reshape(a, folded, role);
     return view(mm(rows, b, role), out);
   }
@@ -456,14 +456,21 @@ Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, con
 
 Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant) {
   if (!grad_ || (reentrant && !x.requires_grad())) return block(x);
+  Saved leaving;
+  if (offloads_) {  // before the block runs, after the empty tensor for whose sake there is a node
+    ++packed_;
+    keep_storage(value(x).storage);
+    leaving = packed({value(x).dims, value(x).storage, value(x).dtype});
+  }
   grad_ = false;
   unrecorded_ = false;
   Tensor out = block(x);
   grad_ = true;
   // the newer form runs again for what trains inside, too, whatever it is given
-  if (!x.requires_grad() && !unrecorded_) return out;
+  if (!x.requires_grad() && !unrecorded_ && !offloads_) return out;
   const std::int32_t n = record(Rule::checkpoint, std::array{x}, node_role(x), true);
-  save(n, x);
+  if (offloads_) node(n).saved.push_back(leaving);
+  else save(n, x);
   if (n >= 0) {
     node(n).autocast = autocast_;
     node(n).call = static_cast<std::int32_t>(blocks_.size());

@@ -6,23 +6,27 @@
 namespace dryfit::eager {
 
 // fsdp2_prepare_model: the tail stays gathered between forward and backward, as the root does by fully_shard's own choice.
-FullyShard::FullyShard(Tape& tape, const Transformer& model, FullyShardOptions options) : t_(tape), options_(options) {
+FullyShard::FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weights, FullyShardOptions options) : t_(tape), options_(options) {
   const Category outer = t_.category();
   t_.category(Category::weights);
-  for (const Transformer::Weight& w : model.weights()) {
+  for (const Transformer::Weight& w : weights) {
     const int unit = unit_of(w);
     for (int next = static_cast<int>(groups_.size()) - kUnits; next <= std::max(unit, UnitHooks::kModel); ++next) {
       Group& g = groups_.emplace_back();
       g.layer = std::max(next, -1);
-      g.reshards = options.reshard_after_forward && next != UnitHooks::kTail && next != UnitHooks::kModel;
+      g.reshards = options.reshard_after_forward && (options.torchtune || (next != UnitHooks::kTail && next != UnitHooks::kModel));
     }
     Member m{w.tensor, {}, {}, w.role, w.layer, w.trains, 0};
     Dims d = w.tensor.dims();
     if (d.rank == 0) d = dims({1}, false);
     d.size[0] = ceil_div(d.size[0], options_.shards);
     t_.at(w.layer);
+    const bool read = options_.torchtune && !std::string_view(w.role).starts_with("lora.");
+    Tensor whole, part;
+    if (read) whole = t_.buffer(w.role, w.tensor.dims().numel(), options_.stored, Category::communication, compute);
     m.shard = t_.parameter(w.role, contiguous(d), w.trains ? options_.stored : options_.frozen, w.trains);
     m.padded = d.numel() * options_.shards;
+    if (read && m.padded != w.tensor.dims().numel()) part = t_.buffer(w.role, d.numel(), options_.stored, Category::communication, compute);
     if (w.trains) trained_.push_back({m.shard, m.role, m.layer});
     group_of(unit).members.push_back(std::move(m));
   }
@@ -33,8 +37,8 @@ FullyShard::FullyShard(Tape& tape, const Transformer& model, FullyShardOptions o
 int FullyShard::unit_of(const Transformer::Weight& w) const {
   const std::string_view role = w.role;
   if (w.layer >= 0) return options_.wrap_blocks ? w.layer : UnitHooks::kModel;
-  if (role == "wte") return options_.tied ? UnitHooks::kTail : UnitHooks::kEmbedding;
-  return role == "lm_head" || (options_.norm_in_tail && role == "final") ? UnitHooks::kTail : UnitHooks::kModel;
+  if (role == "wte") return options_.tied ? UnitHooks::kTail : options_.embedding_apart ? UnitHooks::kEmbedding : UnitHooks::kModel;
+  return (role == "lm_head" && options_.head_apart) || (options_.norm_in_tail && role == "final") ? UnitHooks::kTail : UnitHooks::kModel;
 }
 
 UnitHooks FullyShard::hooks() {
@@ -67,13 +71,15 @@ Tensor FullyShard::before(int unit, const Tensor& x) {
 Tensor FullyShard::after(int unit, const Tensor& y) {
   if (!hooked(unit)) return y;
   Group& g = group_of(unit);
-  if (g.reshards) reshard(g);
-  if (!g.members.empty()) {
-    g.forward_order.push_back(order_.size());
-    order_.push_back(&g);
+  if (g.state == State::forward) {  // not at a further output
+    if (g.reshards) reshard(g);
+    if (!g.members.empty()) {
+      g.forward_order.push_back(order_.size());
+      order_.push_back(&g);
+    }
+    g.state = State::idle;
+    if (unit == UnitHooks::kModel) kept_gather_.reset();
   }
-  g.state = State::idle;
-  if (unit == UnitHooks::kModel) kept_gather_.reset();
   if (!t_.grad_enabled() || !y.requires_grad()) return y;
   return t_.hook(y, [this, &g] { pre_backward(g); });
 }
@@ -178,6 +184,7 @@ void FullyShard::reduce(Group& g, std::vector<Tensor> gradients, const std::vect
   if (cast) output = t_.buffer("fsdp.gradients", padded / options_.shards, options_.stored, Category::gradients, reducing);
   for (Member* m : members) {
     if (!t_.gradient(m->shard).defined()) t_.set_gradient(m->shard, t_.slice(output, 0, m->padded / options_.shards));
+    t_.kept_gradient(m->shard);
   }
   t_.at(-1);
 }

@@ -19,13 +19,16 @@ struct FullyShardOptions {
   bool reshard_after_forward = true;
   bool wrap_blocks = true;             // false: blocks are part of the model's unit
   bool tied = false, norm_in_tail = true;  // the embedding is the head, and part of the tail; the last norm is, too
+  // torchtune's shard_model: what is not in a block is the model's unit, but for what a configuration names; every unit is resharded. Shards are cut from
+  // whole weights that come one by one (set_model_state_dict), adapters' apart.
+  bool torchtune = false, embedding_apart = true, head_apart = true;
 };
 
 // Rank 0 of W, which holds the largest shards: chunks are ceil(rows / W) rows, what is missing lacks in the last.
 class FullyShard {
  public:
-  // Allocates the shards of the model's hollow weights (ForwardOptions::shards).
-  FullyShard(Tape& tape, const Transformer& model, FullyShardOptions options);
+  // Allocates the shards of a model's hollow weights (ForwardOptions::shards).
+  FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weights, FullyShardOptions options);
   UnitHooks hooks();
   const std::vector<Trained>& trained() const { return trained_; }  // shards, with .grad after backward
   std::int64_t weight_bytes() const;     // of all shards, frozen ones too

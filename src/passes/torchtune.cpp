@@ -5,8 +5,6 @@
 #include <array>
 #include <utility>
 
-#include "graph/torchtune.hpp"
-
 namespace dryfit::eager {
 
 namespace {
@@ -147,6 +145,18 @@ Tensor Torchtune::for_all_heads(const Tensor& x, const char* role) {
   return t_.reshape(wide, dims({B, a_.heads, T, h}, true), role);
 }
 
+// [B, H, T, h] of each.
+Tensor Torchtune::attend(const Tensor& q, const Tensor& k, const Tensor& v) {
+  if (r_.torchtune.packing == TorchtuneRun::Packing::mask) {
+    // SDPA makes zeros and minus infinity of the booleans for every call
+    const Tensor bias = t_.empty("attn.mask", dims({B, 1, T, T}, true), q.dtype());
+    return t_.attention(Attention::efficient, q, k, v, bias, 0, "attn.out");
+  }
+  // flex attention's kernels keep and make what the memory-efficient ones do: one log-sum-exp a row, row sums of the gradient
+  const bool flex = r_.torchtune.packing == TorchtuneRun::Packing::flex;
+  return t_.attention(flex ? Attention::efficient : o_.attention, q, k, v, {}, 0, "attn.out");
+}
+
 // MultiHeadAttention.
 Tensor Torchtune::attention(const Block& b, const Tensor& x) {
   const std::int64_t H = a_.heads, K = a_.kv_heads, h = a_.head_dim;
@@ -177,16 +187,7 @@ Tensor Torchtune::attention(const Block& b, const Tensor& x) {
     k = for_all_heads(k, "attn.k");
     v = for_all_heads(v, "attn.v");
   }
-  Tensor out;
-  if (r_.torchtune.packing == TorchtuneRun::Packing::mask) {
-    // SDPA makes zeros and minus infinity of the booleans for every call
-    const Tensor bias = t_.empty("attn.mask", dims({B, 1, T, T}, true), q.dtype());
-    out = t_.attention(Attention::efficient, q, k, v, bias, 0, "attn.out");
-  } else {
-    // flex attention's kernels keep and make what the memory-efficient ones do: one log-sum-exp a row, row sums of the gradient
-    const bool flex = r_.torchtune.packing == TorchtuneRun::Packing::flex;
-    out = t_.attention(flex ? Attention::efficient : o_.attention, q, k, v, {}, 0, "attn.out");
-  }
+  Tensor out = attend(q, k, v);
   out = t_.reshape(t_.contiguous(t_.transpose(out, 1, 2), "attn.out"), dims({B, T, H * h}, true), "attn.out");
   return project(b.o, out, "attn.o");
 }
@@ -197,20 +198,43 @@ Tensor Torchtune::mlp(const Block& b, const Tensor& x) {
   return project(b.down, h, "mlp.down");
 }
 
-// training/_compile.py: each block by itself, all by one piece of code, or two where only x of the others wants a gradient.
+void Torchtune::name(std::vector<Tensor>& inputs, std::initializer_list<const Linear*> linears) const {
+  for (const Linear* l : linears) {
+    for (const Tensor* t : {&l->weight, &l->bias, &l->a, &l->b}) {
+      if (t->defined()) inputs.push_back(*t);
+    }
+  }
+}
+
+std::vector<Tensor> Torchtune::compiled_part(TorchtunePart part, bool first, std::span<const Tensor> inputs) {
+  std::unique_ptr<CompiledFunction>& f = compiled_[{part, first}];
+  if (!f) f = std::make_unique<CompiledFunction>(t_, torchtune_block(a_, r_, o_.attention, o_.multiprocessors, part, first), static_cast<std::int64_t>(inputs.size()));
+  return (*f)(inputs);
+}
+
+// training/_compile.py: each block by itself, all by one piece of code, or two where only x of the others wants a gradient. Flex attention is compiled by
+// itself; the block around it is in parts.
 Tensor Torchtune::compiled_block(int layer, const Tensor& x) {
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
-  std::vector<Tensor> inputs{x};
-  for (const Linear* l : {&b.q, &b.k, &b.v, &b.o, &b.gate, &b.down, &b.up}) {
-    inputs.push_back(l->weight);
-    if (l->bias.defined()) inputs.push_back(l->bias);
-    if (l->a.defined()) inputs.insert(inputs.end(), {l->a, l->b});
+  const bool first = layer == 0 && r_.lora, whole = r_.torchtune.packing != TorchtuneRun::Packing::flex;
+  std::vector<Tensor> inputs{x, b.norm1};
+  if (!whole) inputs = compiled_part(TorchtunePart::norm, first, inputs);
+  name(inputs, {&b.q, &b.k, &b.v});
+  inputs.push_back(b.rotary.table);
+  if (!whole) {
+    inputs = compiled_part(TorchtunePart::heads, first, inputs);
+    for (Tensor& t : inputs) t = t_.transpose(t, 1, 2);
+    t_.at(layer);
+    inputs = {t_.view(t_.transpose(attend(inputs[0], inputs[1], inputs[2]), 1, 2), {B, T, a_.heads * a_.head_dim})};
   }
-  inputs.insert(inputs.end(), {b.norm1, b.norm2, b.rotary.table});
-  const bool first = layer == 0 && r_.lora;
-  std::unique_ptr<CompiledFunction>& f = compiled_[first ? 0 : 1];
-  if (!f) f = std::make_unique<CompiledFunction>(t_, torchtune_block(a_, r_, o_.attention, o_.multiprocessors, first), static_cast<std::int64_t>(inputs.size()));
-  return (*f)(inputs)[0];
+  name(inputs, {&b.o});
+  if (!whole) {
+    inputs = compiled_part(TorchtunePart::output, first, inputs);
+    inputs.insert(inputs.begin(), x);
+  }
+  inputs.push_back(b.norm2);
+  name(inputs, {&b.gate, &b.down, &b.up});
+  return compiled_part(whole ? TorchtunePart::whole : TorchtunePart::rest, first, inputs)[0];
 }
 
 Tensor Torchtune::compiled_loss(const Tensor& logits, const Tensor& labels, bool mean) {
@@ -247,21 +271,41 @@ std::vector<std::int64_t> Torchtune::chunk_lengths() const {
   return lengths;
 }
 
+// Around the checkpoint, if it is one: fully_shard is given what is in the list of layers.
+Tensor Torchtune::unit(int layer, const Tensor& x) {
+  const Tensor given = enter(layer, x);
+  return leave(layer, r_.recompute == Recompute::full ? t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, false) : block(layer, given));
+}
+
+Tensor Torchtune::embedded() {
+  if (!r_.torchtune.embedding_apart) return t_.embedding(table_, ids_, "wte");
+  enter(UnitHooks::kEmbedding, {});
+  return leave(UnitHooks::kEmbedding, t_.embedding(table_, ids_, "wte"));
+}
+
+Tensor Torchtune::head(const Tensor& x) {
+  if (!r_.torchtune.head_apart || a_.tied_head) return project(head_, x, "logits");
+  const Tensor given = enter(UnitHooks::kTail, x);
+  return leave(UnitHooks::kTail, project(head_, given, "logits"));
+}
+
 // TransformerDecoder: logits of each chunk as the head makes them, or of everything in fp32.
 std::vector<Tensor> Torchtune::model() {
-  Tensor x = t_.embedding(table_, ids_, "wte");
-  for (int layer = 0; layer < static_cast<int>(a_.layers); ++layer) {
-    x = r_.recompute == Recompute::full ? t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, x, false) : block(layer, x);
-  }
+  enter(UnitHooks::kModel, {});
+  t_.offload(r_.torchtune.offload_activations);
+  Tensor x = embedded();
+  for (int layer = 0; layer < static_cast<int>(a_.layers); ++layer) x = unit(layer, x);
   const Tensor normed = norm(x, final_, "norm");
+  t_.offload(false);  // what the head saves stays
   const Category before = t_.category();
   t_.category(Category::logits);
   std::vector<Tensor> logits;
   if (r_.torchtune.output_chunks > 0) {
-    for (const Tensor& chunk : t_.split(normed, 1, chunk_lengths())) logits.push_back(project(head_, chunk, "logits"));
+    for (const Tensor& chunk : t_.split(normed, 1, chunk_lengths())) logits.push_back(head(chunk));
   } else {
-    logits.push_back(t_.to(project(head_, normed, "logits"), Dtype::fp32, "logits"));
+    logits.push_back(t_.to(head(normed), Dtype::fp32, "logits"));
   }
+  for (Tensor& part : logits) part = leave(UnitHooks::kModel, part);
   t_.category(before);
   return logits;
 }
@@ -305,15 +349,22 @@ Tensor Torchtune::targets_that_count() {
 }
 
 // padded_collate_packed: create_block_mask is given all of the mask, and leaves whose block has what; the texts' numbers stay with the function that it is given.
-Tensor Torchtune::block_mask() {
+std::vector<Tensor> Torchtune::block_mask() {
   const std::int64_t blocks = ceil_div(T, 128);
   Tensor texts = t_.empty("batch.texts", dims({B, T}, true), Dtype::int64);
-  Tensor kept;
+  std::vector<Tensor> kept;
   {
-    const Tensor causal = t_.empty("batch.mask", dims({T, T}, false), Dtype::bool8);
-    const Tensor same = t_.empty("batch.mask", dims({B, T, T}, true), Dtype::bool8);
-    const Tensor both = t_.empty("batch.mask", dims({B, T, T}, true), Dtype::bool8);
-    kept = t_.empty("batch.blocks", dims({B, 4 * blocks * (blocks + 1)}, true), Dtype::int32);  // numbers and indices: in part and in full, by queries and by keys
+    const auto mask = [&](std::initializer_list<std::int64_t> sizes, bool batched) { return t_.empty("batch.mask", dims(sizes, batched), Dtype::bool8); };
+    const Tensor both = [&] {
+      const auto indices = [&](std::int64_t count, bool batched) { return t_.empty("batch.indices", dims({count}, batched), Dtype::int64); };
+      const Tensor of_row = indices(B, true), of_head = indices(1, false), of_query = indices(T, false), of_key = indices(T, false);
+      const Tensor causal = mask({T, T}, false), same = mask({B, T, T}, true);
+      return mask({B, T, T}, true);
+    }();
+    const Tensor padded = mask({B, 128 * blocks, 128 * blocks}, true);
+    for (int i = 0; i < 4; ++i) {  // numbers and indices: in part and in full, by queries and by keys
+      for (const std::int64_t each : {blocks, blocks * blocks}) kept.push_back(t_.empty("batch.blocks", dims({B, each}, true), Dtype::int32));
+    }
   }
   texts_ = std::move(texts);
   return kept;
@@ -322,15 +373,17 @@ Tensor Torchtune::block_mask() {
 void Torchtune::load_batch() {
   B = r_.device_batch_size;
   T = r_.seq_len;
-  const Tensor blocks = r_.torchtune.packing == TorchtuneRun::Packing::flex ? block_mask() : Tensor();
-  for (Tensor* old : {&ids_, &labels_, &positions_, &mask_}) old->reset();  // the loop's name means the batch on the host by then
-  if (blocks.defined()) mask_ = blocks;
+  std::vector<Tensor> blocks;
+  if (r_.torchtune.packing == TorchtuneRun::Packing::flex) blocks = block_mask();
+  for (Tensor* old : {&ids_, &labels_, &positions_}) old->reset();  // the loop's name means the batch on the host by then
+  mask_ = std::move(blocks);
   const Dims d = dims({B, T}, true);
   ids_ = t_.empty("batch.ids", d, Dtype::int64);
   labels_ = t_.empty("batch.labels", d, Dtype::int64);
   if (r_.torchtune.packing != TorchtuneRun::Packing::none) positions_ = t_.empty("batch.positions", d, Dtype::int64);
-  if (r_.torchtune.packing == TorchtuneRun::Packing::mask) mask_ = t_.empty("batch.mask", dims({B, T, T}, true), Dtype::bool8);
+  if (r_.torchtune.packing == TorchtuneRun::Packing::mask) mask_ = {t_.empty("batch.mask", dims({B, T, T}, true), Dtype::bool8)};
   counted_ = targets_that_count();
+  last_labels_.reset();
   if (!all_counted_.defined()) all_counted_ = t_.empty("loss.count", dims({}, false), Dtype::int64);  // 0 and it; others are added in place
 }
 
@@ -342,6 +395,7 @@ Tensor Torchtune::loss() {
   const bool shifts_logits = r_.torchtune.date < kShiftsLabels;
   if (!shifts_logits) labels_ = t_.empty("loss.targets", dims({B, T}, true), Dtype::int64);  // shifted by one
   Tensor loss = shifts_logits ? loss_of_shifted_logits(std::exchange(logits[0], Tensor())) : loss_of(std::move(logits));
+  if (r_.sharding != Sharding::none) last_labels_ = labels_;
   labels_.reset();
   t_.category(before);
   loss = t_.mul(loss, counted_, "loss");

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 
+#include "graph/torchtune.hpp"
 #include "passes/compiled_function.hpp"
 #include "passes/transformer.hpp"
 
@@ -21,6 +22,8 @@ class Torchtune {
   void scale_gradients();          // training.scale_grads: in place, by a number on the GPU
   void log();                      // after the optimizer's step
   const std::vector<Transformer::Weight>& weights() const { return weights_; }
+  std::vector<Transformer::Weight> loading_order() const;  // the same as the recipes for several GPUs come to them
+  void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   std::int64_t buffer_bytes() const;  // rotary tables
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // NF4 weights with their scales, which weights() leaves out
 
@@ -36,7 +39,7 @@ class Torchtune {
   struct Block { Linear q, k, v, o, gate, down, up; Tensor norm1, norm2; Rotary rotary; };
 
   void load();
-  Tensor block_mask();
+  std::vector<Tensor> block_mask();
   Tensor targets_that_count();
   Tensor make(const char* role, std::initializer_list<std::int64_t> sizes, bool trains);
   Linear linear(const char* role, const char* module, std::int64_t in, std::int64_t out, bool bias);
@@ -54,9 +57,17 @@ class Torchtune {
   Tensor rotate_pairs(const Tensor& rows, const Tensor& x, const char* role);
   Tensor rotate_halves(const Tensor& rows, const Tensor& x, const char* role);
   Tensor for_all_heads(const Tensor& x, const char* role);
+  Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v);
   Tensor attention(const Block& b, const Tensor& x);
   Tensor mlp(const Block& b, const Tensor& x);
   Tensor block(int layer, const Tensor& x);
+  Tensor unit(int layer, const Tensor& x);
+  Tensor embedded();
+  Tensor head(const Tensor& x);
+  Tensor enter(int unit, const Tensor& x) { return hooks_.before ? hooks_.before(unit, x) : x; }
+  Tensor leave(int unit, const Tensor& y) { return hooks_.after ? hooks_.after(unit, y) : y; }
+  void name(std::vector<Tensor>& inputs, std::initializer_list<const Linear*> linears) const;
+  std::vector<Tensor> compiled_part(TorchtunePart part, bool first, std::span<const Tensor> inputs);
   Tensor compiled_block(int layer, const Tensor& x);
   Tensor compiled_loss(const Tensor& logits, const Tensor& labels, bool mean);
   std::vector<Tensor> model();
@@ -68,13 +79,16 @@ class Torchtune {
   const Architecture& a_;
   const Training& r_;
   ForwardOptions o_;
-  std::unique_ptr<CompiledFunction> compiled_[2];  // what blocks run: the first by itself, where the embedding is frozen; all others
+  UnitHooks hooks_;
+  std::map<std::pair<TorchtunePart, bool>, std::unique_ptr<CompiledFunction>> compiled_;  // what blocks run: the first by itself, where the embedding is frozen
   std::map<std::int64_t, std::unique_ptr<CompiledFunction>> losses_;  // by rows
   std::vector<Transformer::Weight> weights_;
   std::vector<Block> blocks_;
   Linear head_;
   Tensor table_, final_, ignored_;
-  Tensor ids_, labels_, positions_, mask_, texts_, logits_;
+  Tensor ids_, labels_, positions_, texts_, logits_;
+  Tensor last_labels_;             // of the recipes for several GPUs, whose loop has them in no function
+  std::vector<Tensor> mask_;
   Tensor counted_, all_counted_, running_, logged_[2];  // numbers that the loop names
   bool own_tables_ = false;        // of rotary angles, in every layer
   int layer_ = -1;

@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "graph/torchtune.hpp"
-
 namespace dryfit::eager {
 
 namespace {
@@ -21,7 +19,9 @@ Torchtune::Torchtune(Tape& tape, const Architecture& architecture, const Trainin
 }
 
 Tensor Torchtune::make(const char* role, std::initializer_list<std::int64_t> sizes, bool trains) {
-  Tensor t = t_.parameter(role, dims(sizes, false), r_.weights, trains);
+  const Dims d = dims(sizes, false);
+  const std::int64_t rows = d.size[0];
+  Tensor t = o_.shards > 1 ? t_.hollow_parameter(role, d, d.numel() / rows * round_up(rows, o_.shards), r_.weights, trains) : t_.parameter(role, d, r_.weights, trains);
   weights_.push_back({t, role, layer_, trains});
   return t;
 }
@@ -83,6 +83,16 @@ void Torchtune::read_checkpoint() {
       const Tensor again = t_.empty("nf4.quantizing", dims({l->shape.numel() / 2}, false), Dtype::uint8, Category::workspace);
     }
   }
+}
+
+// What the recipes for several GPUs allocate first, adapters; then as the checkpoint is read: the embedding, layers, the norm, the head.
+std::vector<Transformer::Weight> Torchtune::loading_order() const {
+  std::vector<Transformer::Weight> out = weights_;
+  std::ranges::stable_sort(out, {}, [](const Transformer::Weight& w) {
+    const std::string_view role = w.role;
+    return role.starts_with("lora.") ? -1 : w.layer >= 0 ? 1 : role == "wte" ? 0 : role == "norm" ? 2 : 3;
+  });
+  return out;
 }
 
 // fp32: cosine and sine of each pair; Qwen's rows are whole heads of both.

@@ -35,7 +35,8 @@ Training computed(const Training& r) {
 }
 Dtype stored(const Training& r) { return r.mixed == MixedPrecision::none ? r.weights : Dtype::fp32; }  // of FSDP's shards
 eager::FullyShardOptions fully_shard_options(const Architecture& a, const Training& r) {
-  return {r.world_size, stored(r), r.weights, computed(r).weights, r.reshard_after_forward, r.wrap_blocks, a.tied_head, !r.lora};
+  const bool torchtune = r.framework == Framework::torchtune;
+  return {r.world_size, stored(r), r.weights, computed(r).weights, r.reshard_after_forward, r.wrap_blocks, a.tied_head && !torchtune, !r.lora && !torchtune, torchtune, !torchtune || r.torchtune.embedding_apart, !torchtune || r.torchtune.head_apart};
 }
 eager::FlatShardOptions flat_shard_options(const Training& r) {
   const Dtype computes = computed(r).weights;
@@ -105,8 +106,9 @@ class Trainer {
       for (eager::Trained& p : trained) p.embedding = false;  // bitsandbytes as it comes
     }
     if (is_fully_sharded(r_)) {
-      sharded_ = std::make_unique<eager::FullyShard>(tape_, *model_, fully_shard_options(a_, r_));
-      model_->around_units(sharded_->hooks());
+      sharded_ = std::make_unique<eager::FullyShard>(tape_, tune_ ? tune_->loading_order() : model_->weights(), fully_shard_options(a_, r_));
+      if (tune_) tune_->around_units(sharded_->hooks());
+      else model_->around_units(sharded_->hooks());
       trained = sharded_->trained();
     }
     if (is_fsdp1(r_.sharding)) {
@@ -169,6 +171,7 @@ class Trainer {
     loss_ = tune_->loss();
     tape_.segment(phase, "backward", micro);
     tape_.backward(loss_);
+    if (sharded_) sharded_->after_backward();
   }
 
   void micro_step(const char* phase, int micro, bool told) {
@@ -282,11 +285,12 @@ Result<void> torchtune_is_described(const Architecture& a, const Training& r) {
   const bool built = is_plain_decoder(a) && a.norm == NormKind::rms_norm && a.norm_placement == NormPlacement::pre && !a.parallel_residual && a.gated_mlp;
   if (!family || !built) return unsupported("this architecture (" + a.model_type + ") in torchtune");
   const bool several = r.torchtune.recipe == TorchtuneRecipe::full_distributed || r.torchtune.recipe == TorchtuneRecipe::lora_distributed;
-  if (several || r.sharding != Sharding::none) return unsupported("torchtune on several GPUs", "the recipes of a single device are laid out");
+  if (r.sharding != (several ? Sharding::fsdp2 : Sharding::none)) return fail("bad_value", "the recipe " + std::string(name_of(r.torchtune.recipe)) + (several ? " without fully_shard" : " on several GPUs"), several ? "leave --parallel out" : "its likes of _distributed take several", "tune run");
+  if (several && r.quantized) return unsupported("4-bit weights under torchtune's fully_shard", "leave quantize_base out, or take the recipe of a single device");
+  if (several && r.compile && r.recompute == Recompute::none) return unsupported("torch.compile under torchtune's fully_shard without checkpoints, whose hooks then lie inside what is compiled,", "compile=False is laid out, or enable_activation_checkpointing=True");
   if (a.tied_head && r.lora && std::ranges::find(r.lora->targets, "lm_head") != r.lora->targets.end()) {
     return fail("bad_value", "adapters on a head that is the embedding, which torchtune refuses", "set model.apply_lora_to_output=False", "model.apply_lora_to_output");
   }
-  if (r.torchtune.offload_activations) return unsupported("activations on the host, as torchtune offloads them,");
   if (r.quantized && (a.width % 256 != 0 || a.ffn % 64 != 0 || a.qkv_bias)) return unsupported("NF4 weights of this shape");
   if (r.compile && !has_torchtune_graph(a, r)) return unsupported("torch.compile of this run of torchtune", "compile=False is laid out; compiled are Llama and Mistral in bf16, where rows are not packed and no weights are in 4 bits");
   return {};
@@ -368,7 +372,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   std::vector<eager::Trained> trained = trained_weights(weights);
   std::unique_ptr<eager::FullyShard> sharded;
   if (is_fully_sharded(r)) {
-    sharded = std::make_unique<eager::FullyShard>(tape, *transformer, fully_shard_options(a, r));
+    sharded = std::make_unique<eager::FullyShard>(tape, tune ? tune->loading_order() : transformer->weights(), fully_shard_options(a, r));
     trained = sharded->trained();
     out.weights += Bytes(sharded->weight_bytes());
   } else {

@@ -45,7 +45,7 @@ class TorchtuneReader {
     tune_.recipe = recipe_;
     flags_.framework = Framework::torchtune;
     flags_.reentrant = false;
-    for (const auto step : {&TorchtuneReader::compiled, &TorchtuneReader::precision, &TorchtuneReader::model, &TorchtuneReader::data, &TorchtuneReader::batch, &TorchtuneReader::optimizer, &TorchtuneReader::loss, &TorchtuneReader::checkpoints}) {
+    for (const auto step : {&TorchtuneReader::shards, &TorchtuneReader::compiled, &TorchtuneReader::precision, &TorchtuneReader::model, &TorchtuneReader::data, &TorchtuneReader::batch, &TorchtuneReader::optimizer, &TorchtuneReader::loss, &TorchtuneReader::checkpoints}) {
       if (auto ok = (this->*step)(told); !ok) return ok;
       if (f_.error()) return std::unexpected(*f_.error());
     }
@@ -95,7 +95,8 @@ class TorchtuneReader {
       return fail("bad_config", place("model._component_") + " is \"" + component.substr(0, 80) + "\", a model dryfit does not describe", did_you_mean(name, known, "Llama 2, 3, 3.1, 3.2 and 3.3, Mistral 7B, Qwen 2 and 2.5 are, by torchtune's builders"), place("model._component_"));
     }
     const bool wants_adapters = recipe_ == TorchtuneRecipe::lora_single_device || recipe_ == TorchtuneRecipe::lora_distributed;
-    if (adapts != wants_adapters) return fail("bad_config", place("model._component_") + " is " + component.substr(0, 80) + (adapts ? ", whose adapters the recipe " : ", which has no adapters, and the recipe ") + std::string(name_of(recipe_)) + (adapts ? " does not know" : " trains them"), std::string("use ") + (adapts ? "lora_finetune_single_device" : "full_finetune_single_device, or a builder that begins with lora_"), place("model._component_"));
+    const std::string where = several() ? "_distributed" : "_single_device";
+    if (adapts != wants_adapters) return fail("bad_config", place("model._component_") + " is " + component.substr(0, 80) + (adapts ? ", whose adapters the recipe " : ", which has no adapters, and the recipe ") + std::string(name_of(recipe_)) + (adapts ? " does not know" : " trains them"), (adapts ? "use lora_finetune" + where : "use full_finetune" + where + ", or a builder that begins with lora_"), place("model._component_"));
     flags_.model = std::string(builder->preset);
     tune_.positions = builder->positions;
     tune_.layer_tables = adapts && builder->layer_tables;
@@ -201,12 +202,31 @@ class TorchtuneReader {
     return {};
   }
 
+  bool several() const { return recipe_ == TorchtuneRecipe::full_distributed || recipe_ == TorchtuneRecipe::lora_distributed; }
+
+  // fully_shard of the recipes for several GPUs.
+  Result<void> shards(KeysTold&) {
+    if (!several()) return {};
+    flags_.sharding = Sharding::fsdp2;
+    flags_.reshard_after_forward = f_.yes("fsdp_reshard_after_forward").value_or(true);
+    if (f_.yes("fsdp_cpu_offload").value_or(false)) return not_laid_out("fsdp_cpu_offload", "shards on the host", "fsdp_cpu_offload=False is laid out");
+    if (f_.whole("tensor_parallel_dim", 1, 4096).value_or(1) > 1) return not_laid_out("tensor_parallel_dim", "tensor parallelism", "tensor_parallel_dim=1 is laid out");
+    f_.used("tensor_parallel_plan");
+    const Document* selective = f_.find("ac_mode");
+    if (selective != nullptr && selective->kind != Document::Kind::null) return not_laid_out("ac_mode", "selective checkpoints", "enable_activation_checkpointing is laid out");
+    for (const std::string& module : f_.texts("custom_sharded_layers", 16)) {
+      if (module == "tok_embeddings") tune_.embedding_apart = true;
+      else if (module == "output") tune_.head_apart = true;
+      else return not_laid_out("custom_sharded_layers", "a unit for \"" + module.substr(0, 40) + "\"", "tok_embeddings and output are laid out, beside the layers");
+    }
+    return {};
+  }
+
   Result<void> checkpoints(KeysTold&) {
     const bool again = f_.yes("enable_activation_checkpointing").value_or(false);
     flags_.recompute = again ? Recompute::full : Recompute::none;
     tune_.offload_activations = f_.yes("enable_activation_offloading").value_or(false);
     if (tune_.offload_activations && !again) return fail("bad_config", place("enable_activation_offloading") + " without enable_activation_checkpointing, which torchtune refuses", "set enable_activation_checkpointing=True", place("enable_activation_offloading"));
-    if (tune_.offload_activations) return not_laid_out("enable_activation_offloading", "activations on the host", "enable_activation_offloading=False is laid out; it takes more by a layer's input for each layer");
     return {};
   }
 

@@ -110,6 +110,7 @@ struct TorchtuneRun {
   enum class Packing : std::uint8_t { none, mask, flex } packing = Packing::none;  // several texts in a row: a boolean mask [B, T, T], or flex attention's blocks
   bool optimizer_in_backward = false;   // a step for each parameter as soon as its gradient is there
   bool offload_activations = false;     // what blocks were given lies on the host
+  bool embedding_apart = false, head_apart = false;  // custom_sharded_layers: units of fully_shard of their own
   std::int64_t positions = 0;           // rows of the rotary table; 0: the model's
   bool layer_tables = false;            // every layer has a table of its own, as most builders with adapters make them
 };

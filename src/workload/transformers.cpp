@@ -34,6 +34,7 @@ struct TrainingDraft {
 Result<void> several_gpus(Training& t) {
   if (t.sharding == Sharding::ddp && t.world_size == 1) t.sharding = Sharding::none;
   if (t.sharding == Sharding::none && t.world_size > 1) return fail("bad_value", "--parallel none and --gpus " + std::to_string(t.world_size) + " do not agree", "use --parallel ddp, fsdp1, fsdp2, zero2 or zero3, or --gpus 1", "--parallel");
+  if (t.framework == Framework::torchtune && t.sharding != Sharding::none && t.world_size == 1) return fail("bad_value", "the recipe " + std::string(name_of(t.torchtune.recipe)) + " shards over several GPUs, and this run has one", "say how many: tune run --nproc_per_node 8, or --gpus 8; or take the recipe of a single device", "tune run");
   if ((t.sharding == Sharding::fsdp2 || is_fsdp1(t.sharding)) && t.world_size == 1) return fail("bad_value", "--parallel " + std::string(name_of(t.sharding)) + " shards over several GPUs, and this run has one", "add --gpus N, from 2 on", "--parallel");
   return {};
 }

@@ -104,6 +104,23 @@ TEST(TorchtuneConfig, adapters) {
   EXPECT_TRUE(apply(kLora, TorchtuneRecipe::lora_single_device, "model=torchtune.models.llama3.lora_llama3_8b").flags.torchtune->layer_tables);
 }
 
+TEST(TorchtuneConfig, shards) {
+  const Outcome o = apply(kLora, TorchtuneRecipe::lora_distributed, "custom_sharded_layers=[tok_embeddings] fsdp_reshard_after_forward=False enable_activation_checkpointing=True enable_activation_offloading=True");
+  ASSERT_TRUE(o.ok) << o.ok.error().message;
+  EXPECT_EQ(o.flags.sharding, Sharding::fsdp2);
+  EXPECT_EQ(o.flags.reshard_after_forward, false);
+  EXPECT_TRUE(o.flags.torchtune->embedding_apart);
+  EXPECT_FALSE(o.flags.torchtune->head_apart);
+  EXPECT_TRUE(o.flags.torchtune->offload_activations);
+  EXPECT_TRUE(o.told.unused.empty()) << o.told.unused[0];
+  EXPECT_FALSE(apply(kLora, TorchtuneRecipe::lora_single_device).flags.sharding);
+  const auto several = [](std::string_view words) { return fault(kFull, words, TorchtuneRecipe::full_distributed); };
+  EXPECT_EQ(several("fsdp_cpu_offload=True"), "unsupported_training t.yaml: fsdp_cpu_offload");
+  EXPECT_EQ(several("tensor_parallel_dim=2"), "unsupported_training t.yaml: tensor_parallel_dim");
+  EXPECT_EQ(several("ac_mode=selective"), "unsupported_training t.yaml: ac_mode");
+  EXPECT_EQ(several("custom_sharded_layers=[norm]"), "unsupported_training t.yaml: custom_sharded_layers");
+}
+
 TEST(TorchtuneConfig, wordsStandOverTheFile) {
   const Outcome o = apply(kFull, TorchtuneRecipe::full_single_device, "batch_size=4 optimizer=torch.optim.SGD optimizer.momentum=0.9 loss.num_output_chunks=16 optimizer_in_bwd=False dataset.packed=False extra=1");
   ASSERT_TRUE(o.ok) << o.ok.error().message;
@@ -141,8 +158,10 @@ TEST(TorchtuneConfig, shippedOnes) {
     Document config;
     set(config, torchtune_config(name));
     const bool adapts = name.find("lora") != std::string_view::npos || name.find("dora") != std::string_view::npos;
+    const bool single = name.find("single_device") != std::string_view::npos || name.find("low_memory") != std::string_view::npos;
     Outcome o;
-    o.ok = apply_torchtune(config, name, adapts ? TorchtuneRecipe::lora_single_device : TorchtuneRecipe::full_single_device, o.flags, o.told);
+    o.ok = apply_torchtune(config, name, single ? (adapts ? TorchtuneRecipe::lora_single_device : TorchtuneRecipe::full_single_device) : adapts ? TorchtuneRecipe::lora_distributed : TorchtuneRecipe::full_distributed, o.flags, o.told);
+    EXPECT_EQ(o.flags.sharding.has_value(), !single) << name;
     if (o.ok) ++understood;
     else EXPECT_EQ(o.ok.error().code, "unsupported_training") << name << ": " << o.ok.error().message;
   }

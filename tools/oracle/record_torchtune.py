@@ -9,6 +9,9 @@ import torchtune_cases
 
 
 def runner(case):
+    if case.gpus > 1:
+        import torchtune_distributed
+        return torchtune_distributed.Run(case)
     import torchtune_session
     return torchtune_session.Run(case)
 

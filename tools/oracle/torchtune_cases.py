@@ -28,7 +28,7 @@ class Case:
     model: str
     batch: int = 4
     length: int = 160
-    packed: str = ""              # "": rows of text, is_causal · mask: a boolean mask and positions, as before flex attention
+    packed: str = ""              # "": rows of text, is_causal · flex: flex attention and positions · mask: a boolean mask and positions, as before it
     checkpoint: bool = False
     offload: bool = False         # activations on the host; with checkpoint alone
     optimizer: str = "foreach"    # torch.optim.AdamW: foreach · fused; sgd
@@ -44,11 +44,14 @@ class Case:
     clip: bool = False            # clip_grad_norm
     dtype: str = "bf16"
     compiled: bool = False        # each block and the loss
+    gpus: int = 1                 # the recipe for several, as rank 0 holds it
+    reshards: bool = True         # fsdp_reshard_after_forward
+    apart: str = ""               # custom_sharded_layers
 
     kind = "torchtune"
 
     def recipe(self):
-        return "lora_finetune_single_device" if self.lora else "full_finetune_single_device"
+        return ("lora_finetune_" if self.lora else "full_finetune_") + ("single_device" if self.gpus == 1 else "distributed")
 
     def header(self):
         """What the recording says of itself: these fields, and the model's config.json."""
@@ -56,6 +59,8 @@ class Case:
         fields = dataclasses.asdict(self)
         if not self.compiled:
             del fields["compiled"]
+        if self.gpus == 1:
+            del fields["gpus"], fields["reshards"], fields["apart"]
         return {"kind": self.kind, **fields, "config": {**config, "architectures": [ARCHITECTURES[config["model_type"]]]}}
 
     def name(self):
@@ -74,6 +79,9 @@ class Case:
         parts += ["clip"] if self.clip else []
         parts += [self.dtype] if self.dtype != "bf16" else []
         parts += ["compiled"] if self.compiled else []
+        parts += [f"W{self.gpus}"] if self.gpus > 1 else []
+        parts += [] if self.reshards else ["keeps"]
+        parts += [self.apart.replace(",", "+")] if self.apart else []
         return "-".join(parts)
 
 
@@ -109,6 +117,25 @@ def seen():
     yield Case("llama3_tied", compiled=True, lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, optimizer="fused", accumulation=2)
     yield Case("llama2", compiled=True, lora=4, lora_modules="k_proj", dropout=0.1, lora_output=True, batch=2, length=256, chunked=False)
     yield Case("llama3", compiled=True, lora=16, lora_mlp=True, dropout=0.05, batch=2, length=208, checkpoint=True, lora_output=True)
+    yield Case("llama3", packed="flex", batch=2, length=256)
+    yield Case("llama3", packed="flex", compiled=True, batch=2, length=256)
+    yield Case("llama3_tied", packed="flex", compiled=True, checkpoint=True, batch=2, length=256, optimizer="fused")
+    yield Case("llama3", packed="flex", compiled=True, lora=8, lora_modules="q_proj,v_proj,output_proj", lora_mlp=True, batch=2, length=256, optimizer="fused", dropout=0.05)
+    yield Case("llama2", packed="flex", compiled=True, lora=8, lora_mlp=True, lora_modules="output_proj", checkpoint=True, batch=3, length=128)
+    yield Case("llama3", checkpoint=True, offload=True)
+    yield Case("llama3_tied", checkpoint=True, offload=True, chunked=False, accumulation=2, batch=2, length=240, optimizer="fused")
+    yield Case("llama3", checkpoint=True, offload=True, lora=8, lora_modules=ALL, lora_mlp=True, batch=2, length=208)
+    yield Case("llama3", checkpoint=True, offload=True, compiled=True, in_backward=True, optimizer="fused", batch=2, length=256)
+    yield Case("llama3", gpus=2)
+    yield Case("llama3_tied", gpus=3, checkpoint=True, accumulation=2, optimizer="fused", clip=True, batch=2, length=240)
+    yield Case("llama3", gpus=4, checkpoint=True, chunked=False, reshards=False)
+    yield Case("llama3", gpus=2, lora=8)
+    yield Case("llama3_tied", gpus=4, lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, optimizer="fused", accumulation=2)
+    yield Case("qwen2", gpus=2, checkpoint=True, in_backward=True, optimizer="fused")
+    yield Case("llama3", gpus=2, packed="flex", checkpoint=True, batch=2, length=256)
+    yield Case("llama3", gpus=2, checkpoint=True, apart="tok_embeddings,output", in_backward=True)
+    yield Case("llama2", gpus=4, checkpoint=True, apart="tok_embeddings", chunked=False, optimizer="fused")
+    yield Case("llama2", packed="flex", checkpoint=True, offload=True, compiled=True, lora=8, lora_mlp=True, batch=3, length=144, dropout=0.05)
 
 
 def unseen():
@@ -122,3 +149,14 @@ def unseen():
     yield Case("llama3_tied", compiled=True, lora=4, lora_modules="v_proj,output_proj", chunked=False, accumulation=2, batch=5, length=96, optimizer="sgd")
     yield Case("llama2", compiled=True, lora=16, lora_modules=ALL, lora_mlp=True, lora_output=True, dropout=0.05, batch=3, length=144, optimizer="fused", clip=True)
     yield Case("llama3", compiled=True, lora=8, lora_modules="q_proj", lora_mlp=True, dropout=0.1, batch=2, length=320, checkpoint=True)
+    yield Case("llama2", packed="flex", compiled=True, lora=16, lora_modules=ALL, lora_output=True, batch=2, length=384, accumulation=2)
+    yield Case("llama2", checkpoint=True, offload=True, lora=8, lora_mlp=True, dropout=0.1, batch=5, length=96, accumulation=2, optimizer="fused")
+    yield Case("llama2", checkpoint=True, offload=True, compiled=True, batch=3, length=144, chunked=False, clip=True)
+    yield Case("llama2", gpus=3, checkpoint=True, lora=16, lora_output=True, dropout=0.05, batch=2, length=208, clip=True)
+    yield Case("llama3", gpus=8, checkpoint=True, accumulation=2, optimizer="fused", batch=3, length=120, apart="tok_embeddings,output")
+    yield Case("llama3_tied", gpus=2, checkpoint=True, offload=True, batch=2, length=176, chunked=False)
+    yield Case("llama3_tied", packed="flex", compiled=True, batch=1, length=256, lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, optimizer="fused")
+    yield Case("qwen2", packed="flex", batch=2, length=384, checkpoint=True)
+    yield Case("qwen2", checkpoint=True, offload=True, dtype="fp32", batch=3, length=120, clip=True)
+    yield Case("llama3", gpus=2, checkpoint=True, compiled=True)
+    yield Case("llama2", gpus=4, checkpoint=True, compiled=True, lora=8, lora_mlp=True, chunked=False, optimizer="fused", batch=2, length=256)

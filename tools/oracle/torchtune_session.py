@@ -14,11 +14,11 @@ import torchtune
 from omegaconf import OmegaConf
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchtune import config, training
-from torchtune.modules import TransformerSelfAttentionLayer
+from torchtune.modules import TransformerSelfAttentionLayer, attention_utils
 from torchtune.models.llama3_1._position_embeddings import Llama3ScaledRoPE
 
 import torchtune_cases
-from compiled import Compiled
+from compiled import Broken, Compiled
 from tracker import Tracker
 
 
@@ -34,6 +34,7 @@ def _answer_values():
     """What the recipes look at and is not there: the loss to log, frequencies that are scaled one by one, statistics of the allocator."""
     torch.Tensor.item = lambda self: 1
     torch.cuda.reset_peak_memory_stats = lambda *_: None
+    torch.Tensor.record_stream = lambda *_: None
     Llama3ScaledRoPE.apply_scaling = lambda self, freqs, *_: torch.empty_like(freqs)
 
 
@@ -81,10 +82,17 @@ class Run:
                 batch = {"tokens": torch.empty(case.batch, case.length, dtype=torch.int64), "labels": torch.empty(case.batch, case.length, dtype=torch.int64)}
                 if case.packed:
                     batch["input_pos"] = torch.empty(case.batch, case.length, dtype=torch.int64)
-                    batch["mask"] = torch.empty(case.batch, case.length, case.length, dtype=torch.bool)
+                    batch["mask"] = self.mask()
                 yield batch
                 del batch
         self.tracker.mark("end")
+
+    def mask(self):
+        case = self.case
+        if case.packed == "mask":
+            return torch.empty(case.batch, case.length, case.length, dtype=torch.bool)
+        attention_utils._get_document_ids_from_seq_lens = lambda _: torch.empty(case.batch, case.length, dtype=torch.int64)  # lengths are values
+        return attention_utils.packed_block_causal_mask(None)
 
     def mark(self, part):
         self.tracker.mark(f"{self.step} {self.micro} {part}" if part in ("data", "forward", "backward") else f"{self.step} {part}")
@@ -95,13 +103,16 @@ class Run:
             return function(*args, **kwargs)
         return call
 
+    def how_it_lies(self):
+        return dict(compile_model=False)
+
     def set_up(self, module):
         """The recipe, as its setup() does it, but for what lies in files."""
         cfg, case = self.config(), self.case
         weights = self.weights(cfg)
-        recipe = next(v for k, v in vars(module).items() if k.endswith("RecipeSingleDevice"))(cfg)
+        recipe = next(v for k, v in vars(module).items() if k.endswith(("RecipeSingleDevice", "RecipeDistributed")))(cfg)
         recipe._compile = False
-        options = dict(cfg_model=cfg.model, enable_activation_checkpointing=case.checkpoint, enable_activation_offloading=case.offload, compile_model=False)
+        options = dict(cfg_model=cfg.model, enable_activation_checkpointing=case.checkpoint, enable_activation_offloading=case.offload, **self.how_it_lies())
         options["base_model_state_dict" if case.lora else "model_state_dict"] = weights
         recipe._model = recipe._setup_model(**options)
         del weights, options
@@ -111,11 +122,13 @@ class Run:
             recipe._model.set_num_output_chunks(recipe._loss_fn.num_output_chunks)
         recipe._steps_per_epoch = 2
         recipe._lr_scheduler = recipe._setup_lr_scheduler(cfg_lr_scheduler=cfg.lr_scheduler if case.lora else None, num_training_steps=2, last_epoch=-1)
-        recipe._profiler = contextlib.nullcontext(types.SimpleNamespace(start=int, stop=int, step=int)) if case.lora else types.SimpleNamespace(start=int, stop=int, step=int)
+        recipe._profiler = contextlib.nullcontext(types.SimpleNamespace(start=int, stop=int, step=int)) if case.lora and case.gpus == 1 else types.SimpleNamespace(start=int, stop=int, step=int)
         recipe.profiler_profile_memory = False
         recipe._metric_logger = types.SimpleNamespace(log_dict=lambda *_args, **_kwargs: None)
         recipe.ignore_labels_cache = torch.full((case.batch, 1), recipe._loss_fn.ignore_index, device=recipe._device)
         recipe.save_checkpoint = lambda epoch: None
+        if case.packed == "flex":
+            attention_utils.flex_attention_compiled = self.broken(attention_utils.flex_attention)
         if case.compiled:
             self.compile(recipe)
         return recipe
@@ -124,7 +137,7 @@ class Run:
         """training.compile_model and compile_loss."""
         for module in recipe._model.modules():
             if isinstance(module, TransformerSelfAttentionLayer):
-                module._compiled_call_impl = self.compiled(module._call_impl)
+                module._compiled_call_impl = self.broken(module._call_impl) if self.case.packed == "flex" else self.compiled(module._call_impl)
         if self.case.chunked:
             recipe._loss_fn.compute_cross_entropy = self.compiled(recipe._loss_fn.compute_cross_entropy)
         else:
@@ -132,8 +145,14 @@ class Run:
             loss.ignore_index = recipe._loss_fn.ignore_index
             recipe._loss_fn = loss
 
+    def broken(self, function):
+        return Broken(function, self.fake_mode, self.tracker)
+
     def compiled(self, function):
         return Compiled(function, self.fake_mode, self.tracker, fullgraph=True)
+
+    def mark_forward(self, recipe):
+        recipe._loss_step = self.marked("forward", recipe._loss_step)
 
     def record(self):
         module = _recipe_module(self.case.recipe())
@@ -145,7 +164,7 @@ class Run:
                 recipe = self.set_up(module)
                 gc.collect()
                 tracker.adopt([*recipe._model.parameters(), *recipe._model.buffers()], "load")
-                recipe._loss_step = self.marked("forward", recipe._loss_step)
+                self.mark_forward(recipe)
                 torch.Tensor.backward = self.marked("backward", backward)
                 training.scale_grads = self.marked("clip", scale)
                 if recipe._optimizer is not None:
@@ -168,3 +187,6 @@ class Loader:
 
     def __iter__(self):
         return self.batches
+
+    def state_dict(self):
+        return {}
