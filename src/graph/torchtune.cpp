@@ -40,7 +40,7 @@ class BlockWriter {
   }
 
  private:
-  struct Linear { NodeId weight = kNone, bias = kNone, a = kNone, b = kNone; const char* role = ""; };
+  struct Linear { NodeId weight = kNone, bias = kNone, a = kNone, b = kNone; std::int64_t in = 0, out = 0; const char* role = ""; };
   Shape tokens(std::int64_t width) const { return shape({B, T, width}, true); }
   Shape heads(std::int64_t n) const { return shape({B, T, n, h}, true); }
 
@@ -54,7 +54,8 @@ class BlockWriter {
   Linear linear(const char* role, const char* module, std::int64_t in, std::int64_t out, bool bias) {
     Linear l;
     l.role = role;
-    l.weight = weight({out, in});
+    l.in = in, l.out = out;
+    l.weight = r_.quantized ? b_.input(shape({out, in / 2}, false), Dtype::uint8, "weight", -1) : weight({out, in});
     if (bias) l.bias = weight({out});
     if (!torchtune_adapts(r_, module)) return l;
     l.a = adapter({r_.lora->rank, in});
@@ -71,8 +72,11 @@ class BlockWriter {
 
   NodeId product(NodeId x, NodeId w, const char* role) { return b_.matmul(x, w, tokens(b_[w].shape.dim[0]), g_.compute, 0, role); }
 
+  // Of a weight in 4 bits one kernel makes the whole: its values are looked up, which is not done a second time for backward, so it is kept.
+  NodeId whole(const Linear& l) { return r_.quantized ? b_.pointwise(Fn::embedding, std::array{l.weight}, shape({l.out, l.in}, false), g_.compute, l.role) : l.weight; }
+
   NodeId project(NodeId x, const Linear& l) {
-    const NodeId y = l.bias == kNone ? product(x, l.weight, l.role) : b_.addmm(l.bias, x, l.weight, tokens(b_[l.weight].shape.dim[0]), g_.compute, 0, l.role);
+    const NodeId y = l.bias == kNone ? product(x, whole(l), l.role) : b_.addmm(l.bias, x, l.weight, tokens(b_[l.weight].shape.dim[0]), g_.compute, 0, l.role);
     if (l.bias != kNone) g_.linears.push_back({x, l.weight, l.bias, y});
     if (l.a == kNone) return y;
     const NodeId low = product(product(dropout(x), l.a, "lora.A"), l.b, "lora.B");
@@ -147,7 +151,7 @@ class BlockWriter {
 
 bool has_torchtune_graph(const Architecture& a, const Training& r) {
   const bool family = a.family == Family::llama || a.family == Family::mistral;
-  return family && !r.quantized && r.torchtune.date >= TorchtuneRun::kTurnsKeysFirst && r.torchtune.packing != TorchtuneRun::Packing::mask && r.weights != Dtype::fp32;
+  return family && r.torchtune.date >= TorchtuneRun::kTurnsKeysFirst && r.torchtune.packing != TorchtuneRun::Packing::mask && r.weights != Dtype::fp32;
 }
 
 bool torchtune_adapts(const Training& r, std::string_view module) { return r.lora && std::ranges::find(r.lora->targets, module) != r.lora->targets.end(); }

@@ -200,7 +200,7 @@ Tensor Torchtune::mlp(const Block& b, const Tensor& x) {
 
 void Torchtune::name(std::vector<Tensor>& inputs, std::initializer_list<const Linear*> linears) const {
   for (const Linear* l : linears) {
-    for (const Tensor* t : {&l->weight, &l->bias, &l->a, &l->b}) {
+    for (const Tensor* t : {&l->weight, &l->packed.data, &l->bias, &l->a, &l->b}) {
       if (t->defined()) inputs.push_back(*t);
     }
   }

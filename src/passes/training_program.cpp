@@ -292,7 +292,7 @@ Result<void> torchtune_is_described(const Architecture& a, const Training& r) {
     return fail("bad_value", "adapters on a head that is the embedding, which torchtune refuses", "set model.apply_lora_to_output=False", "model.apply_lora_to_output");
   }
   if (r.quantized && (a.width % 256 != 0 || a.ffn % 64 != 0 || a.qkv_bias)) return unsupported("NF4 weights of this shape");
-  if (r.compile && !has_torchtune_graph(a, r)) return unsupported("torch.compile of this run of torchtune", "compile=False is laid out; compiled are Llama and Mistral in bf16, where rows are not packed and no weights are in 4 bits");
+  if (r.compile && !has_torchtune_graph(a, r)) return unsupported("torch.compile of this run of torchtune", "compile=False is laid out; compiled are Llama and Mistral in bf16");
   return {};
 }
 
