@@ -2,18 +2,16 @@
 #include "cli/calibrate.hpp"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
-#include <climits>
-#include <cstdlib>
-#include <ctime>
+#include <chrono>
 #include <utility>
 
 #include "cli/calibration_file.hpp"
 #include "cli/snapshot_file.hpp"
 #include "cli/watch_source.hpp"
 #include "doctor/snapshot_report.hpp"
+#include "machine/probe_os.hpp"
 #include "plan/plan.hpp"
 #include "report/calibration.hpp"
 #include "watch/watcher.hpp"
@@ -26,17 +24,10 @@ constexpr std::int64_t kLeastSteps = 3;  // with the third, every phase of train
 constexpr std::size_t kLongestLine = 4096, kHead = 4096;  // of the head: what tells a recording, a snapshot and a log apart
 
 std::string date_of(const std::string& path) {
-  struct stat info{};
-  if (stat(path.c_str(), &info) != 0) return "";
-  std::tm t{};
-  gmtime_r(&info.st_mtime, &t);
-  char text[16];
-  return std::strftime(text, sizeof text, "%Y-%m-%d", &t) > 0 ? text : "";
-}
-
-std::string absolute(const std::string& path) {
-  char buffer[PATH_MAX];
-  return realpath(path.c_str(), buffer) != nullptr ? buffer : path;
+  const auto info = os::info(path);
+  if (!info) return "";
+  const std::chrono::year_month_day day{std::chrono::floor<std::chrono::days>(std::chrono::sys_seconds(std::chrono::seconds(info->modified)))};
+  return fmt::format("{:04}-{:02}-{:02}", static_cast<int>(day.year()), static_cast<unsigned>(day.month()), static_cast<unsigned>(day.day()));
 }
 
 std::string id_of(const char* kind, std::string_view text) {
@@ -116,7 +107,7 @@ class Reading {
 
   CalibrationRow row(const std::string& path, const std::string& gpu, std::int64_t world, const std::string& configuration) const {
     CalibrationRow out;
-    out.file = absolute(path);
+    out.file = os::absolute(path);
     out.date = date_of(path);
     out.gpu = gpu;
     out.world_size = world;

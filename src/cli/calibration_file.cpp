@@ -1,11 +1,6 @@
 // See calibration_file.hpp.
 #include "cli/calibration_file.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 
 #include <cerrno>
@@ -13,6 +8,7 @@
 #include <cstring>
 
 #include "base/version.hpp"
+#include "machine/probe_os.hpp"
 
 namespace dryfit::cli {
 
@@ -22,6 +18,11 @@ using Json = nlohmann::json;
 
 constexpr std::int64_t kLargest = 8 << 20, kMostBytes = std::int64_t{1} << 60;
 constexpr std::size_t kMostRows = 10000, kMostText = 4096;
+#ifdef _WIN32
+constexpr const char* kSeparators = "/\\";
+#else
+constexpr const char* kSeparators = "/";
+#endif
 
 std::unexpected<Error> bad(const char* code, const std::string& path, const std::string& what) {
   const bool writing = std::string_view(code) == "unwritable_file";
@@ -68,47 +69,38 @@ Json or_null(const std::optional<Bytes>& v) { return v ? Json(v->count) : Json()
 Json or_null(const std::optional<double>& v) { return v ? Json(*v) : Json(); }
 
 Result<void> make_folders(const std::string& path) {
-  for (std::size_t at = path.find('/', 1); at != std::string::npos; at = path.find('/', at + 1)) {
-    if (mkdir(path.substr(0, at).c_str(), 0700) != 0 && errno != EEXIST) return bad("unwritable_file", path, std::strerror(errno));
+  for (std::size_t at = path.find_first_of(kSeparators, 1); at != std::string::npos; at = path.find_first_of(kSeparators, at + 1)) {
+    if (const int problem = os::make_folder(path.substr(0, at)); problem != 0) return bad("unwritable_file", path, std::strerror(problem));
   }
   return {};
 }
 
 // Temporary file beside it, flushed, renamed over it, and the folder flushed: whole, or as before.
 Result<void> write_durably(const std::string& path, const std::string& text) {
-  const std::string temporary = path + ".tmp" + std::to_string(getpid());
-  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  const std::string temporary = path + ".tmp" + std::to_string(os::process_number());
+  const int file = os::open(temporary, os::Access::write_own);
   if (file < 0) return bad("unwritable_file", path, std::strerror(errno));
-  std::size_t at = 0;
-  int problem = 0;
-  while (at < text.size() && problem == 0) {
-    const ssize_t n = ::write(file, text.data() + at, text.size() - at);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) problem = errno;
-    else at += static_cast<std::size_t>(n);
-  }
-  if (problem == 0 && fsync(file) != 0) problem = errno;
-  if (::close(file) != 0 && problem == 0) problem = errno;
-  if (problem == 0 && std::rename(temporary.c_str(), path.c_str()) != 0) problem = errno;
+  int problem = os::write(file, text);
+  if (problem == 0) problem = os::flush(file);
+  const int closing = os::close(file);
+  if (problem == 0) problem = closing;
+  if (problem == 0) problem = os::replace(temporary, path);
   if (problem != 0) {
-    std::remove(temporary.c_str());
+    os::remove(temporary);
     return bad("unwritable_file", path, std::strerror(problem));
   }
-  if (const int folder = ::open(path.substr(0, path.rfind('/') + 1).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); folder >= 0) {
-    fsync(folder);
-    ::close(folder);
-  }
+  os::flush_folder(path.substr(0, path.find_last_of(kSeparators) + 1));
   return {};
 }
 
 // Held while the file is read and written; a second dryfit waits.
 class Lock {
  public:
-  explicit Lock(const std::string& path) : file_(::open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
-    while (file_ >= 0 && flock(file_, LOCK_EX) != 0 && errno == EINTR) {}
+  explicit Lock(const std::string& path) : file_(os::open(path + ".lock", os::Access::lock)) {
+    if (file_ >= 0) os::lock(file_);
   }
   ~Lock() {
-    if (file_ >= 0) ::close(file_);
+    if (file_ >= 0) os::close(file_);
   }
   Lock(const Lock&) = delete;
   Lock& operator=(const Lock&) = delete;
@@ -121,9 +113,10 @@ class Lock {
 }  // namespace
 
 Result<std::string> calibration_path(const Env& env) {
-  const std::string data = env.variable("XDG_DATA_HOME").value_or(""), home = env.variable("HOME").value_or("");
-  if (data.starts_with('/')) return data + "/dryfit/calibration.json";  // relative ones are to be ignored, says the XDG specification
-  if (home.starts_with('/')) return home + "/.local/share/dryfit/calibration.json";
+  const std::string data = env.variable("XDG_DATA_HOME").value_or(""), windows = env.variable("LOCALAPPDATA").value_or(""), home = env.variable("HOME").value_or("");
+  if (os::is_absolute(data)) return data + "/dryfit/calibration.json";  // relative ones are to be ignored, says the XDG specification
+  if (os::kWindows && os::is_absolute(windows)) return windows + "\\dryfit\\calibration.json";
+  if (os::is_absolute(home)) return home + "/.local/share/dryfit/calibration.json";
   return fail("no_home", "neither XDG_DATA_HOME nor HOME names a folder for the calibration", "set XDG_DATA_HOME to a folder you may write to", "XDG_DATA_HOME");
 }
 
@@ -145,14 +138,14 @@ Result<Calibration> parse_calibration(std::string_view text, const std::string& 
 }
 
 Result<Calibration> read_calibration(const std::string& path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int file = os::open(path, os::Access::read_now);
   if (file < 0) return errno == ENOENT || errno == ENOTDIR ? Result<Calibration>(Calibration{}) : Result<Calibration>(bad("unreadable_file", path, std::strerror(errno)));
   std::string text;
   char buffer[16384];
-  ssize_t n = 0;
-  while (static_cast<std::int64_t>(text.size()) <= kLargest && ((n = ::read(file, buffer, sizeof buffer)) > 0 || (n < 0 && errno == EINTR))) text.append(buffer, static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+  std::ptrdiff_t n = 0;
+  while (static_cast<std::int64_t>(text.size()) <= kLargest && (n = os::read(file, buffer, sizeof buffer)) > 0) text.append(buffer, static_cast<std::size_t>(n));
   const int problem = n < 0 ? errno : 0;
-  ::close(file);
+  os::close(file);
   if (problem != 0) return bad("unreadable_file", path, std::strerror(problem));
   if (static_cast<std::int64_t>(text.size()) > kLargest) return bad("corrupt_calibration", path, "it is far larger than calibrate writes");
   return parse_calibration(text, path);
@@ -182,9 +175,10 @@ Result<Calibration> update_calibration(const std::string& path, const std::funct
 }
 
 Result<bool> reset_calibration(const std::string& path) {
-  if (std::rename(path.c_str(), (path + ".old").c_str()) == 0) return true;
-  if (errno == ENOENT || errno == ENOTDIR) return false;
-  return bad("unwritable_file", path, std::strerror(errno));
+  const int problem = os::replace(path, path + ".old");
+  if (problem == 0) return true;
+  if (problem == ENOENT || problem == ENOTDIR) return false;
+  return bad("unwritable_file", path, std::strerror(problem));
 }
 
 }  // namespace dryfit::cli

@@ -8,7 +8,7 @@
 
 namespace dryfit::cli {
 
-// $XDG_DATA_HOME/dryfit/calibration.json, else ~/.local/share/dryfit/calibration.json. Errors: "no_home".
+// $XDG_DATA_HOME/dryfit/calibration.json, else %LOCALAPPDATA%\dryfit\calibration.json on Windows, else ~/.local/share/dryfit/calibration.json. Errors: "no_home".
 Result<std::string> calibration_path(const Env& env);
 
 // What the file holds; nothing where there is none. Errors: "unreadable_file", "corrupt_calibration", "newer_calibration".

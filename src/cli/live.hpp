@@ -1,14 +1,20 @@
 // The live terminal: the alternate screen, keys, signals. Whatever ends the process, the terminal is put back as it was. No curses.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace dryfit::cli {
 
 enum class LiveEvent { timeout, resized, redraw, quit };
+std::optional<LiveEvent> event_of(char key);  // what a key asks for; none: nothing
 
-// While it exists: SIGINT, SIGTERM, SIGQUIT and SIGHUP ask to quit, SIGWINCH tells of a new size. One at a time.
+// The terminal's own other screen, without cursor and wrapping, and back.
+inline constexpr std::string_view kEnterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J\x1b[H", kLeaveScreen = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+// While it exists: SIGINT, SIGTERM, SIGQUIT and SIGHUP (Windows: Ctrl-C, Ctrl-Break, a closed window) ask to quit, SIGWINCH tells of a new size. One at a time.
 class Signals {
  public:
   Signals();
@@ -36,6 +42,8 @@ class Screen {
   bool keys() const { return keys_; }
 
  private:
+  static bool put(std::string_view frame);
+
   std::vector<std::string> shown_;
   Size shown_size_{0, 0};
   bool keys_ = false;

@@ -31,7 +31,7 @@ class LogFollower {
   std::string path_, carry_;
   int file_ = -1;
   std::int64_t offset_ = 0;
-  unsigned long inode_ = 0, device_ = 0;
+  std::uint64_t number_ = 0, device_ = 0;  // which file is open
 };
 
 }  // namespace dryfit::cli

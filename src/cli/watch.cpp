@@ -1,10 +1,10 @@
 // See watch.hpp.
 #include "cli/watch.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
+#ifdef __GLIBC__
 #include <malloc.h>
-#include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <cerrno>
@@ -13,6 +13,7 @@
 
 #include "cli/live.hpp"
 #include "cli/watch_source.hpp"
+#include "machine/probe_os.hpp"
 #include "report/watch.hpp"
 #include "watch/probe_recording.hpp"
 
@@ -30,33 +31,26 @@ class Recorder {
  public:
   Recorder() = default;
   ~Recorder() {
-    if (file_ >= 0) ::close(file_);
+    if (file_ >= 0) os::close(file_);
   }
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
   Result<void> open(const std::string& path) {
     path_ = path;
-    file_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);  // command lines are nobody else's business
+    file_ = os::open(path, os::Access::write_new);  // command lines are nobody else's business
     if (file_ >= 0) return {};
     if (errno == EEXIST) return fail("file_exists", "'" + path + "' exists already", "give a new name: a recording never overwrites anything", "--record");
     return fail("unwritable_file", "cannot write '" + path + "': " + std::strerror(errno), "give a path in a folder you may write to", "--record");
   }
   bool write(const std::string& text) {
     if (file_ < 0) return true;
-    std::size_t at = 0;
-    while (at < text.size()) {
-      const ssize_t n = ::write(file_, text.data() + at, text.size() - at);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) {
-        problem_ = std::string("the recording '") + path_ + "' stopped: " + std::strerror(errno);
-        ::close(file_);
-        file_ = -1;
-        return false;
-      }
-      at += static_cast<std::size_t>(n);
-    }
-    return true;
+    const int problem = os::write(file_, text);
+    if (problem == 0) return true;
+    problem_ = std::string("the recording '") + path_ + "' stopped: " + std::strerror(problem);
+    os::close(file_);
+    file_ = -1;
+    return false;
   }
   const std::string& problem() const { return problem_; }
 

@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 #include <cstring>
 #include <set>
 
 #include "cli/log_follower.hpp"
+#include "machine/probe_os.hpp"
 #include "plan/launch.hpp"
 #include "watch/job.hpp"
 #include "watch/probe_recording.hpp"
@@ -180,16 +180,16 @@ class ReplaySource final : public WatchSource {
  public:
   explicit ReplaySource(std::string path) : path_(std::move(path)) {}
   ~ReplaySource() override {
-    if (file_ != nullptr) std::fclose(file_);
+    if (file_ >= 0) os::close(file_);
   }
 
   Result<void> open() {
     const auto bad = [&](const std::string& what) { return fail("unreadable_file", "cannot read '" + path_ + "': " + what, "give a recording: dryfit watch --record FILE makes one", "--replay"); };
-    file_ = std::fopen(path_.c_str(), "rbe");
-    if (file_ == nullptr) return bad(std::strerror(errno));
+    file_ = os::open(path_, os::Access::read);
+    if (file_ < 0) return bad(std::strerror(errno));
     bool whole = false;
     const auto line = read_line(whole);
-    if (!line) return bad(std::ferror(file_) != 0 ? std::strerror(errno) : "it is empty");
+    if (!line) return bad(problem_ != 0 ? std::strerror(problem_) : "it is empty");
     return placed(reader_.read_header(*line));
   }
 
@@ -221,17 +221,27 @@ class ReplaySource final : public WatchSource {
   // A line without its end; empty at the end of the file. Longer lines than a recording has come back cut, which the reader refuses.
   std::optional<std::string> read_line(bool& whole) {
     std::string line;
-    int c = 0;
-    while ((c = getc_unlocked(file_)) != EOF && c != '\n') {
-      if (line.size() <= kLongestRecordingLine) line += static_cast<char>(c);
+    for (whole = false; !whole; ++at_) {
+      if (at_ == held_.size() && !read_more()) break;
+      whole = held_[at_] == '\n';
+      if (!whole && line.size() <= kLongestRecordingLine) line += held_[at_];
     }
-    whole = c == '\n';
-    if (c == EOF && line.empty()) return std::nullopt;
+    if (!whole && line.empty()) return std::nullopt;
     return line;
   }
 
-  std::string path_;
-  std::FILE* file_ = nullptr;
+  bool read_more() {
+    held_.resize(1 << 16);
+    const std::ptrdiff_t n = os::read(file_, held_.data(), held_.size());
+    problem_ = n < 0 ? errno : 0;
+    held_.resize(static_cast<std::size_t>(std::max<std::ptrdiff_t>(n, 0)));
+    at_ = 0;
+    return n > 0;
+  }
+
+  std::string path_, held_;  // held_: read, and not yet given from at_ on
+  std::size_t at_ = 0;
+  int file_ = -1, problem_ = 0;
   RecordingReader reader_;
   std::vector<std::string> notes_;
 };

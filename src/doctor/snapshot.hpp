@@ -16,7 +16,8 @@
 
 namespace dryfit {
 
-enum class Action : std::uint8_t { alloc, free_requested, free_completed, segment_alloc, segment_free, segment_map, segment_unmap, snapshot, oom, other };
+// as wide as what it shares a word with below: the ABI of Windows packs only what is equally wide
+enum class Action : std::uint32_t { alloc, free_requested, free_completed, segment_alloc, segment_free, segment_map, segment_unmap, snapshot, oom, other };
 std::string_view name_of(Action action);
 
 struct TraceEntry {

@@ -85,7 +85,7 @@ SnapshotStore::Kind SnapshotStore::record_kind(std::span<const Value> pairs) con
 bool SnapshotStore::set(Value& dict, std::span<const Value> pairs) {
   if (kind(dict) == Kind::dict && payload(dict) == kFresh) {
     switch (record_kind(pairs)) {
-      case Kind::entry: out_.entries.push_back({}); dict = pack(Kind::entry, out_.entries.size() - 1); break;
+      case Kind::entry: out_.entries.push_back(TraceEntry()); dict = pack(Kind::entry, out_.entries.size() - 1); break;
       case Kind::block: out_.blocks.emplace_back(); dict = pack(Kind::block, out_.blocks.size() - 1); break;
       case Kind::segment: segments_.emplace_back(); dict = pack(Kind::segment, segments_.size() - 1); break;
       case Kind::frame: return set_frame(dict, pairs);

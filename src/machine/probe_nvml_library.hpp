@@ -2,11 +2,9 @@
 // in the probes. Layouts and numbers from nvml.h, API 13.
 #pragma once
 
-#include <dlfcn.h>
-
 #include <cstdint>
-#include <cstdlib>
-#include <initializer_list>
+
+#include "machine/probe_os.hpp"
 
 namespace dryfit::nvml {
 
@@ -18,6 +16,15 @@ struct Utilization { unsigned gpu, memory; };                                  /
 struct Process { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; };  // nvmlProcessInfo_v2_t, also of _v3
 constexpr unsigned kMemoryV2 = static_cast<unsigned>(sizeof(MemoryV2) | (2U << 24));
 
+// Its name, and where else it lies.
+#ifdef _WIN32
+constexpr const char* kLibrary = "nvml.dll";
+constexpr const char* kPlaces[] = {kLibrary, "C:\\Program Files\\NVIDIA Corporation\\NVSMI\\nvml.dll"};
+#else
+constexpr const char* kLibrary = "libnvidia-ml.so.1";
+constexpr const char* kPlaces[] = {kLibrary, "/usr/lib/wsl/lib/libnvidia-ml.so.1", "libnvidia-ml.so"};
+#endif
+
 // Whether loading the library is known not to end this process. Cached.
 bool loads_safely();
 
@@ -25,23 +32,22 @@ class Library {
  public:
   // DRYFIT_NVML names the file where it lies off the loader's path (NixOS, odd containers).
   Library() {
-    const char* given = std::getenv("DRYFIT_NVML");
-    if (given != nullptr && *given != '\0') {
-      handle_ = dlopen(given, RTLD_NOW | RTLD_LOCAL);
+    if (const auto given = os::variable("DRYFIT_NVML").value_or(""); !given.empty()) {
+      handle_ = os::load(given);
       return;
     }
-    for (const char* name : {"libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1", "libnvidia-ml.so"}) {
-      if ((handle_ = dlopen(name, RTLD_NOW | RTLD_LOCAL)) != nullptr) return;
+    for (const char* place : kPlaces) {
+      if ((handle_ = os::load(place)) != nullptr) return;
     }
   }
   ~Library() {
-    if (handle_ != nullptr) dlclose(handle_);
+    if (handle_ != nullptr) os::unload(handle_);
   }
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
   bool loaded() const { return handle_ != nullptr; }
   template <class F>
-  F get(const char* name) const { return handle_ == nullptr ? nullptr : reinterpret_cast<F>(dlsym(handle_, name)); }
+  F get(const char* name) const { return handle_ == nullptr ? nullptr : reinterpret_cast<F>(os::find(handle_, name)); }
 
  private:
   void* handle_ = nullptr;

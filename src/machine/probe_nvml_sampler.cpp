@@ -1,10 +1,13 @@
 // NVML kept open: what does not change is asked once, the rest at every sample. Readings only; judgement lives in watch/.
+#include <cerrno>
+#include <cstdlib>
+#include <string>
+#ifdef __GLIBC__
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <csignal>
-#include <string>
+#endif
 
 #include "machine/probe_nvml_library.hpp"
 #include "machine/sampler.hpp"
@@ -77,8 +80,8 @@ class NvmlSampler final : public GpuSampler {
 
   Result<void> open() {
     const auto bad = [](std::string message) { return fail("no_gpu", std::move(message), "watch needs a GPU and its driver here; a recording plays anywhere: dryfit watch --replay FILE", "nvml"); };
-    if (!lib_.loaded()) return bad("no NVIDIA driver here (libnvidia-ml.so.1 is not installed)");
-    if (f_.init == nullptr || f_.count == nullptr || f_.by_index == nullptr) return bad("libnvidia-ml.so.1 is too old");
+    if (!lib_.loaded()) return bad("no NVIDIA driver here (" + std::string(nvml::kLibrary) + " is not installed)");
+    if (f_.init == nullptr || f_.count == nullptr || f_.by_index == nullptr) return bad(std::string(nvml::kLibrary) + " is too old");
     if (const int code = f_.init(); code != nvml::kSuccess) {
       if (code == nvml::kMismatch) return fail("driver_mismatch", "the NVIDIA driver and its library have different versions", "reboot, or reload the driver", "nvml");
       if (code == nvml::kNoPermission) return fail("no_permission", "no permission to ask the NVIDIA driver", "run as a user who may open /dev/nvidiactl", "nvml");
@@ -206,7 +209,7 @@ class NvmlSampler final : public GpuSampler {
 
 // A static binary shares no C library with the driver's: where the two do not agree, loading it can end the process. So a child tries first. musl loads nothing into one.
 bool nvml::loads_safely() {
-#ifndef DRYFIT_STATIC_BINARY
+#if !defined(DRYFIT_STATIC_BINARY) || !defined(__linux__)
   return true;
 #elif !defined(__GLIBC__)
   return false;

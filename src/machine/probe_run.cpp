@@ -1,12 +1,5 @@
 // Probes that touch the machine: NVML by dlopen, nvidia-smi as a child process, AMD's sysfs, a recorded file.
 #include <algorithm>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -16,9 +9,8 @@
 #include "base/text.hpp"
 #include "machine/probe.hpp"
 #include "machine/probe_nvml_library.hpp"
+#include "machine/probe_os.hpp"
 #include "machine/sampler.hpp"
-
-extern char** environ;
 
 namespace dryfit {
 
@@ -39,12 +31,6 @@ std::optional<Bytes> host_available() {
   return std::nullopt;
 }
 
-bool under_wsl() {
-  std::ifstream in("/proc/version");
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  return to_lower(text).find("microsoft") != std::string::npos;
-}
-
 // ---- NVML
 using nvml::kNotSupported, nvml::Library, nvml::MemoryV1, nvml::MemoryV2;
 
@@ -53,12 +39,12 @@ class NvmlProbe final : public GpuProbe {
   Result<ProbeResult> read() override {
     if (!nvml::loads_safely()) return no_gpu("no NVIDIA driver here, as far as nvidia-smi tells (its library does not load into this static binary)", "nvml");
     Library lib;
-    if (!lib.loaded()) return no_gpu("no NVIDIA driver here (libnvidia-ml.so.1 is not installed)", "nvml");
+    if (!lib.loaded()) return no_gpu("no NVIDIA driver here (" + std::string(nvml::kLibrary) + " is not installed)", "nvml");
     const auto init = lib.get<int (*)()>("nvmlInit_v2");
     const auto shutdown = lib.get<int (*)()>("nvmlShutdown");
     const auto count = lib.get<int (*)(unsigned*)>("nvmlDeviceGetCount_v2");
     const auto by_index = lib.get<int (*)(unsigned, void**)>("nvmlDeviceGetHandleByIndex_v2");
-    if (init == nullptr || count == nullptr || by_index == nullptr) return no_gpu("libnvidia-ml.so.1 is too old", "nvml");
+    if (init == nullptr || count == nullptr || by_index == nullptr) return no_gpu(std::string(nvml::kLibrary) + " is too old", "nvml");
     if (const int code = init(); code != 0) {
       if (code == 18) return fail("driver_mismatch", "the NVIDIA driver and its library have different versions", "reboot, or name the GPU: --gpu \"RTX 4090\"", "nvml");
       if (code == 4) return fail("no_permission", "no permission to ask the NVIDIA driver", "run as a user who may, or name the GPU: --gpu \"RTX 4090\"", "nvml");
@@ -66,7 +52,7 @@ class NvmlProbe final : public GpuProbe {
     }
     ProbeResult out;
     out.source = MachineSource::nvml;
-    out.windows_memory_model = under_wsl();
+    out.windows_memory_model = os::windows_manages_gpus();
     unsigned n = 0;
     if (count(&n) == 0) {
       for (unsigned i = 0; i < n; ++i) {
@@ -157,7 +143,7 @@ class NvidiaSmiProbe final : public GpuProbe {
             if (auto slices = parse_nvidia_smi(*table)) last = std::move(slices);
           }
         }
-        last->windows_memory_model = last->windows_memory_model || under_wsl();
+        last->windows_memory_model = last->windows_memory_model || os::windows_manages_gpus();
         last->host_available = host_available();
         return last;
       }
@@ -235,34 +221,10 @@ class FirstOf final : public GpuProbe {
 }  // namespace
 
 Result<std::string> run_nvidia_smi(const char* query) {
-  int pipe_ends[2];
-  if (pipe(pipe_ends) != 0) return no_gpu("cannot make a pipe for nvidia-smi", "nvidia-smi");
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
-  posix_spawn_file_actions_addclose(&actions, pipe_ends[0]);
-  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", 1, 0);
-  std::string name = "nvidia-smi", argument = query == nullptr ? "" : query, format = "--format=csv,noheader,nounits";
-  char* argv[] = {name.data(), query == nullptr ? nullptr : argument.data(), format.data(), nullptr};
-  pid_t child = 0;
-  const int failed = posix_spawnp(&child, "nvidia-smi", &actions, nullptr, argv, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(pipe_ends[1]);
-  std::string text;
-  if (failed == 0) {
-    char buffer[4096];
-    pollfd waiting{pipe_ends[0], POLLIN, 0};
-    while (poll(&waiting, 1, 5000) > 0 && text.size() < (1 << 20)) {
-      const ssize_t n = ::read(pipe_ends[0], buffer, sizeof buffer);
-      if (n <= 0) break;
-      text.append(buffer, static_cast<std::size_t>(n));
-    }
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
-  }
-  close(pipe_ends[0]);
-  if (failed != 0) return no_gpu("nvidia-smi is not installed", "nvidia-smi");
-  return text;
+  const std::vector<std::string> words = query == nullptr ? std::vector<std::string>() : std::vector<std::string>{query, "--format=csv,noheader,nounits"};
+  const auto text = os::output_of("nvidia-smi", words, 5, 1 << 20);
+  if (!text) return no_gpu("nvidia-smi is not installed", "nvidia-smi");
+  return *text;
 }
 
 std::unique_ptr<GpuProbe> make_nvml_probe() { return std::make_unique<NvmlProbe>(); }

@@ -1,4 +1,4 @@
-// Processes of this machine as /proc shows them: the edge that finds a training job's command line.
+// Processes of this machine as /proc or Windows shows them: the edge that finds a training job's command line.
 #pragma once
 
 #include <memory>

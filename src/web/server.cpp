@@ -1,19 +1,12 @@
 // See server.hpp.
 #include "web/server.hpp"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <vector>
 
 #include "base/text.hpp"
+#include "web/sockets.hpp"
 
 namespace dryfit::web {
 
@@ -26,7 +19,7 @@ constexpr auto kPatience = std::chrono::seconds(20);
 constexpr std::int64_t kPort = 8765;
 
 struct Connection {
-  int socket = -1;
+  Socket socket = kNoSocket;
   std::string in, out;
   std::size_t sent = 0;
   Clock::time_point since = Clock::now();
@@ -55,65 +48,39 @@ std::string answer(std::string_view status, std::string_view type, std::string_v
 }
 
 // Reads what there is, writes what is due; false: done with.
-bool advance(Connection& c, short ready, std::span<const File> files) {
-  if (c.out.empty() && (ready & (POLLIN | POLLHUP)) != 0) {
+bool advance(Connection& c, bool readable, std::span<const File> files) {
+  if (c.out.empty() && readable) {
     char piece[4096];
-    const ssize_t n = ::recv(c.socket, piece, sizeof piece, 0);
-    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return false;
+    const std::ptrdiff_t n = receive(c.socket, piece, sizeof piece);
+    if (n == 0 || n == kFailed) return false;
     if (n > 0) c.in.append(piece, static_cast<std::size_t>(n));
     if (c.in.find("\r\n\r\n") != std::string::npos || c.in.size() > kLongestHead) c.out = respond(c.in, files);
   }
   while (!c.out.empty() && c.sent < c.out.size()) {
-    const ssize_t n = ::send(c.socket, c.out.data() + c.sent, c.out.size() - c.sent, MSG_NOSIGNAL);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno == EAGAIN;
+    const std::ptrdiff_t n = send(c.socket, std::string_view(c.out).substr(c.sent));
+    if (n < 0) return n == kLater;
     c.sent += static_cast<std::size_t>(n);
   }
   return c.out.empty();
 }
 
-Result<int> listen_on(std::int64_t port) {
-  const auto bad = [&] { return fail("no_port", "cannot listen on 127.0.0.1:" + std::to_string(port) + ": " + std::strerror(errno), "choose another: --port 0 takes any that is free", "--port"); };
-  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (socket < 0) return bad();
-  const int on = 1;
-  setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || listen(socket, 16) != 0) {
-    const auto error = bad();
-    ::close(socket);
-    return error;
-  }
-  return socket;
-}
-
-int port_of(int socket) {
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size);
-  return ntohs(address.sin_port);
-}
-
-void loop(int listener, std::span<const File> files) {
+void loop(Socket listener, std::span<const File> files) {
   std::vector<Connection> connections;
   while (true) {
-    std::vector<pollfd> waits{{listener, static_cast<short>(connections.size() < kMostConnections ? POLLIN : 0), 0}};
-    for (const Connection& c : connections) waits.push_back({c.socket, static_cast<short>(c.out.empty() ? POLLIN : POLLOUT), 0});
-    poll(waits.data(), waits.size(), connections.empty() ? -1 : 1000);
+    std::vector<Waiting> waits{{listener, connections.size() < kMostConnections, false}};
+    for (const Connection& c : connections) waits.push_back({c.socket, c.out.empty(), !c.out.empty()});
+    wait(waits, connections.empty() ? -1 : 1000);
     const auto now = Clock::now();
     for (std::size_t i = connections.size(); i-- > 0;) {
-      const short ready = waits[i + 1].revents;
-      const bool goes_on = ready != 0 ? advance(connections[i], ready, files) : now - connections[i].since < kPatience;
+      const Waiting& w = waits[i + 1];
+      const bool goes_on = w.ready ? advance(connections[i], w.readable, files) : now - connections[i].since < kPatience;
       if (goes_on) continue;
-      ::close(connections[i].socket);
+      close(connections[i].socket);
       connections.erase(connections.begin() + static_cast<std::ptrdiff_t>(i));
     }
-    if ((waits[0].revents & POLLIN) == 0) continue;
-    const int socket = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (socket >= 0) connections.push_back({socket, {}, {}, 0, now});
+    if (!waits[0].readable) continue;
+    const Socket socket = accept(listener);
+    if (socket != kNoSocket) connections.push_back({socket, {}, {}, 0, now});
   }
 }
 
@@ -145,11 +112,12 @@ Result<int> serve(const cli::Options& options, const cli::Env& env) {
     port = *n;
   }
   if (site().empty()) return fail("no_page", "this dryfit was built without the page", "./dryfit.sh web builds and serves it; a release has it inside", "web");
-  const auto listener = listen_on(port);
-  if (!listener) return std::unexpected(listener.error());
-  env.out("http://127.0.0.1:" + std::to_string(port_of(*listener)) + "/\n");
+  std::string problem;
+  const Socket listener = listen_on(static_cast<std::uint16_t>(port), problem);
+  if (listener == kNoSocket) return fail("no_port", "cannot listen on 127.0.0.1:" + std::to_string(port) + ": " + problem, "choose another: --port 0 takes any that is free", "--port");
+  env.out("http://127.0.0.1:" + std::to_string(port_of(listener)) + "/\n");
   if (!options.has("quiet")) env.err("serving on this computer alone; Ctrl-C ends it\n");
-  loop(*listener, site());
+  loop(listener, site());
   return cli::kOk;
 }
 
