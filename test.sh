@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, runs every test. Ends with ctest's own closing lines; fails when one test fails.
-# --integration: also the page in a browser, WebAssembly, the official MCP clients, the Python package and the releases for both processors, which otherwise are skipped where they are not installed.
+# --integration: also the page in a browser, WebAssembly, the official MCP clients, the Python package and the releases, which otherwise are skipped where they are not installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 level="test"

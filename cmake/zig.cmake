@@ -1,4 +1,4 @@
-# Toolchain: zig's clang, libc++ and C libraries (tools/install.sh release), for whom DRYFIT_TARGET names: aarch64-linux-musl, x86_64-linux-gnu.2.17, x86_64-windows-gnu, aarch64-macos.11.0.
+# Toolchain: zig's clang, libc++ and C libraries (tools/install.sh release), for whom DRYFIT_TARGET names: aarch64-linux-musl, x86_64-linux-gnu.2.17, x86_64-windows-gnu, aarch64-macos.11.0-none.
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES DRYFIT_TARGET)
 file(GLOB ZIG ${CMAKE_CURRENT_LIST_DIR}/../build/release-tools/venv/lib/python3*/site-packages/ziglang/zig)
 if(NOT ZIG OR NOT DRYFIT_TARGET MATCHES "^([a-z0-9_]+)-(linux-musl|linux-gnu|windows-gnu|macos)")

@@ -18,7 +18,7 @@ if [ "$what" = release ] || [ "$what" = integration ]; then
   packages+=(python3-venv dpkg-dev)
 fi
 if [ "$what" = integration ]; then
-  packages+=(chromium qemu-user-static libc6-arm64-cross munge slurm-client slurmctld slurmd fish zsh mandoc)
+  packages+=(chromium qemu-user-static libc6-arm64-cross wine64 llvm-19 munge slurm-client slurmctld slurmd fish zsh mandoc)
   command -v npm > /dev/null || packages+=(npm)
 fi
 missing=()

@@ -12,6 +12,10 @@ extern "C" {
 
 #if defined(__wasm__)
 #define DRYFIT_API __attribute__((visibility("default"), used))
+#elif defined(_WIN32) && defined(DRYFIT_EXPORTS) /* while the library itself is compiled */
+#define DRYFIT_API __declspec(dllexport)
+#elif defined(_WIN32)
+#define DRYFIT_API
 #elif defined(__GNUC__)
 #define DRYFIT_API __attribute__((visibility("default")))
 #else

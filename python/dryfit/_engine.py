@@ -4,7 +4,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-_library = ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "libdryfit.so"))
+_library = ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "libdryfit.dll" if os.name == "nt" else "libdryfit.so"))
 _library.dryfit_call.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)]
 _library.dryfit_call.restype = ctypes.c_void_p  # not c_char_p, whose address would be lost before it is freed
 _library.dryfit_free.argtypes = [ctypes.c_void_p]

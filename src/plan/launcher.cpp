@@ -24,7 +24,7 @@ class LauncherReader {
 
   Result<LaunchLine> read() {
     prefix();
-    const std::string program = at_ < words_.size() ? words_[at_].substr(words_[at_].rfind('/') + 1) : "";
+    const std::string program = at_ < words_.size() ? program_of(words_[at_]) : "";
     if (program == "axolotl") return axolotl();
     if (program == "trl") return trl();
     if (const auto ok = launcher(); !ok) return std::unexpected(ok.error());
@@ -108,7 +108,7 @@ class LauncherReader {
 
   Result<void> launcher() {
     if (at_ >= words_.size()) return bad("the pasted command is empty", "paste it after --, such as: dryfit check -- torchrun --nproc_per_node=8 -m scripts.base_train --depth=24");
-    const std::string program = words_[at_].substr(words_[at_].rfind('/') + 1);
+    const std::string program = program_of(words_[at_]);
     ++at_;
     out_.launcher = program;
     const bool python = program.starts_with("python");
@@ -214,6 +214,11 @@ class LauncherReader {
 };
 
 }  // namespace
+
+std::string program_of(std::string_view word) {
+  word = word.substr(word.find_last_of("/\\") + 1);
+  return std::string(word.ends_with(".exe") ? word.substr(0, word.size() - 4) : word);
+}
 
 bool ends_command(std::string_view w) { return w == "|" || w == "&" || w == "&&" || w == ";" || w == ">" || w == ">>" || w == "2>&1" || w.starts_with(">") || w.starts_with("2>"); }
 

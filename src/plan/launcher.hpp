@@ -36,6 +36,7 @@ struct Argument {
 std::string place_of(const Argument& argument);  // "--seed", or "args.yaml: seed"
 std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::string>& ignored);
 
+std::string program_of(std::string_view word);   // "/usr/bin/python3" -> "python3", "C:\\Python\\python.exe" -> "python"
 // Whether a word ends a shell command ("|", "&&", "2>&1", "> log").
 bool ends_command(std::string_view word);
 bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF

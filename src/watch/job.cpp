@@ -7,25 +7,24 @@
 #include "base/text.hpp"
 #include "machine/probe.hpp"
 #include "plan/launch.hpp"
+#include "plan/launcher.hpp"
 
 namespace dryfit {
 
 namespace {
 
-std::string_view base_name(std::string_view path) { return path.substr(path.rfind('/') + 1); }
-
-bool is_python(std::string_view word) { return base_name(word).starts_with("python"); }
+bool is_python(std::string_view word) { return program_of(word).starts_with("python"); }
 
 // Words without what only starts the launcher: "/usr/bin/python3 /usr/local/bin/torchrun ..." is torchrun's.
 std::span<const std::string> without_interpreter(std::span<const std::string> words) {
-  if (words.size() >= 2 && is_python(words[0]) && base_name(words[1]) == "torchrun") return words.subspan(1);
+  if (words.size() >= 2 && is_python(words[0]) && program_of(words[1]) == "torchrun") return words.subspan(1);
   return words;
 }
 
 bool is_torchrun(std::span<const std::string> words) {
   words = without_interpreter(words);
   if (words.empty()) return false;
-  if (base_name(words[0]) == "torchrun") return true;
+  if (program_of(words[0]) == "torchrun") return true;
   return words.size() >= 3 && is_python(words[0]) && words[1] == "-m" && words[2].starts_with("torch.distributed");
 }
 
@@ -54,7 +53,7 @@ void add_environment(Job& job, std::span<const ProcessSample> tree) {
 Trains trains(const ProcessSample& process) {
   bool python = false, script = false;
   for (const std::string& word : process.command) {
-    const std::string_view base = base_name(word);
+    const std::string base = program_of(word);
     if (base == "base_train.py" || word.ends_with("scripts.base_train")) return Trains::nanochat;
     if (word.starts_with("-")) continue;
     const std::string lower = to_lower(base.substr(0, 200));
@@ -68,7 +67,7 @@ bool is_launcher(const ProcessSample& process) {
   const std::span<const std::string> words = process.command;
   if (is_torchrun(words)) return true;
   for (std::size_t i = 0; i < std::min<std::size_t>(words.size(), 4); ++i) {
-    const std::string_view base = base_name(words[i]);
+    const std::string base = program_of(words[i]);
     if (base == "accelerate" || base == "deepspeed" || base == "mpirun" || base == "uv" || words[i].starts_with("accelerate.commands")) return true;
   }
   return false;

@@ -3,19 +3,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#endif
 
 int main(void) {
-  char* line = NULL;
-  size_t room = 0;
-  long n;
-  while ((n = (long)getline(&line, &room, stdin)) > 0) {
+  static char line[1 << 20];
+#ifdef _WIN32 /* bytes as they are */
+  _setmode(_fileno(stdin), _O_BINARY);
+  _setmode(_fileno(stdout), _O_BINARY);
+#endif
+  while (fgets(line, sizeof line, stdin) != NULL) {
     int status = -1;
-    char* reply = dryfit_call(line, (size_t)n, &status);
+    char* reply = dryfit_call(line, strlen(line), &status);
     if (reply == NULL) return 70;
     printf("%d %zu\n%s", status, strlen(reply), reply);
     dryfit_free(reply);
   }
-  free(line);
   fflush(stdout);
   return strlen(dryfit_version()) > 0 ? 0 : 70;
 }
