@@ -90,9 +90,10 @@ def windows(folder):
     (folder / "wine").mkdir()
     server = [WINE.parent / "wineserver64"]
     its = os.environ | {"WINEPREFIX": f"{folder}/wine"}
-    subprocess.run([*server, "-p"], env=its, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # stays, and holds what it is given; else one would start for each call
+    for words in ([*server, "-p"], [program, "version"]):  # one server for all calls; the C: drive. What they start stays, and holds the streams it is given
+        subprocess.run(words, env=its, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
     try:
-        first = run([program, "version"])  # makes the C: drive
+        first = run([program, "version"])
         expect(first.stdout == f"dryfit {VERSION}\n", f"{archive.name}: version {first.stdout!r} {first.stderr[-300:]}")
         shown_by(program, archive, folder)
         (log := folder / "Füße 日本.log").write_bytes((ROOT / "tests/doctor/logs/first_step.log").read_bytes())
