@@ -184,7 +184,7 @@ class AxolotlReader {
 
   // check_auto_enable_lora_kernels: where the file names none, all are on, but under FSDP1.
   void adapter_kernels() {
-    const auto on = [&](std::string_view key) { return asks_for(config_.find(key)); };
+    const auto on = [&](std::string_view key) { return f_.yes(key).value_or(false); };
     const bool said = std::ranges::any_of(kAdapterKernels, [&](std::string_view key) { return config_.find(key) != nullptr; });
     const Document *section = config_.find("fsdp_config"), *version = config_.find("fsdp_version");
     const bool fsdp1 = asks_for(section) && (version == nullptr || version->whole != 2);
@@ -196,7 +196,7 @@ class AxolotlReader {
     }
     flags_.adapter_kernels = AdapterKernels{automatic || on("lora_mlp_kernel"), automatic || on("lora_qkv_kernel"), automatic || on("lora_o_kernel")};
     if (automatic) assumed_.push_back("lora_mlp_kernel, lora_qkv_kernel, lora_o_kernel true (axolotl's default)");
-    for (std::string_view key : kAdapterKernels) f_.used(key);
+    f_.used("lora_embedding_kernel");
   }
 
   // DDP looks for no unused parameters unless told to.
@@ -244,11 +244,10 @@ class AxolotlReader {
     const auto named = f_.texts("plugins", 32);
     const auto has = [&](std::string_view end) { return std::ranges::any_of(named, [&](const std::string& p) { return p.ends_with(end); }); };
     if (std::ranges::any_of(named, [](const std::string& p) { return !p.ends_with("LigerPlugin") && !p.ends_with("CutCrossEntropyPlugin"); })) f_.left("plugins");
-    constexpr std::array<std::string_view, 6> kParts = {"liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_swiglu", "liger_fused_linear_cross_entropy", "liger_layer_norm"};  // the last are of no family here
     if (has("LigerPlugin")) {
-      const auto on = [&](std::string_view key) { return asks_for(config_.find(key)); };
+      const auto on = [&](std::string_view key) { return f_.yes(key).value_or(false); };
       const LigerParts parts{on("liger_rope"), on("liger_rms_norm"), on("liger_glu_activation") || on("liger_swiglu"), true};
-      for (std::string_view key : kParts) f_.used(key);
+      f_.used("liger_layer_norm");  // of no family here
       if (parts.any()) flags_.liger_parts = parts;
       if (on("liger_fused_linear_cross_entropy")) flags_.head = HeadLoss::liger;
     }
@@ -260,9 +259,8 @@ class AxolotlReader {
 
   // Multipack: with FlashAttention the texts of a micro-batch are one row; with SDPA rows stay rows, and its kernel of varying lengths needs no mask.
   void packing() {
-    const bool packs = asks_for(config_.find("sample_packing"));
-    f_.used("sample_packing"), f_.used("multipack_real_batches");
-    const bool rows = config_.find("multipack_real_batches") != nullptr ? asks_for(config_.find("multipack_real_batches")) : flags_.attention != AttentionCode::flash_attention_2;
+    const bool packs = f_.yes("sample_packing").value_or(false);
+    const bool rows = f_.yes("multipack_real_batches").value_or(flags_.attention != AttentionCode::flash_attention_2);
     flags_.packed = packs && !rows;
   }
 
