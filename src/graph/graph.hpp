@@ -60,6 +60,7 @@ enum class Fn : std::uint8_t {
   sum_groups,    // and summed again
   sum_columns,   // over all rows: the gradient of what every row was multiplied by, or had added
   random, drop,  // dropout: uniform numbers of a seed; what a mask leaves
+  turn,          // complex numbers by those of a table, an opaque kernel; its gradient is turned back
   mask, shift, compare,  // of integers: an additive mask, those at other places, which of them count
 };
 
@@ -85,7 +86,7 @@ struct GraphInput {
 };
 
 // Composites that autograd differentiates as one, as torch does: their inner nodes get no gradients of their own.
-struct RmsNorm { NodeId x, upcast, rstd, xhat, out; };
+struct RmsNorm { NodeId x, upcast, rstd, xhat, out, weight = kNone; };  // weight: what torch's fused norm multiplies by, its gradient within
 struct CrossEntropy { NodeId logits, log_probs, targets, loss, valid = kNone, count = kNone; };  // logits: fp32, after the soft-cap; valid, count: of targets that are not ignored
 // bias: additive mask, or kNone; seed, offset: dropout's random state, where the kernel hands one out; window: keys to the left that a query sees, the sequence length: all
 struct AttentionCall { NodeId kernel, q, k, v, out, lse, bias, seed, offset; std::int64_t window = 0; };
@@ -107,6 +108,7 @@ struct Graph {
   std::vector<NodeId> outputs;     // returned beside the loss, the logits first; autograd is given zeros as their gradients
   Dtype compute = Dtype::bf16;
   bool checkpoints = false;        // every block is a checkpoint: what stands in a layer is computed again, but for what the next layer is given
+  std::vector<NodeId> kept;        // of a checkpoint's: what its policy saves
   int multiprocessors = 132;       // of the GPU: how many parts a sum over rows is split into
   std::string name_of(NodeId id) const;  // "h.3.attn.q", "lm_head"
 };

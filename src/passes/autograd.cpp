@@ -183,6 +183,9 @@ class Engine {
           if (wanted_[index(source)]) accumulate(source, b_.slice(g, node(source).shape, part, n.role));
         }
         break;
+      case Fn::result:
+        if (node(a).fn == Fn::turn) accumulate(node(a).in[0], b_.result(b_.kernel(Fn::turn, std::array{g, node(a).in[1]}, n.role), 0, n.shape, n.dtype, n.role));
+        break;
       case Fn::embedding: embedding(n, g); break;
       case Fn::matmul: matmul(n, g); break;
       default: break;  // reductions and inner nodes of composites carry no gradient of their own
@@ -232,11 +235,14 @@ class Engine {
   void norm(const RmsNorm& c) {
     const char* role = node(c.out).role;
     const Dtype f = Dtype::fp32;
-    const NodeId g = b_.convert(grad_[index(c.out)], f, role);
+    const NodeId whole = b_.convert(grad_[index(c.out)], f, role);
+    const NodeId g = c.weight == kNone ? whole : b_.binary(Fn::mul, whole, c.weight, f, role);
     const NodeId sum = b_.reduce(Fn::sum_rows, b_.binary(Fn::mul, c.xhat, g, f, role), node(c.rstd).shape, f, role);
     const NodeId mean_part = b_.binary(Fn::mul, b_.unary(Fn::scale, c.xhat, f, role), sum, f, role);
     const NodeId d = b_.binary(Fn::mul, b_.binary(Fn::sub, g, mean_part, f, role), c.rstd, f, role);
+    const NodeId dw = c.weight != kNone && wanted_[index(c.weight)] ? column_sums(b_.binary(Fn::mul, whole, c.xhat, f, role), c.weight, role) : kNone;
     accumulate(c.x, b_.convert(d, node(c.x).dtype, role));
+    if (dw != kNone) accumulate(c.weight, dw);
   }
 
   void cross_entropy() {

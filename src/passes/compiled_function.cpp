@@ -66,8 +66,8 @@ void CompiledFunction::after(const BufferStep& s) {
   if (n.kind != Kind::result) return;
   const Node& kernel = g.nodes[static_cast<std::size_t>(n.in[0])];
   if (kernel.fn != Fn::attention_backward || n.variant != 2) return;
-  const Shape& q = g.nodes[static_cast<std::size_t>(kernel.in[1])].shape;
-  t_.empty("attn.delta", dims({q.dim[0], q.dim[2], q.dim[1]}, q.batched), Dtype::fp32, Category::workspace);
+  const Shape &q = g.nodes[static_cast<std::size_t>(kernel.in[1])].shape, &k = g.nodes[static_cast<std::size_t>(kernel.in[2])].shape;
+  t_.attention_scratch(static_cast<Attention>(kernel.variant), dims({q.dim[0], q.dim[2], q.dim[1], q.dim[3]}, q.batched), k.dim[2], n.dtype);
 }
 
 // Zeros for every output that the loss does not come from: the frame of backward() names them, and what it was given, to its end.

@@ -23,7 +23,7 @@ Tape::Tape(std::int64_t device_batch, TapeOptions options) : options_(options) {
 Tape::~Tape() {
   casts_.clear();
   hooks_.clear();
-  blocks_.clear();
+  blocks_.clear();  // with what selective checkpoints kept
   functions_.clear();
   for (Leaf& leaf : leaves_) leaf.grad.reset(), leaf.call = nullptr;
   for (std::int32_t n = 0; n < node_count_; ++n) node(n).grad.clear(), node(n).opened.clear();

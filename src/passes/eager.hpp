@@ -4,6 +4,7 @@
 // It knows ops; models (transformer.cpp), optimizers and training loops are written on top.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -78,6 +79,15 @@ enum class Rule : std::uint8_t {
 };
 
 struct Edge { std::int32_t node = -1; std::int32_t slot = 0; };
+
+// How torch.utils.checkpoint is called.
+struct CheckpointForm {
+  bool reentrant = false;       // the older form
+  bool early_stop = true;       // of the newer one: a block that runs again stops once everything saved is there
+  // create_selective_checkpoint_contexts: whether results of an op of the block, the count-th of its kind from 1 on, are kept and not computed again
+  enum class Op : std::uint8_t { product, attention };
+  std::function<bool(Op op, int count)> keeps = nullptr;
+};
 
 constexpr std::int64_t kUnsortedIds = 3072;  // the most whose gradients of an embedding are summed without sorting them
 
@@ -186,6 +196,8 @@ class Tape {
   Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);      // w: undefined for none
   // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
+  // What its backward kernel takes beside the gradients. q: [B, H, T, h]; of so many heads of keys.
+  void attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype);
   Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward
   struct FourBit {
@@ -195,7 +207,8 @@ class Tape {
   };
   Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how);
   // torch.utils.checkpoint: `block` runs now without gradients and again in backward
-  Tensor checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant);
+  Tensor checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, CheckpointForm form);
+  Tensor checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant) { return checkpoint(std::move(block), x, CheckpointForm{.reentrant = reentrant}); }
   // torch.autograd.Function: `out` was made with gradients off, or names an input; `backward` gets its gradient and what was saved (a handle it
   // resets lets go at once, as clearing .data does) and gives a gradient, or none, per input. Nothing is recorded when no input wants one.
   using Backward = std::function<std::vector<Tensor>(const Tensor& gradient, std::vector<Tensor>& saved)>;
@@ -305,6 +318,8 @@ class Tape {
   void backward_norm(std::int32_t n, std::vector<Tensor>& out);
   Tensor backward_split(std::int32_t n);
   Tensor backward_checkpoint(std::int32_t n);
+  std::vector<Tensor> kept_results(CheckpointForm::Op op);
+  void keep_results(CheckpointForm::Op op, std::initializer_list<Tensor> results);
   // before_saved: called before the first node that saved something
   void run_from(std::int32_t root, Tensor g, std::int64_t floor = 0, std::function<void()> before_saved = nullptr);
   void bring_forward(std::size_t first, std::size_t middle);
@@ -332,7 +347,15 @@ class Tape {
   std::vector<Edge> edges_;                              // of a node that is being recorded
   struct Cut { int dim; std::vector<std::int64_t> lengths; };
   std::vector<Cut> cuts_;                                // of split's nodes
-  std::vector<std::function<Tensor(const Tensor&)>> blocks_;
+  struct Selection {                                     // of one call of a selective checkpoint
+    std::function<bool(CheckpointForm::Op, int)> keeps;
+    std::array<int, 2> counts{};
+    std::array<std::deque<std::vector<Tensor>>, 2> kept;
+    bool again = false, now = false;                     // the block runs again; what the op at hand makes is kept
+  };
+  struct Checkpointed { std::function<Tensor(const Tensor&)> block; bool early_stop = true; std::shared_ptr<Selection> selection; };
+  std::vector<Checkpointed> blocks_;
+  Selection* selecting_ = nullptr;                       // of the block that runs
   std::vector<std::function<void()>> hooks_;
   std::function<void()> first_product_[2], first_biased_[2];
   struct Operand { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; double bytes() const; };

@@ -388,12 +388,18 @@ void Tape::backward_attention(std::int32_t n, std::vector<Tensor>& out) {
   const auto kind = static_cast<Attention>(at.detail / 4);
   const char* const roles[3] = {"attn.dq", "attn.dk", "attn.dv"};
   const Dims q = input(n, 0).dims, k = input(n, 1).dims;
-  const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3];
   for (std::size_t i = 0; i < 3; ++i) {
     const Dims d = input(n, i).dims;
     out[i] = empty(roles[i], swapped(like(swapped(d, 1, 2)), 1, 2), input(n, i).dtype);
   }
+  attention_scratch(kind, q, k.size[1], input(n, 1).dtype);
+}
+
+void Tape::attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype) {
+  const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3];
   if (kind == Attention::math) return;
+  // cuDNN says how much it wants when it is asked; what its frontend declares are the same sums of rows, and dQ, dK and dV in full (cudnn-frontend,
+  // include/cudnn_frontend/node/scaled_dot_product_flash_attention.h: softmax_sum, dQ_accum, dK_fullhead, dV_fullhead)
   const std::int64_t rows = sequences_ > 0 ? T + 128 * sequences_ : round_up(T, kind == Attention::fa3 ? 64 : 128);  // packed: mha_varlen_bwd leaves room after each
   if (kind == Attention::efficient) {
     const Tensor delta = scratch("attn.delta", eager::dims({B, H, T}, q.batched), Dtype::fp32);
@@ -401,15 +407,15 @@ void Tape::backward_attention(std::int32_t n, std::vector<Tensor>& out) {
   }
   const Tensor row_sums = scratch("attn.softmax_d", eager::dims({B, H, rows}, q.batched), Dtype::fp32);
   const Tensor dq = scratch("attn.dq_accum", eager::dims({B, rows, H, round_up(h, 32)}, q.batched), Dtype::fp32);
-  if (k.size[1] != H) {
-    const Tensor dk = scratch("attn.dk_expanded", eager::dims({B, k.size[2], H, h}, q.batched), input(n, 1).dtype);
-    const Tensor dv = scratch("attn.dv_expanded", eager::dims({B, k.size[2], H, h}, q.batched), input(n, 2).dtype);
+  if (key_heads != H) {
+    const Tensor dk = scratch("attn.dk_expanded", eager::dims({B, T, H, h}, q.batched), dtype);
+    const Tensor dv = scratch("attn.dv_expanded", eager::dims({B, T, H, h}, q.batched), dtype);
   }
 }
 
 // The block runs again on a detached input, then backward through it; the gradient of that input is what comes out.
 Tensor Tape::backward_checkpoint(std::int32_t n) {
-  const std::function<Tensor(const Tensor&)> block = blocks_[static_cast<std::size_t>(node(n).call)];
+  const Checkpointed call = blocks_[static_cast<std::size_t>(node(n).call)];
   Tensor g = node(n).grad[0];
   node(n).grad[0].reset();
   const Category outer = category_;
@@ -428,15 +434,18 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
   grad_ = true;
   autocast_ = node(n).autocast;
   first_saver_ = -1;
-  Tensor y = block(x);
+  if (call.selection) call.selection->again = true, call.selection->counts = {};
+  Selection* const around = std::exchange(selecting_, call.selection.get());
+  Tensor y = call.block(x);
+  selecting_ = around;
   leave_autocast();
   grad_ = false;
   const std::int32_t root = value(y).node;
   if (!reentrant) {
-    // the newer form stops once everything saved is there again: what the block makes after that is never made
+    // the newer form stops, unless it is told not to, once everything saved is there again: what the block makes after that is never made
     ++node(root).refs;
     y.reset();
-    forget_after_last_save(first_event);
+    if (call.early_stop) forget_after_last_save(first_event);
     // its frame holds the input until the last of what it saved is taken; nobody else holds the gradient
     if (first_saver_ >= 0 && !offloaded) {
       node(first_saver_).held.push_back(value(x).storage);

@@ -235,8 +235,10 @@ Tensor Tape::mm(const Tensor& a, const Tensor& b, const char* role, const Tensor
   const Dims da = a.dims(), db = b.dims();
   const std::int32_t n = record(Rule::matmul, {a, b, bias}, role);
   save_other(n, a, b);
+  if (std::vector<Tensor> kept = kept_results(CheckpointForm::Op::product); !kept.empty()) return attach(std::move(kept[0]), n);
   Tensor out = empty(role, eager::dims({da.size[0], db.size[1]}, da.batched), a.dtype());
   multiplied();
+  keep_results(CheckpointForm::Op::product, {out});
   if (bias.defined()) run_once(first_biased_[ready_ != nullptr ? 1 : 0]);
   return attach(std::move(out), n);
 }
@@ -385,26 +387,33 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
   const Tensor v = cast_input(given_v), k = cast_input(given_k), q = cast_input(given_q);
   const Dims d = q.dims();
   const std::int64_t B = d.size[0], H = d.size[1], T = d.size[2];
-  // kernels write [B, T, H, h of values]; what they return is its transpose
-  Dims written = swapped(d, 1, 2);
-  if (d.back() != v.dims().back()) {  // the efficient kernel's own buffer; one like q elsewhere
-    written.size[3] = v.dims().back();
-    written = eager::contiguous(written);
-  }
-  Tensor out = empty(role, swapped(like(written), 1, 2), q.dtype());
-  const std::int64_t rows = kind == Attention::efficient ? round_up(T, 32) : T;
-  const Tensor lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
-  Tensor seed, offset;
-  if (kind == Attention::flash || kind == Attention::efficient) {
-    seed = kind == Attention::flash ? empty("attn.seed", eager::dims({2}, false), Dtype::int64) : empty("attn.seed", eager::dims({}, false), Dtype::int64);
-    offset = empty("attn.offset", eager::dims({}, false), Dtype::int64);
+  Tensor out, lse, seed, offset;
+  const std::vector<Tensor> kept = kept_results(CheckpointForm::Op::attention);
+  if (kept.empty()) {
+    // kernels write [B, T, H, h of values]; what they return is its transpose
+    Dims written = swapped(d, 1, 2);
+    if (d.back() != v.dims().back()) {  // the efficient kernel's own buffer; one like q elsewhere
+      written.size[3] = v.dims().back();
+      written = eager::contiguous(written);
+    }
+    out = empty(role, swapped(like(written), 1, 2), q.dtype());
+    const std::int64_t rows = kind == Attention::efficient ? round_up(T, 32) : T;
+    lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
+    if (kind == Attention::flash || kind == Attention::efficient || kind == Attention::cudnn) {
+      seed = kind == Attention::flash ? empty("attn.seed", eager::dims({2}, false), Dtype::int64) : empty("attn.seed", eager::dims({}, false), Dtype::int64);
+      offset = empty("attn.offset", eager::dims({}, false), Dtype::int64);
+    }
+    keep_results(CheckpointForm::Op::attention, {out, lse, seed, offset});
+  } else {
+    out = kept[0], lse = kept[1], seed = kept[2], offset = kept[3];
   }
   const std::int32_t n = record(Rule::attention, {q, k, v}, role);
   for (const Tensor* t : std::initializer_list<const Tensor*>{&q, &k, &v, &out, &lse, &seed, &offset, &mask}) {
     if (t->defined()) save(n, *t);
   }
   if (n >= 0) node(n).detail = static_cast<std::int64_t>(kind) * 4 + (mask.defined() ? 1 : 0) + (dropout > 0 ? 2 : 0);
-  tell_attention(kind, mask.defined(), std::array{described(q), described(k), described(v)}, role, false);
+  if (kept.empty()) tell_attention(kind, mask.defined(), std::array{described(q), described(k), described(v)}, role, false);
+  else asked_.open = false;
   return attach(std::move(out), n);
 }
 
@@ -454,17 +463,40 @@ Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, con
   return attach(std::move(out), n);
 }
 
-Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, bool reentrant) {
-  if (!grad_ || (reentrant && !x.requires_grad())) return block(x);
+// What a selective checkpoint kept of the op that comes now, when its block runs again; then nothing of it is computed.
+std::vector<Tensor> Tape::kept_results(CheckpointForm::Op op) {
+  if (selecting_ == nullptr) return {};
+  Selection& s = *selecting_;
+  const auto kind = static_cast<std::size_t>(op);
+  s.now = s.keeps(op, ++s.counts[kind]);
+  if (!s.again || !s.now) return {};
+  std::vector<Tensor> out = std::move(s.kept[kind].front());
+  s.kept[kind].pop_front();
+  asked_.open = false;
+  return out;
+}
+
+void Tape::keep_results(CheckpointForm::Op op, std::initializer_list<Tensor> results) {
+  if (selecting_ == nullptr || selecting_->again || !selecting_->now) return;
+  std::vector<Tensor>& kept = selecting_->kept[static_cast<std::size_t>(op)].emplace_back();
+  for (const Tensor& t : results) kept.push_back(t.defined() ? alias(t, t.dims()) : Tensor());
+}
+
+Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor& x, CheckpointForm form) {
+  if (!grad_ || (form.reentrant && !x.requires_grad())) return block(x);
   Saved leaving;
   if (offloads_) {  // before the block runs, after the empty tensor for whose sake there is a node
     ++packed_;
     keep_storage(value(x).storage);
     leaving = packed({value(x).dims, value(x).storage, value(x).dtype});
   }
+  std::shared_ptr<Selection> selection;
+  if (form.keeps) selection = std::make_shared<Selection>(Selection{.keeps = std::move(form.keeps)});
   grad_ = false;
   unrecorded_ = false;
+  Selection* const outer = std::exchange(selecting_, selection.get());
   Tensor out = block(x);
+  selecting_ = outer;
   grad_ = true;
   // the newer form runs again for what trains inside, too, whatever it is given
   if (!x.requires_grad() && !unrecorded_ && !offloads_) return out;
@@ -474,8 +506,8 @@ Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor
   if (n >= 0) {
     node(n).autocast = autocast_;
     node(n).call = static_cast<std::int32_t>(blocks_.size());
-    node(n).detail = reentrant ? 1 : 0;
-    blocks_.push_back(std::move(block));
+    node(n).detail = form.reentrant ? 1 : 0;
+    blocks_.push_back({std::move(block), form.early_stop, std::move(selection)});
   }
   return attach(alias(out, out.dims()), n);
 }

@@ -2,11 +2,14 @@
 #include "passes/fully_shard.hpp"
 
 #include <algorithm>
+#include <string_view>
 
 namespace dryfit::eager {
 
 // fsdp2_prepare_model: the tail stays gathered between forward and backward, as the root does by fully_shard's own choice.
 FullyShard::FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weights, FullyShardOptions options) : t_(tape), options_(options) {
+  int last = -1;
+  for (const Transformer::Weight& w : weights) last = std::max(last, w.layer);
   const Category outer = t_.category();
   t_.category(Category::weights);
   for (const Transformer::Weight& w : weights) {
@@ -14,7 +17,8 @@ FullyShard::FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weigh
     for (int next = static_cast<int>(groups_.size()) - kUnits; next <= std::max(unit, UnitHooks::kModel); ++next) {
       Group& g = groups_.emplace_back();
       g.layer = std::max(next, -1);
-      g.reshards = options.reshard_after_forward && (options.torchtune || (next != UnitHooks::kTail && next != UnitHooks::kModel));
+      const bool stays = (next == UnitHooks::kTail && !options.tail_reshards) || next == UnitHooks::kModel || (next == last && !options.last_block_reshards);
+      g.reshards = options.reshard_after_forward && (options.torchtune || !stays);
     }
     Member m{w.tensor, {}, {}, w.role, w.layer, w.trains, 0};
     Dims d = w.tensor.dims();

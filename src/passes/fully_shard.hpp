@@ -22,6 +22,7 @@ struct FullyShardOptions {
   // torchtune's shard_model: what is not in a block is the model's unit, but for what a configuration names; every unit is resharded. Shards are cut from
   // whole weights that come one by one (set_model_state_dict), adapters' apart.
   bool torchtune = false, embedding_apart = true, head_apart = true;
+  bool tail_reshards = false, last_block_reshards = true;  // beside reshard_after_forward
 };
 
 // Rank 0 of W, which holds the largest shards: chunks are ceil(rows / W) rows, what is missing lacks in the last.

@@ -18,6 +18,8 @@ class Partitioner {
  public:
   explicit Partitioner(const JointGraph& joint) : nodes_(joint.graph.nodes), forward_(joint.forward_count), checkpoints_(joint.graph.checkpoints) {
     list_users();
+    kept_.assign(nodes_.size(), false);
+    for (NodeId v : joint.graph.kept) kept_[at(v)] = true;
     banned_.assign(at(forward_), false);
     free_.assign(at(forward_), false);
     // parameters and the rotary tables live anyway (treat_parameters_as_free_to_save); token ids come anew each step
@@ -93,7 +95,7 @@ class Partitioner {
     if (node(v).fn == Fn::mask) return false;  // all layers share the first one's, through a view that is taken again
     return std::ranges::any_of(users_of(v), [&](NodeId user) { return in_checkpoint(user) && node(user).layer > node(v).layer; });
   }
-  bool must_recompute(NodeId v) const { return in_checkpoint(v) && !leaves_checkpoint(v); }
+  bool must_recompute(NodeId v) const { return in_checkpoint(v) && !leaves_checkpoint(v) && !kept_[at(v)]; }
 
   bool should_ban(NodeId v) const {
     const Node& n = node(v);
@@ -201,13 +203,38 @@ class Partitioner {
   std::vector<std::int32_t> first_user_;
   std::vector<NodeId> users_;
   std::vector<std::int64_t> distance_;
-  std::vector<bool> banned_, free_;
+  std::vector<bool> banned_, free_, kept_;
   std::array<double, 101> growth_{};
 };
 
 }  // namespace
 
-std::vector<NodeId> min_cut_saved(const JointGraph& joint) { return Partitioner(joint).run(); }
+namespace {
+
+// What a policy saves and no backward node comes to read is not saved after all (partitioners.py, _extract_fwd_bwd_modules).
+std::vector<NodeId> read_again(const JointGraph& joint, std::vector<NodeId> saved) {
+  const auto& nodes = joint.graph.nodes;
+  std::vector<bool> stops(nodes.size(), false), seen(nodes.size(), false);
+  for (NodeId v : saved) stops[static_cast<std::size_t>(v)] = true;
+  std::vector<NodeId> open(joint.gradients.begin(), joint.gradients.end());
+  while (!open.empty()) {
+    const NodeId v = open.back();
+    open.pop_back();
+    if (v == kNone || seen[static_cast<std::size_t>(v)]) continue;
+    seen[static_cast<std::size_t>(v)] = true;
+    const Node& n = nodes[static_cast<std::size_t>(v)];
+    if (!stops[static_cast<std::size_t>(v)]) open.insert(open.end(), n.in.begin(), n.in.begin() + n.inputs);
+  }
+  std::erase_if(saved, [&](NodeId v) { return !seen[static_cast<std::size_t>(v)]; });
+  return saved;
+}
+
+}  // namespace
+
+std::vector<NodeId> min_cut_saved(const JointGraph& joint) {
+  std::vector<NodeId> saved = Partitioner(joint).run();
+  return joint.graph.kept.empty() ? saved : read_again(joint, std::move(saved));
+}
 
 std::vector<NodeId> eager_saved(const JointGraph& joint) {
   // every forward value that some backward node reads, as autograd keeps it

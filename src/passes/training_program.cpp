@@ -13,6 +13,7 @@
 #include "passes/litgpt.hpp"
 #include "passes/megatron_step.hpp"
 #include "passes/torch_optimizer.hpp"
+#include "passes/torchtitan.hpp"
 #include "passes/torchtune.hpp"
 #include "passes/zero_gather.hpp"
 #include "passes/zero_partition.hpp"
@@ -36,7 +37,12 @@ Training computed(const Training& r) {
 Dtype stored(const Training& r) { return r.mixed == MixedPrecision::none ? r.weights : Dtype::fp32; }  // of FSDP's shards
 eager::FullyShardOptions fully_shard_options(const Architecture& a, const Training& r) {
   const bool torchtune = r.framework == Framework::torchtune;
-  return {r.world_size, stored(r), r.weights, computed(r).weights, r.reshard_after_forward, r.wrap_blocks, a.tied_head && !torchtune, !r.lora && !torchtune, torchtune, !torchtune || r.torchtune.embedding_apart, !torchtune || r.torchtune.head_apart};
+  eager::FullyShardOptions out{r.world_size, stored(r), r.weights, computed(r).weights, r.reshard_after_forward, r.wrap_blocks, a.tied_head && !torchtune, !r.lora && !torchtune, torchtune, !torchtune || r.torchtune.embedding_apart, !torchtune || r.torchtune.head_apart};
+  if (r.framework != Framework::torchtitan) return out;
+  out.reduced = Dtype::fp32;
+  out.norm_in_tail = out.embedding_apart = out.head_apart = out.last_block_reshards = r.torchtitan.wraps_ends();
+  out.tail_reshards = r.torchtitan.reshards_head;
+  return out;
 }
 eager::FlatShardOptions flat_shard_options(const Training& r) {
   const Dtype computes = computed(r).weights;
@@ -49,6 +55,7 @@ using eager::Tape;
 using eager::Tensor;
 using eager::CompiledTransformer;
 using eager::Litgpt;
+using eager::Torchtitan;
 using eager::Torchtune;
 using eager::Transformer;
 
@@ -65,6 +72,7 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
 Attention attention_of(const Architecture& a, const Training& r, const Target& target, bool half) {
   if (r.attention == AttentionCode::flash_attention_2) return Attention::flash;
   if (r.compile && r.framework == Framework::transformers) return Attention::efficient;  // traced, it always gets a mask
+  if (r.framework == Framework::torchtitan && r.torchtitan.date >= TorchtitanRun::kAsksForCudnn && a.head_dim % 8 == 0 && a.head_dim <= 128) return Attention::cudnn;  // sdpa_kernel's first
   if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
   if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;
   // transformers passes enable_gqa, which the efficient kernel does not take (integrations/sdpa_attention.py)
@@ -99,20 +107,22 @@ class Trainer {
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);
     else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward);
+    else if (r_.framework == Framework::torchtitan) titan_ = std::make_unique<Torchtitan>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
-    std::vector<eager::Trained> trained = trained_weights(litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : model_->weights());
+    std::vector<eager::Trained> trained = trained_weights(weights());
     if (tune_) {
       for (eager::Trained& p : trained) p.embedding = false;  // bitsandbytes as it comes
     }
     if (is_fully_sharded(r_)) {
-      sharded_ = std::make_unique<eager::FullyShard>(tape_, tune_ ? tune_->loading_order() : model_->weights(), fully_shard_options(a_, r_));
+      sharded_ = std::make_unique<eager::FullyShard>(tape_, tune_ ? tune_->loading_order() : weights(), fully_shard_options(a_, r_));
       if (tune_) tune_->around_units(sharded_->hooks());
+      else if (titan_) titan_->around_units(sharded_->hooks());
       else model_->around_units(sharded_->hooks());
       trained = sharded_->trained();
     }
     if (is_fsdp1(r_.sharding)) {
-      flat_ = std::make_unique<eager::FlatShard>(tape_, litgpt_ ? litgpt_->weights() : model_->weights(), flat_shard_options(r_));
+      flat_ = std::make_unique<eager::FlatShard>(tape_, weights(), flat_shard_options(r_));
       if (litgpt_) litgpt_->around_units(flat_->hooks());
       else model_->around_units(flat_->hooks());
       trained = flat_->trained();
@@ -149,6 +159,8 @@ class Trainer {
     return tape_.empty("batch.ids", eager::dims({rows, r_.device_batch_size * r_.seq_len / rows}, true), Dtype::int64);
   }
 
+  const std::vector<Transformer::Weight>& weights() const { return litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : titan_ ? titan_->weights() : model_->weights(); }
+
   Tensor workspace(const char* role, std::int64_t size) { return tape_.empty(role, eager::dims({size}, false), Dtype::uint8, Category::workspace); }
 
   // torchtune's register_optim_in_bwd_hooks: an optimizer for each parameter.
@@ -174,9 +186,25 @@ class Trainer {
     if (sharded_) sharded_->after_backward();
   }
 
+  // Trainer.forward_backward_step. Every micro-step reduces.
+  void titan_micro_step(const char* phase, int micro) {
+    tape_.segment(phase, "data", micro, Provenance::exact);
+    tape_.category(Category::workspace);
+    titan_->load_batch();
+    tape_.category(Category::activations);
+    tape_.segment(phase, "forward", micro);
+    if (computed_.mixed != MixedPrecision::none) tape_.enter_autocast(Dtype::bf16);
+    loss_ = titan_->loss();
+    tape_.leave_autocast();
+    tape_.segment(phase, "backward", micro);
+    tape_.backward(loss_);
+    if (sharded_) sharded_->after_backward();
+  }
+
   void micro_step(const char* phase, int micro, bool told) {
     if (told) tape_.tell_work_to(&work_.laid_out.emplace_back());
     if (tune_) return tune_micro_step(phase, micro);
+    if (titan_) return titan_micro_step(phase, micro);
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
     Transformer::Batch batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask
@@ -237,6 +265,7 @@ class Trainer {
     if (tune_) tune_->scale_gradients();
     if (r_.max_grad_norm > 0) optimizer_->clip();
     optimizer_->step();
+    if (titan_) titan_->end_step();  // gradients go when the next one begins
     optimizer_->zero_grad();
     if (tune_) tune_->log();
   }
@@ -246,7 +275,8 @@ class Trainer {
   Training computed_;                 // what the modules see
   Target target_;
   Tape tape_;                         // outlives every tensor below
-  std::unique_ptr<Transformer> model_;  // one of these three
+  std::unique_ptr<Transformer> model_;  // one of these four
+  std::unique_ptr<Torchtitan> titan_;
   std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<CompiledTransformer> compiled_;  // what runs in place of the model's own code
   std::unique_ptr<Torchtune> tune_;
@@ -296,6 +326,13 @@ Result<void> torchtune_is_described(const Architecture& a, const Training& r) {
   return {};
 }
 
+Result<void> torchtitan_is_described(const Architecture& a, const Training& r) {
+  if (a.family != Family::llama || !is_plain_decoder(a) || a.norm != NormKind::rms_norm || a.tied_head || a.qkv_bias || a.out_bias) return unsupported("this architecture (" + a.model_type + ") in torchtitan", "its llama3 is laid out");
+  if (r.sharding != Sharding::none && r.sharding != Sharding::fsdp2) return unsupported("torchtitan under " + std::string(name_of(r.sharding)), "parallelism.data_parallel_shard_degree = -1 is laid out");
+  if (r.mixed != MixedPrecision::bf16 && r.weights != Dtype::bf16) return unsupported("torchtitan's attention in fp32", "training.mixed_precision_param = \"bfloat16\" is laid out");
+  return {};
+}
+
 Result<void> compiled_is_described(const Architecture& a, const Training& r) {
   const auto with = [](std::string what, std::string hint) { return unsupported("torch.compile with " + std::move(what), std::move(hint)); };
   if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
@@ -329,6 +366,8 @@ Result<void> is_described(const Architecture& a, const Training& r) {
     if (auto ok = litgpt_is_described(a, r); !ok) return ok;
   } else if (r.framework == Framework::torchtune) {
     if (auto ok = torchtune_is_described(a, r); !ok) return ok;
+  } else if (r.framework == Framework::torchtitan) {
+    if (auto ok = torchtitan_is_described(a, r); !ok) return ok;
   } else if (r.compile) {
     if (auto ok = compiled_is_described(a, r); !ok) return ok;
   }
@@ -345,6 +384,7 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   if (options.add_in_place) options.gpu = {target.multiprocessors, threads_of_multiprocessor(target.compute_major, target.compute_minor)};
   if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
   if (auto ok = is_described(a, r); !ok) return std::unexpected(ok.error());
+  if (r.framework == Framework::torchtitan && target.compute_major < 8) return unsupported("torchtitan's attention on GPUs older than compute capability 8.0", "use an A100, an H100 or newer");
   return Trainer(a, r, target, options).run();
 }
 
@@ -363,16 +403,18 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   std::optional<Transformer> transformer;
   std::optional<Litgpt> litgpt;
   std::optional<Torchtune> tune;
+  std::optional<Torchtitan> titan;
   if (r.framework == Framework::litgpt) litgpt.emplace(tape, a, computes, forward);
   else if (r.framework == Framework::torchtune) tune.emplace(tape, a, computes, forward);
+  else if (r.framework == Framework::torchtitan) titan.emplace(tape, a, computes, forward);
   else transformer.emplace(tape, a, computes, forward);
-  const auto& weights = litgpt ? litgpt->weights() : tune ? tune->weights() : transformer->weights();
+  const auto& weights = litgpt ? litgpt->weights() : tune ? tune->weights() : titan ? titan->weights() : transformer->weights();
   StaticBytes out;
   const auto bytes_of = [](const eager::Tensor& t) { return Bytes(t.dims().numel() * size_of(t.dtype())); };
   std::vector<eager::Trained> trained = trained_weights(weights);
   std::unique_ptr<eager::FullyShard> sharded;
   if (is_fully_sharded(r)) {
-    sharded = std::make_unique<eager::FullyShard>(tape, tune ? tune->loading_order() : transformer->weights(), fully_shard_options(a, r));
+    sharded = std::make_unique<eager::FullyShard>(tape, tune ? tune->loading_order() : weights, fully_shard_options(a, r));
     trained = sharded->trained();
     out.weights += Bytes(sharded->weight_bytes());
   } else {
@@ -381,7 +423,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
     }
   }
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);
-  out.weights += Bytes(litgpt ? litgpt->frozen_bytes() : tune ? tune->frozen_bytes() : transformer->frozen_bytes());
+  out.weights += Bytes(litgpt ? litgpt->frozen_bytes() : tune ? tune->frozen_bytes() : titan ? 0 : transformer->frozen_bytes());
   const auto account = [&](auto zero) {
     zero.step();
     out.weights += Bytes(zero.weight_bytes());

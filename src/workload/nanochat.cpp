@@ -290,6 +290,7 @@ std::string_view name_of(Attention attention) {
     case Attention::fa3: return "fa3";
     case Attention::flash: return "flash";
     case Attention::efficient: return "efficient";
+    case Attention::cudnn: return "cudnn";
     case Attention::math: return "math";
   }
   return "";

@@ -25,7 +25,7 @@ constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sha
 
 constexpr std::array kDtypes = {Word{"float32", Dtype::fp32}, Word{"fp32", Dtype::fp32}, Word{"bfloat16", Dtype::bf16}, Word{"bf16", Dtype::bf16}, Word{"float16", Dtype::fp16}, Word{"fp16", Dtype::fp16}, Word{"half", Dtype::fp16}};
 
-constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers}, Word{"litgpt", Framework::litgpt}, Word{"megatron", Framework::megatron}, Word{"torchtune", Framework::torchtune}};
+constexpr std::array kFrameworks = {Word{"transformers", Framework::transformers}, Word{"litgpt", Framework::litgpt}, Word{"megatron", Framework::megatron}, Word{"torchtune", Framework::torchtune}, Word{"torchtitan", Framework::torchtitan}};
 
 constexpr std::array kTorchtuneRecipes = {Word{"full_finetune_single_device", TorchtuneRecipe::full_single_device}, Word{"lora_finetune_single_device", TorchtuneRecipe::lora_single_device},
                                           Word{"full_finetune_distributed", TorchtuneRecipe::full_distributed}, Word{"lora_finetune_distributed", TorchtuneRecipe::lora_distributed}};
@@ -74,6 +74,7 @@ Result<Framework> framework_of(std::string_view text, std::string_view where) {
   auto out = value_of(kFrameworks, text, where, "framework");
   if (out && *out == Framework::megatron) return fail("bad_value", std::string(where) + " megatron: a run of Megatron-LM is described by its command", "paste it: dryfit check --gpu h100 -- torchrun pretrain_gpt.py ...", std::string(where));
   if (out && *out == Framework::torchtune) return fail("bad_value", std::string(where) + " torchtune: a run of torchtune is described by its recipe and configuration", "paste its command: dryfit check --gpu h100 -- tune run lora_finetune_single_device --config my.yaml", std::string(where));
+  if (out && *out == Framework::torchtitan) return fail("bad_value", std::string(where) + " torchtitan: a run of torchtitan is described by its configuration", "paste its command: dryfit check --gpu h100 -- torchrun --nproc_per_node=8 -m torchtitan.train --job.config_file my.toml", std::string(where));
   return out;
 }
 Result<TorchtuneRecipe> torchtune_recipe_of(std::string_view text, std::string_view where) { return value_of(kTorchtuneRecipes, text, where, "recipe of torchtune"); }

@@ -83,7 +83,7 @@ struct FlatShardConfig {
 };
 
 // Whose code the model, its adapters and its loop are.
-enum class Framework : std::uint8_t { transformers, litgpt, megatron, torchtune };
+enum class Framework : std::uint8_t { transformers, litgpt, megatron, torchtune, torchtitan };
 std::string_view name_of(Framework framework);  // as in --framework
 
 // LitGPT's training scripts, one loop each.
@@ -115,11 +115,27 @@ struct TorchtuneRun {
   bool layer_tables = false;            // every layer has a table of its own, as most builders with adapters make them
 };
 
+// torchtitan's trainer, what of its configuration is not said elsewhere.
+struct TorchtitanRun {
+  std::string config;                   // as the command names it, and its --section.key=value words over it, one a line
+  std::int32_t date = 20260220;         // of its code, yyyymmdd (v0.2.2): what of it changed is here and in passes/torchtitan.cpp
+  static constexpr std::int32_t kAsksForCudnn = 20250514; // #1196: of attention's kernels first
+  static constexpr std::int32_t kWrapsEnds = 20250728;    // #1094: before, embedding, last norm and head are the model's own, and the last block stays gathered
+  static constexpr std::int32_t kSharesKeys = 20260127;  // #2259: attention takes keys of fewer heads; before they are repeated for all
+  enum class Selective : std::uint8_t { none, layers, ops } selective = Selective::none;  // activation_checkpoint.mode = "selective", where not everything runs again
+  std::int64_t every = 2;               // of layers: every so many; 0: all
+  bool early_stop = false;
+  bool reshards_head = false;           // parallelism.fsdp_reshard_after_forward = "always"
+  bool compile_blocks = false, compile_loss = false;
+  bool wraps_ends() const { return date >= kWrapsEnds; }
+};
+
 struct Training {
   Framework framework = Framework::transformers;
   LitgptRun litgpt;                     // of Framework::litgpt
   MegatronRun megatron;                 // of Framework::megatron
   TorchtuneRun torchtune;               // of Framework::torchtune
+  TorchtitanRun torchtitan;             // of Framework::torchtitan
   std::int64_t device_batch_size = 8;   // B, --per_device_train_batch_size
   std::int64_t seq_len = 0;             // T, resolved
   std::int64_t grad_accum_steps = 1;

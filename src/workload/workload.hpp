@@ -18,7 +18,7 @@
 
 namespace dryfit {
 
-enum class Attention { automatic, fa3, flash, efficient, math };
+enum class Attention { automatic, fa3, flash, efficient, math, cudnn };
 std::string_view name_of(Attention attention);
 // The kernel that SDPA takes with a mask, where it takes `kind` without: the flash one has none.
 constexpr Attention with_mask(Attention kind) { return kind == Attention::flash ? Attention::efficient : kind; }

@@ -61,7 +61,7 @@ def pack(case, torch_version, tracker):
         peak = max(range(len(events)), key=lambda i: (events[i].live, -i), default=-1)
         segments.append({"name": name, "end": events[-1].live if events else None, "peak": events[peak].live if events else None,
                          "peak_event": peak, "count": len(events), "events": fold(tokens)})
-    if case.kind in ("transformers", "torchtune"):
+    if case.kind in ("transformers", "torchtune", "torchtitan"):
         return {"name": case.name(), "torch": torch_version, **case.header(), "tensors": table, "segments": segments}
     extra = {"new_tokens": case.tokens} if case.tokens else {}
     return {"name": case.name(), "kind": case.kind, "nanochat": case.epoch, "commit": case.commit, "torch": torch_version,

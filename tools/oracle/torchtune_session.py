@@ -12,14 +12,13 @@ import hopper  # noqa: F401  (before anything asks torch.cuda)
 import torch
 import torchtune
 from omegaconf import OmegaConf
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torchtune import config, training
 from torchtune.modules import TransformerSelfAttentionLayer, attention_utils
 from torchtune.models.llama3_1._position_embeddings import Llama3ScaledRoPE
 
 import torchtune_cases
-from compiled import Broken, Compiled
-from tracker import Tracker
+from compiled import Broken
+from recipe_run import RecipeRun
 
 
 def _recipe_module(name):
@@ -38,15 +37,7 @@ def _answer_values():
     Llama3ScaledRoPE.apply_scaling = lambda self, freqs, *_: torch.empty_like(freqs)
 
 
-class Run:
-    """The state of one training process. `tracker` holds what was recorded."""
-
-    def __init__(self, case):
-        self.case = case
-        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self.tracker = Tracker()
-        self.step, self.micro = "first_step", 0
-
+class Run(RecipeRun):
     def config(self):
         case = self.case
         module, builder, arguments, _ = torchtune_cases.MODELS[case.model]
@@ -94,15 +85,6 @@ class Run:
         attention_utils._get_document_ids_from_seq_lens = lambda _: torch.empty(case.batch, case.length, dtype=torch.int64)  # lengths are values
         return attention_utils.packed_block_causal_mask(None)
 
-    def mark(self, part):
-        self.tracker.mark(f"{self.step} {self.micro} {part}" if part in ("data", "forward", "backward") else f"{self.step} {part}")
-
-    def marked(self, part, function):
-        def call(*args, **kwargs):
-            self.mark(part)
-            return function(*args, **kwargs)
-        return call
-
     def how_it_lies(self):
         return dict(compile_model=False)
 
@@ -147,9 +129,6 @@ class Run:
 
     def broken(self, function):
         return Broken(function, self.fake_mode, self.tracker)
-
-    def compiled(self, function):
-        return Compiled(function, self.fake_mode, self.tracker, fullgraph=True)
 
     def mark_forward(self, recipe):
         recipe._loss_step = self.marked("forward", recipe._loss_step)

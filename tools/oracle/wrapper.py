@@ -29,6 +29,8 @@ class UnknownLine(Exception):
 
 
 # calls that neither make nor drop device memory
+# ops that Inductor leaves to aten (those of complex numbers) and that make views
+VIEWS = {"view_as_complex", "view_as_real", "reshape", "_conj"}
 QUIET = {"assert_size_stride", "assert_alignment", "clear", "set_device", "get_raw_stream", "_set_device"}
 
 
@@ -122,6 +124,8 @@ def _call(target, call, steps):
         elif last != "empty_strided_cpu":
             raise UnknownLine(name)
     elif last in ("reinterpret_tensor", "as_strided"):
+        steps.append(Step("alias", target, _base(call.args[0])))
+    elif name.startswith("torch.ops.aten.") and name.split(".")[3] in VIEWS:
         steps.append(Step("alias", target, _base(call.args[0])))
     else:
         steps.append(Step("call", target, name, names=_names([*call.args, *(k.value for k in call.keywords)])))
