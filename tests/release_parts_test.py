@@ -25,7 +25,7 @@ WINE = pathlib.Path("/usr/lib/wine/wine64")  # Debian's wine64
 OBJDUMP = shutil.which("llvm-objdump-19") or shutil.which("llvm-objdump")
 # Windows 10's own: the C library's parts (api-ms-win-crt-*) and these
 OF_WINDOWS = {"kernel32.dll", "shell32.dll", "ws2_32.dll", "ntdll.dll", "advapi32.dll"}
-OF_ZIG = {"fmt", "libyaml", "nlohmann-json", "libc++", "libc++abi", "zig-compiler-rt"}
+OF_ZIG = {"fmt", "tomlplusplus", "libyaml", "nlohmann-json", "libc++", "libc++abi", "zig-compiler-rt"}
 failures, done_here = [], []
 
 

@@ -11,7 +11,7 @@ import sys
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 # Debian package, its name here, licence (SPDX)
-LIBRARIES = [("libfmt-dev", "fmt", "MIT"), ("libyaml-dev", "libyaml", "MIT"), ("nlohmann-json3-dev", "nlohmann-json", "MIT")]
+LIBRARIES = [("libfmt-dev", "fmt", "MIT"), ("libtomlplusplus-dev", "tomlplusplus", "MIT"), ("libyaml-dev", "libyaml", "MIT"), ("nlohmann-json3-dev", "nlohmann-json", "MIT")]
 OF_GCC = [("libstdc++-12-dev", "libstdc++", "GPL-3.0-or-later WITH GCC-exception-3.1"), ("libc6-dev", "glibc", "LGPL-2.1-or-later")]
 # name, version, licence of what a program takes from the wheel of ziglang that is pinned (lib/libcxx, libcxxabi, libunwind, libc, compiler_rt of it)
 ZIGLANG = "0.14.1"

@@ -6,7 +6,7 @@
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 what=${1:-build}
-packages=(g++ cmake ninja-build libfmt-dev libyaml-dev nlohmann-json3-dev)
+packages=(g++ cmake ninja-build libfmt-dev libtomlplusplus-dev libyaml-dev nlohmann-json3-dev)
 if [ "$what" = test ] || [ "$what" = integration ]; then
   packages+=(libgtest-dev librapidcheck-dev libbenchmark-dev clang-19 libclang-rt-19-dev python3 python3-jsonschema shellcheck)
 fi

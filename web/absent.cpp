@@ -1,5 +1,5 @@
 // Commands of a machine that a web page is not on: their entry points, so that the command line's own code links. None is ever reached: api/call.cpp
-// refuses what needs a machine. YAML is the exception: where it is met, it is refused here.
+// refuses what needs a machine. YAML and TOML are the exception: where they are met, they are refused here.
 #include "cli/calibrate.hpp"
 #include "cli/calibration_file.hpp"
 #include "cli/doctor_live.hpp"
@@ -9,6 +9,7 @@
 namespace dryfit {
 
 Result<Document> document_from_yaml(std::string_view, std::string_view name) { return fail("not_here", "YAML is not read by this page", "give the same as JSON, or use the dryfit program", std::string(name)); }
+Result<Document> document_from_toml(std::string_view, std::string_view name) { return fail("not_here", "TOML is not read by this page", "give its keys as words of the command, or use the dryfit program", std::string(name)); }
 
 }  // namespace dryfit
 

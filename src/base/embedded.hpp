@@ -12,6 +12,7 @@ extern const std::string_view embedded_speed_intervals_csv;
 extern const std::string_view embedded_core_prompts_csv;
 extern const std::string_view embedded_prices_csv;
 extern const std::string_view embedded_torchtune_configs_tsv;
+extern const std::string_view embedded_torchtitan_configs_tsv;
 extern const std::string_view embedded_plan_schema_json;
 extern const std::string_view embedded_report_schema_json;
 extern const std::string_view embedded_table_schema_json;

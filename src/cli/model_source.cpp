@@ -10,12 +10,14 @@
 #include "plan/launch.hpp"
 #include "plan/litgpt_command.hpp"
 #include "plan/megatron_command.hpp"
+#include "plan/torchtitan_command.hpp"
 #include "plan/torchtune_command.hpp"
 #include "plan/trainer_command.hpp"
 #include "plan/trl_command.hpp"
 #include "workload/axolotl.hpp"
 #include "workload/probe_document.hpp"
 #include "workload/probe_presets.hpp"
+#include "workload/torchtitan.hpp"
 #include "workload/torchtune.hpp"
 
 namespace dryfit::cli {
@@ -113,7 +115,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
   if (!theirs) lay(under.optimizer, over.optimizer);
-  lay(under.litgpt_script, over.litgpt_script), lay(under.torchtune, over.torchtune);
+  lay(under.litgpt_script, over.litgpt_script), lay(under.torchtune, over.torchtune), lay(under.torchtitan, over.torchtitan), lay(under.described, over.described);
   if (!over.users.script.empty()) under.users = over.users;
   under.deepspeed = under.deepspeed || over.deepspeed;
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
@@ -201,9 +203,46 @@ Result<void> apply_torchtune_command(const LaunchLine& launch, const Env& env, T
   return {};
 }
 
-Result<void> apply_command(const LaunchLine& launch, const Env& env, TransformersRequest& request) {
+// The file that a command names: the user's, or where it is not here and torchtitan ships one of that name, what of that moves memory.
+Result<Document> torchtitan_document(const std::string& path, const Env& env, TransformersRequest& request) {
+  Document config;
+  config.kind = Document::Kind::map;
+  if (path.empty()) return config;
+  auto read = read_document(path, env, document_from_toml);
+  const std::string_view file = std::string_view(path).substr(path.rfind('/') + 1), shipped = torchtitan_config(file);
+  if (read || shipped.empty() || read.error().code != "unreadable_file") return read;
+  request.told.push_back("using " + std::string(file) + " as torchtitan 0.2.2 ships it, for it is not here; name your own file if it differs");
+  for (const std::string_view word : split(shipped, ' ')) {
+    const std::string_view key = word.substr(0, word.find('='));
+    if (auto ok = set_torchtune_key(config, key, torchtitan_value(key, word.substr(key.size() + 1)), file); !ok) return std::unexpected(ok.error());
+  }
+  return config;
+}
+
+// The launcher's words, the file, and the command's own words over that.
+Result<void> apply_torchtitan_command(const LaunchLine& launch, const Env& env, const std::optional<std::int64_t>& told_gpus, TransformersRequest& request) {
+  auto command = read_torchtitan_command(launch);
+  if (!command) return std::unexpected(command.error());
+  auto config = torchtitan_document(command->config, env, request);
+  if (!config) return std::unexpected(config.error());
+  for (const TorchtitanCommand::Word& w : command->over) {
+    if (auto ok = set_torchtune_key(*config, w.key, w.value, "--" + w.key); !ok) return ok;
+  }
+  const std::optional<std::int64_t> gpus = told_gpus ? told_gpus : launch.gpus;
+  const auto apply = [&](const Document& document, std::string_view where, TransformersFlags& flags, KeysTold& told) { return apply_torchtitan(document, where, gpus, flags, told); };
+  TransformersFlags flags;
+  if (auto ok = apply_document(*config, command->config.empty() ? "torchtitan's command" : shown_name(command->config), apply, flags, request); !ok) return ok;
+  flags.torchtitan->config = command->config;
+  for (const TorchtitanCommand::Word& w : command->over) flags.torchtitan->config += "\n" + w.text;
+  if (auto ok = apply_launched(launch, command->launched, env, request); !ok) return ok;
+  lay(request.flags, flags);
+  return {};
+}
+
+Result<void> apply_command(const LaunchLine& launch, const Env& env, const std::optional<std::int64_t>& gpus, TransformersRequest& request) {
   if (is_axolotl_command(launch)) return apply_axolotl_command(launch, env, request);
   if (is_torchtune_command(launch)) return apply_torchtune_command(launch, env, request);
+  if (is_torchtitan_command(launch)) return apply_torchtitan_command(launch, env, gpus, request);
   const bool litgpt = is_litgpt_command(launch);
   if (!litgpt && !is_trainer_command(launch)) return fail("unsupported_script", "'" + launch.script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, of axolotl, LitGPT or Megatron-LM, or leave --model and --config out for nanochat", "pasted command");
   const auto filed = filed_arguments(launch, litgpt, env);
@@ -253,6 +292,7 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
   if (const auto text = o.get("recompute")) {
     if (*text != "none" && *text != "full") return fail("bad_value", "--recompute " + text->substr(0, 30) + " is not known", "use none or full", "--recompute");
     f.recompute = *text == "full" ? Recompute::full : Recompute::none;
+    if (f.torchtitan) f.torchtitan->selective = TorchtitanRun::Selective::none;
   }
   f.torch = o.get("torch");
   if (auto ok = yes_or_no(o, "compile", f.compile); !ok) return ok;
@@ -307,7 +347,7 @@ Result<bool> asks_for_transformers(const Options& options) {
   const auto words = pasted_words(options);
   if (!words) return std::unexpected(words.error());
   const auto launch = parse_launch(*words);
-  return launch && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
+  return launch && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
 }
 
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {
@@ -330,7 +370,9 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
       request.megatron = std::move(*w);
       return request;
     }
-    if (auto ok = apply_command(*launch, env, request); !ok) return std::unexpected(ok.error());
+    const auto gpus = number_of(options, "gpus");
+    if (!gpus) return std::unexpected(gpus.error());
+    if (auto ok = apply_command(*launch, env, *gpus, request); !ok) return std::unexpected(ok.error());
   }
   if (auto ok = own_flags(options, request.flags); !ok) return std::unexpected(ok.error());
   if (options.has("model")) request.flags.model = options.get("model");
@@ -340,6 +382,7 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
 }
 
 Result<HfModel> transformers_model(const TransformersRequest& request, const Env& env) {
+  if (request.flags.described && !request.config && !request.flags.model) return architecture_from(*request.flags.described, "torchtitan's debugmodel");
   if (!request.config && !request.flags.model) return fail("missing_value", "the pasted command names no model", "add --model NAME or --config FILE before the --", "--model");
   const std::string name = request.flags.model.value_or("");
   const bool folder = name.starts_with("/") || name.starts_with("./") || name.starts_with("../") || name.starts_with("~");

@@ -56,6 +56,7 @@ std::vector<std::string> pip_commands(const Training& t, const std::string& torc
   const auto add_if = [&](bool wanted, const char* package) { if (wanted) words.emplace_back(package); };
   add_if(t.framework == Framework::torchtune, "torchao");
   add_if(t.framework == Framework::torchtune, "torchtune");
+  add_if(t.framework == Framework::torchtitan, "torchtitan==0.2.2");
   add_if(t.framework == Framework::litgpt, "litgpt[extra]");
   const bool trainer = t.framework == Framework::transformers;
   for (const char* package : {"transformers", "accelerate", "datasets"}) add_if(trainer, package);
@@ -101,7 +102,7 @@ void describe_model(const Workload& w, JobParts& out) {
   }
   const bool module = !out.script.empty() && out.script.front() == "-m", trl = module && out.script.back() == "trl.scripts.sft";
   if (!out.script.empty() && !module) out.place += " with " + one_line(out.script.back());
-  if (module && !trl) out.place += " where python finds " + one_line(out.script.back());
+  if (module && !trl && t.framework != Framework::torchtitan) out.place += " where python finds " + one_line(out.script.back());
   if (has_unnamed_script(*w.transformers)) out.note = "train.py: your script around transformers' Trainer";
   out.setup = pip_commands(t, w.run.torch, trl);
   out.once = ", after: " + out.setup.front();

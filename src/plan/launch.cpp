@@ -9,6 +9,7 @@
 #include "plan/axolotl_command.hpp"
 #include "plan/litgpt_command.hpp"
 #include "plan/megatron_command.hpp"
+#include "plan/torchtitan_command.hpp"
 #include "plan/torchtune_command.hpp"
 #include "plan/trainer_command.hpp"
 #include "workload/scripts.hpp"
@@ -238,6 +239,7 @@ std::vector<std::string> launch_command(const Workload& workload) {
       case Framework::litgpt: return litgpt_command(workload);
       case Framework::megatron: return megatron_command(workload);
       case Framework::torchtune: return torchtune_command(workload);
+      case Framework::torchtitan: return torchtitan_command(workload);
       case Framework::transformers: return trainer_command(workload);
     }
   }
@@ -334,8 +336,8 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words) {
   auto launch = parse_launch(all);
   if (!launch) return std::unexpected(launch.error());
   const auto script = script_of(launch->script);
-  if (!script && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_megatron_command(*launch))) {
-    return fail("unsupported_script", "nanochat's commands are read here, and this is one of " + std::string(is_axolotl_command(*launch) ? "axolotl" : is_litgpt_command(*launch) ? "LitGPT" : is_torchtune_command(*launch) ? "torchtune" : is_megatron_command(*launch) ? "Megatron-LM" : "transformers' Trainer"),
+  if (!script && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch))) {
+    return fail("unsupported_script", "nanochat's commands are read here, and this is one of " + std::string(is_axolotl_command(*launch) ? "axolotl" : is_litgpt_command(*launch) ? "LitGPT" : is_torchtune_command(*launch) ? "torchtune" : is_torchtitan_command(*launch) ? "torchtitan" : is_megatron_command(*launch) ? "Megatron-LM" : "transformers' Trainer"),
                 "dryfit check, explain and plan read it", "pasted command");
   }
   if (!script) {

@@ -124,6 +124,11 @@ class LauncherReader {
     } else if (program == "deepspeed") {
       out_.understood.push_back("deepspeed");
       if (const auto ok = options({"no-python", "no-local-rank", "no-ssh", "force-multi", "enable-each-rank-log"}, "num-gpus"); !ok) return ok;
+    } else if (program == "run_train.sh") {
+      return torchtitan();
+    } else if ((program == "bash" || program == "sh") && at_ < words_.size() && words_[at_].ends_with("run_train.sh")) {
+      ++at_;
+      return torchtitan();
     } else if (program == "litgpt") {  // launches its processes itself
       out_.script = program;
       return {};
@@ -134,13 +139,35 @@ class LauncherReader {
     } else if (python) {
       out_.gpus = 1;
     } else {
-      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl, tune or litgpt");
+      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl, tune, litgpt or run_train.sh");
     }
     while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) out_.module = out_.module || words_[at_] != "-u", ++at_;
     if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train, or train.py");
     out_.script = words_[at_++];
-    if (out_.script.starts_with("torchtitan.")) return bad("torchtitan's training is not laid out: its models are compiled block by block, under parallel plans of its own", "it can be captured: python -m dryfit.capture (docs/capture.md)");
     if (at_ < words_.size() && words_[at_] == "--") ++at_;
+    return {};
+  }
+
+  // torchtitan's run_train.sh: torchrun of its trainer; what it runs stands in the environment.
+  Result<void> torchtitan() {
+    const auto set = [&](std::string_view name, std::string_view otherwise) {
+      const auto found = std::ranges::find(out_.environment, name, &std::pair<std::string, std::string>::first);
+      std::string value = found == out_.environment.end() ? std::string(otherwise) : found->second;
+      std::erase_if(out_.environment, [&](const auto& one) { return one.first == name; });
+      return value;
+    };
+    Flag gpus{"NGPU", set("NGPU", "8"), true};
+    const auto n = processes(gpus);
+    if (!n) return fail("bad_value", "NGPU=" + gpus.value.substr(0, 40) + " is not a number of GPUs", "use a number from 1 on", "NGPU");
+    out_.gpus = std::min(*n, kMost + 1);
+    const std::string file = set("CONFIG_FILE", "./torchtitan/models/llama3/train_configs/debug_model.toml"), module = set("MODULE", ""), config = set("CONFIG", "");
+    set("LOG_RANK", "");
+    out_.script = set("TRAIN_FILE", "torchtitan.train");
+    out_.module = true;
+    if (module.empty() && config.empty()) out_.arguments = {"--job.config_file", file};
+    else out_.arguments = {"--config", config};  // of later versions
+    if (std::ranges::none_of(out_.environment, [](const auto& one) { return sets_allocator(one.first); })) out_.environment.emplace_back("PYTORCH_ALLOC_CONF", "expandable_segments:True");
+    out_.understood.push_back("run_train.sh");
     return {};
   }
 

@@ -88,7 +88,7 @@ std::vector<Alike> machines_to_ask(std::span<const Price> prices, const Transfor
 std::optional<Rent> cheapest_machine(const HfModel& model, const TransformersFlags& flags, Method method, const EstimateOptions& options) {
   StaticSums sums;
   TransformersFlags given = flags;
-  const bool full_needs_least = !given.compile.value_or(false) && given.framework != Framework::litgpt && given.framework != Framework::torchtune;  // compiled, some run without checkpoints alone
+  const bool full_needs_least = !given.compile.value_or(false) && given.framework.value_or(Framework::transformers) == Framework::transformers;  // compiled, some run without checkpoints alone
   if (full_needs_least && !given.recompute) given.recompute = Recompute::full;
   if (given.device_batch_size.value_or(-1) == -1) given.device_batch_size = 1;
   for (const Offered& offered : machines_of(prices_of(options))) {

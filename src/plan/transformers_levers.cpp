@@ -51,7 +51,7 @@ class TransformersLevers {
     if (!t.compile && t.framework == Framework::transformers) {
       add({{"--compile", "1"}}, true, "torch.compile: fused kernels keep less; the first step waits for the compiler", std::nullopt, [](Workload& w) { w.transformers->training.compile = w.run.compile = true; });
     }
-    if (t.optimizer == OptimizerKind::adamw || t.optimizer == OptimizerKind::adamw_fused) {
+    if (t.framework != Framework::torchtitan && (t.optimizer == OptimizerKind::adamw || t.optimizer == OptimizerKind::adamw_fused)) {
       add({{"--optimizer", "adamw_8bit"}}, false, "8-bit moments: slightly other numbers", std::nullopt, [](Workload& w) { w.transformers->training.optimizer = OptimizerKind::adamw_8bit; });
     }
     if (run.max_seq_len % 2 == 0 && run.max_seq_len >= 256) {

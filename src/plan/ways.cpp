@@ -15,10 +15,10 @@ void buckets_by_width(Way& way) {
 }
 
 // Whose script or recipe says what trains.
-bool has_own_loop(const TransformersFlags& f) { return f.framework == Framework::litgpt || f.framework == Framework::torchtune; }
+bool has_own_loop(const TransformersFlags& f) { return f.framework == Framework::litgpt || f.framework == Framework::torchtune || f.framework == Framework::torchtitan; }
 
 std::vector<std::optional<Sharding>> shardings_of(const TransformersFlags& f, const Machine& machine, bool own_loop) {
-  if (f.sharding || machine.gpus == 1 || f.framework == Framework::torchtune) return {f.sharding};
+  if (f.sharding || machine.gpus == 1 || f.framework == Framework::torchtune || f.framework == Framework::torchtitan) return {f.sharding};
   if (own_loop) return {Sharding::fsdp1, Sharding::ddp};
   return {Sharding::ddp, Sharding::fsdp2, Sharding::zero1, Sharding::zero2, Sharding::zero3};
 }

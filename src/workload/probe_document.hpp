@@ -16,6 +16,9 @@ Result<Document> document_from_json(std::string_view text, std::string_view name
 // 131072 values or 2 MiB of text.
 Result<Document> document_from_yaml(std::string_view text, std::string_view name);
 
+// TOML 1.0, as Python's tomllib takes it; dates are words of no meaning. Errors: "bad_toml" with line and column, "too_large" beyond 1 MiB, 64 levels or 4096 points.
+Result<Document> document_from_toml(std::string_view text, std::string_view name);
+
 // "config.json:3:14" for the byte at `position`, counted from 1.
 std::string text_place(std::string_view text, std::size_t position, std::string_view name);
 

@@ -201,9 +201,10 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
     t.grad_accum_steps = *steps;
   }
   t.framework = f.framework.value_or(Framework::transformers);
-  const bool litgpt = t.framework == Framework::litgpt, torchtune = t.framework == Framework::torchtune;
+  const bool litgpt = t.framework == Framework::litgpt, torchtune = t.framework == Framework::torchtune, torchtitan = t.framework == Framework::torchtitan;
   if (torchtune) t.torchtune = f.torchtune.value_or(TorchtuneRun());
-  t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp1 : Sharding::ddp);
+  if (torchtitan) t.torchtitan = f.torchtitan.value_or(TorchtitanRun());
+  t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp1 : torchtitan ? Sharding::fsdp2 : Sharding::ddp);
   set_precision(d, model, f);
   const bool no_sdpa = a.family == Family::gemma2;  // its soft-cap is not in SDPA: transformers refuses it and takes eager attention
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
@@ -211,7 +212,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.compile = f.compile.value_or(false);
   t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
   loss_and_liger(t, a, f);
-  if (t.liger.any() && (litgpt || torchtune)) return fail("bad_value", "--liger beside " + std::string(litgpt ? "LitGPT" : "torchtune") + ", which has no use of Liger-Kernel", "leave it out", "--liger");
+  if (t.liger.any() && (litgpt || torchtune || torchtitan)) return fail("bad_value", "--liger beside " + std::string(litgpt ? "LitGPT" : torchtune ? "torchtune" : "torchtitan") + ", which has no use of Liger-Kernel", "leave it out", "--liger");
   if (t.head == HeadLoss::liger && t.sharding == Sharding::zero3) return fail("unsupported_training", "Liger-Kernel's loss under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use --parallel zero2 or fsdp2, or leave --liger out", "--liger");
   if (litgpt && f.lora && f.litgpt_script.value_or(LitgptScript::lora) != LitgptScript::lora) return fail("bad_value", "--lora-rank beside litgpt " + std::string(name_of(*f.litgpt_script)) + ", which has no such adapters", "leave one of them out", "--lora-rank");
   if (litgpt) t.litgpt.script = f.litgpt_script.value_or(f.lora ? LitgptScript::lora : LitgptScript::pretrain);
@@ -225,7 +226,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!f.recompute && checkpoints) d.assume("recompute", "full", "LitGPT's finetuning scripts on several GPUs");
   t.reentrant = f.reentrant.value_or(false);
   t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(a.use_cache) && a.causal && f.head != HeadLoss::trl;  // SFTTrainer asks for none
-  if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : "torch.distributed without FSDP or ZeRO");
+  if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : torchtitan ? "parallelism.data_parallel_shard_degree = -1: over all GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);
   t.flat = f.flat.value_or(FlatShardConfig());

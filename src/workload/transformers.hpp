@@ -43,12 +43,14 @@ struct TransformersFlags {
   bool all_weights = false;             // --lora-rank 0: no adapters, whatever a search would try
   std::optional<LitgptScript> litgpt_script;
   std::optional<TorchtuneRun> torchtune;
+  std::optional<TorchtitanRun> torchtitan;
+  std::optional<Document> described;    // a config.json, in place of model: of a shape that no catalogue has
   UsersCommand users;                   // of a pasted command of the Trainer
 };
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where);  // --optim's words
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where);      // "bfloat16", "bf16", "torch.float32", ...
-Result<Framework> framework_of(std::string_view text, std::string_view where);      // "transformers", "litgpt", "torchtune"
+Result<Framework> framework_of(std::string_view text, std::string_view where);      // "transformers", "litgpt"
 Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where);  // "finetune_lora"
 Result<TorchtuneRecipe> torchtune_recipe_of(std::string_view text, std::string_view where);  // "lora_finetune_single_device"
 Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp1"

@@ -33,6 +33,7 @@ MODELS = {
     "trl": ["plan", "--gpu", "h100", "--", "trl sft --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name trl-lib/Capybara --use_peft --num_processes 2"],
     "litgpt": ["check", "--gpu", "h100", "--", "litgpt finetune_lora EleutherAI/pythia-160m --devices 4 --train.micro_batch_size 2 --train.max_seq_length 256 --precision bf16-true"],
     "torchtune": ["check", "--gpu", "h100", "--", "tune run lora_finetune_single_device --config llama3_1/8B_lora_single_device tokenizer.max_seq_len=2048"],
+    "torchtitan": ["check", "--gpu", "h100", "--", "torchrun --nproc_per_node 8 -m torchtitan.train --job.config_file llama3_8b.toml --metrics.enable_tensorboard"],
     "megatron": ["check", "--gpu", "h100", "--", "torchrun --nproc_per_node 8 pretrain_gpt.py --num-layers 4 --hidden-size 1024 --num-attention-heads 16 --seq-length 1024 --max-position-embeddings 1024 --micro-batch-size 1 "
                  "--global-batch-size 64 --vocab-size 32000 --bf16 --tensor-model-parallel-size 2 --data-path corpus --lr 3e-4"],
 }

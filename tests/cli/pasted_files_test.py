@@ -87,6 +87,36 @@ with tempfile.TemporaryDirectory() as name:
     for more in (["--config", "none.yaml"], ["--config", "llama3_2/1B_lora"], ["--config", "llama3_2/1B_lora_single"], ["--config", "tune.yaml", "compile=True"], ["--config", "tune.yaml", "batch_size.a=2"], ["--config", "tune.yaml", "batch_size=[2"]):
         status, answer, _ = check("tune", "run", "full_finetune_single_device", *more, cwd=here)
         expect(status == 2 and answer.get("error", {}).get("hint") and answer["error"].get("where"), f"{more}: {status} {answer}")
+    # torchtitan's TOML: one that ships and the same as a file, its words over it under each launcher, and what is said of both
+    titan = "[job]\ndescription = 'x'\n[model]\nname = \"llama3\"\nflavor = \"8B\"\n[training]\nlocal_batch_size = 1\nseq_len = 8192\nsteps = 1000\n[activation_checkpoint]\nmode = \"selective\"\nselective_ac_option = \"op\"\n"
+    (here / "titan.toml").write_text(titan + "[metrics]\nlog_freq = 1\n[validation]\nenable = true\n")
+    module = "torchrun --nproc_per_node 8 -m torchtitan.train --job.config_file".split()
+    shipped = check(*module, "somewhere/llama3_8b.toml", cwd=here)
+    own = check(*module, "titan.toml", cwd=here)
+    expect(allocated(shipped[1]) and allocated(shipped[1]) == allocated(own[1]), f"torchtitan: {shipped} {own}")
+    expect("as torchtitan 0.2.2 ships it" in shipped[2] and "not used: titan.toml: validation.enable" in own[2] and "training.seq_len" in own[2], f"torchtitan, told: {shipped[2]} {own[2]}")
+    over = "--training.local_batch_size=2 --training.seq-len 4096 --training.global_batch_size 64 --activation_checkpoint.mode full --parallelism.fsdp_reshard_after_forward always".split()
+    runs = [check(*how, *over, cwd=here) for how in ([*module, "titan.toml"], ["python", "-m", "torch.distributed.run", "--nproc_per_node=8", "torchtitan/train.py", "--job.config-file=titan.toml"], ["CONFIG_FILE=titan.toml", "./run_train.sh"], ["NGPU=8", "CONFIG_FILE=titan.toml", "bash", "run_train.sh"])]
+    expect(len({allocated(one[1]) for one in runs}) == 1 and 0 < allocated(runs[0][1]) < allocated(own[1]), f"torchtitan's launchers: {runs}")
+    run = runs[0][1]["workload"]["run"]
+    expect((run["device_batch_size"], run["max_seq_len"], run["grad_accum_steps"], run["recompute"]) == (2, 4096, 4, "full"), f"torchtitan, over the file: {run}")
+    again = check(runs[0][1]["command"], cwd=here)
+    expect(allocated(again[1]) == allocated(runs[0][1]), f"torchtitan, its own command: {runs[0][1]['command']} {again}")
+    compiled = check(*module, "titan.toml", *over, "--compile.enable", cwd=here)
+    expect(0 < allocated(compiled[1]) != allocated(runs[0][1]) and "--compile.enable" in compiled[1]["command"], f"torchtitan, compiled: {compiled}")
+    for more in (["none.toml"], ["titan.toml", "--compile.enable", "--compile.backend", "eager"], ["titan.toml", "--training.local_batch_size", "many"], ["titan.toml", "--training.global_batch_size", "12"], ["titan.toml", "--model.a.b", "1", "--model.flavor.c", "2"], ["titan.toml", "seq_len"], ["titan.toml", "--module", "llama3"]):
+        status, answer, _ = check(*module, *more, cwd=here)
+        expect(status == 2 and answer.get("error", {}).get("hint"), f"{more}: {status} {answer}")
+    points = "a" + ".a" * 5000 + " = 1\n"
+    for text, code, where in (("a = 1\nb = \n", "bad_toml", "x.toml:2:5"), ("[training]\nseq_len = 1\nseq_len = 2\n", "bad_toml", "x.toml:3"), (points, "too_large", "x.toml"), ("a = " + "[" * 4000, "too_large", "x.toml"), ("#" * (2 << 20), "too_large", "x.toml"), ("[training]\nseq_len = \"many\"\n", "bad_config", "x.toml: training.seq_len"),
+                              ("[model]\nflavor = 8\n", "bad_config", "x.toml: model.flavor"), ("model = 1\n", "bad_config", "x.toml: model"), ("[activation_checkpoint]\nselective_ac_option = 2\n", "bad_config", "x.toml: activation_checkpoint.selective_ac_option")):
+        (here / "x.toml").write_text(text)
+        status, answer, _ = check(*module, "x.toml", cwd=here)
+        error = answer.get("error", {})
+        expect(status == 2 and error.get("code") == code and error.get("where", "").startswith(where) and error.get("hint"), f"{text[:60]!r}: {status} {answer}")
+    (here / "x.toml").write_bytes(b"a = \"\xff\xfe\"\n")
+    status, answer, _ = check(*module, "x.toml", cwd=here)
+    expect(status == 2 and answer["error"]["where"].startswith("x.toml:1"), f"no UTF-8: {answer}")
     # axolotl's file under its launchers, a DeepSpeed file inside it, the command's words over it
     (here / "ax.yml").write_text((CONFIGS / "axolotl_qlora.yml").read_text())
     launched = [check(*how.split(), cwd=here) for how in ("axolotl train ax.yml --launcher python", "python -m axolotl.cli.train ax.yml", "accelerate launch --num_processes 1 -m axolotl.cli.train ax.yml", "axolotl train ax.yml -- --num_processes 1")]

@@ -95,7 +95,7 @@ TEST(TrainerCommand, trlsOwnProgram) {
 }
 
 TEST(TrainerCommand, whatIsNotLaidOutIsRefusedByName) {
-  for (const char* text : {"trl dpo --model_name_or_path gpt2", "trl", "torchrun --nproc_per_node=8 -m torchtitan.train --job.config_file x.toml"}) {
+  for (const char* text : {"trl dpo --model_name_or_path gpt2", "trl"}) {
     const auto launch = parse_launch(*shell_split(text));
     ASSERT_FALSE(launch) << text;
     EXPECT_NE(launch.error().hint.find("dryfit.capture"), std::string::npos) << text;
