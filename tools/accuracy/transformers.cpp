@@ -56,6 +56,11 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
       if (!date) return std::unexpected(date.error());
       t.torchtune.date = static_cast<std::int32_t>(*date);
     }
+    else if (word.starts_with("torchtitan-")) {
+      const auto date = parse_int(word.substr(11), "loop");
+      if (!date) return std::unexpected(date.error());
+      t.torchtitan.date = static_cast<std::int32_t>(*date);
+    }
     else return fail("bad_row", "loop: " + std::string(word) + " is not known", "see apply_loop", "loop");
   }
   return {};
@@ -78,7 +83,13 @@ Result<Report> transformers_report(const FieldMap& f) {
   if (auto ok = apply_loop(f.at("loop"), workload->transformers->training); !ok) return std::unexpected(ok.error());
   const auto machine = machine_from_flags({f.at("gpu"), 1, std::nullopt, std::nullopt});
   if (!machine) return std::unexpected(machine.error());
-  return estimate(*workload, *machine);
+  EstimateOptions how;
+  if (request->alloc_conf) {
+    const auto conf = parse_alloc_conf(*request->alloc_conf);
+    if (!conf) return std::unexpected(conf.error());
+    how.allocator = *conf;
+  }
+  return estimate(*workload, *machine, how);
 }
 
 namespace {
