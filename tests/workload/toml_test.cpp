@@ -42,6 +42,8 @@ TEST(Toml, faultsHaveAPlace) {
   EXPECT_EQ(error_of("a = yes\n").substr(0, 17), "bad_toml a.toml:1");
   EXPECT_EQ(error_of("[a\n").substr(0, 17), "bad_toml a.toml:1");
   EXPECT_EQ(error_of("a = \"\xff\"\n").substr(0, 17), "bad_toml a.toml:1");
+  EXPECT_EQ(error_of("[#"), "bad_toml a.toml:1:2");
+  EXPECT_EQ(error_of("\xef\xb7\xaf = 1\n").substr(0, 17), "bad_toml a.toml:1");
   EXPECT_EQ(error_of("a = 99999999999999999999\n").substr(0, 17), "bad_toml a.toml:1");
 }
 
