@@ -109,7 +109,13 @@ const Document* Fields::find(std::string_view key) {
 void Fields::fault(std::string_view key, std::string what, std::string hint) {
   if (error_) return;
   const std::string name = prefix_ + std::string(key);
-  error_ = Error{code_, name + " " + what, hint.empty() ? "correct " + name : std::move(hint), where_.empty() ? name : where_ + ": " + name};
+  error_ = Error{code_, name + " " + what, hint.empty() ? "correct " + name : std::move(hint), place(key)};
+}
+
+std::string Fields::place(std::string_view key) const { return (where_.empty() ? prefix_ : where_ + ": " + prefix_) + std::string(key); }
+
+std::unexpected<Error> Fields::not_laid_out(std::string_view key, std::string_view what, std::string hint) const {
+  return fail("unsupported_training", place(key) + " asks for " + std::string(what) + ", not laid out yet", std::move(hint), place(key));
 }
 
 std::optional<std::int64_t> Fields::whole(std::string_view key, std::int64_t low, std::int64_t high) {

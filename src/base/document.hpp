@@ -58,6 +58,8 @@ class Fields {
   void fault(std::string_view key, std::string what, std::string hint = "");
   void used(std::string_view key);                        // counts as asked for, and is not worth telling
   void left(std::string_view key);                        // counts as not asked for
+  std::string place(std::string_view key) const;          // "config.json: hidden_size", as errors name it
+  std::unexpected<Error> not_laid_out(std::string_view key, std::string_view what, std::string hint) const;  // "unsupported_training"
   bool is_null(std::string_view key) const;               // stands there as null
   const std::optional<Error>& error() const { return error_; }
   std::vector<std::string> unused() const;                // keys with a value other than null that nobody asked for

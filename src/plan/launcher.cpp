@@ -282,4 +282,12 @@ std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::st
   return out;
 }
 
+void add_words_over(std::span<const std::string_view> said, std::span<const std::pair<std::string, std::string>> resolved, std::vector<std::string>& out) {
+  for (std::string_view word : said) {
+    const std::string_view key = word.substr(0, word.find('='));
+    if (std::ranges::find(resolved, key, &std::pair<std::string, std::string>::first) == resolved.end()) out.emplace_back(word);
+  }
+  for (const auto& [key, value] : resolved) out.push_back(key + "=" + value);
+}
+
 }  // namespace dryfit

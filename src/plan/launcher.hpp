@@ -42,4 +42,7 @@ bool ends_command(std::string_view word);
 bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF
 std::string dashed(std::string_view name);       // "nproc_per_node" -> "nproc-per-node"
 
+// What a command is written with beside its file: the words that were said over it ("key=value"), but for keys of `resolved`, then those.
+void add_words_over(std::span<const std::string_view> said, std::span<const std::pair<std::string, std::string>> resolved, std::vector<std::string>& out);
+
 }  // namespace dryfit

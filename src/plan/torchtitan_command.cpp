@@ -93,11 +93,7 @@ std::vector<std::string> torchtitan_command(const Workload& workload) {
   using Selective = TorchtitanRun::Selective;
   if (t.recompute == Recompute::full) resolved.emplace_back("--activation_checkpoint.mode", "full");
   else resolved.emplace_back("--activation_checkpoint.mode", t.torchtitan.selective == Selective::none ? "none" : "selective");
-  for (std::size_t i = 1; i < said.size(); ++i) {
-    const std::string_view key = said[i].substr(0, said[i].find('='));
-    if (std::ranges::find(resolved, key, &std::pair<std::string, std::string>::first) == resolved.end()) out.emplace_back(said[i]);
-  }
-  for (const auto& [key, value] : resolved) out.push_back(key + "=" + value);
+  add_words_over(std::span(said).subspan(1), resolved, out);
   return out;
 }
 

@@ -40,11 +40,7 @@ std::vector<std::string> torchtune_command(const Workload& workload) {
                                                                      {"tokenizer.max_seq_len", std::to_string(t.seq_len)}, {"enable_activation_checkpointing", t.recompute == Recompute::full ? "True" : "False"}};
   const std::vector<std::string_view> said = split(t.torchtune.config, '\n');
   for (std::string_view word : {name_of(t.torchtune.recipe), std::string_view("--config"), said[0].empty() ? std::string_view("my.yaml") : said[0]}) out.emplace_back(word);
-  for (std::size_t i = 1; i < said.size(); ++i) {
-    const std::string_view key = said[i].substr(0, said[i].find('='));
-    if (std::ranges::find(resolved, key, &std::pair<std::string, std::string>::first) == resolved.end()) out.emplace_back(said[i]);
-  }
-  for (const auto& [key, value] : resolved) out.push_back(key + "=" + value);
+  add_words_over(std::span(said).subspan(1), resolved, out);
   return out;
 }
 

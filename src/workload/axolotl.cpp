@@ -73,14 +73,10 @@ class AxolotlReader {
   }
 
  private:
-  std::string place(std::string_view key) const { return std::string(where_) + ": " + std::string(key); }
-  std::unexpected<Error> not_laid_out(std::string_view key, std::string_view what, std::string hint) const {
-    return fail("unsupported_training", place(key) + " asks for " + std::string(what) + ", not laid out yet", std::move(hint), place(key));
-  }
 
   Result<void> refuse() {
     for (const OtherRun& r : kOtherRuns) {
-      if (asks_for(f_.find(r.key))) return not_laid_out(r.key, r.why, "supervised training is, of the whole model or of LoRA and QLoRA adapters, under DDP, FSDP or DeepSpeed (docs/models.md)");
+      if (asks_for(f_.find(r.key))) return f_.not_laid_out(r.key, r.why, "supervised training is, of the whole model or of LoRA and QLoRA adapters, under DDP, FSDP or DeepSpeed (docs/models.md)");
       f_.used(r.key);
     }
     return {};
@@ -127,7 +123,7 @@ class AxolotlReader {
 
   Result<void> words() {
     if (const auto name = f_.text("optimizer")) {
-      const auto kind = optimizer_of(*name, place("optimizer"));
+      const auto kind = optimizer_of(*name, f_.place("optimizer"));
       if (!kind) return std::unexpected(kind.error());
       flags_.optimizer = *kind;
     }
@@ -139,7 +135,7 @@ class AxolotlReader {
       if (on && code.empty()) code = o.code, key = o.flag;
     }
     if (code.empty()) return {};
-    const auto attention = attention_code_of(code, place(key));
+    const auto attention = attention_code_of(code, f_.place(key));
     if (!attention) return std::unexpected(attention.error());
     flags_.attention = *attention;
     return {};
@@ -150,14 +146,14 @@ class AxolotlReader {
     const std::string adapter = f_.text("adapter").value_or("");
     const bool four = f_.yes("load_in_4bit").value_or(false);
     if (adapter.empty()) {
-      if (four) return fail("bad_config", place("load_in_4bit") + " without an adapter: 4-bit weights cannot be trained", "add adapter: qlora", place("load_in_4bit"));
+      if (four) return fail("bad_config", f_.place("load_in_4bit") + " without an adapter: 4-bit weights cannot be trained", "add adapter: qlora", f_.place("load_in_4bit"));
       for (const auto& [key, value] : config_.fields) {
         if (key.starts_with("lora_") || key.starts_with("peft_")) f_.used(key);
       }
       return {};
     }
-    if (adapter != "lora" && adapter != "qlora") return not_laid_out("adapter", "\"" + adapter.substr(0, 40) + "\"", "lora and qlora are described");
-    if ((adapter == "qlora") != four) return fail("bad_config", place("adapter") + " is " + adapter + (four ? " beside load_in_4bit, which is qlora's" : ", which axolotl takes with load_in_4bit alone"), four ? "write adapter: qlora" : "add load_in_4bit: true", place("adapter"));
+    if (adapter != "lora" && adapter != "qlora") return f_.not_laid_out("adapter", "\"" + adapter.substr(0, 40) + "\"", "lora and qlora are described");
+    if ((adapter == "qlora") != four) return fail("bad_config", f_.place("adapter") + " is " + adapter + (four ? " beside load_in_4bit, which is qlora's" : ", which axolotl takes with load_in_4bit alone"), four ? "write adapter: qlora" : "add load_in_4bit: true", f_.place("adapter"));
     flags_.quantized = flags_.double_quantized = four;
     if (const Document* bnb = f_.map("bnb_config_kwargs"); bnb != nullptr && four) {
       if (const Document* twice = bnb->find("bnb_4bit_use_double_quant"); twice != nullptr && bnb->fields.size() == 1) flags_.double_quantized = asks_for(twice);
@@ -176,7 +172,7 @@ class AxolotlReader {
     if (lora.targets.empty()) f_.fault("lora_target_modules", "names nothing to adapt", "add lora_target_linear: true, or name modules such as q_proj");
     lora.saved_modules = f_.texts("lora_modules_to_save", 256);
     lora.dora = f_.yes("peft_use_dora").value_or(false);
-    if (!f_.yes("peft_autocast_adapter_dtype").value_or(true)) return not_laid_out("peft_autocast_adapter_dtype", "adapters in 16 bits", "leave it out: peft keeps them in fp32");
+    if (!f_.yes("peft_autocast_adapter_dtype").value_or(true)) return f_.not_laid_out("peft_autocast_adapter_dtype", "adapters in 16 bits", "leave it out: peft keeps them in fp32");
     flags_.lora = lora;
     adapter_kernels();
     return {};
@@ -268,7 +264,7 @@ class AxolotlReader {
   Result<void> one_dtype() {
     const bool back = flags_.lora || asks_for(config_.find("fsdp")) || asks_for(config_.find("fsdp_config")) || flags_.deepspeed || flags_.head == HeadLoss::cut;
     if (back || flags_.weights == Dtype::fp32 || flags_.attention == AttentionCode::flash_attention_2) return {};
-    return fail("unsupported_training", place("attn_implementation") + ": axolotl keeps embeddings, head and norms in fp32 when it trains a whole model without flash attention, not laid out yet", "use attn_implementation: flash_attention_2, for which it casts them back", place("attn_implementation"));
+    return fail("unsupported_training", f_.place("attn_implementation") + ": axolotl keeps embeddings, head and norms in fp32 when it trains a whole model without flash attention, not laid out yet", "use attn_implementation: flash_attention_2, for which it casts them back", f_.place("attn_implementation"));
   }
 
   const Document& config_;

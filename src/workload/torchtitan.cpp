@@ -82,10 +82,6 @@ class TorchtitanReader {
   }
 
  private:
-  std::string place(std::string_view key) const { return std::string(where_) + ": " + std::string(key); }
-  std::unexpected<Error> not_laid_out(std::string_view key, std::string_view what, std::string hint) const {
-    return fail("unsupported_training", place(key) + " asks for " + std::string(what) + ", not laid out yet", std::move(hint), place(key));
-  }
   Result<void> done(TitanSection& s, KeysTold& told) const {
     s->tell(told);
     if (s->error()) return std::unexpected(*s->error());
@@ -107,15 +103,15 @@ class TorchtitanReader {
     for (const char* key : {"hf_assets_path", "tokenizer_path", "print_after_conversion"}) s->used(key);
     const std::vector<std::string> converters = s->texts("converters", 16);
     if (auto ok = done(s, told); !ok) return ok;
-    if (name != "llama3") return not_laid_out("model.name", "\"" + name.substr(0, 40) + "\"", "torchtitan's llama3 is laid out; other models can be captured: python -m dryfit.capture (docs/capture.md)");
+    if (name != "llama3") return f_.not_laid_out("model.name", "\"" + name.substr(0, 40) + "\"", "torchtitan's llama3 is laid out; other models can be captured: python -m dryfit.capture (docs/capture.md)");
     const auto known = std::ranges::find(kTitanFlavors, flavor, &TitanFlavor::name);
     if (known == kTitanFlavors.end()) {
-      if (flavor.find("flex") != std::string::npos || flavor.find("varlen") != std::string::npos) return not_laid_out("model.flavor", "\"" + flavor.substr(0, 40) + "\"", "SDPA's flavors are: debugmodel, 8B, 70B, 405B");
+      if (flavor.find("flex") != std::string::npos || flavor.find("varlen") != std::string::npos) return f_.not_laid_out("model.flavor", "\"" + flavor.substr(0, 40) + "\"", "SDPA's flavors are: debugmodel, 8B, 70B, 405B");
       std::vector<std::string_view> names;
       for (const TitanFlavor& one : kTitanFlavors) names.push_back(one.name);
-      return fail("bad_config", place("model.flavor") + " is \"" + flavor.substr(0, 40) + "\", no flavor of torchtitan's llama3", did_you_mean(flavor, names, "debugmodel, 8B, 70B and 405B are"), place("model.flavor"));
+      return fail("bad_config", f_.place("model.flavor") + " is \"" + flavor.substr(0, 40) + "\", no flavor of torchtitan's llama3", did_you_mean(flavor, names, "debugmodel, 8B, 70B and 405B are"), f_.place("model.flavor"));
     }
-    if (!converters.empty()) return not_laid_out("model.converters", "\"" + converters[0].substr(0, 40) + "\"", "leave it out; the rest of the run is: model.converters = []");
+    if (!converters.empty()) return f_.not_laid_out("model.converters", "\"" + converters[0].substr(0, 40) + "\"", "leave it out; the rest of the run is: model.converters = []");
     if (known->preset.empty()) flags_.described = debugmodel();
     else flags_.model = std::string(known->preset);
     return {};
@@ -134,8 +130,8 @@ class TorchtitanReader {
     const bool narrow = one_of(s, "mixed_precision_param", "bfloat16", {"bfloat16", "float32"}) == "bfloat16";
     const bool host = s->yes("enable_cpu_offload").value_or(false);
     if (auto ok = done(s, told); !ok) return ok;
-    if (host) return not_laid_out("training.enable_cpu_offload", "weights and states on the host", "training.enable_cpu_offload = false is");
-    if (!narrow) return not_laid_out("training.mixed_precision_param", "products in fp32, whose attention SDPA has no fast kernel for", "training.mixed_precision_param = \"bfloat16\" is");
+    if (host) return f_.not_laid_out("training.enable_cpu_offload", "weights and states on the host", "training.enable_cpu_offload = false is");
+    if (!narrow) return f_.not_laid_out("training.mixed_precision_param", "products in fp32, whose attention SDPA has no fast kernel for", "training.mixed_precision_param = \"bfloat16\" is");
     flags_.mixed = *flags_.weights == Dtype::fp32 ? MixedPrecision::bf16 : MixedPrecision::none;
     return {};
   }
@@ -144,15 +140,15 @@ class TorchtitanReader {
   Result<void> parallelism(KeysTold& told) {
     TitanSection s(f_, where_, "parallelism");
     for (const auto& [key, what] : {std::pair{"tensor_parallel_degree", "tensor parallelism"}, std::pair{"pipeline_parallel_degree", "pipeline parallelism"}, std::pair{"context_parallel_degree", "context parallelism"}, std::pair{"expert_parallel_degree", "expert parallelism"}}) {
-      if (s->whole(key, 1, 65536).value_or(1) > 1) return not_laid_out(std::string("parallelism.") + key, what, std::string("parallelism.") + key + " = 1 is laid out: weights shared out over all GPUs (FSDP2)");
+      if (s->whole(key, 1, 65536).value_or(1) > 1) return f_.not_laid_out(std::string("parallelism.") + key, what, std::string("parallelism.") + key + " = 1 is laid out: weights shared out over all GPUs (FSDP2)");
     }
     const std::int64_t replicas = s->whole("data_parallel_replicate_degree", 1, 65536).value_or(1), shards = s->whole("data_parallel_shard_degree", -1, 65536).value_or(-1);
     const std::string reshard = one_of(s, "fsdp_reshard_after_forward", "default", {"default", "always", "never"});
     for (const char* key : {"disable_loss_parallel", "enable_async_tensor_parallel", "pipeline_parallel_schedule", "pipeline_parallel_schedule_csv", "pipeline_parallel_microbatch_size", "pipeline_parallel_first_stage_less_layers", "pipeline_parallel_last_stage_less_layers", "pipeline_parallel_layers_per_stage", "module_fqns_per_model_part",
                             "pipeline_parallel_expert_parallel_overlap", "context_parallel_rotate_method", "context_parallel_load_balancer", "expert_tensor_parallel_degree", "expert_parallel_comm_backend"}) s->used(key);
     if (auto ok = done(s, told); !ok) return ok;
-    if (replicas > 1) return not_laid_out("parallelism.data_parallel_replicate_degree", "replicas", "data_parallel_replicate_degree = 1 and data_parallel_shard_degree = -1 are laid out: FSDP2 over all GPUs");
-    if (shards == 0 || (shards > 0 && gpus_ && shards != *gpus_)) return fail("bad_config", place("parallelism.data_parallel_shard_degree") + " is " + std::to_string(shards) + ", and the run has " + (gpus_ ? std::to_string(*gpus_) : "more") + " GPUs, which torchtitan refuses", "-1 means all GPUs", place("parallelism.data_parallel_shard_degree"));
+    if (replicas > 1) return f_.not_laid_out("parallelism.data_parallel_replicate_degree", "replicas", "data_parallel_replicate_degree = 1 and data_parallel_shard_degree = -1 are laid out: FSDP2 over all GPUs");
+    if (shards == 0 || (shards > 0 && gpus_ && shards != *gpus_)) return fail("bad_config", f_.place("parallelism.data_parallel_shard_degree") + " is " + std::to_string(shards) + ", and the run has " + (gpus_ ? std::to_string(*gpus_) : "more") + " GPUs, which torchtitan refuses", "-1 means all GPUs", f_.place("parallelism.data_parallel_shard_degree"));
     if (shards > 0 && !gpus_) flags_.gpus = shards;
     flags_.reshard_after_forward = reshard != "never";
     titan_.reshards_head = reshard == "always";
@@ -161,7 +157,7 @@ class TorchtitanReader {
       return {};
     }
     const std::int64_t micro = *flags_.device_batch_size * gpus_.value_or(flags_.gpus.value_or(1));
-    if (global_batch_ % micro != 0) return fail("bad_config", place("training.global_batch_size") + " is " + std::to_string(global_batch_) + ", no multiple of local_batch_size x GPUs = " + std::to_string(micro) + ", which torchtitan refuses", "-1 means one micro-step", place("training.global_batch_size"));
+    if (global_batch_ % micro != 0) return fail("bad_config", f_.place("training.global_batch_size") + " is " + std::to_string(global_batch_) + ", no multiple of local_batch_size x GPUs = " + std::to_string(micro) + ", which torchtitan refuses", "-1 means one micro-step", f_.place("training.global_batch_size"));
     flags_.grad_accum_steps = global_batch_ / micro;
     return {};
   }
@@ -176,16 +172,16 @@ class TorchtitanReader {
     if (!s.holds("mode") && !s->error()) told.assumed.emplace_back("activation_checkpoint.mode \"selective\" and selective_ac_option \"" + option.substr(0, 20) + "\", torchtitan's default" + (s.holds("selective_ac_option") ? "" : ": every second block runs again"));
     if (auto ok = done(s, told); !ok) return ok;
     flags_.recompute = mode == "full" ? Recompute::full : Recompute::none;
-    if (mode == "memory_budget") return not_laid_out("activation_checkpoint.mode", "a memory budget of the compiler's", "\"none\", \"selective\" and \"full\" are");
+    if (mode == "memory_budget") return f_.not_laid_out("activation_checkpoint.mode", "a memory budget of the compiler's", "\"none\", \"selective\" and \"full\" are");
     if (mode != "selective") return {};
     using Selective = TorchtitanRun::Selective;
     titan_.selective = option == "op" ? Selective::ops : Selective::layers;
     if (titan_.selective == Selective::ops) {
-      if (std::ranges::any_of(forced, [](const std::string& name) { return name != "moe.router.gate"; })) return not_laid_out("activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns", "products of some shapes to run again", "leave it out; every second product is kept");
+      if (std::ranges::any_of(forced, [](const std::string& name) { return name != "moe.router.gate"; })) return f_.not_laid_out("activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns", "products of some shapes to run again", "leave it out; every second product is kept");
       return {};
     }
-    const auto every = parse_int(option, place("activation_checkpoint.selective_ac_option"));
-    if (!every || *every < 0 || *every > 65536) return fail("bad_config", place("activation_checkpoint.selective_ac_option") + " is \"" + option.substr(0, 40) + "\"", "\"op\", or a number such as \"2\": every second block runs again", place("activation_checkpoint.selective_ac_option"));
+    const auto every = parse_int(option, f_.place("activation_checkpoint.selective_ac_option"));
+    if (!every || *every < 0 || *every > 65536) return fail("bad_config", f_.place("activation_checkpoint.selective_ac_option") + " is \"" + option.substr(0, 40) + "\"", "\"op\", or a number such as \"2\": every second block runs again", f_.place("activation_checkpoint.selective_ac_option"));
     titan_.every = *every;
     return {};
   }
@@ -198,9 +194,9 @@ class TorchtitanReader {
     const std::string backend = s->text("backend").value_or("inductor");
     if (auto ok = done(s, told); !ok) return ok;
     if (!on) return {};
-    if (backend != "inductor") return not_laid_out("compile.backend", "\"" + backend.substr(0, 40) + "\"", "\"inductor\" is torchtitan's default");
+    if (backend != "inductor") return f_.not_laid_out("compile.backend", "\"" + backend.substr(0, 40) + "\"", "\"inductor\" is torchtitan's default");
     for (const std::string& one : components) {
-      if (one != "model" && one != "loss") return fail("bad_config", place("compile.components") + " holds \"" + one.substr(0, 40) + "\"", "model and loss are torchtitan's", place("compile.components"));
+      if (one != "model" && one != "loss") return fail("bad_config", f_.place("compile.components") + " holds \"" + one.substr(0, 40) + "\"", "model and loss are torchtitan's", f_.place("compile.components"));
       (one == "model" ? titan_.compile_blocks : titan_.compile_loss) = true;
     }
     flags_.compile = titan_.compile_blocks || titan_.compile_loss;
@@ -215,7 +211,7 @@ class TorchtitanReader {
     flags_.optimizer = way == "fused" ? OptimizerKind::adamw_fused : way == "foreach" ? OptimizerKind::adamw : OptimizerKind::adamw_loop;
     const bool inside = s->yes("early_step_in_backward").value_or(false);
     if (auto ok = done(s, told); !ok) return ok;
-    if (inside) return not_laid_out("optimizer.early_step_in_backward", "a step for each parameter in backward", "early_step_in_backward = false is");
+    if (inside) return f_.not_laid_out("optimizer.early_step_in_backward", "a step for each parameter in backward", "early_step_in_backward = false is");
     return {};
   }
 
@@ -228,7 +224,7 @@ class TorchtitanReader {
       if (auto ok = done(s, told); !ok) return ok;
     }
     TitanSection s(f_, where_, "fault_tolerance");
-    if (s->yes("enable").value_or(false)) return not_laid_out("fault_tolerance.enable", "torchft", "fault_tolerance.enable = false is");
+    if (s->yes("enable").value_or(false)) return f_.not_laid_out("fault_tolerance.enable", "torchft", "fault_tolerance.enable = false is");
     return {};
   }
 

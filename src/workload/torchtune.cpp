@@ -55,10 +55,6 @@ class TorchtuneReader {
   }
 
  private:
-  std::string place(std::string_view key) const { return std::string(where_) + ": " + std::string(key); }
-  std::unexpected<Error> not_laid_out(std::string_view key, std::string_view what, std::string hint) const {
-    return fail("unsupported_training", place(key) + " asks for " + std::string(what) + ", not laid out yet", std::move(hint), place(key));
-  }
 
   // A section's component, "torch.optim.AdamW", without its modules.
   static std::string last_of(const std::string& path) { return path.substr(path.rfind('.') + 1); }
@@ -82,7 +78,7 @@ class TorchtuneReader {
 
   Result<void> model(KeysTold& told) {
     const Document* section = f_.map("model");
-    if (section == nullptr) return fail("bad_config", place("model") + " is missing", "name torchtune's builder: model: {_component_: torchtune.models.llama3_2.llama3_2_3b}", place("model"));
+    if (section == nullptr) return fail("bad_config", f_.place("model") + " is missing", "name torchtune's builder: model: {_component_: torchtune.models.llama3_2.llama3_2_3b}", f_.place("model"));
     Fields m(*section, std::string(where_), "model.");
     const std::string component = m.text("_component_").value_or("");
     std::string name = last_of(component);
@@ -92,11 +88,11 @@ class TorchtuneReader {
     if (builder == kTorchtuneBuilders.end()) {
       std::vector<std::string_view> known;
       for (const TorchtuneBuilder& b : kTorchtuneBuilders) known.push_back(b.name);
-      return fail("bad_config", place("model._component_") + " is \"" + component.substr(0, 80) + "\", a model dryfit does not describe", did_you_mean(name, known, "Llama 2, 3, 3.1, 3.2 and 3.3, Mistral 7B, Qwen 2 and 2.5 are, by torchtune's builders"), place("model._component_"));
+      return fail("bad_config", f_.place("model._component_") + " is \"" + component.substr(0, 80) + "\", a model dryfit does not describe", did_you_mean(name, known, "Llama 2, 3, 3.1, 3.2 and 3.3, Mistral 7B, Qwen 2 and 2.5 are, by torchtune's builders"), f_.place("model._component_"));
     }
     const bool wants_adapters = recipe_ == TorchtuneRecipe::lora_single_device || recipe_ == TorchtuneRecipe::lora_distributed;
     const std::string where = several() ? "_distributed" : "_single_device";
-    if (adapts != wants_adapters) return fail("bad_config", place("model._component_") + " is " + component.substr(0, 80) + (adapts ? ", whose adapters the recipe " : ", which has no adapters, and the recipe ") + std::string(name_of(recipe_)) + (adapts ? " does not know" : " trains them"), (adapts ? "use lora_finetune" + where : "use full_finetune" + where + ", or a builder that begins with lora_"), place("model._component_"));
+    if (adapts != wants_adapters) return fail("bad_config", f_.place("model._component_") + " is " + component.substr(0, 80) + (adapts ? ", whose adapters the recipe " : ", which has no adapters, and the recipe ") + std::string(name_of(recipe_)) + (adapts ? " does not know" : " trains them"), (adapts ? "use lora_finetune" + where : "use full_finetune" + where + ", or a builder that begins with lora_"), f_.place("model._component_"));
     flags_.model = std::string(builder->preset);
     tune_.positions = builder->positions;
     tune_.layer_tables = adapts && builder->layer_tables;
@@ -110,7 +106,7 @@ class TorchtuneReader {
   }
 
   Result<void> adapters(Fields& m) {
-    if (m.yes("use_dora").value_or(false)) return not_laid_out("model.use_dora", "DoRA", "LoRA is laid out");
+    if (m.yes("use_dora").value_or(false)) return f_.not_laid_out("model.use_dora", "DoRA", "LoRA is laid out");
     Lora lora;
     lora.upcast_rest = false;
     lora.rank = m.whole("lora_rank", 1, 65536).value_or(8);
@@ -161,14 +157,14 @@ class TorchtuneReader {
     flags_.max_grad_norm = clip == nullptr ? 0.0 : logs ? 1.0 : f_.real("clip_grad_norm", 0, 1e9).value_or(0);
     if (logs && clip->text != "inf") f_.fault("clip_grad_norm", "is " + shown(*clip), "null, a number and 'inf' are torchtune's");
     if (!tune_.optimizer_in_backward) return {};
-    if (flags_.lora) return fail("bad_config", place("optimizer_in_bwd") + ": the recipes of adapters have none", "leave it out", place("optimizer_in_bwd"));
-    if (*flags_.grad_accum_steps > 1 || clip != nullptr) return fail("bad_config", place("optimizer_in_bwd") + " beside " + (clip != nullptr ? "clip_grad_norm" : "gradient_accumulation_steps") + ", which torchtune refuses", "set gradient_accumulation_steps=1 and clip_grad_norm=null, or optimizer_in_bwd=False", place("optimizer_in_bwd"));
+    if (flags_.lora) return fail("bad_config", f_.place("optimizer_in_bwd") + ": the recipes of adapters have none", "leave it out", f_.place("optimizer_in_bwd"));
+    if (*flags_.grad_accum_steps > 1 || clip != nullptr) return fail("bad_config", f_.place("optimizer_in_bwd") + " beside " + (clip != nullptr ? "clip_grad_norm" : "gradient_accumulation_steps") + ", which torchtune refuses", "set gradient_accumulation_steps=1 and clip_grad_norm=null, or optimizer_in_bwd=False", f_.place("optimizer_in_bwd"));
     return {};
   }
 
   Result<void> optimizer(KeysTold& told) {
     const Document* section = f_.map("optimizer");
-    if (section == nullptr) return fail("bad_config", place("optimizer") + " is missing", "optimizer: {_component_: torch.optim.AdamW, fused: True}", place("optimizer"));
+    if (section == nullptr) return fail("bad_config", f_.place("optimizer") + " is missing", "optimizer: {_component_: torch.optim.AdamW, fused: True}", f_.place("optimizer"));
     Fields o(*section, std::string(where_), "optimizer.");
     for (const char* key : {"lr", "weight_decay", "betas", "eps", "beta1", "beta2"}) o.used(key);
     const std::string component = o.text("_component_").value_or("");
@@ -181,7 +177,7 @@ class TorchtuneReader {
     else if (bnb && (name == "AdamW8bit" || name == "Adam8bit")) flags_.optimizer = OptimizerKind::adamw_8bit;
     else if (bnb && (name == "PagedAdamW8bit" || name == "PagedAdam8bit")) flags_.optimizer = OptimizerKind::paged_adamw_8bit;
     else if (bnb && (name == "PagedAdamW" || name == "PagedAdamW32bit" || name == "PagedAdam")) flags_.optimizer = OptimizerKind::paged_adamw;
-    else return not_laid_out("optimizer._component_", "\"" + component.substr(0, 60) + "\"", "torch.optim.AdamW and SGD, bitsandbytes.optim.AdamW8bit, PagedAdamW and PagedAdamW8bit are laid out");
+    else return f_.not_laid_out("optimizer._component_", "\"" + component.substr(0, 60) + "\"", "torch.optim.AdamW and SGD, bitsandbytes.optim.AdamW8bit, PagedAdamW and PagedAdamW8bit are laid out");
     o.tell(told);
     if (o.error()) return std::unexpected(*o.error());
     return {};
@@ -189,14 +185,14 @@ class TorchtuneReader {
 
   Result<void> loss(KeysTold& told) {
     const Document* section = f_.map("loss");
-    if (section == nullptr) return fail("bad_config", place("loss") + " is missing", "loss: {_component_: torchtune.modules.loss.CEWithChunkedOutputLoss}", place("loss"));
+    if (section == nullptr) return fail("bad_config", f_.place("loss") + " is missing", "loss: {_component_: torchtune.modules.loss.CEWithChunkedOutputLoss}", f_.place("loss"));
     Fields l(*section, std::string(where_), "loss.");
     l.used("ignore_index");
     const std::string component = l.text("_component_").value_or(""), name = last_of(component);
     const auto chunks = l.whole("num_output_chunks", 1, 65536);
     if (name == "CEWithChunkedOutputLoss") tune_.output_chunks = chunks.value_or(8);
     else if (component == "torch.nn.CrossEntropyLoss") tune_.output_chunks = 0;
-    else return not_laid_out("loss._component_", "\"" + component.substr(0, 60) + "\"", "torchtune.modules.loss.CEWithChunkedOutputLoss and torch.nn.CrossEntropyLoss are laid out");
+    else return f_.not_laid_out("loss._component_", "\"" + component.substr(0, 60) + "\"", "torchtune.modules.loss.CEWithChunkedOutputLoss and torch.nn.CrossEntropyLoss are laid out");
     l.tell(told);
     if (l.error()) return std::unexpected(*l.error());
     return {};
@@ -209,15 +205,15 @@ class TorchtuneReader {
     if (!several()) return {};
     flags_.sharding = Sharding::fsdp2;
     flags_.reshard_after_forward = f_.yes("fsdp_reshard_after_forward").value_or(true);
-    if (f_.yes("fsdp_cpu_offload").value_or(false)) return not_laid_out("fsdp_cpu_offload", "shards on the host", "fsdp_cpu_offload=False is laid out");
-    if (f_.whole("tensor_parallel_dim", 1, 4096).value_or(1) > 1) return not_laid_out("tensor_parallel_dim", "tensor parallelism", "tensor_parallel_dim=1 is laid out");
+    if (f_.yes("fsdp_cpu_offload").value_or(false)) return f_.not_laid_out("fsdp_cpu_offload", "shards on the host", "fsdp_cpu_offload=False is laid out");
+    if (f_.whole("tensor_parallel_dim", 1, 4096).value_or(1) > 1) return f_.not_laid_out("tensor_parallel_dim", "tensor parallelism", "tensor_parallel_dim=1 is laid out");
     f_.used("tensor_parallel_plan");
     const Document* selective = f_.find("ac_mode");
-    if (selective != nullptr && selective->kind != Document::Kind::null) return not_laid_out("ac_mode", "selective checkpoints", "enable_activation_checkpointing is laid out");
+    if (selective != nullptr && selective->kind != Document::Kind::null) return f_.not_laid_out("ac_mode", "selective checkpoints", "enable_activation_checkpointing is laid out");
     for (const std::string& module : f_.texts("custom_sharded_layers", 16)) {
       if (module == "tok_embeddings") tune_.embedding_apart = true;
       else if (module == "output") tune_.head_apart = true;
-      else return not_laid_out("custom_sharded_layers", "a unit for \"" + module.substr(0, 40) + "\"", "tok_embeddings and output are laid out, beside the layers");
+      else return f_.not_laid_out("custom_sharded_layers", "a unit for \"" + module.substr(0, 40) + "\"", "tok_embeddings and output are laid out, beside the layers");
     }
     return {};
   }
@@ -226,7 +222,7 @@ class TorchtuneReader {
     const bool again = f_.yes("enable_activation_checkpointing").value_or(false);
     flags_.recompute = again ? Recompute::full : Recompute::none;
     tune_.offload_activations = f_.yes("enable_activation_offloading").value_or(false);
-    if (tune_.offload_activations && !again) return fail("bad_config", place("enable_activation_offloading") + " without enable_activation_checkpointing, which torchtune refuses", "set enable_activation_checkpointing=True", place("enable_activation_offloading"));
+    if (tune_.offload_activations && !again) return fail("bad_config", f_.place("enable_activation_offloading") + " without enable_activation_checkpointing, which torchtune refuses", "set enable_activation_checkpointing=True", f_.place("enable_activation_offloading"));
     return {};
   }
 
