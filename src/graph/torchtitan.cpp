@@ -11,7 +11,7 @@ namespace {
 
 class TitanBlockWriter {
  public:
-  TitanBlockWriter(const Architecture& a, const Training& r, Attention attention, TitanCheckpoint checkpoint, Graph& graph) : a_(a), r_(r), attention_(attention), checkpoint_(checkpoint), g_(graph), b_(graph) {
+  TitanBlockWriter(const Architecture& a, const Training& r, Attention attention, TitanCheckpoint checkpoint, Graph& graph) : r_(r), attention_(attention), checkpoint_(checkpoint), g_(graph), b_(graph) {
     g_.compute = Dtype::bf16;
     g_.checkpoints = checkpoint != TitanCheckpoint::none;
     B = r.device_batch_size, T = r.seq_len, D = a.width, F = a.ffn, H = a.heads, K = a.kv_heads, h = a.head_dim;
@@ -89,7 +89,6 @@ class TitanBlockWriter {
     return project(out, wo, "attn.o");
   }
 
-  const Architecture& a_;
   const Training& r_;
   Attention attention_;
   TitanCheckpoint checkpoint_;

@@ -491,7 +491,7 @@ Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor
     leaving = packed({value(x).dims, value(x).storage, value(x).dtype});
   }
   std::shared_ptr<Selection> selection;
-  if (form.keeps) selection = std::make_shared<Selection>(Selection{.keeps = std::move(form.keeps)});
+  if (form.keeps) selection = std::make_shared<Selection>(Selection{.keeps = std::move(form.keeps), .kept = {}});
   grad_ = false;
   unrecorded_ = false;
   Selection* const outer = std::exchange(selecting_, selection.get());

@@ -149,10 +149,10 @@ Tensor Transformer::kernel_mlp(const Linear& gate, const Linear& up, const Linea
       t_.multiply(of_ups.low, held[6], "lora.x"), t_.multiply(of_gates.low, held[4], "lora.x");
       dx = t_.view(dx, contiguous(d));
     }
-    std::vector<Tensor> out{dx};
-    if (drops) out.push_back(of_dropped);
-    out.insert(out.end(), {of_gates.a, of_gates.b, of_ups.a, of_ups.b, of_down.a, of_down.b});
-    return out;
+    std::vector<Tensor> of_inputs{dx};
+    if (drops) of_inputs.push_back(of_dropped);
+    of_inputs.insert(of_inputs.end(), {of_gates.a, of_gates.b, of_ups.a, of_ups.b, of_down.a, of_down.b});
+    return of_inputs;
   });
 }
 
