@@ -115,6 +115,21 @@ NodeId GraphBuilder::dropped(NodeId x, NodeId seeds, const char* role) {
   return unary(Fn::scale, binary(Fn::drop, kept, x, d, role), d, role);
 }
 
+AttentionCall GraphBuilder::attention(int variant, NodeId q, NodeId k, NodeId v, NodeId bias, Shape out, Shape stats, std::int64_t seeds, std::int64_t window, const char* stats_role) {
+  AttentionCall call{kNone, q, k, v, kNone, kNone, bias, kNone, kNone, window};
+  const std::array operands{q, k, v, bias};
+  call.kernel = kernel(Fn::attention, std::span(operands).first(bias == kNone ? 3 : 4), "attn");
+  graph_.nodes.back().variant = static_cast<std::int8_t>(variant);
+  call.out = result(call.kernel, 0, out, graph_.compute, "attn.out");
+  call.lse = result(call.kernel, 1, stats, Dtype::fp32, stats_role);
+  if (seeds > 0) {
+    call.seed = result(call.kernel, 2, shape({seeds}, false), Dtype::int64, "attn.seed");
+    call.offset = result(call.kernel, 3, shape({1}, false), Dtype::int64, "attn.offset");
+  }
+  graph_.attentions.push_back(call);
+  return call;
+}
+
 NodeId GraphBuilder::viewed(NodeId x, Shape s) {
   graph_.nodes[static_cast<std::size_t>(x)].shape = s;
   return x;

@@ -136,6 +136,9 @@ class GraphBuilder {
   NodeId over_rms(NodeId x, const char* role);
   // What dropout leaves of x: uniform numbers of one of `seeds` are stored, and so is the mask where backward needs it.
   NodeId dropped(NodeId x, NodeId seeds, const char* role);
+  // scaled_dot_product_attention, listed among the graph's. variant: the kernel; bias: kNone for none; stats: what it keeps of each row; seeds: numbers of dropout's
+  // random state that it hands out, even when there is no dropout; 0: none.
+  AttentionCall attention(int variant, NodeId q, NodeId k, NodeId v, NodeId bias, Shape out, Shape stats, std::int64_t seeds, std::int64_t window, const char* stats_role = "attn.lse");
   // A view: the same node with another shape.
   NodeId viewed(NodeId x, Shape s);
   // nanochat/fp8.py: fp32, largest magnitude, scale (in fp64, kept as fp32), product, clamp, cast; and the product of two such.

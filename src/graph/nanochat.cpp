@@ -218,19 +218,9 @@ NodeId Writer::attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window)
     bias = mask_;
   }
   const Attention kind = bias == kNone ? attention_ : with_mask(attention_);
-  const NodeId call = bias == kNone ? b_.kernel(Fn::attention, std::array{q, k, v}, "attn") : b_.kernel(Fn::attention, std::array{q, k, v, bias}, "attn");
-  g_.nodes.back().variant = static_cast<std::int8_t>(kind);
-  const NodeId out = b_.result(call, 0, tokens(D), run_.compute, "attn.out");
   // math keeps the probabilities; the others one log-sum per row, which the efficient kernel pads to 32 rows
   const Shape stats = kind == Attention::math ? shape({B, H, T, T}, true) : shape({B, H, kind == Attention::efficient ? round_up(T, 32) : T}, true);
-  const NodeId lse = b_.result(call, 1, stats, Dtype::fp32, kind == Attention::math ? "attn.probabilities" : "attn.lse");
-  NodeId seed = kNone, offset = kNone;
-  if (kind == Attention::flash) {  // dropout's random state, kept even when there is no dropout
-    seed = b_.result(call, 2, shape({2}, false), Dtype::int64, "attn.seed");
-    offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
-  }
-  g_.attentions.push_back({call, q, k, v, out, lse, bias, seed, offset, window});
-  return out;
+  return b_.attention(static_cast<int>(kind), q, k, v, bias, tokens(D), stats, kind == Attention::flash ? 2 : 0, window, kind == Attention::math ? "attn.probabilities" : "attn.lse").out;
 }
 
 // Logits, soft-cap, cross-entropy: fp32 exists only inside fused kernels.

@@ -64,9 +64,9 @@ class TitanBlockWriter {
   NodeId turned(NodeId up, std::int64_t n, const char* role) { return b_.result(b_.kernel(Fn::turn, std::array{up, table_}, role), 0, heads(n), Dtype::fp32, role); }
 
   NodeId attend(NodeId x, NodeId wq, NodeId wk, NodeId wv, NodeId wo) {
-    NodeId q = b_.viewed(project(x, wq, "attn.q"), heads(H)), k = kNone, v = kNone;
-    k = b_.viewed(project(x, wk, "attn.k"), heads(K));
-    v = b_.viewed(project(x, wv, "attn.v"), heads(K));
+    NodeId q = b_.viewed(project(x, wq, "attn.q"), heads(H));
+    NodeId k = b_.viewed(project(x, wk, "attn.k"), heads(K));
+    NodeId v = b_.viewed(project(x, wv, "attn.v"), heads(K));
     const NodeId q32 = b_.convert(q, Dtype::fp32, "attn.q_rot");
     const NodeId k32 = b_.convert(k, Dtype::fp32, "attn.k_rot");
     const NodeId q_turned = turned(q32, H, "attn.q_rot");
@@ -77,16 +77,9 @@ class TitanBlockWriter {
       k = b_.pointwise(Fn::expand, std::array{k}, heads(H), g_.compute, "attn.k");
       v = b_.pointwise(Fn::expand, std::array{v}, heads(H), g_.compute, "attn.v");
     }
-    const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v}, "attn");
-    g_.nodes.back().variant = static_cast<std::int8_t>(attention_);
-    const NodeId out = b_.result(call, 0, tokens(H * h), g_.compute, "attn.out");
-    const NodeId lse = b_.result(call, 1, shape({B, H, T}, true), Dtype::fp32, "attn.lse");
-    // dropout's random state, kept even when there is no dropout
-    const NodeId seed = b_.result(call, 2, shape({1}, false), Dtype::int64, "attn.seed");
-    const NodeId offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
-    g_.attentions.push_back({call, q, k, v, out, lse, kNone, seed, offset, T});
-    if (checkpoint_ == TitanCheckpoint::but_ops) g_.kept.insert(g_.kept.end(), {call, out, lse, seed, offset});
-    return project(out, wo, "attn.o");
+    const AttentionCall call = b_.attention(static_cast<int>(attention_), q, k, v, kNone, tokens(H * h), shape({B, H, T}, true), 1, T);
+    if (checkpoint_ == TitanCheckpoint::but_ops) g_.kept.insert(g_.kept.end(), {call.kernel, call.out, call.lse, call.seed, call.offset});
+    return project(call.out, wo, "attn.o");
   }
 
   const Training& r_;

@@ -124,15 +124,7 @@ class BlockWriter {
 
   NodeId attend(const std::array<NodeId, 3>& qkv) {
     const auto [q, k, v] = qkv;
-    const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v}, "attn");
-    g_.nodes.back().variant = static_cast<std::int8_t>(attention_);
-    const NodeId out = b_.result(call, 0, tokens(H * h), g_.compute, "attn.out");
-    const NodeId lse = b_.result(call, 1, shape({B, H, T}, true), Dtype::fp32, "attn.lse");
-    // dropout's random state, kept even when there is no dropout
-    const NodeId seed = b_.result(call, 2, shape({2}, false), Dtype::int64, "attn.seed");
-    const NodeId offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
-    g_.attentions.push_back({call, q, k, v, out, lse, kNone, seed, offset, T});
-    return out;
+    return b_.attention(static_cast<int>(attention_), q, k, v, kNone, tokens(H * h), shape({B, H, T}, true), 2, T).out;
   }
 
   const Architecture& a_;

@@ -179,14 +179,7 @@ class TransformerWriter {
   // While it is traced the mask's values are not looked at: scaled_dot_product_attention always gets one, and the efficient kernel takes it.
   NodeId attention_call(NodeId q, NodeId k, NodeId v) {
     if (mask_ == kNone) mask_ = b_.pointwise(Fn::mask, std::array{counted_}, shape({B, 1, T, T}, true), g_.compute, "attn.mask");
-    const NodeId call = b_.kernel(Fn::attention, std::array{q, k, v, mask_}, "attn");
-    g_.nodes.back().variant = static_cast<std::int8_t>(Attention::efficient);
-    const NodeId out = b_.result(call, 0, tokens(H * h), g_.compute, "attn.out");
-    const NodeId lse = b_.result(call, 1, shape({B, H, round_up(T, 32)}, true), Dtype::fp32, "attn.lse");
-    const NodeId seed = b_.result(call, 2, shape({1}, false), Dtype::int64, "attn.seed");
-    const NodeId offset = b_.result(call, 3, shape({1}, false), Dtype::int64, "attn.offset");
-    g_.attentions.push_back({call, q, k, v, out, lse, mask_, seed, offset, T});
-    return out;
+    return b_.attention(static_cast<int>(Attention::efficient), q, k, v, mask_, tokens(H * h), shape({B, H, round_up(T, 32)}, true), 1, T).out;
   }
 
   NodeId feed_forward(NodeId x) {

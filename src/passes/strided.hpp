@@ -1,12 +1,14 @@
 // Sizes and strides of a dense tensor as ATen keeps them: what is a view and what must be copied. No memory, no autograd.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <span>
 
+#include "base/bytes.hpp"
 #include "graph/graph.hpp"
 
 namespace dryfit::eager {
@@ -22,6 +24,10 @@ struct Dims {
     return n;
   }
   std::int64_t back() const { return rank == 0 ? 1 : size[rank - 1U]; }
+  std::int64_t elements_in(std::int64_t parts) const {     // whose first dimension is rounded up to a multiple of `parts`
+    const std::int64_t rows = rank == 0 ? 1 : size[0];
+    return numel() / std::max<std::int64_t>(1, rows) * round_up(rows, parts);
+  }
   bool same_sizes(const Dims& o) const { return rank == o.rank && size == o.size; }
 };
 

@@ -15,9 +15,7 @@ Torchtitan::Torchtitan(Tape& tape, const Architecture& architecture, const Train
 
 Tensor Torchtitan::make(const char* role, std::initializer_list<std::int64_t> sizes) {
   const Dims d = dims(sizes, false);
-  std::int64_t stored = d.numel();
-  if (o_.shards > 1) stored = round_up(d.size[0], o_.shards) * (stored / d.size[0]);
-  Tensor t = o_.shards > 1 ? t_.hollow_parameter(role, d, stored, r_.weights, true) : t_.parameter(role, d, r_.weights, true);
+  Tensor t = o_.shards > 1 ? t_.hollow_parameter(role, d, d.elements_in(o_.shards), r_.weights, true) : t_.parameter(role, d, r_.weights, true);
   weights_.push_back({t, role, layer_, true});
   return t;
 }

@@ -21,7 +21,6 @@ class Torchtitan {
   void end_step();                 // train_step returns
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   const std::vector<Transformer::Weight>& weights() const { return weights_; }
-  std::int64_t buffer_bytes() const { return angles_.dims().numel() * size_of(angles_.dtype()); }  // freqs_cis
 
  private:
   struct Block { Tensor q, k, v, o, gate, down, up, norm1, norm2; };

@@ -421,9 +421,4 @@ void Torchtune::log() {
   all_counted_.reset();
 }
 
-std::int64_t Torchtune::buffer_bytes() const {
-  const Tensor& table = blocks_[0].rotary.table;
-  return table.dims().numel() * size_of(table.dtype()) * (own_tables_ ? a_.layers : 1);
-}
-
 }  // namespace dryfit::eager

@@ -24,7 +24,6 @@ class Torchtune {
   const std::vector<Transformer::Weight>& weights() const { return weights_; }
   std::vector<Transformer::Weight> loading_order() const;  // the same as the recipes for several GPUs come to them
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
-  std::int64_t buffer_bytes() const;  // rotary tables
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // NF4 weights with their scales, which weights() leaves out
 
  private:

@@ -20,8 +20,7 @@ Torchtune::Torchtune(Tape& tape, const Architecture& architecture, const Trainin
 
 Tensor Torchtune::make(const char* role, std::initializer_list<std::int64_t> sizes, bool trains) {
   const Dims d = dims(sizes, false);
-  const std::int64_t rows = d.size[0];
-  Tensor t = o_.shards > 1 ? t_.hollow_parameter(role, d, d.numel() / rows * round_up(rows, o_.shards), r_.weights, trains) : t_.parameter(role, d, r_.weights, trains);
+  Tensor t = o_.shards > 1 ? t_.hollow_parameter(role, d, d.elements_in(o_.shards), r_.weights, trains) : t_.parameter(role, d, r_.weights, trains);
   weights_.push_back({t, role, layer_, trains});
   return t;
 }

@@ -174,27 +174,16 @@ class Trainer {
     }
   }
 
-  void tune_micro_step(const char* phase, int micro) {
+  // Of torchtune and torchtitan: their models bring their own batches and losses, and every micro-step reduces.
+  template <class Model>
+  void own_micro_step(const char* phase, int micro, Model& model) {
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
-    tune_->load_batch();
+    model.load_batch();
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
-    loss_ = tune_->loss();
-    tape_.segment(phase, "backward", micro);
-    tape_.backward(loss_);
-    if (sharded_) sharded_->after_backward();
-  }
-
-  // Trainer.forward_backward_step. Every micro-step reduces.
-  void titan_micro_step(const char* phase, int micro) {
-    tape_.segment(phase, "data", micro, Provenance::exact);
-    tape_.category(Category::workspace);
-    titan_->load_batch();
-    tape_.category(Category::activations);
-    tape_.segment(phase, "forward", micro);
-    if (computed_.mixed != MixedPrecision::none) tape_.enter_autocast(Dtype::bf16);
-    loss_ = titan_->loss();
+    if (titan_ && computed_.mixed != MixedPrecision::none) tape_.enter_autocast(Dtype::bf16);
+    loss_ = model.loss();
     tape_.leave_autocast();
     tape_.segment(phase, "backward", micro);
     tape_.backward(loss_);
@@ -203,8 +192,8 @@ class Trainer {
 
   void micro_step(const char* phase, int micro, bool told) {
     if (told) tape_.tell_work_to(&work_.laid_out.emplace_back());
-    if (tune_) return tune_micro_step(phase, micro);
-    if (titan_) return titan_micro_step(phase, micro);
+    if (tune_) return own_micro_step(phase, micro, *tune_);
+    if (titan_) return own_micro_step(phase, micro, *titan_);
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
     Transformer::Batch batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask

@@ -80,9 +80,8 @@ Transformer::Transformer(Tape& tape, const Architecture& architecture, const Tra
 Tensor Transformer::make(const char* role, Dims d, Dtype dtype, bool trains) {
   const Category before = t_.category();
   t_.category(Category::weights);
-  const std::int64_t rows = d.rank == 0 ? 1 : d.size[0], stored = d.numel() / std::max<std::int64_t>(1, rows) * round_up(rows, o_.shards);
   const bool hollow = o_.shards > 1 || o_.gathered || (o_.flat && trains);
-  Tensor t = hollow ? t_.hollow_parameter(role, d, stored, dtype, trains) : t_.parameter(role, d, dtype, trains);
+  Tensor t = hollow ? t_.hollow_parameter(role, d, d.elements_in(o_.shards), dtype, trains) : t_.parameter(role, d, dtype, trains);
   t_.category(before);
   return t;
 }
