@@ -26,6 +26,8 @@ extern const std::string_view embedded_gemma_json;
 extern const std::string_view embedded_phi_json;
 extern const std::string_view embedded_olmo_json;
 extern const std::string_view embedded_deepseek_json;
+extern const std::string_view embedded_gpt_oss_json;
+extern const std::string_view embedded_other_decoders_json;
 extern const std::string_view embedded_bert_json;
 extern const std::string_view embedded_snapshot_schema_json;
 extern const std::string_view embedded_offers_schema_json;

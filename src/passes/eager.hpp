@@ -371,7 +371,7 @@ class Tape {
 
   static void run_once(std::function<void()>& call) { if (call) std::exchange(call, nullptr)(); }
   std::vector<BackwardOfAll> functions_;
-  struct Leaf { std::int32_t storage = -1, node = -1; Tensor grad; std::function<void()> call; };
+  struct Leaf { std::int32_t storage = -1, node = -1; Tensor grad; std::function<void()> call; bool made = false; };  // made: an op made it, as PyTorch sees it
   std::vector<Leaf> leaves_;
   struct Cast { std::int32_t storage; Tensor copy; };
   std::vector<Cast> casts_;                              // autocast's cache

@@ -429,6 +429,7 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
   if (wanted) x = leaf(x);
   const std::int32_t index = value(x).leaf;
   const bool reentrant = node(n).detail == 1;
+  if (wanted && !reentrant) leaves_[static_cast<std::size_t>(index)].made = true;  // only the older form detaches it
   tensors_at_last_save_ = first_tensor;
   work_at_last_save_ = told_ != nullptr ? told_->size() : 0;
   grad_ = true;

@@ -216,7 +216,8 @@ Tensor Tape::cat(std::span<const Tensor> parts, int dim, const char* role, std::
 Tensor Tape::cast_input(const Tensor& x) {
   if (!autocast_ || !x.defined() || x.dtype() == *autocast_ || !is_float(x.dtype())) return x;
   const std::int32_t storage = value(x).storage;  // kept apart: making the copy may move all values
-  const bool cached = value(x).leaf >= 0 && x.dtype() == Dtype::fp32;
+  const std::int32_t leaf = value(x).leaf;
+  const bool cached = leaf >= 0 && !leaves_[static_cast<std::size_t>(leaf)].made && x.dtype() == Dtype::fp32;
   if (!cached) return to(x, *autocast_, node_role(x));
   for (const Cast& c : casts_) {
     if (c.storage == storage) return c.copy;

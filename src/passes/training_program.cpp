@@ -288,7 +288,8 @@ std::unexpected<Error> unsupported(std::string what, std::string hint = "leave i
 
 // A decoder with rotary positions and norms before its branches: what LitGPT's and torchtune's one model class is.
 bool is_plain_decoder(const Architecture& a) {
-  return a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && a.qk_norm == QkNorm::none && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich);
+  constexpr std::array kOthers = {Family::smollm3, Family::granite, Family::seed_oss, Family::arcee, Family::starcoder2};  // which those have not
+  return a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && a.qk_norm == QkNorm::none && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && std::ranges::find(kOthers, a.family) == kOthers.end();
 }
 
 Result<void> litgpt_is_described(const Architecture& a, const Training& r) {

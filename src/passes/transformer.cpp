@@ -23,7 +23,7 @@ Tensor Transformer::norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, co
 
 Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads) {
   if (r_.liger.norms && (!of_heads || r_.liger.in_classes || a_.family == Family::gemma3)) {  // monkey_patch.py: what it sets on a model that is there already
-    const bool in_place = a_.family != Family::gemma2 && a_.family != Family::gemma3 && a_.family != Family::olmo2;
+    const bool in_place = a_.family != Family::gemma2 && a_.family != Family::gemma3 && a_.family != Family::olmo2 && a_.family != Family::olmo3;
     return liger_rms_norm(t_, x, w.first, in_place, o_.multiprocessors, role);
   }
   if (a_.norm == NormKind::layer_norm) return t_.layer_norm(x, w.first, w.second, role);
@@ -33,7 +33,7 @@ Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, 
   const Tensor variance = t_.mean_last(t_.power(h, role), role);
   const Tensor inverse = t_.rsqrt(t_.shift(variance, role), role);
   h = t_.mul(h, inverse, role);
-  if (a_.family == Family::olmo2) return t_.to(t_.mul(w.first, h, role), x.dtype(), role);
+  if (a_.family == Family::olmo2 || a_.family == Family::olmo3 || a_.family == Family::gpt_oss) return t_.to(t_.mul(w.first, h, role), x.dtype(), role);
   if (!gemma) return t_.mul(w.first, t_.to(h, x.dtype(), role), role);
   const Tensor gain = t_.shift(t_.to(w.first, Dtype::fp32, role), role);
   h = t_.mul(h, gain, role);
@@ -91,7 +91,7 @@ Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x
     Tensor h = project(b.linear.at(name + "up"), x, "mlp.up");
     h = activate(b, h, "mlp.act");
     h = project(b.linear.at(name + "down"), h, "mlp.down");
-    return a_.family == Family::gpt2 ? drop(&b.dropout, h, p, "mlp.dropout") : h;
+    return a_.family == Family::gpt2 ? drop(&b.dropout, h, p, "mlp.dropout") : drops_in_branches() ? t_.dropout(h, p, "mlp.dropout") : h;
   }
   if (a_.fused_gate_up) {
     const Tensor both = project(b.linear.at(name + "gate_up"), x, "mlp.gate_up");
@@ -102,7 +102,9 @@ Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x
   }
   constexpr GatedRoles kRoles = {"mlp.gate", "mlp.up", "mlp.act", "mlp.product", "mlp.down"};
   const Linear &gate = b.linear.at(name + "gate"), &up = b.linear.at(name + "up"), &down = b.linear.at(name + "down");
-  return r_.adapter_kernels.mlp && all_adapted({&gate, &up, &down}) ? kernel_mlp(gate, up, down, x, kRoles) : gated(b, name, x, kRoles);
+  if (r_.adapter_kernels.mlp && all_adapted({&gate, &up, &down})) return kernel_mlp(gate, up, down, x, kRoles);
+  const Tensor y = gated(b, name, x, kRoles);
+  return drops_in_branches() ? t_.dropout(y, p, "mlp.dropout") : y;
 }
 
 // down(act(gate(x)) * up(x)), of an MLP or of one expert.
@@ -169,12 +171,17 @@ Tensor Transformer::pre_norm_block(std::int64_t layer, const Tensor& x) {
   Tensor attended = attention(layer, h);
   if (gpt2) attended = drop(&b.attention_dropout, attended, r_.dropout ? a_.residual_dropout : 0, "attn.dropout");
   if (!gpt2) h = std::move(attended);
-  h = gpt2 ? t_.add(attended, residual, "x_mid") : t_.add(residual, h, "x_mid");
+  h = gpt2 ? t_.add(attended, residual, "x_mid") : add_branch(residual, h, "x_mid");
   residual = h;
   h = norm(h, b.norm.at("norm2"), "mlp.norm");
   const Tensor named = gpt2 ? h : Tensor();  // GPT-2 gives the MLP's output a name of its own
   h = feed_forward(layer, h);
-  return t_.add(residual, h, "x");
+  return add_branch(residual, h, "x");
+}
+
+// residual + h, or, Granite's, residual + h * a number.
+Tensor Transformer::add_branch(const Tensor& residual, const Tensor& h, const char* role) {
+  return a_.scales_branches ? t_.add(residual, t_.scale(h, role), role) : t_.add(residual, h, role);
 }
 
 // One decoder layer: x stays named by the caller until it returns.
@@ -215,7 +222,7 @@ Tensor Transformer::out_of(Who who, const Tensor& y) {
 // Backward passes through the end of the block, whose modules save nothing after what is saved last; there the block runs again.
 void Transformer::begin_again(std::int64_t layer) {
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
-  const bool dropped = a_.family == Family::gpt2 && r_.dropout && a_.residual_dropout > 0;
+  const bool dropped = (a_.family == Family::gpt2 || drops_in_branches()) && r_.dropout && a_.residual_dropout > 0;
   std::vector<Who> tail{&b};
   if (a_.norm_placement != NormPlacement::pre) {
     tail.push_back(&b.norm.at("norm4"));
@@ -274,6 +281,15 @@ Tensor Transformer::causal_mask(Dtype d) {
   return mask;
 }
 
+// One mask for all layers, or, where the file can tell layers apart by their windows, one for those without and one for those with.
+void Transformer::make_masks(Dtype d) {
+  const auto needs = [this](std::int64_t window) { return o_.eager_attention || takes_mask(window); };
+  const auto local = std::ranges::find_if(a_.windows, [](std::int64_t w) { return w > 0; });
+  const std::int64_t window = local == a_.windows.end() ? 0 : *local;
+  if (needs(a_.windows_by_layer ? 0 : window)) mask_ = causal_mask(d);
+  if (a_.windows_by_layer && window > 0 && needs(window)) local_mask_ = causal_mask(d);
+}
+
 Tensor Transformer::embed(const Batch& batch) {
   Tensor x = batch.embeddings.defined() ? batch.embeddings : words(batch);
   if (a_.embedding_scale) x = t_.scale(x, "x_embed");
@@ -297,17 +313,23 @@ Tensor Transformer::body(const Batch& batch) {
       x = t_.add(x, position, "x_embed");
     }
     if (!r_.packed) t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);  // attention_mask as booleans: all ones, and needed no more
-    if (o_.eager_attention || takes_mask(0) || std::ranges::any_of(a_.windows, [this](std::int64_t w) { return takes_mask(w); })) mask_ = causal_mask(embedded.dtype());
+    make_masks(embedded.dtype());
   }
   if (a_.position == Position::rotary) {
     into(&outer_.rotary, {}, {});
     rotary_ = rotary_tables(x.dtype());
-    if (a_.family == Family::gemma3) local_rotary_ = rotary_tables(x.dtype());  // of layers with a window
+    if (has_local_rotary()) local_rotary_ = rotary_tables(x.dtype());  // of layers with a window
     out_of(&outer_.rotary, {});
   }
   const double p = r_.dropout ? a_.embedding_dropout : 0;
   if (!a_.encoder) x = a_.family == Family::gpt2 ? drop(&outer_.dropout, x, p, "x_embed") : t_.dropout(x, p, "x_embed");
   for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
+    if (r_.recompute == Recompute::full && !r_.reentrant && a_.windows_by_layer && layer > 0 && layer == std::ranges::find(a_.windows, 0) - a_.windows.begin()) {
+      x = t_.hook(x, [this] {  // the last of its kind to run again: what its checkpoints were given goes
+        mask_.reset();
+        if (has_local_rotary()) rotary_ = {Tensor{}, Tensor{}};
+      });
+    }
     x = r_.recompute == Recompute::full ? recomputed(layer, x) : unit(layer, x);
   }
   if (a_.final_norm && a_.norm_placement != NormPlacement::post) {
@@ -315,6 +337,7 @@ Tensor Transformer::body(const Batch& batch) {
     x = norm(x, outer_.norm.at("final"), "norm");
   }
   if (r_.recompute == Recompute::none) finish();  // the base model's locals
+  else if (std::ranges::find(a_.windows, 0) == a_.windows.end() && a_.windows_by_layer) mask_.reset();  // which no layer was given
   return x;
 }
 
@@ -361,6 +384,7 @@ Tensor Transformer::head(const Tensor& x) {
   const Category before = t_.category();
   t_.category(Category::logits);
   Tensor logits = project(outer_.linear.at("lm_head"), h, "logits");
+  if (a_.scales_logits) logits = t_.scale(logits, "logits");
   if (a_.logit_softcap) {
     logits = t_.scale(logits, "logits");
     logits = t_.unary(logits, Tape::Keep::result, "logits");
@@ -439,6 +463,7 @@ std::int64_t Transformer::buffer_bytes() const {
 
 void Transformer::finish() {
   mask_.reset();
+  local_mask_.reset();
   positions_.reset();
   rotary_ = {Tensor{}, Tensor{}};
   local_rotary_ = {Tensor{}, Tensor{}};

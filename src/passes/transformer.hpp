@@ -81,7 +81,7 @@ class Transformer {
   struct Block {
     std::unordered_map<std::string, Linear> linear;
     std::unordered_map<std::string, std::pair<Tensor, Tensor>> norm;
-    char attention = 0, mlp = 0, activation = 0, attention_dropout = 0, dropout = 0, rotary = 0;  // modules without weights: their addresses are who they are
+    char attention = 0, mlp = 0, experts = 0, activation = 0, attention_dropout = 0, dropout = 0, rotary = 0;  // modules without weights: their addresses are who they are
   };
   using Who = ModuleHooks::Who;
   struct GatedRoles { const char *gate, *up, *act, *product, *down; };
@@ -123,10 +123,15 @@ class Transformer {
   Tensor normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads);
   Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
   std::pair<Tensor, Tensor> rotary_tables(Dtype like);
-  bool fp32_rotary() const { return a_.family == Family::olmo || a_.family == Family::olmo2; }
+  bool fp32_rotary() const { return a_.family == Family::olmo || a_.family == Family::olmo2 || a_.family == Family::olmo3; }
+  bool has_local_rotary() const { return a_.family == Family::gemma3 || a_.family == Family::olmo3; }  // tables of their own for layers with a window
+  bool drops_in_branches() const { return a_.family == Family::seed_oss || a_.family == Family::starcoder2; }  // attention and MLP end in a dropout
   Tensor for_all_heads(const Tensor& x);
   Tensor repeat_kv(const Tensor& x, const char* role);
   Tensor run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
+  Tensor sink_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
+  const Tensor& mask_of(std::int64_t layer) const;
+  Tensor rotate_halves(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
   Tensor composite_attention(const Tensor& q, const Tensor& k, const Tensor& v, double dropout);
   Tensor attention(std::int64_t layer, const Tensor& x);
   Tensor attend(std::int64_t layer, const Tensor& x);
@@ -142,6 +147,8 @@ class Transformer {
   Tensor fed(const Block& block, const std::string& name, const Tensor& x);
   Tensor mixture(const Block& block, const Tensor& x);
   Tensor routed(const Block& block, const Tensor& x);
+  Tensor stacked_mixture(const Block& block, const Tensor& x);
+  Tensor stacked_experts(const Block& block, const Tensor& x, const Tensor& scores);
   Tensor sorted_mixture(const Block& block, const Tensor& x);
   Tensor corrected_mixture(const Block& block, const Tensor& x);
   std::int64_t expert_rows() const;
@@ -154,6 +161,7 @@ class Transformer {
   Tensor parallel_block(std::int64_t layer, const Tensor& x);
   Tensor output_norm_block(std::int64_t layer, const Tensor& x);
   Tensor pre_norm_block(std::int64_t layer, const Tensor& x);
+  Tensor add_branch(const Tensor& residual, const Tensor& h, const char* role);
   Tensor block(std::int64_t layer, const Tensor& x);
   Tensor enter(std::int64_t unit, const Tensor& x);
   Tensor leave(std::int64_t unit, const Tensor& y);
@@ -166,6 +174,7 @@ class Transformer {
   Tensor words(const Batch& batch);
   Batch prompted(const Batch& batch);
   Tensor causal_mask(Dtype d);
+  void make_masks(Dtype d);
   Tensor bert_embeddings(Tensor words);
   bool takes_mask(std::int64_t window) const;
   Tensor head(const Tensor& x);
@@ -188,7 +197,7 @@ class Transformer {
   Block outer_;                    // what stands outside the blocks
   std::unordered_map<std::string, Tensor> tables_;  // embeddings
   std::pair<Tensor, Tensor> rotary_, local_rotary_;
-  Tensor mask_, positions_, input_, prompt_;
+  Tensor mask_, local_mask_, positions_, input_, prompt_;  // local: of layers with a window
   Tensor held_;                    // attention weights, which a decoder layer's local keeps until it returns
   std::vector<Tensor> cache_;
   std::int64_t B = 0, T = 0, N = 0, frozen_bytes_ = 0;

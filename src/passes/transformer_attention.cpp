@@ -28,6 +28,18 @@ Tensor Transformer::rotate(const Tensor& x, const Tensor& cos, const Tensor& sin
   return t_.cat(std::array{turned(rotated), rest}, -1, role);
 }
 
+// gpt-oss: both halves turned by tables of half a head.
+Tensor Transformer::rotate_halves(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) {
+  const std::int64_t half = x.dims().back() / 2;
+  const std::vector<Tensor> parts = t_.split(x, -1, std::array{half, half});
+  const auto turned = [&](const Tensor& a, const Tensor& b, bool minus) {
+    const Tensor straight = t_.mul(a, cos, role), crossed = t_.mul(b, sin, role);
+    return minus ? t_.sub(straight, crossed, role) : t_.add(straight, crossed, role);
+  };
+  const Tensor first = turned(parts[0], parts[1], true), second = turned(parts[1], parts[0], false);
+  return t_.cat(std::array{first, second}, -1, role);
+}
+
 // LlamaRotaryEmbedding.forward: outer product, cat, cos and sin, cast to the stream's dtype (OLMo 1 and 2: not, and heads come back from fp32); no gradients.
 std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
   const NoGrad inside(t_);
@@ -40,9 +52,11 @@ std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
     const Tensor ones = t_.empty(role, dims({1, T, R / 2}, false), Dtype::fp32), polar = t_.empty(role, dims({1, T, R / 2, 2}, false), Dtype::fp32);
     return {t_.scale(polar, role), Tensor()};
   }
-  const Tensor both = t_.empty(role, dims({1, T, R}, false), Dtype::fp32);
+  const std::int64_t width = a_.family == Family::gpt_oss ? R / 2 : R;
+  Tensor both;
+  if (width == R) both = t_.empty(role, dims({1, T, R}, false), Dtype::fp32);
   const auto table = [&](const char* name) {
-    const Tensor raw = t_.empty(name, both.dims(), Dtype::fp32);
+    const Tensor raw = t_.empty(name, dims({1, T, width}, false), Dtype::fp32);
     return t_.scale(raw, name);
   };
   const Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
@@ -84,6 +98,7 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");
     return t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
   }
+  if (a_.sinks) return sink_attention(layer, q, k, v);
   if (a_.encoder) {  // BertSelfAttention: the scores keep their name until it returns
     Tensor scores = t_.scale(t_.matmul(q, t_.transpose(k, 2, 3), "attn.scores"), "attn.scores");
     if (mask_.defined()) scores = t_.add(scores, mask_, "attn.scores");
@@ -112,7 +127,7 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     weights = t_.unary(weights, Tape::Keep::result, "attn.scores");
     weights = t_.scale(weights, "attn.scores");
   }
-  if (mask_.defined()) weights = t_.add(weights, mask_, "attn.scores");
+  if (mask_.defined()) weights = t_.add(weights, mask_of(layer), "attn.scores");
   weights = t_.to(t_.softmax(weights, "attn.softmax", Dtype::fp32), q.dtype(), "attn.probs");
   weights = t_.dropout(weights, p, "attn.dropout");
   Tensor out = t_.matmul(weights, value, "attn.out");
@@ -121,9 +136,34 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
   return out;
 }
 
+const Tensor& Transformer::mask_of(std::int64_t layer) const { return a_.windows_by_layer && a_.windows[static_cast<std::size_t>(layer)] > 0 ? local_mask_ : mask_; }
+
+// gpt-oss: one score more a row, its head's; the largest of a row taken off before the softmax, in the scores' dtype.
+Tensor Transformer::sink_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v) {
+  const Tensor key = repeat_kv(k, "attn.k_repeated"), value = repeat_kv(v, "attn.v_repeated");
+  Tensor weights = t_.scale(t_.matmul(q, t_.transpose(key, 2, 3), "attn.scores"), "attn.scores");
+  weights = t_.add(weights, mask_of(layer), "attn.scores");
+  const Tensor& sinks = blocks_[static_cast<std::size_t>(layer)].linear.at("attn.sinks").weight;
+  const Tensor each = t_.expand(t_.view(sinks, {1, a_.heads, 1, 1}), dims({B, a_.heads, T, 1}, true));
+  const Dtype type = weights.dtype() == Dtype::fp32 || sinks.dtype() == Dtype::fp32 ? Dtype::fp32 : weights.dtype();  // cat's, under autocast too
+  Tensor scores = t_.cat(std::array{weights, each}, -1, "attn.with_sinks", type);
+  {
+    Tensor largest;
+    const Tensor most = best(scores, dims({B, a_.heads, T, 1}, true), largest);
+    scores = t_.sub(scores, most, "attn.with_sinks");
+  }
+  const Tensor probs = t_.softmax(scores, "attn.probs", type);
+  weights = t_.dropout(t_.slice(probs, -1, T), r_.dropout ? a_.attention_dropout : 0, "attn.dropout");
+  Tensor out = t_.matmul(weights, value, "attn.out");
+  out = t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
+  held_ = weights;
+  return out;
+}
+
 Tensor Transformer::attention(std::int64_t layer, const Tensor& x) {
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
-  into(&b.attention, {}, {});
+  if (a_.sinks) into(&b.attention, {b.linear.at("attn.sinks").weight}, {});
+  else into(&b.attention, {}, {});
   return out_of(&b.attention, a_.latent ? attend_latent(layer, x) : attend(layer, x));
 }
 
@@ -138,7 +178,8 @@ Tensor Transformer::attended(std::int64_t layer, const Tensor& q, Tensor k, Tens
   Tensor out = run_attention(layer, q, k, v);
   out = t_.contiguous(t_.reshape(out, dims({B, T, a_.heads * out.dims().back()}, true), "attn.out"), "attn.out");
   const Linear* const o = &blocks_[static_cast<std::size_t>(layer)].linear.at("attn.o");
-  return r_.adapter_kernels.o && all_adapted({o}) ? kernel_projections(std::array{o}, out, "attn.o")[0] : project(*o, out, "attn.o");
+  out = r_.adapter_kernels.o && all_adapted({o}) ? kernel_projections(std::array{o}, out, "attn.o")[0] : project(*o, out, "attn.o");
+  return drops_in_branches() ? t_.dropout(out, r_.dropout ? a_.residual_dropout : 0, "attn.dropout") : out;
 }
 
 Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
@@ -169,13 +210,15 @@ Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
     k = heads("attn.k", 1, K, normed ? "attn.k_norm" : nullptr);
     v = heads("attn.v", 2, K, nullptr);
   }
-  const bool local = a_.family == Family::gemma3 && a_.windows[static_cast<std::size_t>(layer)] > 0;
+  const bool local = has_local_rotary() && a_.windows[static_cast<std::size_t>(layer)] > 0;
   const auto& tables = local ? local_rotary_ : rotary_;
-  if (a_.position == Position::rotary && r_.liger.rotary) {
+  if (a_.turns_heads(layer) && r_.liger.rotary) {
     std::tie(q, k) = liger_rotate(t_, q, k, tables.first, tables.second);
-  } else if (a_.position == Position::rotary) {
+  } else if (a_.turns_heads(layer)) {
     const auto [cos, sin] = over_heads(tables);
-    Tensor q_rotated = rotate(q, cos, sin, "attn.q_rot"), k_rotated = rotate(k, cos, sin, "attn.k_rot");
+    const bool halves = a_.family == Family::gpt_oss;
+    Tensor q_rotated = halves ? rotate_halves(q, cos, sin, "attn.q_rot") : rotate(q, cos, sin, "attn.q_rot");
+    Tensor k_rotated = halves ? rotate_halves(k, cos, sin, "attn.k_rot") : rotate(k, cos, sin, "attn.k_rot");
     if (fp32_rotary()) {
       const Dtype q_type = q.dtype(), k_type = k.dtype();
       Tensor narrow_q = t_.to(q_rotated, q_type, "attn.q_rot"), narrow_k = t_.to(k_rotated, k_type, "attn.k_rot");

@@ -15,6 +15,7 @@ Tensor Transformer::mixture(const Block& b, const Tensor& x) {
     case RouterKind::softmax_topk: return a_.family == Family::deepseek_v2 ? sorted_mixture(b, x) : routed(b, x);
     case RouterKind::softmax_group_topk: return sorted_mixture(b, x);
     case RouterKind::sigmoid_group_topk: return corrected_mixture(b, x);
+    case RouterKind::topk_softmax: return stacked_mixture(b, x);
   }
   return x;
 }
@@ -55,6 +56,57 @@ Tensor Transformer::routed(const Block& b, const Tensor& given) {
     out = t_.add(out, shared, "moe.out");
   }
   return t_.view(out, {B, T, D});
+}
+
+// GptOssMLP: the scores of all experts, zero but for the chosen; they keep a name in the layer.
+Tensor Transformer::stacked_mixture(const Block& b, const Tensor& x) {
+  into(&b.mlp, {}, {});
+  const Linear& router = b.linear.at("router");
+  const Tensor scores = [&] {
+    const Tensor given = into(&router, {router.weight, router.bias}, x);
+    const Tensor logits = t_.linear(t_.view(given, {N, a_.width}), router.weight, "router", router.bias);
+    Tensor selected;
+    Tensor weights = best(logits, dims({N, a_.moe->top_k}, true), selected);
+    weights = t_.softmax(weights, "router.weights", weights.dtype());
+    const Tensor none = t_.empty("router.scores", logits.dims(), logits.dtype());
+    return out_of(&router, t_.index_put(none, selected, weights));
+  }();
+  return out_of(&b.mlp, stacked_experts(b, x, scores));
+}
+
+// GptOssExperts while training: expert by expert; an expert's weights are a slice of the layer's, whose gradient is as large as all.
+Tensor Transformer::stacked_experts(const Block& b, const Tensor& x, const Tensor& scores) {
+  const Linear &first = b.linear.at("experts.gate_up"), &second = b.linear.at("experts.down");
+  const Tensor given = into(&b.experts, {first.weight, first.bias, second.weight, second.bias}, x);
+  const std::int64_t D = a_.width, E = a_.moe->experts, F = a_.moe->expert_ffn, rows = expert_rows();
+  const Tensor states = t_.view(given, {N, D});
+  Tensor out = t_.empty("moe.out", dims({N, D}, true), x.dtype());
+  const Tensor mask = t_.empty("router.mask", dims({N, a_.moe->top_k, E + 1}, true), Dtype::int64);
+  const auto of = [&](const Tensor& all, std::int64_t in, std::int64_t to) {
+    const Tensor one = t_.slice(all, 0, 1, true);
+    return in == 0 ? t_.view(one, {to}) : t_.view(one, {in, to});
+  };
+  const auto product = [&](const Tensor& h, const Linear& l, std::int64_t in, std::int64_t to, const char* role) {
+    const Tensor weight = of(l.weight, in, to);
+    const Tensor y = t_.matmul(h, weight, role);
+    return t_.add(y, of(l.bias, 0, to), role);
+  };
+  Tensor top, token, state, both, gate, up, glu, h, y, weighted;  // names that live on into the next expert
+  for (std::int64_t e = 0; e < E; ++e) {
+    Tensor other = t_.empty("moe.index", dims({rows}, true), Dtype::int64), chosen = t_.empty("moe.rows", dims({rows}, true), Dtype::int64);
+    top = std::move(other), token = std::move(chosen);
+    state = t_.gather(states, token, dims({rows, D}, true), "moe.x");
+    both = product(state, first, D, 2 * F, "expert.gate_up");
+    gate = t_.slice(both, -1, F), up = t_.slice(both, -1, F);
+    gate = t_.unary(gate, Tape::Keep::input, "expert.gate");
+    up = t_.unary(up, Tape::Keep::input, "expert.up");
+    glu = t_.mul(gate, t_.unary(t_.scale(gate, "expert.act"), Tape::Keep::result, "expert.act"), "expert.glu");
+    h = t_.mul(t_.shift(up, "expert.up"), glu, "expert.product");
+    y = product(h, second, F, D, "expert.down");
+    weighted = t_.mul(y, t_.gather(t_.slice(scores, 1, 1, true), token, dims({rows, 1}, true), "moe.weight"), "moe.weighted");
+    out = t_.index_add(out, token, t_.to(weighted, x.dtype(), "moe.weighted"));
+  }
+  return out_of(&b.experts, t_.view(out, {B, T, D}));
 }
 
 // A router in fp32, of 16-bit weights too.

@@ -28,7 +28,7 @@ constexpr std::array kModules = {
     Name{"attention.output.LayerNorm", "norm1"}, Name{"intermediate.dense", "mlp.up"}, Name{"output.dense", "mlp.down"}, Name{"output.LayerNorm", "norm2"},
     Name{"attention.q_lin", "attn.q"}, Name{"attention.k_lin", "attn.k"}, Name{"attention.v_lin", "attn.v"}, Name{"attention.out_lin", "attn.o"},
     Name{"ffn.lin1", "mlp.up"}, Name{"ffn.lin2", "mlp.down"}, Name{"sa_layer_norm", "norm1"}, Name{"output_layer_norm", "norm2"},
-    Name{"mlp.gate", "router"}, Name{"mlp.shared_expert.gate_proj", "shared.gate"}, Name{"mlp.shared_expert.up_proj", "shared.up"},
+    Name{"mlp.gate", "router"}, Name{"mlp.router", "router"}, Name{"self_attn", "attn.sinks"}, Name{"mlp.experts.gate_up", "experts.gate_up"}, Name{"mlp.experts.down", "experts.down"}, Name{"mlp.shared_expert.gate_proj", "shared.gate"}, Name{"mlp.shared_expert.up_proj", "shared.up"},
     Name{"mlp.shared_expert.down_proj", "shared.down"}, Name{"mlp.shared_experts.gate_proj", "shared.gate"}, Name{"mlp.shared_experts.up_proj", "shared.up"},
     Name{"mlp.shared_experts.down_proj", "shared.down"}, Name{"mlp.shared_expert_gate", "shared.router"},
     // outside the blocks
@@ -41,9 +41,10 @@ constexpr std::array kModules = {
     Name{"embeddings.token_type_embeddings", "token_types"},
 };
 
-// "model.layers.3.self_attn.q_proj.weight" -> "self_attn.q_proj"
+// "model.layers.3.self_attn.q_proj.weight" -> "self_attn.q_proj"; gpt-oss' "mlp.experts.down_proj_bias" -> "mlp.experts.down"
 std::string module_of(const Parameter& p) {
-  std::string name = p.name.substr(0, p.name.rfind('.'));
+  const std::size_t stacked = p.name.find("_proj", p.name.rfind('.'));
+  std::string name = p.name.substr(0, stacked != std::string::npos ? stacked : p.name.rfind('.'));
   if (p.layer >= 0) {
     const std::string number = "." + std::to_string(p.layer) + ".";
     return name.substr(name.find(number) + number.size());
@@ -122,9 +123,10 @@ Tensor Transformer::weight_of(const char* role, const Parameter& p) {
   return is_saved_module(p) ? add(true) : t;
 }
 
-// Linear modules of blocks; DeepSeek's routers are none.
+// Linear modules of blocks; DeepSeek's routers are none, nor are gpt-oss' and its experts.
 bool Transformer::is_quantized(const Parameter& p) const {
-  return r_.quantized && p.layer >= 0 && p.group == ParamGroup::transformer_matrices && !(a_.latent && p.name.ends_with(".mlp.gate.weight"));
+  const bool no_linear = (a_.latent && p.name.ends_with(".mlp.gate.weight")) || (a_.moe && a_.moe->stacked && p.name.find(".mlp.") != std::string::npos);
+  return r_.quantized && p.layer >= 0 && p.group == ParamGroup::transformer_matrices && !no_linear;
 }
 
 // A weight as the file has it, on its way.
@@ -174,7 +176,7 @@ void Transformer::load() {
   }
   const Category before = t_.category();
   t_.category(Category::weights);
-  for (int tables = a_.position != Position::rotary ? 0 : a_.family == Family::gemma3 ? 2 : 1; tables > 0; --tables) buffers_.push_back(t_.empty("rotary.inv_freq", dims({a_.rotary_dims / 2}, false), Dtype::fp32));
+  for (int tables = a_.position != Position::rotary ? 0 : has_local_rotary() ? 2 : 1; tables > 0; --tables) buffers_.push_back(t_.empty("rotary.inv_freq", dims({a_.rotary_dims / 2}, false), Dtype::fp32));
   if (a_.family == Family::gpt2) {
     for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
       t_.at(static_cast<int>(layer));
@@ -193,7 +195,7 @@ void Transformer::load() {
 
 void Transformer::place(const Parameter& p) {
   t_.at(p.layer);
-  if (p.name.find("mlp.experts.") != std::string::npos) {
+  if (p.name.find("mlp.experts.") != std::string::npos && !a_.moe->stacked) {
     expert_weights(p);
     t_.at(-1);
     return;
@@ -201,7 +203,7 @@ void Transformer::place(const Parameter& p) {
   const std::string module = module_of(p);
   const char* name = ours(module);
   if (name == nullptr) name = "parameter";
-  const bool bias = p.name.ends_with(".bias");
+  const bool bias = p.name.ends_with("bias");
   Block& block = p.layer >= 0 ? blocks_[static_cast<std::size_t>(p.layer)] : outer_;
   const std::string_view key = name;
   const bool is_norm = key.starts_with("norm") || key.ends_with("_norm") || key == "final" || key == "embedding" || key == "head";
@@ -260,6 +262,7 @@ void Transformer::expert_weights(const Parameter& p) {
 
 bool Transformer::adapts(const Parameter& p) const {
   if (!r_.lora || r_.lora->rank == 0 || p.layer < 0 || !p.name.ends_with(".weight") || p.shape.size() != 2) return false;
+  if (a_.moe && a_.moe->stacked && module_of(p) == "mlp.router") return false;  // no nn.Linear
   return ours(module_of(p)) != nullptr && is_target(module_of(p));
 }
 

@@ -9,8 +9,9 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::array<std::string_view, 23> kFamilies = {"gpt2", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2",
-                                                        "gemma3", "phi", "phi3", "olmo", "olmo2", "olmoe", "deepseek_v2", "deepseek_v3", "bert", "roberta", "distilbert", "megatron"};
+constexpr std::array<std::string_view, 30> kFamilies = {"gpt2", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2",
+                                                        "gemma3", "phi", "phi3", "olmo", "olmo2", "olmo3", "olmoe",
+                                                        "smollm3", "granite", "seed_oss", "arcee", "starcoder2", "gpt_oss", "deepseek_v2", "deepseek_v3", "bert", "roberta", "distilbert", "megatron"};
 constexpr std::array<std::string_view, 8> kActivations = {"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu", "relu2"};
 
 // Writes tensors down under a prefix, in order.
@@ -104,6 +105,7 @@ void latent_attention(const Architecture& a, Writer& w) {
 void attention(const Architecture& a, Writer& w) {
   if (a.latent) return latent_attention(a, w);
   const std::int64_t q = a.heads * a.head_dim, kv = a.kv_heads * a.head_dim;
+  if (a.sinks) w.tensor("self_attn.sinks", {a.heads}, ParamGroup::scalars);
   const std::string out = a.family == Family::phi ? "self_attn.dense" : "self_attn.o_proj";
   if (a.fused_qkv) {
     w.linear(out, q, a.width, a.out_bias);  // Phi-3 registers it first
@@ -127,7 +129,14 @@ void dense_mlp(const Architecture& a, Writer& w, const std::string& name, std::i
     w.linear(name + ".fc2", ffn, a.width, a.mlp_bias);
     return;
   }
-  if (a.fused_gate_up) {
+  if (a.family == Family::starcoder2) {
+    w.linear(name + ".c_fc", a.width, ffn, a.mlp_bias);
+    w.linear(name + ".c_proj", ffn, a.width, a.mlp_bias);
+    return;
+  }
+  if (!a.gated_mlp) {
+    w.linear(name + ".up_proj", a.width, ffn, a.mlp_bias);
+  } else if (a.fused_gate_up) {
     w.linear(name + ".gate_up_proj", a.width, 2 * ffn, a.mlp_bias);
   } else {
     w.linear(name + ".gate_proj", a.width, ffn, a.mlp_bias);
@@ -139,6 +148,14 @@ void dense_mlp(const Architecture& a, Writer& w, const std::string& name, std::i
 // Experts of a layer are two tensors, [E, 2F, D] and [E, D, F]; families differ in whether the router comes first.
 void mixture(const Architecture& a, Writer& w) {
   const MixtureOfExperts& m = *a.moe;
+  if (m.stacked) {
+    w.linear("mlp.router", a.width, m.experts, true);
+    w.tensor("mlp.experts.gate_up_proj", {m.experts, a.width, 2 * m.expert_ffn}, ParamGroup::transformer_matrices);
+    w.tensor("mlp.experts.gate_up_proj_bias", {m.experts, 2 * m.expert_ffn}, ParamGroup::scalars);
+    w.tensor("mlp.experts.down_proj", {m.experts, m.expert_ffn, a.width}, ParamGroup::transformer_matrices);
+    w.tensor("mlp.experts.down_proj_bias", {m.experts, a.width}, ParamGroup::scalars);
+    return;
+  }
   const bool router_first = a.family == Family::mixtral || a.family == Family::qwen2_moe || a.family == Family::olmoe;
   const auto router = [&] { w.tensor("mlp.gate.weight", {m.experts, a.width}, ParamGroup::transformer_matrices); };
   if (router_first) router();
@@ -276,7 +293,8 @@ std::vector<Parameter> parameters_of(const Architecture& a) {
 std::int64_t active_of(const Architecture& a, std::int64_t all) {
   if (!a.moe) return all;
   const auto sparse = std::ranges::count(a.moe->layers, true);
-  return all - sparse * (a.moe->experts - a.moe->top_k) * 3 * a.moe->expert_ffn * a.width;
+  const std::int64_t biases = a.moe->stacked ? 2 * a.moe->expert_ffn + a.width : 0;
+  return all - sparse * (a.moe->experts - a.moe->top_k) * (3 * a.moe->expert_ffn * a.width + biases);
 }
 
 }  // namespace dryfit

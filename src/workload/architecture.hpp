@@ -16,7 +16,8 @@ namespace dryfit {
 
 // The modelling code of transformers a model runs through: what named_parameters() calls things and how a block is written.
 enum class Family : std::uint8_t {
-  gpt2, gpt_neox, llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, gemma, gemma2, gemma3, phi, phi3, olmo, olmo2, olmoe,
+  gpt2, gpt_neox, llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, gemma, gemma2, gemma3, phi, phi3, olmo, olmo2, olmo3, olmoe,
+  smollm3, granite, seed_oss, arcee, starcoder2, gpt_oss,
   deepseek_v2, deepseek_v3, bert, roberta, distilbert,
   megatron,  // Megatron-LM's GPTModel: no modelling code of transformers
 };
@@ -46,6 +47,7 @@ enum class RouterKind : std::uint8_t {
   softmax_topk,          // softmax over E in fp32, then the k largest
   softmax_group_topk,    // DeepSeek-V2: the best groups first (`groups`, `top_groups`)
   sigmoid_group_topk,    // DeepSeek-V3: sigmoid, a correction bias (buffer) for the choice, groups
+  topk_softmax,          // gpt-oss: the k largest, softmax over them in the logits' dtype
 };
 
 struct MixtureOfExperts {
@@ -58,6 +60,7 @@ struct MixtureOfExperts {
   RouterKind router = RouterKind::softmax_topk;
   std::int64_t groups = 1, top_groups = 1;
   std::vector<bool> layers;             // one per layer: whether its MLP is a mixture
+  bool stacked = false;                 // gpt-oss: experts of a layer in two tensors with biases, gate and up interleaved, and a router with one
   bool aux_loss = false;                // output_router_logits: keeps the routers' logits of all layers for the loss
   std::optional<double> capacity_factor;  // none: dropless, as everywhere in transformers; else at most ceil(tokens*k/E*factor) an expert
 };
@@ -101,15 +104,19 @@ struct Architecture {
 
   Position position = Position::rotary;
   std::int64_t rotary_dims = 0;         // of each head, <= h; 0 unless rotary
+  std::vector<bool> unrotated;          // one per layer, or none: layers whose heads are not turned (SmolLM 3)
   std::int64_t position_rows = 0;       // rows of the learned table; 0 unless learned
   bool parallel_residual = false;       // x + attn(norm(x)) + mlp(norm'(x))
   bool shared_parallel_norm = false;    // Phi: both branches read one norm
   QkNorm qk_norm = QkNorm::none;
 
   std::vector<std::int64_t> windows;    // one per layer: tokens a query may look back on, itself included; 0: all
+  bool windows_by_layer = false;        // the class makes one mask for layers with a window and one for those without; else one for all
+  bool sinks = false;                   // gpt-oss: a score a head that no value belongs to; attention is then eager
   std::optional<double> attention_softcap, logit_softcap;  // Gemma 2: tanh(x / c) * c; attention then runs eagerly or in flash
   std::optional<double> attention_scale;  // where it is not 1/sqrt(h)
-  std::optional<double> embedding_scale;  // Gemma: embeddings * sqrt(D)
+  std::optional<double> embedding_scale;  // Gemma: embeddings * sqrt(D); Granite's multiplier
+  bool scales_branches = false, scales_logits = false;  // Granite: what a block adds to the stream, and the logits, times a number
   bool use_cache = true;                // a forward pass fills a key-value cache, in training too, unless it checkpoints
   bool tied_head = false;               // the head reads the embedding's weight: one parameter, listed where it comes first
 
@@ -122,6 +129,7 @@ struct Architecture {
 
   std::vector<std::string> notes;       // what a reader should be told: parts of the file that are left out, and why
 
+  bool turns_heads(std::int64_t layer) const { return position == Position::rotary && (unrotated.empty() || !unrotated[static_cast<std::size_t>(layer)]); }
   bool is_moe_layer(std::int64_t layer) const { return moe && moe->layers[static_cast<std::size_t>(layer)]; }
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/text.hpp"
+#include "workload/hf_families.hpp"
 
 namespace dryfit {
 
@@ -13,66 +14,6 @@ namespace {
 
 constexpr std::int64_t kMostLayers = 4096, kMostWidth = 1 << 20, kMostHeads = 1 << 16, kMostFfn = 1 << 24, kMostVocab = 1 << 28, kMostPositions = std::int64_t{1} << 32, kMostExperts = 1 << 16;
 constexpr double kMostParameters = 1e15;
-
-// A model_type, and what its configuration class has where the file is silent. 0: derived (kv_heads = heads, head_dim = D/H, ffn = 4 D).
-struct FamilySpec {
-  std::string_view type;
-  Family family;
-  std::string_view class_name;
-  std::int64_t vocab, width, layers, heads, kv_heads, head_dim, ffn, positions;
-  std::string_view eps_key;
-  double eps;
-  std::string_view activation_key, activation;
-  bool tied;
-};
-
-constexpr std::array kSpecs = {
-    FamilySpec{"gpt2", Family::gpt2, "GPT2LMHeadModel", 50257, 768, 12, 12, 0, 0, 0, 1024, "layer_norm_epsilon", 1e-5, "activation_function", "gelu_new", true},
-    FamilySpec{"gpt_neox", Family::gpt_neox, "GPTNeoXForCausalLM", 50432, 6144, 44, 64, 0, 0, 24576, 2048, "layer_norm_eps", 1e-5, "hidden_act", "gelu", false},
-    FamilySpec{"llama", Family::llama, "LlamaForCausalLM", 32000, 4096, 32, 32, 0, 0, 11008, 2048, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
-    FamilySpec{"mistral", Family::mistral, "MistralForCausalLM", 32000, 4096, 32, 32, 8, 0, 14336, 131072, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
-    FamilySpec{"mixtral", Family::mixtral, "MixtralForCausalLM", 32000, 4096, 32, 32, 8, 0, 14336, 131072, "rms_norm_eps", 1e-5, "hidden_act", "silu", false},
-    FamilySpec{"qwen2", Family::qwen2, "Qwen2ForCausalLM", 151936, 4096, 32, 32, 32, 0, 22016, 32768, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
-    FamilySpec{"qwen3", Family::qwen3, "Qwen3ForCausalLM", 151936, 4096, 32, 32, 32, 128, 22016, 32768, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
-    FamilySpec{"qwen2_moe", Family::qwen2_moe, "Qwen2MoeForCausalLM", 151936, 2048, 24, 16, 16, 0, 5632, 32768, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
-    FamilySpec{"qwen3_moe", Family::qwen3_moe, "Qwen3MoeForCausalLM", 151936, 2048, 24, 32, 4, 0, 6144, 32768, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
-    FamilySpec{"gemma", Family::gemma, "GemmaForCausalLM", 256000, 3072, 28, 16, 16, 256, 24576, 8192, "rms_norm_eps", 1e-6, "hidden_act", "gelu_pytorch_tanh", true},
-    FamilySpec{"gemma2", Family::gemma2, "Gemma2ForCausalLM", 256000, 2304, 26, 8, 4, 256, 9216, 8192, "rms_norm_eps", 1e-6, "hidden_activation", "gelu_pytorch_tanh", true},
-    FamilySpec{"gemma3_text", Family::gemma3, "Gemma3ForCausalLM", 262208, 2304, 26, 8, 4, 256, 9216, 131072, "rms_norm_eps", 1e-6, "hidden_activation", "gelu_pytorch_tanh", true},
-    FamilySpec{"phi", Family::phi, "PhiForCausalLM", 51200, 2048, 24, 32, 0, 0, 8192, 2048, "layer_norm_eps", 1e-5, "hidden_act", "gelu_new", false},
-    FamilySpec{"phi3", Family::phi3, "Phi3ForCausalLM", 32064, 3072, 32, 32, 0, 0, 8192, 4096, "rms_norm_eps", 1e-5, "hidden_act", "silu", false},
-    FamilySpec{"olmo", Family::olmo, "OlmoForCausalLM", 50304, 4096, 32, 32, 0, 0, 11008, 2048, "", 1e-5, "hidden_act", "silu", false},
-    FamilySpec{"olmo2", Family::olmo2, "Olmo2ForCausalLM", 50304, 4096, 32, 32, 0, 0, 11008, 2048, "rms_norm_eps", 1e-5, "hidden_act", "silu", false},
-    FamilySpec{"olmoe", Family::olmoe, "OlmoeForCausalLM", 50304, 2048, 16, 16, 0, 0, 2048, 4096, "rms_norm_eps", 1e-5, "hidden_act", "silu", false},
-    FamilySpec{"deepseek_v2", Family::deepseek_v2, "DeepseekV2ForCausalLM", 102400, 4096, 32, 32, 0, 0, 11008, 2048, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
-    FamilySpec{"deepseek_v3", Family::deepseek_v3, "DeepseekV3ForCausalLM", 129280, 7168, 61, 128, 128, 0, 18432, 4096, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
-    FamilySpec{"bert", Family::bert, "BertForMaskedLM", 30522, 768, 12, 12, 0, 0, 3072, 512, "layer_norm_eps", 1e-12, "hidden_act", "gelu", true},
-    FamilySpec{"roberta", Family::roberta, "RobertaForMaskedLM", 50265, 768, 12, 12, 0, 0, 3072, 512, "layer_norm_eps", 1e-12, "hidden_act", "gelu", true},
-    FamilySpec{"distilbert", Family::distilbert, "DistilBertForMaskedLM", 30522, 768, 6, 12, 0, 0, 3072, 512, "", 1e-12, "activation", "gelu", true},
-    // the same modelling code under another name
-    FamilySpec{"xlm-roberta", Family::roberta, "XLMRobertaForMaskedLM", 30522, 768, 12, 12, 0, 0, 3072, 512, "layer_norm_eps", 1e-12, "hidden_act", "gelu", true},
-    FamilySpec{"camembert", Family::roberta, "CamembertForMaskedLM", 30522, 768, 12, 12, 0, 0, 3072, 512, "layer_norm_eps", 1e-12, "hidden_act", "gelu", true},
-};
-
-// Known by name, and what a description of them would need.
-struct Missing { std::string_view type, what, nearest; };
-constexpr std::array kMissing = {
-    Missing{"mamba", "state-space layers (selective scan)", ""}, Missing{"mamba2", "state-space layers (selective scan)", ""}, Missing{"falcon_mamba", "state-space layers (selective scan)", ""},
-    Missing{"jamba", "state-space layers between attention layers", "mixtral"}, Missing{"bamba", "state-space layers between attention layers", "llama"}, Missing{"zamba2", "state-space layers with shared attention blocks", "llama"},
-    Missing{"rwkv", "recurrent layers", ""}, Missing{"recurrent_gemma", "recurrent layers between attention layers", "gemma2"}, Missing{"granitemoehybrid", "state-space layers between attention layers", "llama"},
-    Missing{"qwen3_next", "gated delta-net layers between attention layers", "qwen3_moe"}, Missing{"qwen3_5", "gated delta-net layers between attention layers", "qwen3"},
-    Missing{"t5", "an encoder and a decoder with cross-attention and relative position biases", ""}, Missing{"mt5", "an encoder and a decoder with cross-attention and relative position biases", ""},
-    Missing{"bart", "an encoder and a decoder with cross-attention", "roberta"}, Missing{"mbart", "an encoder and a decoder with cross-attention", "roberta"}, Missing{"whisper", "an audio encoder and a decoder with cross-attention", ""},
-    Missing{"gpt_oss", "attention sinks, clamped expert activations and biases in experts and router", "mixtral"}, Missing{"llama4", "chunked attention, an interleaved mixture and a vision tower", "mixtral"}, Missing{"llama4_text", "chunked attention and an interleaved mixture", "mixtral"},
-    Missing{"gemma3n", "per-layer embeddings, activation sparsity and audio and vision towers", "gemma3_text"}, Missing{"falcon", "multi-query projections fused per group and ALiBi", "gpt_neox"}, Missing{"bloom", "ALiBi position biases", "gpt2"}, Missing{"mpt", "ALiBi position biases", "gpt2"},
-    Missing{"opt", "positions offset by two and projections around the embeddings", "gpt2"}, Missing{"gptj", "interleaved rotary positions beside one shared norm, without biases in attention", "phi"}, Missing{"gpt_neo", "local attention layers with unscaled products", "gpt2"},
-    Missing{"gpt_bigcode", "one key and value head in a fused projection", "gpt2"}, Missing{"starcoder2", "biases in a two-matrix MLP around rotary attention", "phi"}, Missing{"cohere", "parallel branches with layer norms without bias and scaled logits", "llama"}, Missing{"cohere2", "parallel branches with layer norms without bias and windows", "llama"},
-    Missing{"granite", "multipliers on embeddings, attention, residuals and logits", "llama"}, Missing{"granitemoe", "multipliers and a mixture with fused expert inputs", "mixtral"}, Missing{"phimoe", "sparse-mixer routing and layer norms", "mixtral"}, Missing{"phi4_multimodal", "vision and audio towers with adapters", "phi3"},
-    Missing{"stablelm", "layer norms and partly rotated heads around a gated MLP", "llama"}, Missing{"smollm3", "layers without rotary positions", "llama"}, Missing{"olmo3", "windows on OLMo 2's blocks", "olmo2"}, Missing{"glm", "post norms and interleaved rotary positions", "llama"}, Missing{"glm4", "sandwich norms and interleaved rotary positions", "gemma2"}, Missing{"glm4_moe", "partly rotated heads in a DeepSeek-V3 mixture without MLA", "deepseek_v3"},
-    Missing{"dbrx", "fused experts with clipped projections", "mixtral"}, Missing{"deepseek_v32", "sparse attention with an indexer", "deepseek_v3"}, Missing{"kimi_k2", "a modelling file of its own", "deepseek_v3"}, Missing{"minimax", "lightning attention layers", "mixtral"},
-    Missing{"modernbert", "windows, rotary positions and unpadded batches in an encoder", "bert"}, Missing{"albert", "layers that share one set of weights", "bert"}, Missing{"electra", "a generator beside a discriminator", "bert"}, Missing{"deberta", "disentangled attention", "bert"}, Missing{"deberta-v2", "disentangled attention", "bert"}, Missing{"mpnet", "relative position biases", "bert"}, Missing{"longformer", "global and windowed attention in one layer", "roberta"}, Missing{"nomic_bert", "a modelling file of its own", "bert"},
-    Missing{"llava", "a vision tower", "llama"}, Missing{"mllama", "a vision tower with cross-attention", "llama"}, Missing{"mistral3", "a vision tower", "mistral"}, Missing{"pixtral", "a vision tower", "mistral"}, Missing{"qwen2_vl", "a vision tower", "qwen2"}, Missing{"qwen2_5_vl", "a vision tower", "qwen2"}, Missing{"qwen3_vl", "a vision tower", "qwen3"}, Missing{"idefics3", "a vision tower", "llama"}, Missing{"paligemma", "a vision tower", "gemma"}, Missing{"clip", "two towers", "bert"}, Missing{"siglip", "two towers", "bert"}, Missing{"vit", "patches of images for tokens", "bert"},
-};
 
 // Fields that never move memory while training, or that say nothing of the model itself.
 constexpr std::array<std::string_view, 75> kHarmless = {
@@ -273,6 +214,7 @@ class Reader {
       f_.fault("layer_types", "names " + std::to_string(types.size()) + " layers of " + std::to_string(a.layers), "give one entry per layer");
       return;
     }
+    a.windows_by_layer = true;
     for (std::int64_t i = 0; i < a.layers; ++i) {
       const auto at = static_cast<std::size_t>(i);
       if (!types.empty() && types[at] != "full_attention" && types[at] != "sliding_attention") {
@@ -342,9 +284,47 @@ class Reader {
         a.clip_qkv = f_.real("clip_qkv", 0, 1e6);
         break;
       case Family::olmo2:
+      case Family::olmo3:
         a.norm_placement = NormPlacement::output;
         a.qk_norm = QkNorm::full;
         biases(false, false, "attention_bias");
+        if (spec_.family == Family::olmo3) windows_by_layer(window_or(given, 4096), [](std::int64_t i) { return (i + 1) % 4 != 0; });
+        break;
+      case Family::smollm3: smollm3(given); break;
+      case Family::granite:
+        biases(false, false, "attention_bias");
+        a.mlp_bias = yes("mlp_bias", false);
+        a.embedding_scale = multiplier("embedding_multiplier");
+        a.attention_scale = multiplier("attention_multiplier");
+        multiplier("residual_multiplier"), multiplier("logits_scaling");
+        a.scales_branches = a.scales_logits = true;
+        break;
+      case Family::seed_oss:
+        a.qkv_bias = yes("attention_bias", true), a.out_bias = yes("attention_out_bias", false);
+        a.mlp_bias = yes("mlp_bias", false);
+        a.attention_dropout = probability("attention_dropout", 0.1);
+        a.residual_dropout = probability("residual_dropout", 0.1);
+        break;
+      case Family::gpt_oss:
+        biases(true, true, "attention_bias");
+        a.sinks = true;
+        a.notes.push_back("the released weights are MXFP4, which nothing trains: laid out is what Mxfp4Config(dequantize=True) makes of them, without what that takes while it loads");
+        windows_by_layer(window_or(given, 128), [](std::int64_t i) { return (i + 1) % 2 != 0; });
+        mixture({"num_local_experts", "num_experts"}, 128, 4, a.ffn);
+        a.moe->router = RouterKind::topk_softmax, a.moe->stacked = true;
+        mixture_layers(0, 1);
+        for (std::string_view key : {"swiglu_limit", "swiglu_alpha", "experts_per_token", "initial_context_length"}) f_.used(key);
+        break;
+      case Family::arcee:
+        biases(false, false, "attention_bias");
+        a.mlp_bias = yes("mlp_bias", false);
+        a.gated_mlp = false;
+        break;
+      case Family::starcoder2:
+        layer_norms();
+        a.qkv_bias = a.out_bias = a.mlp_bias = yes("use_bias", true);
+        a.residual_dropout = probability("residual_dropout", 0), a.embedding_dropout = probability("embedding_dropout", 0);
+        all_windows(given);
         break;
       case Family::olmoe:
         a.qk_norm = QkNorm::full;
@@ -356,6 +336,32 @@ class Reader {
         break;
       default: gemma(given); break;
     }
+  }
+
+  std::int64_t window_or(std::int64_t given, std::int64_t fallback) {
+    if (given == 0) assume("sliding_window", std::to_string(fallback));
+    return given == 0 ? fallback : given;
+  }
+
+  double multiplier(std::string_view key) { return f_.real(key, 1e-9, 1e9).value_or(1); }
+
+  // Every fourth layer has no rotary positions; those alone may have a window.
+  void smollm3(std::int64_t given) {
+    Architecture& a = out_.architecture;
+    biases(false, false, "attention_bias");
+    a.mlp_bias = yes("mlp_bias", false);
+    const std::int64_t interval = f_.whole("no_rope_layer_interval", 1, kMostLayers).value_or(4);
+    for (std::int64_t i = 0; i < a.layers; ++i) a.unrotated.push_back((i + 1) % interval == 0);
+    if (const Document* rotates = f_.list("no_rope_layers", kMostLayers)) {  // 1: has them, for all its name
+      if (static_cast<std::int64_t>(rotates->items.size()) != a.layers) return f_.fault("no_rope_layers", "has " + std::to_string(rotates->items.size()) + " entries for " + std::to_string(a.layers) + " layers", "give one entry per layer");
+      for (std::size_t i = 0; i < rotates->items.size(); ++i) {
+        const Document& d = rotates->items[i];
+        if (d.kind != Document::Kind::whole || d.whole < 0 || d.whole > 1) return f_.fault("no_rope_layers", "holds " + shown(d), "it should be 1 for a layer with rotary positions, 0 for one without");
+        a.unrotated[i] = d.whole == 0;
+      }
+    }
+    const std::int64_t window = yes("use_sliding_window", false) ? given : 0;
+    windows_by_layer(window, [&](std::int64_t i) { return a.unrotated[static_cast<std::size_t>(i)]; });
   }
 
   std::int64_t window_if_used() {
@@ -386,6 +392,7 @@ class Reader {
       a.moe->shared_gate = true;
       const std::int64_t last = f_.whole("max_window_layers", 0, kMostLayers).value_or(28);
       windows_by_layer(window, [&](std::int64_t i) { return window > 0 && (i + 1) % 2 != 0 && i < last; });
+      a.windows_by_layer = false;
     } else {
       biases(false, false, "attention_bias");
       a.qk_norm = QkNorm::per_head;
@@ -409,10 +416,9 @@ class Reader {
     a.attention_softcap = cap("attn_logit_softcapping", second ? std::optional(50.0) : std::nullopt);
     a.logit_softcap = cap("final_logit_softcapping", second ? std::optional(30.0) : std::nullopt);
     if (!second) a.qk_norm = QkNorm::per_head;
-    if (given == 0) assume("sliding_window", "4096");
     const std::int64_t pattern = second ? 2 : f_.whole("sliding_window_pattern", 1, kMostLayers).value_or(6);
     if (f_.find("_sliding_window_pattern") != nullptr && f_.find("layer_types") == nullptr) f_.fault("_sliding_window_pattern", "stands without layer_types", "transformers reads sliding_window_pattern or layer_types");
-    windows_by_layer(given == 0 ? 4096 : given, [&](std::int64_t i) { return (i + 1) % pattern != 0; });
+    windows_by_layer(window_or(given, 4096), [&](std::int64_t i) { return (i + 1) % pattern != 0; });
   }
 
   std::optional<double> cap(std::string_view key, std::optional<double> fallback) {

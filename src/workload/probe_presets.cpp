@@ -37,7 +37,8 @@ std::vector<ModelPreset> read_all() {
   std::vector<ModelPreset> out;
   for (const auto& [name, text] : {std::pair{"gpt2.json", embedded_gpt2_json}, std::pair{"pythia.json", embedded_pythia_json}, std::pair{"llama.json", embedded_llama_json}, std::pair{"mistral.json", embedded_mistral_json},
                                    std::pair{"qwen.json", embedded_qwen_json}, std::pair{"gemma.json", embedded_gemma_json}, std::pair{"phi.json", embedded_phi_json}, std::pair{"olmo.json", embedded_olmo_json},
-                                   std::pair{"deepseek.json", embedded_deepseek_json}, std::pair{"bert.json", embedded_bert_json}}) {
+                                   std::pair{"deepseek.json", embedded_deepseek_json}, std::pair{"gpt_oss.json", embedded_gpt_oss_json},
+                                   std::pair{"other_decoders.json", embedded_other_decoders_json}, std::pair{"bert.json", embedded_bert_json}}) {
     read_file(text, name, out);
   }
   return out;

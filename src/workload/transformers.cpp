@@ -164,7 +164,7 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
 Result<void> cut_loss(const Training& t, const Architecture& a) {
   if (t.head != HeadLoss::cut) return {};
   const auto refuse = [](std::string what, std::string hint) { return fail("unsupported_training", "cut_cross_entropy " + std::move(what), std::move(hint), "cut_cross_entropy"); };
-  constexpr std::array kOther = {Family::gpt2, Family::gpt_neox};
+  constexpr std::array kOther = {Family::gpt2, Family::gpt_neox, Family::granite, Family::starcoder2, Family::gpt_oss};
   if (t.framework != Framework::transformers || !a.causal || std::ranges::find(kOther, a.family) != kOther.end()) return refuse("of " + a.model_type + (t.framework == Framework::transformers ? "" : " in " + std::string(name_of(t.framework))) + " is not laid out", "it is of causal models of transformers whose head is lm_head");
   if (t.sharding == Sharding::zero3) return refuse("under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use zero2, or leave it out");
   const bool narrow = t.weights != Dtype::fp32 || (t.mixed != MixedPrecision::none && (is_zero(t.sharding) || gathers_weights(t.sharding)));
@@ -176,7 +176,7 @@ Result<void> cut_loss(const Training& t, const Architecture& a) {
 
 // MODEL_TYPE_TO_APPLY_LIGER_FN of liger-kernel 0.8.4.
 bool has_liger_kernels(const Architecture& a) {
-  constexpr std::array kKnown = {Family::llama, Family::mistral, Family::mixtral, Family::qwen2, Family::qwen3, Family::qwen3_moe, Family::gemma, Family::gemma2, Family::gemma3, Family::phi3, Family::olmo2, Family::deepseek_v3};
+  constexpr std::array kKnown = {Family::llama, Family::mistral, Family::mixtral, Family::qwen2, Family::qwen3, Family::qwen3_moe, Family::gemma, Family::gemma2, Family::gemma3, Family::phi3, Family::olmo2, Family::olmo3, Family::smollm3, Family::deepseek_v3};
   return std::ranges::find(kKnown, a.family) != kKnown.end();
 }
 
@@ -206,12 +206,15 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (torchtitan) t.torchtitan = f.torchtitan.value_or(TorchtitanRun());
   t.sharding = f.sharding.value_or(t.world_size == 1 ? Sharding::none : litgpt ? Sharding::fsdp1 : torchtitan ? Sharding::fsdp2 : Sharding::ddp);
   set_precision(d, model, f);
-  const bool no_sdpa = a.family == Family::gemma2;  // its soft-cap is not in SDPA: transformers refuses it and takes eager attention
+  const bool no_sdpa = a.family == Family::gemma2 || a.sinks;  // a soft-cap and sinks are not in SDPA: transformers refuses it and takes eager attention
+  if (a.sinks && f.attention.value_or(AttentionCode::eager) != AttentionCode::eager) return fail("unsupported_training", "gpt-oss with another attention than eager is not laid out yet: its sinks are in no kernel of torch", "use --attention eager, transformers' default for it", "--attention");
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
   t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
   loss_and_liger(t, a, f);
+  constexpr std::array kOwnPatches = {Family::granite, Family::gpt_oss};  // another loss, or no MLP
+  if (f.liger.value_or(false) && std::ranges::find(kOwnPatches, a.family) != kOwnPatches.end()) return fail("unsupported_training", "Liger-Kernel's parts of " + a.model_type + " are not laid out yet", "leave --liger out", "--liger");
   if (t.liger.any() && (litgpt || torchtune || torchtitan)) return fail("bad_value", "--liger beside " + std::string(litgpt ? "LitGPT" : torchtune ? "torchtune" : "torchtitan") + ", which has no use of Liger-Kernel", "leave it out", "--liger");
   if (t.head == HeadLoss::liger && t.sharding == Sharding::zero3) return fail("unsupported_training", "Liger-Kernel's loss under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use --parallel zero2 or fsdp2, or leave --liger out", "--liger");
   if (litgpt && f.lora && f.litgpt_script.value_or(LitgptScript::lora) != LitgptScript::lora) return fail("bad_value", "--lora-rank beside litgpt " + std::string(name_of(*f.litgpt_script)) + ", which has no such adapters", "leave one of them out", "--lora-rank");

@@ -44,9 +44,25 @@ TEST(HfConfig, windowsFollowEachFamily) {
   EXPECT_EQ(windows(text("mistral", R"("vocab_size": 32000)")), W(7, 4096));
   EXPECT_EQ(windows(text("gemma2", R"("sliding_window": 128)")), (W{128, 0, 128, 0, 128, 0, 128}));
   EXPECT_EQ(windows(text("gemma3_text", R"("sliding_window": 512)")), (W{512, 512, 512, 512, 512, 0, 512}));
+  EXPECT_EQ(windows(text("olmo3", R"("sliding_window": 96)")), (W{96, 96, 96, 0, 96, 96, 96}));
+  EXPECT_EQ(windows(text("gpt_oss", R"("sliding_window": 128)")), (W{128, 0, 128, 0, 128, 0, 128}));
+  EXPECT_EQ(windows(text("starcoder2", R"("sliding_window": 64)")), W(7, 64));
+  EXPECT_EQ(windows(text("smollm3", R"("sliding_window": 64)")), W(7, 0));
+  EXPECT_EQ(windows(text("smollm3", R"("sliding_window": 64, "use_sliding_window": true)")), (W{0, 0, 0, 64, 0, 0, 0}));
   EXPECT_EQ(windows(text("qwen2", R"("sliding_window": 64, "max_window_layers": 5)")), W(7, 0));
   EXPECT_EQ(windows(text("qwen2", R"("sliding_window": 64, "use_sliding_window": true, "max_window_layers": 5)")), (W{0, 0, 0, 0, 0, 64, 64}));
   EXPECT_EQ(windows(text("qwen3", R"("sliding_window": 64, "use_sliding_window": true, "layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention", "full_attention", "full_attention", "full_attention"])")), (W{0, 64, 0, 0, 0, 0, 0}));
+}
+
+TEST(HfConfig, layersWithoutRotaryPositionsAreEveryFourthOrThoseThatTheFileNames) {
+  const auto unrotated = [](std::string_view more) { return read(R"({"model_type": "smollm3", "num_hidden_layers": 5)" + std::string(more) + "}")->architecture.unrotated; };
+  using B = std::vector<bool>;
+  EXPECT_EQ(unrotated(""), (B{false, false, false, true, false}));
+  EXPECT_EQ(unrotated(R"(, "no_rope_layer_interval": 2)"), (B{false, true, false, true, false}));
+  EXPECT_EQ(unrotated(R"(, "no_rope_layers": [0, 1, 1, 1, 0])"), (B{true, false, false, false, true}));
+  EXPECT_NE(fault(R"({"model_type": "smollm3", "num_hidden_layers": 2, "no_rope_layers": [1]})").find("no_rope_layers has 1 entries for 2 layers"), std::string::npos);
+  EXPECT_NE(fault(R"({"model_type": "smollm3", "num_hidden_layers": 1, "no_rope_layers": [2]})").find("no_rope_layers holds 2"), std::string::npos);
+  EXPECT_NE(fault(R"({"model_type": "granite", "residual_multiplier": 0})").find("residual_multiplier"), std::string::npos);
 }
 
 TEST(HfConfig, mixturesFollowEachFamily) {

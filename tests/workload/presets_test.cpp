@@ -102,6 +102,7 @@ TEST(Presets, totalsAreThoseTheModelsArePublishedWith) {
                                         std::pair{"llama-3.1-8b", 8030261248LL}, std::pair{"llama-3.2-1b", 1235814400LL}, std::pair{"mistral-7b-v0.1", 7241732096LL}, std::pair{"mixtral-8x7b", 46702792704LL},
                                         std::pair{"qwen2.5-7b", 7615616512LL}, std::pair{"qwen3-8b", 8190735360LL}, std::pair{"qwen3-30b-a3b", 30532122624LL}, std::pair{"gemma-2-9b", 9241705984LL},
                                         std::pair{"gemma-3-1b", 999885952LL}, std::pair{"phi-2", 2779683840LL}, std::pair{"phi-4", 14659507200LL}, std::pair{"olmo-2-7b", 7298617344LL},
+                                        std::pair{"gpt-oss-20b", 20914757184LL}, std::pair{"gpt-oss-120b", 116829156672LL}, std::pair{"smollm3-3b", 3075098624LL}, std::pair{"starcoder2-3b", 3030371328LL},
                                         std::pair{"olmoe-1b-7b", 6919161856LL}, std::pair{"deepseek-v2-lite", 15706484224LL}, std::pair{"bert-base-uncased", 109514298LL}, std::pair{"roberta-base", 124697433LL}}) {
     const auto found = find_preset(name);
     ASSERT_TRUE(found) << name;

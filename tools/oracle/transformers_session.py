@@ -47,8 +47,8 @@ def _know_masks_are_ones():
         encoder._prepare_4d_attention_mask_for_sdpa = lambda *_args, **_kwargs: None
 
 
-def _share_tokens_evenly(experts):
-    """Which tokens an expert gets are values, which fake tensors have not: each gets the same number here."""
+def _share_tokens_evenly(experts, stacked):
+    """Which tokens an expert gets are values, which fake tensors have not: each gets the same number here. stacked: gpt-oss, which goes over places of them."""
     real_where = torch.where
 
     def where(condition, *rest):
@@ -58,7 +58,7 @@ def _share_tokens_evenly(experts):
         return tuple(torch.empty(count, dtype=torch.int64, device=condition.device) for _ in range(condition.dim()))
 
     torch.where = where
-    torch.Tensor.nonzero = lambda self: range(self.shape[0])
+    torch.Tensor.nonzero = lambda self: [(i,) for i in range(self.shape[0])] if stacked else range(self.shape[0])
 
 
 REAL_MOE = deepseek_v2.DeepseekV2MoE.moe
@@ -132,7 +132,7 @@ class Run:
         case, config = self.case, self.config()
         for name in ("num_local_experts", "num_experts", "n_routed_experts"):
             if getattr(config, name, None):
-                _share_tokens_evenly(getattr(config, name))
+                _share_tokens_evenly(getattr(config, name), config.model_type == "gpt_oss")
                 break
         if case.model == "deepseek_v2":
             _split_tokens_evenly()
