@@ -84,6 +84,7 @@ struct Edge { std::int32_t node = -1; std::int32_t slot = 0; };
 struct CheckpointForm {
   bool reentrant = false;       // the older form
   bool early_stop = true;       // of the newer one: a block that runs again stops once everything saved is there
+  std::vector<Tensor*> gives = {};  // of the newer one: names of what the block is given beside its input and nobody needs once it has run again
   // create_selective_checkpoint_contexts: whether results of an op of the block, the count-th of its kind from 1 on, are kept and not computed again
   enum class Op : std::uint8_t { product, attention };
   std::function<bool(Op op, int count)> keeps = nullptr;
@@ -353,7 +354,7 @@ class Tape {
     std::array<std::deque<std::vector<Tensor>>, 2> kept;
     bool again = false, now = false;                     // the block runs again; what the op at hand makes is kept
   };
-  struct Checkpointed { std::function<Tensor(const Tensor&)> block; bool early_stop = true; std::shared_ptr<Selection> selection; };
+  struct Checkpointed { std::function<Tensor(const Tensor&)> block; bool early_stop = true; std::shared_ptr<Selection> selection; std::vector<Tensor*> gives; };
   std::vector<Checkpointed> blocks_;
   Selection* selecting_ = nullptr;                       // of the block that runs
   std::vector<std::function<void()>> hooks_;

@@ -447,12 +447,17 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
     ++node(root).refs;
     y.reset();
     if (call.early_stop) forget_after_last_save(first_event);
-    // its frame holds the input until the last of what it saved is taken; nobody else holds the gradient
-    if (first_saver_ >= 0 && !offloaded) {
-      node(first_saver_).held.push_back(value(x).storage);
-      keep_storage(value(x).storage);
-    }
-    x.reset();
+    // its frame holds what it was given until the last of what it saved is taken; nobody else holds the gradient
+    const auto give = [&](Tensor& name, bool stays) {
+      if (!name.defined()) return;
+      if (first_saver_ >= 0 && stays) {
+        node(first_saver_).held.push_back(value(name).storage);
+        keep_storage(value(name).storage);
+      }
+      name.reset();
+    };
+    give(x, !offloaded);
+    for (Tensor* name : call.gives) give(*name, true);
     release_saved(n);
     const auto again = std::pair(first_event, p_.events.size());
     run_from(root, std::move(g), node(n).sequence, [this, again] { bring_forward(again.first, again.second); });

@@ -508,7 +508,7 @@ Tensor Tape::checkpoint(std::function<Tensor(const Tensor&)> block, const Tensor
     node(n).autocast = autocast_;
     node(n).call = static_cast<std::int32_t>(blocks_.size());
     node(n).detail = form.reentrant ? 1 : 0;
-    blocks_.push_back({std::move(block), form.early_stop, std::move(selection)});
+    blocks_.push_back({std::move(block), form.early_stop, std::move(selection), std::move(form.gives)});
   }
   return attach(alias(out, out.dims()), n);
 }

@@ -107,11 +107,11 @@ void FullyShard::unshard(Group& g) {
   g.gathered = t_.buffer("fsdp.all_gather", uniform ? bytes / size_of(first) : bytes, uniform ? first : Dtype::uint8, Category::communication, gathering);
 }
 
-// wait_for_unshard. In forward the output stays until the next unit's copy-out, so that the two can overlap.
+// wait_for_unshard. In forward the output stays until the next unit's copy-out, so that the two can overlap; a local of it until that is done.
 void FullyShard::wait(Group& g) {
   if (!g.gathered.defined()) return;
   const bool forward = g.state == State::forward;
-  if (forward) kept_gather_.reset();
+  const Tensor previous = forward ? std::move(kept_gather_) : Tensor();
   double copied = 0;
   for (const Member& m : g.members) {
     t_.resize(m.full, true);

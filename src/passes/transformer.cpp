@@ -138,11 +138,16 @@ Tensor Transformer::post_norm_block(std::int64_t layer, const Tensor& x) {
 Tensor Transformer::parallel_block(std::int64_t layer, const Tensor& x) {
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
   const double p = r_.dropout ? a_.residual_dropout : 0;
-  const Tensor h = norm(x, b.norm.at("norm1"), "attn.norm");
+  Tensor h = norm(x, b.norm.at("norm1"), "attn.norm");
   const Tensor attended = t_.dropout(attention(layer, h), p, "attn.dropout");
   held_.reset();
-  const Tensor second = a_.shared_parallel_norm ? h : norm(x, b.norm.at("norm2"), "mlp.norm");
-  const Tensor fed = t_.dropout(feed_forward(layer, second), p, "mlp.dropout");
+  if (!a_.shared_parallel_norm) {  // NeoX names neither
+    h.reset();
+    h = norm(x, b.norm.at("norm2"), "mlp.norm");
+  }
+  Tensor fed = feed_forward(layer, h);
+  if (!a_.shared_parallel_norm) h.reset();
+  fed = t_.dropout(fed, p, "mlp.dropout");
   return t_.add(t_.add(fed, attended, "x_mid"), x, "x");
 }
 
@@ -254,6 +259,7 @@ Tensor Transformer::lookup(const char* table, const Tensor& ids) {
 // GradientCheckpointingLayer: the block's hooks lie inside what runs again. The newer form meets them only once: by the time it runs again the
 // unit is there for its backward pass.
 Tensor Transformer::recomputed(std::int64_t layer, const Tensor& x) {
+  const CheckpointForm form{.reentrant = r_.reentrant, .gives = given_last(layer)};
   if (modules_.before && !r_.reentrant) {
     return t_.checkpoint([this, layer, again = false](const Tensor& in) mutable {
       if (again) begin_again(layer);
@@ -261,11 +267,24 @@ Tensor Transformer::recomputed(std::int64_t layer, const Tensor& x) {
       Tensor y = unit(layer, in);
       again_ = stopped_ = false;
       return y;
-    }, x, false);
+    }, x, form);
   }
-  if (r_.reentrant && !hooks_.wrap) return t_.checkpoint([this, layer](const Tensor& in) { return unit(layer, in); }, x, true);
+  if (r_.reentrant && !hooks_.wrap) return t_.checkpoint([this, layer](const Tensor& in) { return unit(layer, in); }, x, form);
   const Tensor given = enter(layer, x);
-  return leave(layer, t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, r_.reentrant));
+  return leave(layer, t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, form));
+}
+
+// What this layer alone still needs of what all of its kind are given, when it is the last to run again: the first of those with a window, or without.
+std::vector<Tensor*> Transformer::given_last(std::int64_t layer) {
+  std::vector<Tensor*> out;
+  const auto add = [&](std::pair<Tensor, Tensor>& tables) { out.insert(out.end(), {&tables.first, &tables.second}); };
+  const auto is_first = [&](bool local) { return layer == std::ranges::find_if(a_.windows, [&](std::int64_t w) { return !a_.windows_by_layer || (w > 0) == local; }) - a_.windows.begin(); };
+  if (is_first(false)) out.push_back(&mask_);
+  if (is_first(true)) out.push_back(&local_mask_);
+  if (has_local_rotary() && is_first(true)) add(local_rotary_);
+  if (has_local_rotary() ? is_first(false) : layer == 0) add(rotary_);
+  if (layer == 0) out.push_back(&positions_);
+  return out;
 }
 
 // The mask, built once: booleans [B, 1, T, T]; for eager attention then zeros and minus infinity in the stream's dtype.
@@ -324,12 +343,6 @@ Tensor Transformer::body(const Batch& batch) {
   const double p = r_.dropout ? a_.embedding_dropout : 0;
   if (!a_.encoder) x = a_.family == Family::gpt2 ? drop(&outer_.dropout, x, p, "x_embed") : t_.dropout(x, p, "x_embed");
   for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
-    if (r_.recompute == Recompute::full && !r_.reentrant && a_.windows_by_layer && layer > 0 && layer == std::ranges::find(a_.windows, 0) - a_.windows.begin()) {
-      x = t_.hook(x, [this] {  // the last of its kind to run again: what its checkpoints were given goes
-        mask_.reset();
-        if (has_local_rotary()) rotary_ = {Tensor{}, Tensor{}};
-      });
-    }
     x = r_.recompute == Recompute::full ? recomputed(layer, x) : unit(layer, x);
   }
   if (a_.final_norm && a_.norm_placement != NormPlacement::post) {

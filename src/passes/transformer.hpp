@@ -122,6 +122,8 @@ class Transformer {
   Tensor norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads = false);
   Tensor normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads);
   Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
+  Tensor rotated_part(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
+  Tensor joined(const Tensor& part, const Tensor& x, const char* role);
   std::pair<Tensor, Tensor> rotary_tables(Dtype like);
   bool fp32_rotary() const { return a_.family == Family::olmo || a_.family == Family::olmo2 || a_.family == Family::olmo3; }
   bool has_local_rotary() const { return a_.family == Family::gemma3 || a_.family == Family::olmo3; }  // tables of their own for layers with a window
@@ -168,6 +170,7 @@ class Transformer {
   bool meets(std::int64_t unit) const;
   Tensor unit(std::int64_t layer, const Tensor& x);
   Tensor recomputed(std::int64_t layer, const Tensor& x);
+  std::vector<Tensor*> given_last(std::int64_t layer);
   bool norm_in_tail() const;
   Tensor body(const Batch& batch);
   Tensor embed(const Batch& batch);

@@ -10,23 +10,27 @@
 
 namespace dryfit::eager {
 
-// x * cos + rotate_half(x) * sin, each temporary gone as soon as Python's expression lets it.
-Tensor Transformer::rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) {
+// x * cos + rotate_half(x) * sin, each temporary gone as soon as Python's expression lets it; of the part of a head that is turned.
+Tensor Transformer::rotated_part(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) {
   const std::int64_t h = x.dims().back(), R = cos.dims().back();
-  const auto turned = [&](const Tensor& part) {
-    const Tensor straight = t_.mul(part, cos, role);
-    const std::int64_t half = R / 2;
-    const Tensor first = t_.slice(part, -1, half), second = t_.slice(part, -1, half);
-    Tensor crossed = t_.cat(std::array{t_.scale(second, role), first}, -1, role);
-    crossed = t_.mul(crossed, sin, role);
-    return t_.add(straight, crossed, role);
-  };
-  const bool joins = a_.family == Family::phi || a_.family == Family::phi3 || a_.family == Family::gpt_neox;  // the code cuts and joins whatever is left
-  if (R == h) return joins ? t_.cat(std::array{turned(x)}, -1, role) : turned(x);
-  // partial rotation: the rest of the head passes through
-  const Tensor rotated = t_.slice(x, -1, R), rest = t_.slice(x, -1, h - R);
-  return t_.cat(std::array{turned(rotated), rest}, -1, role);
+  const Tensor part = R == h ? x : t_.slice(x, -1, R);
+  const Tensor straight = t_.mul(part, cos, role);
+  const std::int64_t half = R / 2;
+  const Tensor first = t_.slice(part, -1, half), second = t_.slice(part, -1, half);
+  Tensor crossed = t_.cat(std::array{t_.scale(second, role), first}, -1, role);
+  crossed = t_.mul(crossed, sin, role);
+  return t_.add(straight, crossed, role);
 }
+
+// The part that is turned with what is left of the head; some code joins whatever is left.
+Tensor Transformer::joined(const Tensor& part, const Tensor& x, const char* role) {
+  const std::int64_t rest = x.dims().back() - part.dims().back();
+  if (rest > 0) return t_.cat(std::array{part, t_.slice(x, -1, rest)}, -1, role);
+  const bool joins = a_.family == Family::phi || a_.family == Family::phi3 || a_.family == Family::gpt_neox;
+  return joins ? t_.cat(std::array{part}, -1, role) : part;
+}
+
+Tensor Transformer::rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) { return joined(rotated_part(x, cos, sin, role), x, role); }
 
 // gpt-oss: both halves turned by tables of half a head.
 Tensor Transformer::rotate_halves(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) {
@@ -216,9 +220,19 @@ Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
     std::tie(q, k) = liger_rotate(t_, q, k, tables.first, tables.second);
   } else if (a_.turns_heads(layer)) {
     const auto [cos, sin] = over_heads(tables);
-    const bool halves = a_.family == Family::gpt_oss;
-    Tensor q_rotated = halves ? rotate_halves(q, cos, sin, "attn.q_rot") : rotate(q, cos, sin, "attn.q_rot");
-    Tensor k_rotated = halves ? rotate_halves(k, cos, sin, "attn.k_rot") : rotate(k, cos, sin, "attn.k_rot");
+    Tensor q_rotated, k_rotated;
+    if (a_.family == Family::gpt_oss) {
+      q_rotated = rotate_halves(q, cos, sin, "attn.q_rot");
+      k_rotated = rotate_halves(k, cos, sin, "attn.k_rot");
+    } else if (a_.family == Family::gpt_neox || a_.family == Family::phi) {  // both are turned before either is joined
+      q_rotated = rotated_part(q, cos, sin, "attn.q_rot");
+      k_rotated = rotated_part(k, cos, sin, "attn.k_rot");
+      q_rotated = joined(q_rotated, q, "attn.q_rot");
+      k_rotated = joined(k_rotated, k, "attn.k_rot");
+    } else {
+      q_rotated = rotate(q, cos, sin, "attn.q_rot");
+      k_rotated = rotate(k, cos, sin, "attn.k_rot");
+    }
     if (fp32_rotary()) {
       const Dtype q_type = q.dtype(), k_type = k.dtype();
       Tensor narrow_q = t_.to(q_rotated, q_type, "attn.q_rot"), narrow_k = t_.to(k_rotated, k_type, "attn.k_rot");

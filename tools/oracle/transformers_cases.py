@@ -210,6 +210,8 @@ def seen():
     yield Case("gpt_oss", **again)
     yield Case("gpt_oss", batch=2, attention="eager", checkpoint="reentrant")
     yield Case("gpt_oss", attention="eager", lora=8, lora_targets="q_proj,v_proj", checkpoint="nonreentrant")
+    yield Case("gemma", batch=1, length=96, precision="autocast", checkpoint="nonreentrant", optimizer="adafactor", accumulation=3)
+    yield Case("gpt_neox", batch=1, length=224, precision="autocast", checkpoint="nonreentrant", lora=16, lora_targets="query_key_value,dense", lora_dropout=0.0)
 
 
 def trl():
@@ -367,6 +369,7 @@ def parallel():
     yield Case("llama", parallel="fsdp2", gpus=2, lora=8, precision="autocast")
     yield Case("llama", parallel="fsdp2", gpus=2, lora=8, precision="autocast", checkpoint="nonreentrant", lora_targets=ALL_LINEAR, optimizer="fused", accumulation=2)
     yield Case("llama", parallel="fsdp2", gpus=4, lora=8, precision="bf16+autocast", checkpoint="nonreentrant")
+    yield Case("gpt_oss", batch=2, attention="eager", precision="autocast", checkpoint="nonreentrant", optimizer="fused", parallel="fsdp2", gpus=2)
 
 
 def trl_parallel():
