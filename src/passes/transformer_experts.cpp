@@ -202,16 +202,18 @@ Tensor Transformer::corrected_mixture(const Block& b, const Tensor& given) {
     }
     weights = t_.scale(weights, "router.weights");
   }
-  Tensor sum = t_.empty("moe.out", dims({N, D}, true), weights.dtype());
-  const Tensor mask = t_.empty("router.mask", dims({N, k, E}, true), Dtype::int64);
-  const std::int64_t rows = expert_rows();
-  for (std::int64_t e = 0; e < E; ++e) {
-    const Tensor tokens = t_.empty("moe.rows", dims({rows}, true), Dtype::int64), index = t_.empty("moe.index", dims({rows}, true), Dtype::int64);
-    const Tensor share = t_.gather(weights, index, dims({rows}, true), "moe.weight");
-    const Tensor y = expert(b, e, t_.gather(x, tokens, dims({rows, D}, true), "moe.x"));
-    sum = t_.index_add(sum, tokens, t_.mul(y, t_.view(share, {rows, 1}), "moe.weighted"));
-  }
-  const Tensor out = t_.to(sum, x.dtype(), "moe.out");
+  const Tensor out = [&] {
+    Tensor sum = t_.empty("moe.out", dims({N, D}, true), weights.dtype());
+    const Tensor mask = t_.empty("router.mask", dims({N, k, E}, true), Dtype::int64);
+    const std::int64_t rows = expert_rows();
+    for (std::int64_t e = 0; e < E; ++e) {
+      const Tensor tokens = t_.empty("moe.rows", dims({rows}, true), Dtype::int64), index = t_.empty("moe.index", dims({rows}, true), Dtype::int64);
+      const Tensor share = t_.gather(weights, index, dims({rows}, true), "moe.weight");
+      const Tensor y = expert(b, e, t_.gather(x, tokens, dims({rows, D}, true), "moe.x"));
+      sum = t_.index_add(sum, tokens, t_.mul(y, t_.view(share, {rows, 1}), "moe.weighted"));
+    }
+    return t_.to(sum, x.dtype(), "moe.out");
+  }();
   return t_.add(t_.view(out, {B, T, D}), mlp(b, "shared.", given), "moe.out");
 }
 

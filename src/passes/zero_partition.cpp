@@ -10,11 +10,18 @@ namespace {
 
 constexpr std::int64_t kAlignment = 2;  // nccl_start_alignment_factor, in elements
 
+// Trainer goes by names: nothing called a norm or a bias. Of gpt-oss sinks decay, and experts' biases are matrices that do not.
+bool decays(const Trained& p) {
+  const std::string_view role = p.role;
+  const int rank = p.parameter.dims().rank;
+  return role == "attn.sinks" || rank >= (role.starts_with("experts.") ? 3 : 2);
+}
+
 }  // namespace
 
 std::vector<std::vector<std::size_t>> optimizer_groups(std::span<const Trained> parameters, bool split) {
   std::vector<std::vector<std::size_t>> groups(split ? 2 : 1);
-  for (std::size_t i = 0; i < parameters.size(); ++i) groups[split && parameters[i].parameter.dims().rank < 2 ? 1 : 0].push_back(i);
+  for (std::size_t i = 0; i < parameters.size(); ++i) groups[split && !decays(parameters[i]) ? 1 : 0].push_back(i);
   std::erase_if(groups, [](const auto& g) { return g.empty(); });
   return groups;
 }
