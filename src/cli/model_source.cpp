@@ -118,6 +118,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.litgpt_script, over.litgpt_script), lay(under.torchtune, over.torchtune), lay(under.torchtitan, over.torchtitan), lay(under.described, over.described);
   if (!over.users.script.empty()) under.users = over.users;
   under.deepspeed = under.deepspeed || over.deepspeed;
+  lay(under.quant_storage, over.quant_storage);
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
 }
 

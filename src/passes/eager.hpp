@@ -192,7 +192,9 @@ class Tape {
   Tensor index_add(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place; index_copy_ too
   Tensor embedding(const Tensor& table, const Tensor& ids, const char* role);
   Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // index or gather: rows of x
-  Tensor dropout(const Tensor& x, double p, const char* role);
+  Tensor dropout(const Tensor& x, double p, const char* role, std::optional<Dtype> made = std::nullopt);  // made: of the result's memory, where the graph has another
+  // The memory of `made` as what the graph has of x in dtype d, where a block runs again in another dtype than the graph's.
+  Tensor in_graph(const Tensor& made, const Tensor& x, Dtype d);
   Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, const char* role);
   Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);      // w: undefined for none
   // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].

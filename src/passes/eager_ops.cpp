@@ -344,10 +344,18 @@ Tensor Tape::gather(const Tensor& x, const Tensor& index, Dims out_dims, const c
   return attach(std::move(out), n);
 }
 
-Tensor Tape::dropout(const Tensor& x, double p, const char* role) {
+Tensor Tape::in_graph(const Tensor& made, const Tensor& x, Dtype d) {
+  const std::int32_t n = record(Rule::pass, {x}, node_role(made));
+  Tensor out = alias(made, made.dims());
+  value(out).dtype = d;
+  return attach(std::move(out), n);
+}
+
+Tensor Tape::dropout(const Tensor& x, double p, const char* role, std::optional<Dtype> made) {
   if (p <= 0 || !training_) return x;
   const Tensor mask = empty(role, like(x.dims()), Dtype::bool8);
-  Tensor out = empty(role, like(x.dims()), x.dtype());
+  Tensor out = empty(role, like(x.dims()), made.value_or(x.dtype()));
+  value(out).dtype = x.dtype();
   const std::int32_t n = record(Rule::scale, {x}, role);
   save(n, mask);
   return attach(std::move(out), n);

@@ -2,6 +2,8 @@
 #include "passes/flat_shard.hpp"
 
 #include <algorithm>
+#include <climits>
+#include <utility>
 
 namespace dryfit::eager {
 
@@ -29,34 +31,69 @@ FlatLayout flat_layout(std::span<const std::int64_t> parameters, std::int64_t ra
 }
 
 FlatShard::FlatShard(Tape& tape, const std::vector<Transformer::Weight>& weights, FlatShardOptions options) : t_(tape), options_(options) {
-  units_.resize(1);
+  int last = -1, leaves = 0;
   for (const Transformer::Weight& w : weights) {
-    const int unit = options_.wrap_blocks ? w.layer : -1;
-    while (static_cast<int>(units_.size()) < unit + 2) {
-      const int layer = static_cast<int>(units_.size()) - 1;
-      units_.emplace_back().layer = layer;
-    }
-    Unit& u = unit_of(unit);
+    if (options_.wrap_blocks) last = std::max(last, w.layer);
+    leaves += w.leaf > 0 ? 1 : 0;
+  }
+  first_leaf_ = static_cast<std::size_t>(last + 2);
+  units_.resize(first_leaf_ + static_cast<std::size_t>(leaves));
+  for (int layer = -1; layer <= last; ++layer) unit_of(layer).layer = layer;
+  for (const Transformer::Weight& w : weights) {
+    Unit& u = unit_of(w.leaf > 0 ? w.leaf : options_.wrap_blocks ? w.layer : -1);
+    if (w.leaf > 0) u.leaf = true, u.layer = w.layer;
     listed_.emplace_back(&u - units_.data(), u.members.size());
     u.members.push_back({w.tensor, {}, w.tensor.dims(), w.role, w.layer, w.trains, 0});
     u.trains = u.trains || w.trains;
   }
-  for (Unit& u : units_) place(u);
+  const std::vector<Unit*> order = as_wrapped();
+  for (Unit* u : order) place(*u);
+  for (Unit* u : order) name_parts(*u);
 }
 
-// "shard": this rank's part of the flat parameter. use_orig_params: the optimizer sees what of each parameter lies in it.
+// "_auto_wrap": what lies within comes first, the model last. Of a loop of one's own the order is not known.
+std::vector<FlatShard::Unit*> FlatShard::as_wrapped() {
+  std::vector<Unit*> out;
+  for (Unit& u : units_) out.push_back(&u);
+  if (!options_.joins) return out;
+  const auto rank = [](const Unit* u) { return std::pair(u->layer < 0 ? INT_MAX : u->layer, !u->leaf); };
+  std::ranges::stable_sort(out, {}, rank);
+  return out;
+}
+
+// "shard": this rank's part of the flat parameter.
 void FlatShard::place(Unit& u) {
   if (u.members.empty()) return;
   const bool original = options_.config.original_parameters;
+  u.stored = u.leaf ? options_.adapters : u.trains ? options_.stored : options_.frozen;
+  u.computed = options_.computed.value_or(u.stored);
+  u.reduced = options_.reduced.value_or(u.computed);
   std::vector<std::int64_t> counts;
   for (const Member& m : u.members) counts.push_back(m.dims.numel());
-  u.layout = flat_layout(counts, options_.shards, options_.computed, original);
+  u.layout = flat_layout(counts, options_.shards, u.computed, original);
   const Category outer = t_.category();
   t_.category(Category::weights);
   t_.at(u.layer);
-  u.shard = t_.parameter("fsdp.shard", dims({u.layout.shard}, false), options_.stored, u.trains && !original);
+  const Dtype loaded = u.leaf ? options_.loaded_adapters : u.trains ? options_.loaded : options_.frozen;
+  Tensor whole, joined;
+  if (options_.joins) whole = t_.buffer("load.unit", u.layout.elements, loaded, Category::weights), joined = t_.buffer("load.unit", u.layout.elements, loaded, Category::weights);
+  if (loaded != u.stored) u.as_loaded = t_.buffer("fsdp.shard", u.layout.shard, loaded, Category::weights);
+  else u.shard = t_.parameter("fsdp.shard", dims({u.layout.shard}, false), u.stored, u.trains && !original);
+  t_.at(-1);
+  t_.category(outer);
+}
+
+// Once all are wrapped accelerate raises what trains. use_orig_params: the optimizer sees what of each parameter lies in the shard.
+void FlatShard::name_parts(Unit& u) {
+  if (u.members.empty()) return;
+  const bool original = options_.config.original_parameters;
+  const Category outer = t_.category();
+  t_.category(Category::weights);
+  t_.at(u.layer);
+  if (!u.shard.defined()) u.shard = t_.parameter("fsdp.shard", dims({u.layout.shard}, false), u.stored, u.trains && !original);
+  if (!original) u.as_loaded.reset();  // else parameters name parts of it
   t_.stream(gathering);
-  u.full = t_.hollow_parameter("fsdp.flat_parameter", dims({u.layout.elements}, false), u.layout.shard * options_.shards, options_.computed, u.trains);
+  u.full = t_.hollow_parameter("fsdp.flat_parameter", dims({u.layout.elements}, false), u.layout.shard * options_.shards, u.computed, u.trains);
   t_.stream(compute);
   const std::int64_t begin = options_.config.rank * u.layout.shard, end = begin + u.layout.shard;
   for (std::size_t i = 0; i < u.members.size(); ++i) {
@@ -71,7 +108,17 @@ void FlatShard::place(Unit& u) {
 }
 
 UnitHooks FlatShard::hooks() {
-  return {[this](int unit, const Tensor& x) { return before(unit, x); }, [this](int unit, const Tensor& y) { return after(unit, y); }, true};
+  return {.before = [this](int unit, const Tensor& x) { return before(unit, x); },
+          .after = [this](int unit, const Tensor& y) { return after(unit, y); },
+          .dtype = [this](int unit) { return dtype_of(unit_of(unit)); },
+          .before_again = [this](int unit) { pre_backward(unit_of(unit)); },
+          .wrap = true};
+}
+
+UnitHooks::Named FlatShard::dtype_of(Unit& u) {
+  const Dtype now = u.named ? u.computed : u.stored;
+  if (!options_.graph_stays || !t_.grad_enabled()) u.in_graph = now;
+  return {now, u.in_graph};
 }
 
 std::vector<Trained> FlatShard::trained() const {
@@ -101,10 +148,12 @@ Tensor FlatShard::before(int unit, const Tensor& x) {
   if (!options_.wrap_blocks && unit >= 0) return x;
   Unit& u = unit_of(unit);
   if (unit < 0) {
-    for (Unit& each : units_) each.needs_forward = options_.config.forward_prefetch, each.prefetched = false;
+    for (Unit& each : units_) each.needs_forward = options_.config.forward_prefetch, each.prefetched = false, each.as_loaded.reset();  // "_lazy_init"
     forget_gradients();
   }
   if (u.members.empty()) return x;
+  if (u.leaf && (u.prefetched || u.in_backward)) name_views(u);  // of a block that runs again: in the graph they stand where they are met
+  if (u.in_backward) return x;
   if (first_forward_) forward_order_.push_back(&u);
   if (!u.prefetched) unshard(u, true);
   u.needs_forward = false;
@@ -125,14 +174,15 @@ Tensor FlatShard::after(int unit, const Tensor& y) {
   if (!options_.wrap_blocks && unit >= 0) return y;
   Unit& u = unit_of(unit);
   if (unit < 0) first_forward_ = false;
-  if (u.members.empty()) return y;
-  u.position = order_.size();
+  if (u.members.empty() || u.in_backward) return y;
+  if (u.position.value_or(0) == 0) u.position = order_.size();  // record_post_forward: of its runs the first, unless that was the first of all
   order_.push_back(&u);
-  reshard(u, unit >= 0 && options_.reshard_after_forward);
+  reshard(u, unit >= 0 && options_.reshard_after_forward, true);
+  const bool graph_elsewhere = u.leaf && !t_.grad_enabled() && options_.graph_stays;
   u.needs_backward = u.ran_backward = false;
-  if (!t_.grad_enabled() || !y.requires_grad()) return y;
+  if (!graph_elsewhere && (!t_.grad_enabled() || !y.requires_grad())) return y;
   u.needs_backward = true;
-  return t_.hook(y, [this, &u] { pre_backward(u); });
+  return graph_elsewhere ? y : t_.hook(y, [this, &u] { pre_backward(u); });
 }
 
 // The shard in the computed dtype, on a stream of its own, until it is gathered.
@@ -141,12 +191,13 @@ void FlatShard::unshard(Unit& u, bool forward) {
   if (!u.there) {
     t_.at(u.layer);
     Tensor input;
-    if (options_.stored != options_.computed) input = t_.buffer("fsdp.low_precision_shard", u.layout.shard, options_.computed, Category::communication, casting);
+    if (u.stored != u.computed) input = t_.buffer("fsdp.low_precision_shard", u.layout.shard, u.computed, Category::communication, casting);
     t_.resize(u.full, true);
-    t_.send("fsdp.all_gather", static_cast<double>(u.layout.shard * options_.shards * size_of(options_.computed)), Work::Beside::earlier);
+    t_.send("fsdp.all_gather", static_cast<double>(u.layout.shard * options_.shards * size_of(u.computed)), Work::Beside::earlier);
     u.there = true;
     t_.at(-1);
   }
+  u.named = u.named || forward || options_.config.original_parameters;
   if (forward) name_views(u);
 }
 
@@ -168,7 +219,9 @@ void FlatShard::name_views(Unit& u) {
   t_.category(outer);
 }
 
-void FlatShard::reshard(Unit& u, bool free) {
+// "_use_sharded_flat_param": names stay those of whole weights where these stay after forward, and where there are no others.
+void FlatShard::reshard(Unit& u, bool free, bool forward) {
+  if (options_.config.original_parameters && !(forward && !options_.reshard_after_forward && keeps_graph())) u.named = false;
   if (free && u.there) {
     t_.resize(u.full, false);
     u.there = false;
@@ -178,8 +231,9 @@ void FlatShard::reshard(Unit& u, bool free) {
 
 // "get_handle_to_backward_prefetch": what left forward before this one.
 void FlatShard::prefetch_backward(Unit& u) {
-  if (u.position == 0 || u.position >= order_.size()) return;
-  Unit& next = *order_[u.position - 1];
+  const std::size_t here = u.position.value_or(0);
+  if (here == 0 || here >= order_.size()) return;
+  Unit& next = *order_[here - 1];
   if (!next.needs_backward || next.prefetched) return;
   unshard(next, false);
   next.prefetched = true;
@@ -189,7 +243,7 @@ void FlatShard::prefetch_backward(Unit& u) {
 void FlatShard::pre_backward(Unit& u) {
   if (u.ran_backward) return;
   if (!in_backward_) forget_gradients();
-  in_backward_ = true;
+  in_backward_ = u.in_backward = true;
   if (u.needs_backward && !u.prefetched) unshard(u, false);
   u.needs_backward = false;
   if (options_.config.backward_prefetch == FlatShardConfig::Prefetch::pre) prefetch_backward(u);
@@ -197,6 +251,7 @@ void FlatShard::pre_backward(Unit& u) {
 }
 
 void FlatShard::reshard_backward(Unit& u) {
+  u.in_backward = false;
   reshard(u, frees_in_backward());
   if (options_.config.backward_prefetch == FlatShardConfig::Prefetch::post) prefetch_backward(u);
 }
@@ -214,9 +269,9 @@ void FlatShard::post_backward(Unit& u) {
 void FlatShard::keep_whole(Unit& u) {
   if (!options_.config.original_parameters) return;
   for (Member& m : u.members) {
-    const bool alike = m.dims.rank == 1 && m.here == m.dims.numel() && options_.stored == options_.computed;
+    const bool alike = m.dims.rank == 1 && m.here == m.dims.numel() && u.stored == u.computed;
     if (alike || m.here == 0 || u.whole) continue;
-    t_.buffer(m.role, m.here, options_.stored, Category::gradients);
+    t_.buffer(m.role, m.here, u.stored, Category::gradients);
   }
   u.whole = true;
 }
@@ -227,13 +282,13 @@ void FlatShard::reduce(Unit& u) {
   const Tensor whole = t_.gradient(u.full);
   t_.zero_grad(u.full);
   Tensor cast, padded;
-  if (whole.dtype() != options_.reduced) cast = t_.buffer("fsdp.gradient_cast", u.layout.elements, options_.reduced, Category::communication, reducing);
-  if (u.layout.elements < u.layout.shard * options_.shards) padded = t_.buffer("fsdp.gradient_padded", u.layout.shard * options_.shards, options_.reduced, Category::communication, reducing);
-  const bool casts = options_.reduced != options_.stored;
-  Tensor reduced = t_.buffer("fsdp.reduce_scatter", u.layout.shard, options_.reduced, casts ? Category::communication : Category::gradients, reducing);
-  Tensor gradient = casts ? t_.buffer("fsdp.gradients", u.layout.shard, options_.stored, Category::gradients, reducing) : reduced;
+  if (whole.dtype() != u.reduced) cast = t_.buffer("fsdp.gradient_cast", u.layout.elements, u.reduced, Category::communication, reducing);
+  if (u.layout.elements < u.layout.shard * options_.shards) padded = t_.buffer("fsdp.gradient_padded", u.layout.shard * options_.shards, u.reduced, Category::communication, reducing);
+  const bool casts = u.reduced != u.stored;
+  Tensor reduced = t_.buffer("fsdp.reduce_scatter", u.layout.shard, u.reduced, casts ? Category::communication : Category::gradients, reducing);
+  Tensor gradient = casts ? t_.buffer("fsdp.gradients", u.layout.shard, u.stored, Category::gradients, reducing) : reduced;
   reduced.reset();
-  t_.send("fsdp.reduce_scatter", static_cast<double>(u.layout.shard * options_.shards * size_of(options_.reduced)), Work::Beside::later);
+  t_.send("fsdp.reduce_scatter", static_cast<double>(u.layout.shard * options_.shards * size_of(u.reduced)), Work::Beside::later);
   hand_over(u, std::move(gradient));
 }
 
@@ -252,20 +307,21 @@ void FlatShard::after_backward() {
   in_backward_ = false;
   for (Unit& u : units_) {
     if (u.in_use) reshard(u, frees_in_backward());  // "_catch_all_reshard"
-    u.ran_backward = u.needs_backward = u.prefetched = false;
+    u.ran_backward = u.needs_backward = u.prefetched = u.in_backward = false;
+    u.position.reset();
   }
   order_.clear();
 }
 
 std::int64_t FlatShard::weight_bytes() const {
   std::int64_t sum = 0;
-  for (const Unit& u : units_) sum += u.layout.shard * size_of(options_.stored);
+  for (const Unit& u : units_) sum += u.layout.shard * size_of(u.stored);
   return sum;
 }
 
 std::int64_t FlatShard::gradient_bytes() const {
   std::int64_t sum = 0;
-  for (const Unit& u : units_) sum += u.trains ? u.layout.shard * size_of(options_.stored) : 0;
+  for (const Unit& u : units_) sum += u.trains ? u.layout.shard * size_of(u.stored) : 0;
   return sum;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "passes/torch_optimizer.hpp"
@@ -13,12 +14,17 @@ namespace dryfit::eager {
 
 struct FlatShardOptions {
   std::int64_t shards = 1;             // W
-  Dtype stored = Dtype::fp32;          // of the shards: what the model was loaded in, fp32 where accelerate computes in 16 bits
-  Dtype computed = Dtype::fp32;        // MixedPrecision.param_dtype
-  Dtype reduced = Dtype::fp32;         // MixedPrecision.reduce_dtype
+  Dtype stored = Dtype::fp32;          // of the shards that train: what the model was loaded in, fp32 where accelerate computes in 16 bits
+  Dtype frozen = Dtype::fp32;          // of the others
+  Dtype adapters = Dtype::fp32;        // of matrices that are units of their own
+  bool joins = false;                  // Trainer's model is on the host: each unit comes here whole, and is joined into one
+  Dtype loaded = Dtype::fp32, loaded_adapters = Dtype::fp32;  // what they were before accelerate raised them, which stays until the first forward pass
+  std::optional<Dtype> computed;       // MixedPrecision.param_dtype; none: as each unit is stored
+  std::optional<Dtype> reduced;        // MixedPrecision.reduce_dtype; none: as computed
   bool reshard_after_forward = true;   // FULL_SHARD; false: SHARD_GRAD_OP
   bool wrap_blocks = true;             // false: the model is the only unit
   FlatShardConfig config;
+  bool graph_stays = false;            // checkpoints of the newer form: what runs first has hooks in the graph that backward follows
 };
 
 // One unit's parameters end to end. Counts are elements.
@@ -46,24 +52,34 @@ class FlatShard {
   struct Member { Tensor name, part; Dims dims; const char* role; int layer; bool trains; std::int64_t here; };  // here: its elements in this rank's shard
   struct Unit {
     int layer = -1;
+    bool leaf = false;                   // a single matrix within a block's unit
+    Dtype stored = Dtype::fp32, computed = Dtype::fp32, reduced = Dtype::fp32;
     std::vector<Member> members;
     FlatLayout layout;
+    Tensor as_loaded;
     Tensor shard, full;                  // full: "_full_param_padded", a leaf that is there or not
     Tensor gradient;                     // use_orig_params: of the shard; zero_grad() of what is named does not reach it
     bool whole = false;                  // no_sync() left a gradient of all of it
     bool trains = false, there = false, in_use = false, prefetched = false, needs_forward = false, needs_backward = false, ran_backward = false;
-    std::size_t position = 0;            // in order_
+    bool named = false;                  // the module's attributes are views of all of it, not of the shard
+    Dtype in_graph = Dtype::fp32;        // of what they were, where what runs first has the graph
+    bool in_backward = false;            // from its output's gradient to its own
+    std::optional<std::size_t> position; // in order_
   };
   enum Stream : std::uint8_t { compute, gathering, reducing, casting };
 
-  Unit& unit_of(int unit) { return units_[static_cast<std::size_t>(options_.wrap_blocks ? unit + 1 : 0)]; }
+  Unit& unit_of(int unit) { return units_[unit >= UnitHooks::kLeaf ? first_leaf_ + static_cast<std::size_t>(unit - UnitHooks::kLeaf) : static_cast<std::size_t>(options_.wrap_blocks ? unit + 1 : 0)]; }
+  UnitHooks::Named dtype_of(Unit& u);
+  bool keeps_graph() const { return t_.grad_enabled() || options_.graph_stays; }
+  std::vector<Unit*> as_wrapped();
   void place(Unit& u);
+  void name_parts(Unit& u);
   Tensor before(int unit, const Tensor& x);
   Tensor after(int unit, const Tensor& y);
   void forget_gradients();
   void unshard(Unit& u, bool forward);
   void name_views(Unit& u);
-  void reshard(Unit& u, bool free);
+  void reshard(Unit& u, bool free, bool forward = false);
   void prefetch_backward(Unit& u);
   void pre_backward(Unit& u);
   void reshard_backward(Unit& u);
@@ -75,7 +91,8 @@ class FlatShard {
 
   Tape& t_;
   FlatShardOptions options_;
-  std::vector<Unit> units_;              // the model first, then its blocks
+  std::vector<Unit> units_;              // the model first, then its blocks, then single matrices
+  std::size_t first_leaf_ = 0;
   std::vector<std::pair<std::size_t, std::size_t>> listed_;  // unit and member, in named_parameters() order
   std::vector<Unit*> order_;             // units as they left forward
   std::vector<Unit*> forward_order_;     // as they entered the first one

@@ -71,6 +71,7 @@ struct Target {
   int compute_major = 9, compute_minor = 0;
   double bf16_tflops = 0;           // 0: unknown; decides whether steps are shorter than NCCL's watchdog period
   int multiprocessors = 132;        // an H100's
+  std::int64_t memory = 0;          // bytes that a process can have; 0: unknown. Bounds what transformers' loader asks for at once
 };
 
 // Whether a transformers run is laid out alike on both: what of a Target its passes look at. by_multiprocessors: Liger-Kernel's and compiled runs.

@@ -35,9 +35,18 @@ Training computed(const Training& r) {
   return out;
 }
 Dtype stored(const Training& r) { return r.mixed == MixedPrecision::none ? r.weights : Dtype::fp32; }  // of FSDP's shards
+// Of adapters' under FSDP: as peft or TRL made them, until accelerate has them in fp32 for --bf16, which FSDP2 beside 4-bit weights leaves out.
+Dtype stored_adapters(const Training& r) {
+  const bool raised = r.mixed != MixedPrecision::none && !(r.quantized && is_fully_sharded(r));
+  return raised ? Dtype::fp32 : r.lora->dtype.value_or(Dtype::fp32);
+}
+// Trainer's _fsdp_qlora_plugin_updates sets FSDP1's MixedPrecision to the dtype that 4-bit values are packed into, asked for or not.
+bool computes_in_16_bits(const Training& r) { return r.mixed != MixedPrecision::none || (r.quantized && is_fsdp1(r.sharding)); }
 eager::FullyShardOptions fully_shard_options(const Architecture& a, const Training& r) {
   const bool torchtune = r.framework == Framework::torchtune;
-  eager::FullyShardOptions out{r.world_size, stored(r), r.weights, computed(r).weights, r.reshard_after_forward, r.wrap_blocks, a.tied_head && !torchtune, !r.lora && !torchtune, torchtune, !torchtune || r.torchtune.embedding_apart, !torchtune || r.torchtune.head_apart};
+  const Dtype trains = r.lora && r.framework == Framework::transformers ? stored_adapters(r) : stored(r);
+  const Dtype reduced = r.lora && r.mixed == MixedPrecision::none && r.framework == Framework::transformers ? trains : computed(r).weights;
+  eager::FullyShardOptions out{r.world_size, trains, r.weights, reduced, r.reshard_after_forward, r.wrap_blocks, a.tied_head && !torchtune, !r.lora && !torchtune, torchtune, !torchtune || r.torchtune.embedding_apart, !torchtune || r.torchtune.head_apart};
   if (r.framework != Framework::torchtitan) return out;
   out.reduced = Dtype::fp32;
   out.norm_in_tail = out.embedding_apart = out.head_apart = out.last_block_reshards = r.torchtitan.wraps_ends();
@@ -45,10 +54,15 @@ eager::FullyShardOptions fully_shard_options(const Architecture& a, const Traini
   return out;
 }
 eager::FlatShardOptions flat_shard_options(const Training& r) {
-  const Dtype computes = computed(r).weights;
+  const bool apart = r.flat.adapters_apart;
+  eager::FlatShardOptions out{r.world_size, stored(r), apart ? r.weights : stored(r), apart ? stored_adapters(r) : stored(r), r.framework == Framework::transformers, {}, {}, computed(r).weights, r.flat.reduced, r.sharding == Sharding::fsdp1, r.wrap_blocks, r.flat};
+  out.loaded = r.framework == Framework::transformers ? r.weights : out.stored;
+  out.loaded_adapters = apart ? r.lora->dtype.value_or(Dtype::fp32) : out.adapters;
+  if (apart && !computes_in_16_bits(r)) out.computed.reset();
+  out.graph_stays = r.recompute == Recompute::full && !r.reentrant;
   // Lightning's "bf16-mixed" gathers fp32 weights, for autocast to cast, and reduces in 16 bits (fabric/plugins/precision/fsdp.py)
-  const Dtype sent = r.mixed == MixedPrecision::none ? computes : r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
-  return {r.world_size, stored(r), computes, r.flat.reduced.value_or(sent), r.sharding == Sharding::fsdp1, r.wrap_blocks, r.flat};
+  if (!out.reduced && r.mixed != MixedPrecision::none) out.reduced = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
+  return out;
 }
 
 using eager::Tape;
@@ -61,11 +75,15 @@ using eager::Transformer;
 
 void lay_out(eager::ForwardOptions& forward, const Training& r) {
   if (r.lora && r.lora->dtype) forward.adapters = *r.lora->dtype;
-  if (is_fully_sharded(r)) forward.shards = r.world_size, forward.adapters = r.mixed == MixedPrecision::none ? Dtype::fp32 : computed(r).weights;
+  if (is_fully_sharded(r)) forward.shards = r.world_size, forward.adapters = r.mixed != MixedPrecision::none ? computed(r).weights : r.lora ? stored_adapters(r) : Dtype::fp32;
+  using Loading = eager::ForwardOptions::Loading;
+  if (r.quantized && (is_fully_sharded(r) || is_fsdp1(r.sharding))) forward.loading = is_fsdp1(r.sharding) && r.flat.loads_on_host ? Loading::on_host : Loading::whole;
   if (!is_zero(r.sharding) && !is_fsdp1(r.sharding)) return;
   forward.flat = true;
   forward.gathered = r.sharding == Sharding::zero3 || is_fsdp1(r.sharding);
   forward.adapters = computed(r).weights;
+  forward.leaf_units = is_fsdp1(r.sharding) && r.flat.adapters_apart;
+  if (forward.leaf_units && !computes_in_16_bits(r)) forward.adapters = stored_adapters(r);
 }
 
 // half: of 16-bit heads, else of fp32 ones.
@@ -102,6 +120,7 @@ class Trainer {
     forward.wide_attention = attention_of(a_, r_, target_, false);
     forward.use_cache = r_.use_cache;
     forward.multiprocessors = target_.multiprocessors;
+    forward.memory = target_.memory;
     forward.fuses_products = target_.compute_major >= 8;
     forward.eager_attention = r_.attention == AttentionCode::eager;
     lay_out(forward, r_);
@@ -119,9 +138,11 @@ class Trainer {
       if (tune_) tune_->around_units(sharded_->hooks());
       else if (titan_) titan_->around_units(sharded_->hooks());
       else model_->around_units(sharded_->hooks());
+      if (model_) model_->forget_whole();  // accelerate holds the state_dict of before until every unit is made
       trained = sharded_->trained();
     }
     if (is_fsdp1(r_.sharding)) {
+      if (model_) model_->forget_whole();  // a unit's as it is made
       flat_ = std::make_unique<eager::FlatShard>(tape_, weights(), flat_shard_options(r_));
       if (litgpt_) litgpt_->around_units(flat_->hooks());
       else model_->around_units(flat_->hooks());
@@ -342,7 +363,6 @@ Result<void> compiled_is_described(const Architecture& a, const Training& r) {
 // How the model's weights are shared out.
 Result<void> sharding_is_described(const Architecture& a, const Training& r) {
   if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
-  if (r.quantized && is_fully_sharded(r)) return unsupported("4-bit weights under FSDP2", "use --parallel ddp or zero2");
   if (r.sharding != Sharding::zero3) return {};
   // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
   if (r.lora && r.recompute == Recompute::full) return unsupported("adapters, checkpoints and ZeRO-3 together", "use --parallel zero2");

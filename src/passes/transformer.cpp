@@ -240,6 +240,14 @@ void Transformer::begin_again(std::int64_t layer) {
   for (Who who : tail) modules_.before_backward(who);
 }
 
+// Likewise: what stands last in the block has its gradient before anything saved is asked for.
+void Transformer::begin_units_again(std::int64_t layer) {
+  const auto& linear = blocks_[static_cast<std::size_t>(layer)].linear;
+  const auto down = linear.find("mlp.down");
+  const bool last = a_.norm_placement == NormPlacement::pre && !(r_.dropout && a_.residual_dropout > 0);
+  if (last && down != linear.end() && down->second.lora && down->second.lora->leaf > 0) hooks_.before_again(down->second.lora->leaf + 1);
+}
+
 // nn.Dropout, where it is a module.
 Tensor Transformer::drop(Who who, const Tensor& x, double p, const char* role) {
   into(who, {}, {});
@@ -271,7 +279,11 @@ Tensor Transformer::recomputed(std::int64_t layer, const Tensor& x) {
   }
   if (r_.reentrant && !hooks_.wrap) return t_.checkpoint([this, layer](const Tensor& in) { return unit(layer, in); }, x, form);
   const Tensor given = enter(layer, x);
-  return leave(layer, t_.checkpoint([this, layer](const Tensor& in) { return block(layer, in); }, given, form));
+  return leave(layer, t_.checkpoint([this, layer, again = false](const Tensor& in) mutable {
+    if (again && !r_.reentrant && o_.leaf_units) begin_units_again(layer);
+    again = true;
+    return block(layer, in);
+  }, given, form));
 }
 
 // What this layer alone still needs of what all of its kind are given, when it is the last to run again: the first of those with a window, or without.

@@ -22,16 +22,22 @@ struct ForwardOptions {
   std::int64_t shards = 1;                 // FSDP2: weights are gathered from so many, their storage padded to a multiple of rows; empty at first
   bool flat = false;                       // ZeRO: what trains has no memory of its own, it lies in flat groups
   bool gathered = false;                   // ZeRO-3, FSDP1: nothing has
+  bool leaf_units = false;                 // FSDP1: adapters' matrices are units of their own
+  enum class Loading : std::uint8_t { stays, on_host, whole } loading = Loading::stays;  // FSDP: 4-bit weights are here as a whole while each is quantized, or until the model is loaded
   Dtype adapters = Dtype::fp32;            // of LoRA's matrices; peft keeps them in fp32 beside 16-bit weights, DeepSpeed casts all
+  std::int64_t memory = 0;                 // of the GPU, in bytes; 0: unknown
   int multiprocessors = 132;               // of the GPU; Liger's kernels and compiled functions ask for it
   bool fuses_products = true;              // products add onto sums of either width: compute capability 8.0 or newer
 };
 
 // What a sharding strategy does around the modules it treats as units: a block by its layer, the model itself as -1, and where it carves them out its
-// embedding and its tail, of the last norm and the head. Returns what the unit's code, or the caller, gets instead; a model's input may be undefined.
+// embedding and its tail, of the last norm and the head; from kLeaf on single matrices. Returns what the unit's code, or the caller, gets instead; a model's input may be undefined.
 struct UnitHooks {
-  static constexpr int kModel = -1, kEmbedding = -2, kTail = -3;
+  static constexpr int kModel = -1, kEmbedding = -2, kTail = -3, kLeaf = 1 << 20;
   std::function<Tensor(int unit, const Tensor& x)> before, after;
+  struct Named { Dtype now, in_graph; };
+  std::function<Named(int unit)> dtype;    // of a single matrix as its module names it now, and as it did in the run whose graph backward follows
+  std::function<void(int unit)> before_again;  // the unit's output has its gradient, and then the block runs again
   bool wrap = false;                       // units are modules around the blocks: a checkpoint lies within, whatever its form
   bool carves = false;                     // embedding and tail are units of their own
 };
@@ -59,10 +65,11 @@ class Transformer {
   Outputs forward(const Batch& batch);
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   void around_modules(ModuleHooks hooks) { modules_ = std::move(hooks); }
+  void forget_whole() { whole_.clear(); }  // ForwardOptions::Loading::whole: once units have their shards
   void finish();                   // after backward: what recomputed blocks were given goes
 
   // Parameters in named_parameters() order with what is needed to train them.
-  struct Weight { Tensor tensor; const char* role; int layer; bool trains; };
+  struct Weight { Tensor tensor; const char* role; int layer; bool trains; int leaf = 0; };  // leaf: its unit, where it is one of its own (UnitHooks::kLeaf)
   bool adapts(const Parameter& p) const;  // whether a LoRA adapter stands beside this weight; its matrices follow it, or its bias, in weights()
   const std::vector<Weight>& weights() const { return weights_; }
   std::int64_t buffer_bytes() const;  // tables and masks that belong to modules
@@ -70,7 +77,7 @@ class Transformer {
 
  private:
   friend struct OperatorsOf;       // tools/accuracy: parts of it alone
-  struct Adapter { Tensor a, b, magnitude; char self = 0, dropout = 0; };  // magnitude: DoRA's
+  struct Adapter { Tensor a, b, magnitude; char self = 0, dropout = 0; int leaf = 0; };  // magnitude: DoRA's; leaf: the unit of a, before b's
   struct Linear {
     Tensor weight, bias;
     Tensor packed;                 // QLoRA: 4-bit values; weight then only says the shape
@@ -92,7 +99,11 @@ class Transformer {
   bool is_quantized(const Parameter& p) const;
   void place(const Parameter& p);
   void expert_weights(const Parameter& p);
-  void quantize(Linear& l, const char* name, std::int64_t count);
+  void warm_up(const std::vector<Parameter>& parameters);
+  void load_whole(const std::vector<Parameter>& parameters);
+  std::int64_t packed_elements(std::int64_t count) const;
+  void quantize(Linear& l, const char* name, std::int64_t count, int layer);
+  void share_out(Linear& l, const char* name, std::int64_t count, int layer);
   void add_adapters();
   Tensor make(const char* role, Dims d, Dtype dtype, bool trains);
   Tensor weight_of(const char* role, const Parameter& p);
@@ -105,7 +116,9 @@ class Transformer {
   Tensor adapted_dora(const Tensor& result, const Linear& l, const Tensor& x, const char* role);
   Tensor decomposed(const Linear& l, const Tensor& x, Tensor base);
   Tensor whole_weight(const Linear& l);
-  Tensor low_rank(const Tensor& weight, const Tensor& x, const char* role);
+  Tensor low_rank(const Tensor& weight, const Tensor& x, const char* role, int leaf = 0, std::optional<Dtype> in_memory = std::nullopt);
+  Tensor into_adapter(const Linear& l, Tensor& x, bool casts, std::optional<Dtype>& in_memory);
+  void begin_units_again(std::int64_t layer);
   static bool all_adapted(std::initializer_list<const Linear*> linears);
   Tensor kernel_weight(const Linear& l);
   Tensor kernel_product(const Linear& l, const Tensor& x, const Tensor& dropped, const char* role);
@@ -195,7 +208,7 @@ class Transformer {
   Who stop_ = nullptr;             // the module in which a block that runs again stops, for everything saved is there
   bool again_ = false, stopped_ = false;
   std::vector<Weight> weights_;
-  std::vector<Tensor> buffers_;
+  std::vector<Tensor> buffers_, whole_;
   std::vector<Block> blocks_;
   Block outer_;                    // what stands outside the blocks
   std::unordered_map<std::string, Tensor> tables_;  // embeddings

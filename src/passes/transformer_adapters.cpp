@@ -1,14 +1,35 @@
 // What peft adds to a transformer's forward pass: LoRA's and DoRA's products, a prompt's embeddings. See transformer.hpp.
 #include <array>
+#include <utility>
 
 #include "passes/transformer.hpp"
 
 namespace dryfit::eager {
 
-// One of an adapter's two matrices: a module of its own.
-Tensor Transformer::low_rank(const Tensor& weight, const Tensor& x, const char* role) {
+// One of an adapter's two matrices: a module of its own. leaf: its unit, if it is one; in_memory: what x is, if not what the graph has.
+Tensor Transformer::low_rank(const Tensor& weight, const Tensor& x, const char* role, int leaf, std::optional<Dtype> in_memory) {
   const Tensor given = into(&weight, {weight}, x);
-  return out_of(&weight, t_.linear(given, weight, role));
+  if (leaf == 0) return out_of(&weight, t_.linear(given, weight, role));
+  Tensor inside = enter(leaf, given);
+  if (in_memory) inside = t_.in_graph(inside, inside, *in_memory);
+  return out_of(&weight, leave(leaf, t_.linear(inside, weight, role)));
+}
+
+// "_cast_input_dtype" to what the module names, then dropout. Where FSDP1 has gathered a matrix by the time its block runs again, that is narrower than it
+// was in the graph: backward goes the old way. x: what was cast goes by its name.
+Tensor Transformer::into_adapter(const Linear& l, Tensor& x, bool casts, std::optional<Dtype>& in_memory) {
+  const double p = r_.dropout ? r_.lora->dropout : 0;
+  const UnitHooks::Named dtype = l.lora->leaf > 0 ? hooks_.dtype(l.lora->leaf) : UnitHooks::Named{o_.adapters, o_.adapters};
+  if (!casts || dtype.now == dtype.in_graph) {
+    if (casts) x = t_.to(x, dtype.now, "lora.x");
+    return drop(&l.lora->dropout, x, p, "lora.dropout");
+  }
+  const Tensor given = std::exchange(x, [&] {
+    const NoGrad inside(t_);
+    return t_.to(x, dtype.now, "lora.x");
+  }());
+  in_memory = dtype.now;
+  return t_.dropout(t_.in_graph(x, given, dtype.in_graph), p, "lora.dropout", in_memory);
 }
 
 // What peft adds to a product. Beside 4-bit weights (tuners/lora/bnb.py) it copies the product first, and leaves casts to autocast where that is on.
@@ -16,10 +37,12 @@ Tensor Transformer::adapted(Tensor result, const Linear& l, const Tensor& x, con
   const Dtype dtype = result.dtype();
   const bool four_bit = l.packed.defined(), casts = !four_bit || !t_.autocast();
   if (four_bit) result = t_.clone(result, role);
-  const Tensor given = casts ? t_.to(x, o_.adapters, "lora.x") : x;
-  Tensor delta = drop(&l.lora->dropout, given, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
-  delta = low_rank(l.lora->a, delta, "lora.A");
-  delta = low_rank(l.lora->b, delta, "lora.B");
+  const int leaf = l.lora->leaf;
+  Tensor given = x;
+  std::optional<Dtype> in_memory;
+  Tensor delta = into_adapter(l, given, casts, in_memory);
+  delta = low_rank(l.lora->a, delta, "lora.A", leaf, in_memory);
+  delta = low_rank(l.lora->b, delta, "lora.B", leaf > 0 ? leaf + 1 : 0);
   delta = t_.scale(delta, "lora.scaled");
   if (four_bit && casts) delta = t_.to(delta, dtype, "lora.scaled");
   result = t_.add(result, delta, role);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <utility>
 
 #include "passes/four_bit.hpp"
 #include "passes/transformer.hpp"
@@ -132,17 +133,24 @@ bool Transformer::is_quantized(const Parameter& p) const {
 // A weight as the file has it, on its way.
 Tensor Transformer::as_loaded(Dims d) { return t_.empty("load.weight", d, r_.weights, Category::weights); }
 
-// from_pretrained with a quantization_config and a device_map: half of the model's bytes at once, to warm the allocator up (modeling_utils.py,
-// caching_allocator_warmup), then the file's tensors by name, each quantized as it comes. What is not quantized is cast to fp32 afterwards, in the model's order
+// Half of the model's bytes at once, or of those that are free but for 1.2 GiB (modeling_utils.py, caching_allocator_warmup).
+void Transformer::warm_up(const std::vector<Parameter>& parameters) {
+  std::int64_t bytes = 0;
+  for (const Parameter& p : parameters) bytes += p.count() * size_of(r_.weights);
+  constexpr std::int64_t kLeftFree = 1'288'490'188;
+  if (o_.memory > 0) bytes = std::min(bytes, std::max<std::int64_t>(0, o_.memory - kLeftFree));
+  t_.empty("load.warmup", dims({bytes / 4}, false), Dtype::fp16, Category::weights);
+}
+
+// quantize_4bit into a storage of the weights' dtype: two values a byte, what is left over dropped.
+std::int64_t Transformer::packed_elements(std::int64_t count) const { return (count + 1) / (2 * size_of(r_.weights)); }
+
+// from_pretrained with a quantization_config and a device_map: the allocator is warmed up, then the file's tensors by name, each quantized as it comes. What is not quantized is cast to fp32 afterwards, in the model's order
 // (peft, prepare_model_for_kbit_training).
 void Transformer::load_quantized(const std::vector<Parameter>& parameters) {
-  std::int64_t bytes = 0;
   std::vector<const Parameter*> by_name;
-  for (const Parameter& p : parameters) {
-    bytes += p.count() * size_of(r_.weights);
-    by_name.push_back(&p);
-  }
-  t_.empty("load.warmup", dims({bytes / 4}, false), Dtype::fp16, Category::weights);
+  for (const Parameter& p : parameters) by_name.push_back(&p);
+  warm_up(parameters);
   std::ranges::sort(by_name, {}, &Parameter::name);
   std::unordered_map<std::string, Tensor> loaded;
   for (const Parameter* p : by_name) {
@@ -157,13 +165,35 @@ void Transformer::load_quantized(const std::vector<Parameter>& parameters) {
   }
 }
 
+// The same where every rank first has all of it, to be shared out then (cpu_ram_efficient_loading = false).
+void Transformer::load_whole(const std::vector<Parameter>& parameters) {
+  for (const Parameter& p : parameters) {
+    Tensor given = as_loaded(shape_of(p));
+    if (!is_quantized(p)) {
+      whole_.push_back(std::move(given));
+      continue;
+    }
+    const Tensor copy = as_loaded(given.dims());
+    whole_.push_back(t_.empty("load.packed", dims({packed_elements(p.count())}, false), r_.weights, Category::weights));
+  }
+}
+
 void Transformer::load() {
   blocks_.resize(static_cast<std::size_t>(a_.layers));
   const std::vector<Parameter> parameters = parameters_of(a_);
-  if (r_.quantized) {
+  if (o_.loading != ForwardOptions::Loading::stays) warm_up(parameters);
+  if (o_.loading == ForwardOptions::Loading::whole) load_whole(parameters);
+  if (r_.quantized && o_.loading == ForwardOptions::Loading::stays) {
     load_quantized(parameters);
   } else {
     for (const Parameter& p : parameters) place(p);
+  }
+  if (r_.quantized && r_.double_quantized) {  // bitsandbytes' own table of 8-bit values, of which each weight has a copy
+    const Category before = t_.category();
+    t_.category(Category::weights);
+    buffers_.push_back(t_.empty("quant.nested_code", dims({256}, false), Dtype::fp32));
+    frozen_bytes_ += 256 * size_of(Dtype::fp32);
+    t_.category(before);
   }
   if (a_.norm == NormKind::non_parametric) {  // modules all the same
     for (Block& b : blocks_) b.norm.try_emplace("norm1"), b.norm.try_emplace("norm2");
@@ -220,7 +250,7 @@ void Transformer::place(const Parameter& p) {
       l.conv1d = a_.conv1d && p.group == ParamGroup::transformer_matrices;
       l.shape = l.conv1d ? contiguous(swapped(shape_of(p), 0, 1)) : shape_of(p);
       if (is_quantized(p)) {
-        quantize(l, name, p.count());
+        quantize(l, name, p.count(), p.layer);
       } else {
         l.weight = weight_of(name, p);
       }
@@ -229,12 +259,26 @@ void Transformer::place(const Parameter& p) {
   t_.at(-1);
 }
 
-void Transformer::quantize(Linear& l, const char* name, std::int64_t count) {
+void Transformer::quantize(Linear& l, const char* name, std::int64_t count, int layer) {
+  if (o_.loading != ForwardOptions::Loading::stays) return share_out(l, name, count, layer);
   const Tensor given = as_loaded(dims({count}, false)), copy = as_loaded(given.dims());  // Params4bit._quantize makes one of its own
   Packed packed = pack_4bit(t_, name, count, r_.double_quantized);
   l.packed = packed.values;
   frozen_bytes_ += packed.bytes;
   for (Tensor& t : packed.scales) buffers_.push_back(std::move(t));
+}
+
+// Values are packed into the model's dtype, for FSDP to take them as weights of it; their scales stay whole on every rank.
+void Transformer::share_out(Linear& l, const char* name, std::int64_t count, int layer) {
+  {
+    Tensor given, copy;
+    if (o_.loading == ForwardOptions::Loading::on_host) given = as_loaded(dims({count}, false)), copy = as_loaded(given.dims());
+    Packed packed = pack_4bit(t_, name, count, r_.double_quantized);
+    frozen_bytes_ += packed.bytes - packed.values.dims().numel();
+    for (Tensor& t : packed.scales) buffers_.push_back(std::move(t));
+  }
+  l.packed = make(name, dims({packed_elements(count), 1}, false), r_.weights, false);
+  weights_.push_back({l.packed, name, layer, false});
 }
 
 // One expert's three matrices, as transformers 4 holds them: gate, up, down. parameters_of lists them stacked.
@@ -248,7 +292,7 @@ void Transformer::expert_weights(const Parameter& p) {
     const auto add = [&](const char* which, const char* role, std::int64_t out, std::int64_t in) {
       Linear& l = block.linear[number + which];
       l.shape = dims({out, in}, false);
-      if (is_quantized(p)) return quantize(l, role, out * in);
+      if (is_quantized(p)) return quantize(l, role, out * in, p.layer);
       l.weight = make(role, l.shape, r_.weights, !r_.lora);
       weights_.push_back({l.weight, role, p.layer, !r_.lora});
     };
@@ -269,16 +313,18 @@ bool Transformer::adapts(const Parameter& p) const {
 // peft: lora_A [r, in], lora_B [out, r], in fp32 beside 16-bit weights (autocast_adapter_dtype) unless told otherwise, module by module.
 void Transformer::add_adapters() {
   const std::int64_t r = r_.lora->rank;
+  int leaf = UnitHooks::kLeaf;
   const auto adapt = [&](Linear& l, int layer) {
     t_.at(layer);
     Adapter adapter;
     adapter.a = make("lora.A", dims({r, l.shape.size[1]}, false), o_.adapters, true);
     adapter.b = make("lora.B", dims({l.shape.size[0], r}, false), o_.adapters, true);
+    if (o_.leaf_units) adapter.leaf = std::exchange(leaf, leaf + 2);
     if (r_.lora->dora) adapter.magnitude = make("lora.magnitude", dims({l.shape.size[0]}, false), r_.lora->dtype ? Dtype::fp32 : o_.adapters, true);
-    const Tensor& last = l.bias.defined() ? l.bias : l.weight;
+    const Tensor& last = l.bias.defined() ? l.bias : l.weight.defined() ? l.weight : l.packed;
     auto where = std::ranges::find_if(weights_, [&](const Weight& w) { return last.defined() && t_.storage_of(w.tensor) == t_.storage_of(last); });
     if (where != weights_.end()) ++where;
-    std::vector<Weight> added{{adapter.a, "lora.A", layer, true}, {adapter.b, "lora.B", layer, true}};
+    std::vector<Weight> added{{adapter.a, "lora.A", layer, true, adapter.leaf}, {adapter.b, "lora.B", layer, true, adapter.leaf > 0 ? adapter.leaf + 1 : 0}};
     if (r_.lora->dora) added.push_back({adapter.magnitude, "lora.magnitude", layer, true});
     weights_.insert(where, added.begin(), added.end());
     l.lora = adapter;

@@ -308,6 +308,7 @@ Bytes most_that_may_fit(const Workload& workload, const Machine& machine, const 
 
 Target target_of(const Machine& machine) {
   Target t{machine.gpu.compute_major, machine.gpu.compute_minor, machine.gpu.bf16_tflops.value_or(0)};
+  t.memory = machine.usable().count;
   if (const auto rates = rates_of(machine.gpu)) t.multiprocessors = rates->sms;
   return t;
 }

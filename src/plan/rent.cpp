@@ -80,6 +80,7 @@ std::vector<Alike> machines_to_ask(std::span<const Price> prices, const Transfor
       group->machines.push_back(std::move(*machine));
     }
   }
+  for (Alike& g : out) std::ranges::stable_sort(g.machines, {}, &Machine::usable);  // the smallest is laid out, whose loader is the most modest
   return out;
 }
 

@@ -67,6 +67,7 @@ class TrainerReader {
       else if (moves) filed ? out_.told.unused.push_back(key(a)) : out_.ignored.push_back("--" + a.name.substr(0, 60));
     }
     if (by_trainer_ || f().flat) flat().backward_prefetch = by_trainer_ ? config_prefetch_ : launch_prefetch_;
+    if (by_trainer_) flat().loads_on_host = config_on_host_;
     if (fsdp2_) {
       if (f().sharding == Sharding::fsdp1_grad_op) f().reshard_after_forward = false;
       f().sharding = Sharding::fsdp2;
@@ -75,6 +76,7 @@ class TrainerReader {
     if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed);
     if (lora_ && adapters_) f().lora = *lora_;
     else if (f().quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
+    if (trl_ && f().quantized && !f().quant_storage) f().quant_storage = Dtype::uint8;  // ModelConfig's
     if (trl_ && f().lora && f().quantized) f().lora->dtype = Dtype::bf16, f().lora->upcast_rest = false;  // SFTTrainer, in place of peft's preparation
     return std::move(out_);
   }
@@ -213,6 +215,7 @@ class TrainerReader {
     config_prefetch_ = says("backward_prefetch:backward_pre") ? FlatShardConfig::Prefetch::pre : says("backward_prefetch:backward_post") ? FlatShardConfig::Prefetch::post : FlatShardConfig::Prefetch::none;
     flat().forward_prefetch = says("forward_prefetch:true");
     flat().original_parameters = !says("use_orig_params:false");
+    config_on_host_ = says("cpu_ram_efficient_loading:true");
     if (text.find("reshard_after_forward:false") != std::string::npos) f().reshard_after_forward = false;
     return true;
   }
@@ -273,6 +276,7 @@ class TrainerReader {
     }
     if (n == "load-in-4bit") return when(a, [&](bool on) { f().quantized = on; });
     if (n == "use-bnb-nested-quant") return when(a, [&](bool on) { f().double_quantized = on; });
+    if (n == "bnb-4bit-quant-storage") return value(a) == "uint8" ? put(f().quant_storage, Result<Dtype>(Dtype::uint8)) : put(f().quant_storage, weights_dtype_of(value(a), place_of(a)));
     if (n == "use-dora") return when(a, [&](bool on) { if (on || lora_) lora().dora = on; });
     return false;
   }
@@ -342,7 +346,7 @@ class TrainerReader {
   TrlSaid said_;
   std::optional<Lora> lora_;
   bool packs_ = false, flattens_ = false, wrapped_ = false;  // TRL's packing
-  bool adapters_ = false, fsdp2_ = false, by_trainer_ = false;  // --fsdp: Trainer's own words, over the launcher's
+  bool adapters_ = false, fsdp2_ = false, by_trainer_ = false, config_on_host_ = false;  // --fsdp: Trainer's own words, over the launcher's
   FlatShardConfig::Prefetch config_prefetch_ = FlatShardConfig::Prefetch::none, launch_prefetch_ = FlatShardConfig::Prefetch::none;
 };
 
@@ -402,13 +406,14 @@ std::string zero_json(const Training& t) {
 }
 
 // TrainingArguments.fsdp_config in one line; nothing when all is as it is there.
-std::string flat_json(const FlatShardConfig& flat) {
+std::string flat_json(const FlatShardConfig& flat, bool quantized) {
   std::string fields;
   const auto add = [&](const char* field) { fields += (fields.empty() ? "" : ", ") + std::string(field); };
   if (flat.backward_prefetch == FlatShardConfig::Prefetch::pre) add("\"backward_prefetch\": \"backward_pre\"");
   if (flat.backward_prefetch == FlatShardConfig::Prefetch::post) add("\"backward_prefetch\": \"backward_post\"");
   if (flat.forward_prefetch) add("\"forward_prefetch\": true");
   if (!flat.original_parameters) add("\"use_orig_params\": false");
+  if (quantized && flat.loads_on_host) add("\"cpu_ram_efficient_loading\": true");
   return fields.empty() ? fields : "{" + fields + "}";
 }
 
@@ -449,7 +454,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   }
   if (is_fsdp1(t.sharding)) {
     add("fsdp", std::string(t.sharding == Sharding::fsdp1 ? "full_shard" : "shard_grad_op") + (t.wrap_blocks ? " auto_wrap" : ""));
-    if (const std::string config = flat_json(t.flat); !config.empty()) add("fsdp_config", config);
+    if (const std::string config = flat_json(t.flat, t.quantized); !config.empty()) add("fsdp_config", config);
   }
   if (t.sharding == Sharding::fsdp2) {
     add("fsdp", "full_shard auto_wrap");
@@ -476,6 +481,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   if (t.lora->dora) add("use_dora", "True");
   if (t.quantized) add("load_in_4bit", "True");
   if (t.double_quantized) add("use_bnb_nested_quant", "True");
+  if (t.quantized && (is_fsdp1(t.sharding) || t.sharding == Sharding::fsdp2)) add("bnb_4bit_quant_storage", t.weights == Dtype::fp16 ? "float16" : "bfloat16");
   return out;
 }
 

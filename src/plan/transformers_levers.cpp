@@ -72,10 +72,11 @@ class TransformersLevers {
     if (t.sharding == Sharding::zero1 || t.sharding == Sharding::zero2) {
       add({{"--parallel", "zero3"}}, true, "weights shared out over the GPUs too, gathered module by module", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero3; });
     }
-    if (!t.lora && t.framework == Framework::transformers && !is_fsdp1(t.sharding)) {
+    if (!t.lora && t.framework == Framework::transformers) {
       add({{"--lora-rank", "16"}}, false, "adapters on the projections peft chooses: another training", std::nullopt, [](Workload& w) {
         w.transformers->training.lora.emplace();
         w.transformers->training.lora->rank = 16;
+        w.transformers->training.flat.adapters_apart = is_fsdp1(w.transformers->training.sharding);
       });
     }
     return std::move(out_);

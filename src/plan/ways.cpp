@@ -17,9 +17,11 @@ void buckets_by_width(Way& way) {
 // Whose script or recipe says what trains.
 bool has_own_loop(const TransformersFlags& f) { return f.framework == Framework::litgpt || f.framework == Framework::torchtune || f.framework == Framework::torchtitan; }
 
-std::vector<std::optional<Sharding>> shardings_of(const TransformersFlags& f, const Machine& machine, bool own_loop) {
+std::vector<std::optional<Sharding>> shardings_of(const TransformersFlags& f, const Machine& machine, bool own_loop, Method method) {
   if (f.sharding || machine.gpus == 1 || f.framework == Framework::torchtune || f.framework == Framework::torchtitan) return {f.sharding};
   if (own_loop) return {Sharding::fsdp1, Sharding::ddp};
+  // FSDP2 first has all 4-bit weights on every GPU; FSDP1, loaded on the host, has not
+  if (method == Method::qlora) return {Sharding::ddp, Sharding::fsdp1, Sharding::fsdp2, Sharding::zero1, Sharding::zero2};
   return {Sharding::ddp, Sharding::fsdp2, Sharding::zero1, Sharding::zero2, Sharding::zero3};
 }
 
@@ -47,7 +49,7 @@ std::vector<Way> ways_of(const TransformersFlags& given, Method method, const Ma
   if (f.recompute || own_loop) recompute = {f.recompute};
   std::vector<Way> out;
   for (const auto& again : recompute) {
-    for (const auto& sharding : shardings_of(given, machine, own_loop)) {
+    for (const auto& sharding : shardings_of(given, machine, own_loop, method)) {
       out.push_back(way);
       out.back().flags.recompute = again;
       out.back().flags.sharding = sharding;

@@ -155,6 +155,7 @@ class AxolotlReader {
     if (adapter != "lora" && adapter != "qlora") return f_.not_laid_out("adapter", "\"" + adapter.substr(0, 40) + "\"", "lora and qlora are described");
     if ((adapter == "qlora") != four) return fail("bad_config", f_.place("adapter") + " is " + adapter + (four ? " beside load_in_4bit, which is qlora's" : ", which axolotl takes with load_in_4bit alone"), four ? "write adapter: qlora" : "add load_in_4bit: true", f_.place("adapter"));
     flags_.quantized = flags_.double_quantized = four;
+    if (four) flags_.quant_storage = Dtype::bf16;  // whatever the model's
     if (const Document* bnb = f_.map("bnb_config_kwargs"); bnb != nullptr && four) {
       if (const Document* twice = bnb->find("bnb_4bit_use_double_quant"); twice != nullptr && bnb->fields.size() == 1) flags_.double_quantized = asks_for(twice);
       else f_.left("bnb_config_kwargs");

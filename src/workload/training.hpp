@@ -79,6 +79,8 @@ struct FlatShardConfig {
   bool original_parameters = true;      // use_orig_params
   bool no_sync = true;                  // micro-steps before the last keep whole gradients; false: each is reduced
   std::optional<Dtype> reduced;         // reduce_dtype; not given: what computes
+  bool adapters_apart = false;          // peft's fsdp_auto_wrap_policy, which Trainer sets: a unit of every matrix that trains, within its block's
+  bool loads_on_host = true;            // cpu_ram_efficient_loading: weights in 4 bits go back to the host until their unit is shared out
   std::int64_t rank = 0;                // shards are of one size; where parameters are cut differs
 };
 

@@ -160,6 +160,27 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
 }
 
+// Adapters and 4-bit weights under FSDP as Trainer has them. FSDP takes 4-bit weights for weights of what they are packed into.
+Result<void> shared_adapters(TrainingDraft& d, const TransformersFlags& f) {
+  Training& t = d.plan.training;
+  const bool fsdp1 = is_fsdp1(t.sharding);
+  if (!t.lora || t.framework != Framework::transformers || (!fsdp1 && t.sharding != Sharding::fsdp2)) return {};
+  t.flat.adapters_apart = fsdp1;
+  if (fsdp1) t.wrap_blocks = true;  // peft's fsdp_auto_wrap_policy, which Trainer sets
+  if (fsdp1 && t.adapter_kernels.any()) return fail("unsupported_training", "axolotl's LoRA kernels under FSDP1, which gathers adapters where their modules are called, are not laid out", "set lora_mlp_kernel, lora_qkv_kernel and lora_o_kernel to false", "lora_qkv_kernel");
+  if (fsdp1 && t.lora->biases != Lora::Biases::none) return fail("unsupported_training", "biases that train beside adapters under FSDP1 are not laid out yet", "leave them out, or use --parallel fsdp2", "--lora_bias");
+  if (!t.quantized) return {};
+  const std::string dtype(name_of(t.weights)), word = t.weights == Dtype::fp16 ? "float16" : "bfloat16";
+  if (t.weights == Dtype::fp32) return fail("bad_value", "4-bit weights under FSDP beside a model in fp32: they are shared out as weights of its dtype, 16 bits wide", "load the model in bf16: --dtype bf16", "--dtype");
+  if (f.quant_storage && *f.quant_storage != t.weights) {
+    const std::string why = fsdp1 ? "which FSDP1 refuses beside a model in " + dtype + ": a unit's weights have one dtype" : "which accelerate leaves out of FSDP2: every GPU has them whole";
+    return fail("bad_value", "4-bit weights packed into " + std::string(name_of(*f.quant_storage)) + ", " + why, "set bnb_4bit_quant_storage to the model's dtype: --bnb_4bit_quant_storage " + word, "--bnb_4bit_quant_storage");
+  }
+  if (!f.quant_storage) d.assume("bnb_4bit_quant_storage", word, "FSDP shares 4-bit weights out only in the model's dtype; bitsandbytes' default is uint8");
+  t.lora->upcast_rest = false;  // norms in fp32 would be of another dtype than their unit
+  return {};
+}
+
 // What cut_cross_entropy's patches and kernels take.
 Result<void> cut_loss(const Training& t, const Architecture& a) {
   if (t.head != HeadLoss::cut) return {};
@@ -247,6 +268,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (t.lora && t.lora->virtual_tokens == 0 && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
   t.adapter_kernels = f.adapter_kernels.value_or(AdapterKernels());
   if (auto ok = adapters(t, a); !ok) return std::unexpected(ok.error());
+  if (auto ok = shared_adapters(d, f); !ok) return std::unexpected(ok.error());
   if (auto ok = cut_loss(t, a); !ok) return std::unexpected(ok.error());
   if (litgpt && t.lora && t.lora->dropout == 0) t.lora->dropout = 0.05;
   return std::move(d.plan);
@@ -266,8 +288,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   const Training& t = plan->training;
   if (t.master_weights) return fail("unsupported_training", "DeepSpeed's engine without ZeRO (stage 0, or no zero_optimization) is not laid out yet", "stages 1, 2 and 3 are; without DeepSpeed --parallel ddp", "");
   if ((t.offload_optimizer || t.offload_parameters) && !is_zero(t.sharding)) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet", "leave it out; the rest of the run is. ZeRO's is: --parallel zero3", "");
-  if (t.quantized && is_fsdp1(t.sharding)) return fail("bad_value", "4-bit weights under FSDP1: LitGPT refuses them, and Trainer's are not laid out", "use one GPU, or --parallel ddp or zero2", "--parallel");
-  if (t.lora && is_fsdp1(t.sharding) && t.framework == Framework::transformers) return fail("unsupported_training", "adapters under FSDP1, where Trainer makes a unit of each, are not laid out yet", "use --parallel ddp or zero2", "--parallel");
+  if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
   w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users};
@@ -379,6 +400,7 @@ Result<void> flat_fields(Fields& g, FlatShardConfig& flat, std::string_view wher
   flat.backward_prefetch = *prefetch;
   flat.forward_prefetch = g.yes("fsdp_forward_prefetch").value_or(false);
   flat.original_parameters = g.yes("fsdp_use_orig_params").value_or(true);
+  flat.loads_on_host = g.yes("fsdp_cpu_ram_efficient_loading").value_or(true);
   return {};
 }
 

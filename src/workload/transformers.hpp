@@ -40,6 +40,7 @@ struct TransformersFlags {
   std::optional<double> max_grad_norm;
   std::optional<Lora> lora;
   bool quantized = false, double_quantized = false;  // frozen weights in 4 bits
+  std::optional<Dtype> quant_storage;   // bnb_4bit_quant_storage: what those are packed into
   bool all_weights = false;             // --lora-rank 0: no adapters, whatever a search would try
   std::optional<LitgptScript> litgpt_script;
   std::optional<TorchtuneRun> torchtune;

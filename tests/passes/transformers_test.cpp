@@ -53,6 +53,7 @@ void set_flat(Training& t, const json& j) {
     else if (word == "forward_prefetch") t.flat.forward_prefetch = true;
     else if (word == "reduce=fp32") t.flat.reduced = Dtype::fp32;
     else if (word == "wrap=none") t.wrap_blocks = false;
+    else if (word == "wrap=peft") t.flat.adapters_apart = true;
     else if (word == "checkpoint=outside") t.recompute = Recompute::full, t.reentrant = false;
     else throw std::runtime_error("an argument of FSDP1 the test does not know: " + word);
   }
@@ -136,6 +137,11 @@ TEST(Transformers, unseenStepsOfTrlAreAsNear) { expect_all_agree("transformers_t
 TEST(Transformers, stepsOfAxolotlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_axolotl.jsonl", recorded, 14, "recordings of axolotl"); }
 
 TEST(Transformers, unseenStepsOfAxolotlAreAsNear) { expect_all_agree("transformers_axolotl_unseen.jsonl", recorded, 5, "unseen recordings of axolotl"); }
+
+// Adapters under FSDP as Trainer has them, beside 4-bit weights too.
+TEST(Transformers, adaptersUnderFsdpAreAsPyTorchRecordsThem) { expect_all_agree("transformers_shared_adapters.jsonl", recorded, 15, "recordings of adapters under FSDP"); }
+
+TEST(Transformers, unseenAdaptersUnderFsdpAreAsNear) { expect_all_agree("transformers_shared_adapters_unseen.jsonl", recorded, 7, "unseen recordings of adapters under FSDP"); }
 
 // bitsandbytes' 4-bit weights under peft's layers.
 TEST(Transformers, stepsOfFourBitsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_four_bit.jsonl", recorded, 3, "recordings of 4-bit weights"); }
@@ -330,6 +336,44 @@ TEST(Transformers, frozenWeightsAreSharedOutToo) {
   EXPECT_NEAR(static_cast<double>(part.optimizer.count), 2.0 * static_cast<double>(part.gradients.count), 1024);  // and a counter each
 }
 
+// 4-bit values are shared out, their scales are not; under FSDP2 every rank first has all of it.
+TEST(Transformers, fourBitsAreSharedOutAndScalesAreNot) {
+  Training t = small_run();
+  t.mixed = MixedPrecision::bf16, t.quantized = t.double_quantized = true, t.lora.emplace().rank = 8;
+  t.lora->upcast_rest = false;
+  const auto loaded = [&](std::int64_t gpus) {
+    t.world_size = gpus;
+    const Result<Program> made = build_program(small_llama(), t, {9, 0, 0, 132, 1});  // without room for what the loader asks for before
+    if (!made) throw std::runtime_error(made.error().message);
+    const Program& p = *made;
+    std::int64_t live = 0, most = 0;
+    for (std::size_t i = 0; i < p.events.size() && p.segments[1].first_event > static_cast<std::int32_t>(i); ++i) {
+      live += (p.events[i].kind == Event::Kind::alloc ? 1 : -1) * p.tensors[static_cast<std::size_t>(p.events[i].tensor)].bytes;
+      most = std::max(most, live);
+    }
+    return most;
+  };
+  for (const Sharding sharding : {Sharding::fsdp1, Sharding::fsdp2}) {
+    t.sharding = sharding, t.flat.adapters_apart = sharding == Sharding::fsdp1;
+    std::map<std::int64_t, std::int64_t> weights;
+    for (const std::int64_t gpus : {2, 4}) {
+      t.world_size = gpus;
+      const StaticBytes b = static_bytes(small_llama(), t);
+      weights[gpus] = b.weights.count - b.gradients.count;
+    }
+    std::int64_t packed = 0, rest = 0;
+    for (const Parameter& w : parameters_of(small_llama())) (w.layer >= 0 && w.shape.size() == 2 ? packed : rest) += w.count();
+    EXPECT_NEAR(static_cast<double>(weights[2] - weights[4]), static_cast<double>(packed / 2 + rest * 2) / 4, 4096);  // a half less a quarter of what is shared
+    EXPECT_GT(weights[4], packed / 64 + (packed / 2 + rest * 2) / 4);  // a byte of scale for every 64 values stays whole
+  }
+  const std::int64_t fsdp2 = loaded(8);
+  t.sharding = Sharding::fsdp1, t.flat.adapters_apart = true;
+  EXPECT_GT(fsdp2, loaded(8));
+  EXPECT_EQ(bytes_of(built(small_llama(), t), "load.packed"), 0);
+  t.flat.loads_on_host = false;
+  EXPECT_GT(bytes_of(built(small_llama(), t), "load.packed"), 0);
+}
+
 // Two ranks: half of everything that lasts, and every gathered byte given back by the end of a step.
 TEST(Transformers, shardsAreAPartAndGatheredWeightsGo) {
   Training t = small_run();
@@ -453,8 +497,6 @@ TEST(Transformers, whatIsNotLaidOutIsSaid) {
   t.sharding = Sharding::fsdp2, t.world_size = 2;
   t.lora.emplace();
   EXPECT_TRUE(build_program(small_llama(), t, {9, 0, 0}));
-  t.quantized = true;
-  EXPECT_FALSE(build_program(small_llama(), t, {9, 0, 0}));
 }
 
 }  // namespace

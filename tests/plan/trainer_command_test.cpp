@@ -58,6 +58,17 @@ TEST(TrainerCommand, qloraWithTrl) {
   const auto plain = read("python train.py --model_name_or_path Qwen/Qwen2.5-7B --use_peft --load_in_4bit");
   ASSERT_TRUE(plain) << plain.error().message;
   EXPECT_TRUE(!plain->flags.lora->dtype && plain->flags.lora->upcast_rest);
+  // what 4-bit values are packed into: TRL's default is bytes; where Trainer says how FSDP loads, it does not do so on the host unless asked
+  EXPECT_EQ(c->flags.quant_storage, Dtype::uint8);
+  EXPECT_FALSE(plain->flags.quant_storage);
+  const auto packed = read("python train.py --model_name_or_path Qwen/Qwen2.5-7B --use_peft --load_in_4bit --bnb_4bit_quant_storage bfloat16 --fsdp full_shard --fsdp_config '{\"cpu_ram_efficient_loading\": true}'");
+  ASSERT_TRUE(packed) << packed.error().message;
+  EXPECT_EQ(packed->flags.quant_storage, Dtype::bf16);
+  EXPECT_TRUE(packed->flags.flat->loads_on_host);
+  const auto whole = read("python train.py --model_name_or_path Qwen/Qwen2.5-7B --use_peft --load_in_4bit --fsdp full_shard");
+  ASSERT_TRUE(whole) << whole.error().message;
+  EXPECT_FALSE(whole->flags.flat->loads_on_host);
+  EXPECT_FALSE(read("python train.py --model_name_or_path Qwen/Qwen2.5-7B --use_peft --load_in_4bit --bnb_4bit_quant_storage int3"));
 }
 
 // SFTConfig's defaults are not the Trainer's; its program starts accelerate.

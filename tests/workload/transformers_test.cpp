@@ -1,4 +1,6 @@
 // Trainings from flags and configuration files: transformers' defaults, DeepSpeed's and accelerate's words, wrong values.
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "workload/probe_document.hpp"
@@ -200,14 +202,44 @@ TEST(Transformers, accelerateInYaml) {
   EXPECT_EQ(wrong.error().where, "a.yaml: distributed_type");
 }
 
-// In Trainer peft makes a unit of every adapter.
-TEST(Transformers, adaptersUnderFsdp1AreRefused) {
+// In Trainer peft makes a unit of every adapter, whatever wrapping was asked for; LoRA kernels and biases go around those.
+TEST(Transformers, adaptersUnderFsdp1AreUnits) {
   TransformersFlags f;
-  f.sharding = Sharding::fsdp1, f.gpus = 2;
+  f.sharding = Sharding::fsdp1, f.gpus = 2, f.wrap_blocks = false;
+  const auto training = [&] { return make_transformers_workload(preset("gpt2"), f); };
+  auto w = training();
+  ASSERT_TRUE(w);
+  EXPECT_FALSE(w->transformers->training.flat.adapters_apart || w->transformers->training.wrap_blocks);
   f.lora.emplace();
-  EXPECT_FALSE(make_transformers_workload(preset("gpt2"), f));
-  f.lora.reset();
-  EXPECT_TRUE(make_transformers_workload(preset("gpt2"), f));
+  w = training();
+  ASSERT_TRUE(w);
+  EXPECT_TRUE(w->transformers->training.flat.adapters_apart && w->transformers->training.wrap_blocks);
+  f.lora->biases = Lora::Biases::all;
+  EXPECT_FALSE(training());
+  f.lora->biases = Lora::Biases::none;
+  f.adapter_kernels = AdapterKernels{true, true, true};
+  EXPECT_FALSE(training());
+}
+
+// They are shared out as weights of what they are packed into, which has to be the model's dtype.
+TEST(Transformers, fourBitsUnderFsdpArePackedIntoTheModelsDtype) {
+  for (const Sharding sharding : {Sharding::fsdp1, Sharding::fsdp2}) {
+    TransformersFlags f;
+    f.sharding = sharding, f.gpus = 2, f.quantized = true, f.weights = Dtype::bf16;
+    f.lora.emplace();
+    const auto w = make_transformers_workload(preset("llama-3.2-1b"), f);
+    ASSERT_TRUE(w) << w.error().message;
+    EXPECT_TRUE(std::ranges::any_of(w->assumptions, [](const Assumption& a) { return a.key == "bnb_4bit_quant_storage" && a.value == "bfloat16"; }));
+    EXPECT_FALSE(w->transformers->training.lora->upcast_rest);
+    f.quant_storage = Dtype::bf16;
+    EXPECT_TRUE(make_transformers_workload(preset("llama-3.2-1b"), f));
+    for (const auto& [weights, storage] : {std::pair{Dtype::bf16, Dtype::uint8}, std::pair{Dtype::bf16, Dtype::fp16}, std::pair{Dtype::fp32, Dtype::fp32}}) {
+      f.weights = weights, f.quant_storage = storage;
+      const auto refused = make_transformers_workload(preset("llama-3.2-1b"), f);
+      ASSERT_FALSE(refused);
+      EXPECT_NE(refused.error().hint.find(weights == Dtype::fp32 ? "--dtype bf16" : "--bnb_4bit_quant_storage bfloat16"), std::string::npos);
+    }
+  }
 }
 
 TEST(Transformers, whatPeftAndLigerHaveIsSaidByName) {

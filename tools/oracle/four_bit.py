@@ -6,16 +6,33 @@ from bitsandbytes.functional import quantize_4bit
 
 
 bitsandbytes.functional.create_dynamic_map = lambda *_args, **_rest: torch.empty(256)  # its values are made one by one
-bitsandbytes.nn.modules.Params4bit = lambda data, requires_grad=False, **_rest: torch.nn.Parameter(data, requires_grad)  # fake tensors have no subclasses
+bitsandbytes.functional.QuantState.as_dict = lambda _self, packed=False: {}  # for a state_dict it is read, number by number
 
 
-def put_into(model, dtype):
-    """As transformers does before it loads, and before there are adapters. dtype: what products are computed in, the weights' own."""
+class _Fake(type):
+    """In place of a class of tensors, as fake tensors have no subclasses: what it makes are parameters, and all are its own."""
+    def __call__(cls, data, requires_grad=False, **_rest):
+        return torch.nn.Parameter(data, requires_grad)
+
+    def __instancecheck__(cls, instance):
+        return isinstance(instance, torch.Tensor)
+
+
+class _Params4bit(metaclass=_Fake):
+    pass
+
+
+bitsandbytes.nn.modules.Params4bit = _Params4bit
+
+
+def put_into(model, dtype, storage=torch.uint8):
+    """As transformers does before it loads, and before there are adapters. dtype: what products are computed in, the weights' own; storage: what 4-bit values
+    are packed into, which a strategy that shares weights out takes for their dtype."""
     for name, module in list(model.named_modules()):
         if not isinstance(module, torch.nn.Linear) or name == "lm_head":
             continue
         with torch.device("meta"):
-            packed = bitsandbytes.nn.Linear4bit(module.in_features, module.out_features, module.bias is not None, compute_dtype=dtype, compress_statistics=True, quant_type="nf4")
+            packed = bitsandbytes.nn.Linear4bit(module.in_features, module.out_features, module.bias is not None, compute_dtype=dtype, compress_statistics=True, quant_type="nf4", quant_storage=storage)
         if module.bias is not None:
             packed.bias = module.bias
         packed.weight = torch.nn.Parameter(module.weight.data, requires_grad=False)
@@ -33,9 +50,16 @@ def weights(model):
     return {id(module.weight) for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
 
 
-def in_4_bits(weight):
+def in_4_bits(weight, storage=torch.uint8):
     """As Params4bit comes to the GPU: whole, then quantized."""
-    packed, state = quantize_4bit(weight.contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4")
+    packed, state = quantize_4bit(weight.contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4", quant_storage=storage)
     out = torch.nn.Parameter(packed, requires_grad=False)
     out.quant_state = state
     return out
+
+
+def keep_states(model):
+    """What quantize_4bit says of each weight, at its module too: there it is looked for once the parameter is replaced."""
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.quant_state = module.weight.quant_state

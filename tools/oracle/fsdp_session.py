@@ -16,6 +16,8 @@ import torch.distributed.fsdp._runtime_utils as runtime  # noqa: E402
 from torch.distributed.algorithms._checkpoint import checkpoint_wrapper as checkpoints  # noqa: E402
 from torch.distributed.fsdp import wrap  # noqa: E402
 
+from peft.utils.other import fsdp_auto_wrap_policy  # noqa: E402
+
 import transformers_session  # noqa: E402
 
 torch.cuda.default_stream = torch.cuda.current_stream
@@ -41,8 +43,11 @@ class Run(transformers_session.Run):
         return {key: value or "true" for key, _, value in pairs}
 
     def _with_lora(self, model, cast=False):
-        """Adapters in the model's own dtype, as LitGPT has them: one flat parameter takes no two."""
-        return super()._with_lora(model, cast)
+        """Adapters in the model's own dtype, as LitGPT has them: one flat parameter takes no two. As Trainer has them ("peft") each is a unit of its own."""
+        return super()._with_lora(model, self._units() == "peft")
+
+    def _units(self):
+        return self._words().get("wrap", "blocks")
 
     def _parallel(self, model):
         case, words = self.case, self._words()
@@ -50,18 +55,28 @@ class Run(transformers_session.Run):
         self.tracker.mark("parallel")
         layers = {type(m) for m in model.modules() if type(m).__name__ in model._no_split_modules}
         reduce = {"fp32": torch.float32, "bf16": torch.bfloat16}[words.get("reduce", "bf16")]
-        precision = fsdp.MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=reduce, buffer_dtype=torch.bfloat16) if case.precision == "autocast" else None
-        if case.precision == "autocast":  # accelerate puts it around the model's forward, inside FSDP
+        mixed = case.precision.endswith("autocast")
+        # Trainer._fsdp_qlora_plugin_updates sets it to what 4-bit values are packed into, whatever was asked for
+        precision = fsdp.MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=reduce, buffer_dtype=torch.bfloat16) if mixed or case.quantized else None
+        if mixed:  # accelerate puts it around the model's forward, inside FSDP
             model.forward = types.MethodType(torch.amp.autocast("cuda", dtype=torch.bfloat16)(model.forward.__func__), model)
         prefetch = {"pre": fsdp.BackwardPrefetch.BACKWARD_PRE, "post": fsdp.BackwardPrefetch.BACKWARD_POST, "none": None}[words.get("prefetch", "pre")]
         if words.get("checkpoint") == "outside":
             checkpoints.apply_activation_checkpointing(
                 model, checkpoint_wrapper_fn=functools.partial(checkpoints.checkpoint_wrapper, checkpoint_impl=checkpoints.CheckpointImpl.NO_REENTRANT), check_fn=lambda m: type(m) in layers)
-        return fsdp.FullyShardedDataParallel(
+        policy = functools.partial(wrap.transformer_auto_wrap_policy, transformer_layer_cls=layers)
+        if self._units() == "peft":
+            policy = fsdp_auto_wrap_policy(model)
+        model = fsdp.FullyShardedDataParallel(
             model, device_id=torch.device("cuda", 0), mixed_precision=precision, backward_prefetch=prefetch, limit_all_gathers=True,
             sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD if case.parallel == "fsdp1" else fsdp.ShardingStrategy.SHARD_GRAD_OP,
-            auto_wrap_policy=None if words.get("wrap") == "none" else functools.partial(wrap.transformer_auto_wrap_policy, transformer_layer_cls=layers),
-            forward_prefetch=words.get("forward_prefetch") == "true", use_orig_params=words.get("orig", "true") == "true")
+            auto_wrap_policy=None if self._units() == "none" else policy, forward_prefetch=words.get("forward_prefetch") == "true", use_orig_params=words.get("orig", "true") == "true")
+        if mixed:  # Accelerator.prepare_model: what trains is kept in fp32
+            for module in fsdp.FullyShardedDataParallel.fsdp_modules(model):
+                if module._has_params and module._flat_param.dtype != torch.float32 and module._flat_param.requires_grad:
+                    module._flat_param.data = module._flat_param.data.to(torch.float32)
+                    module._handle._orig_param_dtype = torch.float32
+        return model
 
     def autocast(self):
         return contextlib.nullcontext()

@@ -450,3 +450,37 @@ def fsdp1_unseen():
     yield Case("gpt2", parallel="fsdp1", gpus=8, batch=3, length=96, attention="eager", fsdp="orig=false,prefetch=post")
     yield Case("qwen2", parallel="fsdp1_grad_op", gpus=3, rank=2, batch=1, length=224, precision="autocast", checkpoint="nonreentrant", fsdp="forward_prefetch,reduce=fp32")
     yield Case("llama", parallel="fsdp1", gpus=8, batch=2, length=208, lora=8, lora_targets="q_proj,o_proj,up_proj", checkpoint="nonreentrant")
+
+
+TRL_QLORA = dict(quantized=True, adapter="bf16", trl=True, vocab=40000, precision="bf16+autocast", checkpoint="nonreentrant")  # as SFTTrainer has it by itself
+
+
+def shared_adapters():
+    """Adapters under FSDP as Trainer has them: under FSDP1 a unit of each matrix. Beside weights in 4 bits, packed into the model's dtype, too."""
+    peft = dict(lora=8, fsdp="wrap=peft", precision="bf16+autocast")
+    yield Case("llama", parallel="fsdp1", gpus=2, **peft)
+    yield Case("llama", parallel="fsdp1_grad_op", gpus=2, **peft)
+    yield Case("llama", parallel="fsdp1", gpus=2, lora=8, fsdp="wrap=peft")
+    yield Case("llama", parallel="fsdp1", gpus=8, rank=3, precision="autocast", lora=8, fsdp="wrap=peft", accumulation=2)
+    yield Case("llama", parallel="fsdp1", gpus=4, lora_targets=ALL_LINEAR, checkpoint="nonreentrant", optimizer="fused", **peft)
+    yield Case("llama", parallel="fsdp1", gpus=4, lora_targets=ALL_LINEAR, checkpoint="reentrant", **peft)
+    yield Case("llama", parallel="fsdp1_grad_op", gpus=4, lora_targets=ALL_LINEAR, checkpoint="nonreentrant", accumulation=2, **peft)
+    yield Case("llama", parallel="fsdp1", gpus=2, lora=8, precision="bf16+autocast", fsdp="wrap=peft,orig=false,prefetch=none", lora_targets=ALL_LINEAR, checkpoint="nonreentrant")
+    yield Case("gpt2", parallel="fsdp1", gpus=2, lora=8, precision="bf16+autocast", fsdp="wrap=peft,orig=false,prefetch=none", batch=2)
+    yield Case("qwen2", parallel="fsdp1", gpus=2, lora=8, precision="autocast", fsdp="wrap=peft,prefetch=none", checkpoint="nonreentrant", vocab=40000, trl=True)
+    yield Case("llama", parallel="fsdp1", gpus=2, lora=8, quantized=True, fsdp="wrap=peft")
+    yield Case("llama", parallel="fsdp1", gpus=2, lora=8, lora_targets=ALL_LINEAR, fsdp="wrap=peft,prefetch=none", **TRL_QLORA)
+    yield Case("llama", parallel="fsdp1_grad_op", gpus=4, lora=8, lora_targets=ALL_LINEAR, fsdp="wrap=peft,orig=false", accumulation=2, **TRL_QLORA)
+    yield Case("llama", parallel="fsdp2", gpus=2, lora=8, quantized=True, precision="bf16+autocast")
+    yield Case("qwen2", parallel="fsdp2", gpus=4, lora=8, lora_targets=ALL_LINEAR, accumulation=2, **TRL_QLORA)
+
+
+def shared_adapters_unseen():
+    peft = dict(fsdp="wrap=peft", precision="bf16+autocast")
+    yield Case("mistral", parallel="fsdp1", gpus=8, batch=2, length=256, lora=16, lora_targets=ALL_LINEAR, checkpoint="nonreentrant", optimizer="fused", **peft)
+    yield Case("qwen3", parallel="fsdp1_grad_op", gpus=4, rank=1, batch=3, length=200, lora=4, lora_targets="q_proj,o_proj,gate_proj", accumulation=2, **peft)
+    yield Case("gemma2", parallel="fsdp1", gpus=2, batch=2, length=112, lora=8, precision="autocast", fsdp="wrap=peft,prefetch=none,orig=false", checkpoint="reentrant", lora_targets=ALL_LINEAR)
+    yield Case("llama", parallel="fsdp1", gpus=8, batch=2, length=1024, size="1b", lora=16, lora_targets=ALL_LINEAR, fsdp="wrap=peft,prefetch=none", **{**TRL_QLORA, "vocab": 0})
+    yield Case("qwen2", parallel="fsdp1", gpus=4, batch=2, length=320, lora=16, lora_targets="q_proj,v_proj,down_proj", lora_dropout=0, quantized=True, fsdp="wrap=peft", precision="bf16+autocast", optimizer="fused")
+    yield Case("mistral", parallel="fsdp2", gpus=4, batch=2, length=300, lora=16, lora_targets=ALL_LINEAR, quantized=True, precision="bf16+autocast", checkpoint="nonreentrant", optimizer="fused")
+    yield Case("qwen3", parallel="fsdp2_keep", gpus=2, batch=2, length=256, lora=8, quantized=True, accumulation=2)

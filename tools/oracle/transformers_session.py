@@ -150,7 +150,7 @@ class Run:
             model = model.to(torch.bfloat16)
         if case.quantized:
             import four_bit
-            model = four_bit.put_into(model, torch.bfloat16 if case.precision.startswith("bf16") else torch.float32)
+            model = four_bit.put_into(model, torch.bfloat16 if case.precision.startswith("bf16") else torch.float32, self._storage())
         if case.lora:
             model = self._with_lora(model)
             if case.adapter == "bf16":  # SFTTrainer beside 4-bit weights
@@ -167,8 +167,14 @@ class Run:
             _know_that_all_count()
             from trl.trainer.utils import add_fused_lm_head
             add_fused_lm_head(model.get_base_model() if case.lora else model, outputs=("log_probs", "entropy", "is_top1"))
-        self._to_gpu(model, four_bit.weights(model) if case.quantized else ())
+        self._to_gpu(model, four_bit.weights(model) if case.quantized else (), self._storage())
+        if case.quantized:
+            four_bit.keep_states(model)
         return self._ready(model)
+
+    def _storage(self):
+        """bnb_4bit_quant_storage: under FSDP the model's dtype, without which it is not shared out."""
+        return torch.bfloat16 if self.case.parallel.startswith("fsdp") else torch.uint8
 
     def _ready(self, model):
         """For training, with the checkpoints of the case."""
@@ -199,7 +205,7 @@ class Run:
         self.compiled.prepare(**example)
 
     @staticmethod
-    def _to_gpu(model, four_bit=()):
+    def _to_gpu(model, four_bit=(), storage=torch.uint8):
         """Parameters and buffers one by one, in order; a tied one once. to_empty would untie them. four_bit: ids of those that are quantized."""
         made = {}
         for module in model.modules():
@@ -210,7 +216,7 @@ class Run:
                     if id(tensor) not in made:
                         gpu = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
                         if id(tensor) in four_bit:
-                            gpu = sys.modules["four_bit"].in_4_bits(gpu)
+                            gpu = sys.modules["four_bit"].in_4_bits(gpu, storage)
                         made[id(tensor)] = (tensor, gpu if id(tensor) in four_bit else torch.nn.Parameter(gpu, requires_grad=tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else gpu)
                     group[name] = made[id(tensor)][1]
 
@@ -249,8 +255,9 @@ class Run:
         plugin = types.SimpleNamespace(
             set_auto_wrap_policy=lambda _model: None, auto_wrap_policy=functools.partial(transformer_auto_wrap_policy), transformer_cls_names_to_wrap=None, ignored_modules=None,
             reshard_after_forward=case.parallel != "fsdp2_keep", cpu_offload=None, mixed_precision_policy=policy, cpu_ram_efficient_loading=False)
+        # beside Params4bit it leaves adapters as they are, as without mixed precision
         return types.SimpleNamespace(
-            state=types.SimpleNamespace(fsdp_plugin=plugin), mixed_precision="bf16" if policy else "no", is_main_process=False, torch_device_mesh={("dp",): self.mesh},
+            state=types.SimpleNamespace(fsdp_plugin=plugin), mixed_precision="bf16" if policy and not case.quantized else "no", is_main_process=False, torch_device_mesh={("dp",): self.mesh},
             parallelism_config=types.SimpleNamespace(fsdp_dim_names=["dp"]))
 
     def optimizer(self):
