@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <climits>
-#include <utility>
+#include <tuple>
 
 namespace dryfit::eager {
 
@@ -56,8 +56,7 @@ std::vector<FlatShard::Unit*> FlatShard::as_wrapped() {
   std::vector<Unit*> out;
   for (Unit& u : units_) out.push_back(&u);
   if (!options_.joins) return out;
-  const auto rank = [](const Unit* u) { return std::pair(u->layer < 0 ? INT_MAX : u->layer, !u->leaf); };
-  std::ranges::stable_sort(out, {}, rank);
+  std::ranges::sort(out, {}, [](const Unit* u) { return std::tuple(u->layer < 0 ? INT_MAX : u->layer, !u->leaf, u); });
   return out;
 }
 

@@ -365,8 +365,9 @@ Result<void> sharding_is_described(const Architecture& a, const Training& r) {
   if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
   if (r.sharding != Sharding::zero3) return {};
   // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
-  if (r.lora && r.recompute == Recompute::full) return unsupported("adapters, checkpoints and ZeRO-3 together", "use --parallel zero2");
-  if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel zero2");
+  if (r.lora && r.recompute == Recompute::full && !r.reentrant) return unsupported("adapters, checkpoints of the newer form and ZeRO-3 together", "set use_reentrant in gradient_checkpointing_kwargs, as TRL does, or use --parallel zero2");
+  // bitsandbytes' products name every weight they were given, whole, until the graph goes at the end of the step
+  if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel fsdp1, which shares them out, or zero2");
   if (a.encoder || a.parallel_residual || a.moe || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
   return {};
 }

@@ -260,7 +260,9 @@ Tensor Transformer::lookup(const char* table, const Tensor& ids) {
   const bool unit = std::string_view(table) == "wte";
   into(&weight, {weight}, ids);
   const Tensor given = unit ? enter(UnitHooks::kEmbedding, ids) : ids;
-  const Tensor rows = t_.embedding(weight, given, table);
+  Tensor rows = t_.embedding(weight, given, table);
+  // enable_input_require_grads: adapters behind checkpoints need a gradient to pass there. Its hook was there before those of a strategy.
+  if (unit && r_.lora && r_.recompute == Recompute::full) input_ = rows = t_.leaf(rows);
   return out_of(&weight, unit ? leave(UnitHooks::kEmbedding, rows) : rows);
 }
 
@@ -322,7 +324,7 @@ void Transformer::make_masks(Dtype d) {
 }
 
 Tensor Transformer::embed(const Batch& batch) {
-  Tensor x = batch.embeddings.defined() ? batch.embeddings : words(batch);
+  Tensor x = batch.embeddings.defined() ? batch.embeddings : lookup("wte", batch.ids);
   if (a_.embedding_scale) x = t_.scale(x, "x_embed");
   return x;
 }
@@ -464,12 +466,14 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
   N = B * T;
   const Batch batch = prompt_.defined() ? prompted(given) : given;
   enter(-1, {});
+  if (r_.lora) into(&weights_, {}, {});  // PeftModel's, around the tuner's, which calls the model's forward itself
   into(this, {}, {});
   into(&outer_, {}, {});
   const Tensor x = out_of(&outer_, body(batch));
   Outputs out;
   const Tensor rows = norm_in_tail() ? x : enter(UnitHooks::kTail, x);
   if (r_.head != HeadLoss::logits) {
+    if (modules_.takes) modules_.takes(this, outer_.linear.at("lm_head").weight);
     out.loss = head_loss(rows, batch.labels);  // which asks the head for its weight and never calls it: the tail is not left
   } else {
     out.logits = leave(UnitHooks::kTail, head(rows));
@@ -477,6 +481,7 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
   }
   cache_.clear();
   out.loss = out_of(this, leave(-1, out.loss));
+  if (r_.lora) out.loss = out_of(&weights_, out.loss);
   return out;
 }
 

@@ -36,8 +36,8 @@ struct UnitHooks {
   static constexpr int kModel = -1, kEmbedding = -2, kTail = -3, kLeaf = 1 << 20;
   std::function<Tensor(int unit, const Tensor& x)> before, after;
   struct Named { Dtype now, in_graph; };
-  std::function<Named(int unit)> dtype;    // of a single matrix as its module names it now, and as it did in the run whose graph backward follows
-  std::function<void(int unit)> before_again;  // the unit's output has its gradient, and then the block runs again
+  std::function<Named(int unit)> dtype = nullptr;    // of a single matrix as its module names it now, and as it did in the run whose graph backward follows
+  std::function<void(int unit)> before_again = nullptr;  // the unit's output has its gradient, and then the block runs again
   bool wrap = false;                       // units are modules around the blocks: a checkpoint lies within, whatever its form
   bool carves = false;                     // embedding and tail are units of their own
 };
@@ -50,6 +50,7 @@ struct ModuleHooks {
   std::function<Tensor(Who who, std::span<const Tensor> own, const Tensor& x)> before;
   std::function<Tensor(Who who, const Tensor& y, bool again)> after;
   std::function<void(Who who)> before_backward;
+  std::function<void(Who who, const Tensor& weight)> takes;  // the module that runs asks another for its weight
 };
 
 class Transformer {
@@ -187,7 +188,6 @@ class Transformer {
   bool norm_in_tail() const;
   Tensor body(const Batch& batch);
   Tensor embed(const Batch& batch);
-  Tensor words(const Batch& batch);
   Batch prompted(const Batch& batch);
   Tensor causal_mask(Dtype d);
   void make_masks(Dtype d);

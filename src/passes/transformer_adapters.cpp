@@ -37,6 +37,7 @@ Tensor Transformer::adapted(Tensor result, const Linear& l, const Tensor& x, con
   const Dtype dtype = result.dtype();
   const bool four_bit = l.packed.defined(), casts = !four_bit || !t_.autocast();
   if (four_bit) result = t_.clone(result, role);
+  if (modules_.takes && casts) modules_.takes(&l.lora->self, l.lora->a);  // for its dtype
   const int leaf = l.lora->leaf;
   Tensor given = x;
   std::optional<Dtype> in_memory;
@@ -91,13 +92,6 @@ Tensor Transformer::adapted_dora(const Tensor& result, const Linear& l, const Te
   return t_.to(t_.add(result, extra, role), result.dtype(), role);
 }
 
-// enable_input_require_grads: adapters behind checkpoints need a gradient to pass there
-Tensor Transformer::words(const Batch& batch) {
-  Tensor x = lookup("wte", batch.ids);
-  if (r_.lora && r_.recompute == Recompute::full) input_ = x = t_.leaf(x);
-  return x;
-}
-
 // PeftModelForCausalLM.forward with prompt tuning: ones before the mask, which makes it fp32, labels that do not count, embeddings of its own.
 Transformer::Batch Transformer::prompted(const Batch& batch) {
   const std::int64_t P = r_.lora->virtual_tokens;
@@ -107,7 +101,7 @@ Transformer::Batch Transformer::prompted(const Batch& batch) {
   };
   Batch out;
   out.mask = joined(batch.mask, Dtype::fp32);
-  const Tensor given = words(batch);
+  const Tensor given = lookup("wte", batch.ids);
   out.labels = joined(batch.labels, Dtype::int64);
   const Tensor prompts = [&] {
     const Tensor ids = t_.empty("prompt.ids", dims({B, P}, true), Dtype::int64);  // of which only one row is asked for

@@ -338,14 +338,14 @@ void Transformer::add_adapters() {
 }
 
 // nn.Linear, transformers' Conv1D, bitsandbytes' Linear4bit; peft's LoRA around either.
-Tensor Transformer::project(const Linear& l, const Tensor& x, const char* role) {
+Tensor Transformer::project(const Linear& l, const Tensor& given_x, const char* role) {
+  const Tensor x = l.lora ? into(&l.lora->self, {}, given_x) : given_x;
   const auto base = [&]() -> Tensor {
     if (!modules_.before) return product(l, x, role);
     const Tensor given = into(&l, {l.weight, l.bias}, x);
     return out_of(&l, product(l, given, role));
   };
   if (!l.lora) return base();
-  into(&l.lora->self, {}, {});
   return out_of(&l.lora->self, r_.lora->dora ? adapted_dora(base(), l, x, role) : adapted(base(), l, x, role));
 }
 

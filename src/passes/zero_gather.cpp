@@ -92,7 +92,7 @@ Tensor ZeroGather::buffer(const char* role, std::int64_t elements, Dtype d, Cate
 
 ModuleHooks ZeroGather::hooks() {
   return {[this](Who who, std::span<const Tensor> own, const Tensor& x) { return before(who, own, x); }, [this](Who who, const Tensor& y, bool again) { return after(who, y, again); },
-          [this](Who who) { before_backward_of(module_of(who, {})); }};
+          [this](Who who) { before_backward_of(module_of(who, {})); }, [this](Who who, const Tensor& weight) { take(module_of(who, {}), weight); }};
 }
 
 int ZeroGather::module_of(Who who, std::span<const Tensor> own) {
@@ -114,7 +114,7 @@ Tensor ZeroGather::before(Who who, std::span<const Tensor> own, const Tensor& x)
   const int module = module_of(who, own);
   if (trace_ == Trace::recording) order_.push_back(module);
   fetch(module);
-  if (own.empty() || !x.defined() || !t_.grad_enabled() || !x.requires_grad()) return x;
+  if (!x.defined() || !t_.grad_enabled() || !x.requires_grad()) return x;
   return t_.hook(x, [this, module] { release(module); });
 }
 
@@ -128,6 +128,17 @@ Tensor ZeroGather::after(Who who, const Tensor& y, bool again) {
 void ZeroGather::before_backward_of(int module) {
   if (trace_ == Trace::recording) order_.push_back(module);
   fetch(module);
+}
+
+// "ZeROOrderedDict": a weight that is away is gathered on the spot, and from then on belongs to the module that asks, too ("register_external_parameter").
+void ZeroGather::take(int module, const Tensor& weight) {
+  const auto it = std::ranges::find_if(parameters_, [&](const Trained& p) { return t_.storage_of(p.parameter) == t_.storage_of(weight); });
+  const auto param = static_cast<std::size_t>(it - parameters_.begin());
+  if (it == parameters_.end() || params_[param].status != Status::away) return;
+  std::vector<std::size_t>& own = modules_[static_cast<std::size_t>(module)].own;
+  own.insert(std::ranges::upper_bound(own, param), param);
+  gather({param});
+  wait(param);
 }
 
 // "fetch_sub_module": gathers what is missing, waits for what is on its way, then begins to gather what comes next.

@@ -48,6 +48,7 @@ class ZeroGather {
   Tensor before(Who who, std::span<const Tensor> own, const Tensor& x);
   Tensor after(Who who, const Tensor& y, bool again);
   void before_backward_of(int module);
+  void take(int module, const Tensor& weight);
   void fetch(int module);
   void prefetch();
   void gather(const std::vector<std::size_t>& params);

@@ -155,7 +155,7 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   const bool known = has_liger_kernels(a);
   if (known) t.liger = f.liger ? (*f.liger ? LigerParts::all() : LigerParts()) : f.liger_parts.value_or(LigerParts());
   t.head = f.head.value_or(f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits);
-  const bool trl = t.framework == Framework::transformers && a.causal && t.sharding != Sharding::zero3;
+  const bool trl = t.framework == Framework::transformers && a.causal;
   if (t.head == HeadLoss::trl && !trl) t.head = f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits;
   if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
 }
@@ -249,6 +249,10 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.recompute = f.recompute.value_or(checkpoints ? Recompute::full : Recompute::none);
   if (!f.recompute && checkpoints) d.assume("recompute", "full", "LitGPT's finetuning scripts on several GPUs");
   t.reentrant = f.reentrant.value_or(false);
+  if (f.lora && t.sharding == Sharding::zero3 && t.recompute == Recompute::full && t.framework == Framework::transformers && (!f.reentrant || f.head == HeadLoss::trl)) {
+    t.reentrant = true;
+    if (!f.reentrant.value_or(false)) d.assume("gradient_checkpointing_kwargs", "{\"use_reentrant\": true}", "as TRL sets it: beside adapters ZeRO-3 takes no other form");
+  }
   t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(a.use_cache) && a.causal && f.head != HeadLoss::trl;  // SFTTrainer asks for none
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : torchtitan ? "parallelism.data_parallel_shard_degree = -1: over all GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());

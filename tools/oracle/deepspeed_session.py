@@ -70,6 +70,7 @@ class Run(transformers_session.Run):
             torch.set_default_dtype(torch.bfloat16)  # what the engine would cast adapters to
             model = self._with_lora(model, cast=False)
             torch.set_default_dtype(torch.float32)
+        self._put_head(model)
         model.bfloat16 = lambda: model
         return self._ready(model)
 
@@ -104,8 +105,8 @@ class Run(transformers_session.Run):
         tracker.mark(f"{step} {micro + 1} data")
         inputs = self.batch()
         tracker.mark(f"{step} {micro + 1} forward")
-        outputs = engine(**inputs)
-        loss = outputs["loss"]
+        outputs = engine(**inputs, **({"fused_lm_head": True} if self.case.trl else {}))
+        loss = self._sft_loss(outputs) if self.case.trl else outputs["loss"]
         del outputs, inputs
         if self.case.accumulation > 1:
             loss = loss / self.case.accumulation

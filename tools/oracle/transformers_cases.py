@@ -377,6 +377,10 @@ def trl_parallel():
     yield Case("llama", vocab=40000, trl=True, parallel="fsdp2", gpus=2, precision="autocast", checkpoint="nonreentrant")
     yield Case("qwen2", vocab=40000, trl=True, parallel="fsdp2", gpus=4, precision="autocast", lora=8, checkpoint="nonreentrant", accumulation=2)
     yield Case("llama", vocab=40000, trl=True, parallel="fsdp1", gpus=2, precision="autocast", checkpoint="nonreentrant")
+    yield Case("llama", vocab=40000, trl=True, parallel="zero3", gpus=2, checkpoint="nonreentrant")
+    yield Case("llama", vocab=40000, trl=True, parallel="zero3", gpus=4, batch=2, accumulation=2, zero="reduce_bucket_size=300000,stage3_prefetch_bucket_size=100000,stage3_param_persistence_threshold=2560,stage3_max_live_parameters=400000,stage3_max_reuse_distance=0")
+    yield Case("llama", vocab=40000, trl=True, parallel="zero3", gpus=2, lora=8, checkpoint="reentrant")
+    yield Case("qwen2", vocab=40000, trl=True, parallel="zero3", gpus=2, zero="stage3_max_reuse_distance=0")
 
 
 def parallel_unseen():
@@ -385,6 +389,8 @@ def parallel_unseen():
     yield Case("qwen2", parallel="fsdp2", gpus=4, batch=2, lora=16, lora_targets=ALL_LINEAR, precision="bf16+autocast", checkpoint="nonreentrant", optimizer="fused")
     yield Case("qwen3", parallel="fsdp2", gpus=4, batch=3, length=200, precision="autocast", checkpoint="nonreentrant", accumulation=3)
     yield Case("mistral", parallel="fsdp2_keep", gpus=8, batch=2, length=256, lora=4, lora_targets="q_proj,v_proj", precision="autocast")
+    yield Case("mistral", batch=2, length=300, vocab=70000, trl=True, parallel="zero3", gpus=8, checkpoint="nonreentrant", optimizer="fused", zero="reduce_bucket_size=5000000,stage3_prefetch_bucket_size=500000")
+    yield Case("qwen3", batch=3, length=200, vocab=50000, trl=True, parallel="zero3", gpus=4, lora=8, lora_targets=ALL_LINEAR, checkpoint="reentrant", accumulation=2)
 
 
 def zero():
@@ -456,7 +462,8 @@ TRL_QLORA = dict(quantized=True, adapter="bf16", trl=True, vocab=40000, precisio
 
 
 def shared_adapters():
-    """Adapters under FSDP as Trainer has them: under FSDP1 a unit of each matrix. Beside weights in 4 bits, packed into the model's dtype, too."""
+    """Adapters under FSDP as Trainer has them: under FSDP1 a unit of each matrix. Beside weights in 4 bits, packed into the model's dtype, too. Under ZeRO-3
+    with checkpoints of the older form."""
     peft = dict(lora=8, fsdp="wrap=peft", precision="bf16+autocast")
     yield Case("llama", parallel="fsdp1", gpus=2, **peft)
     yield Case("llama", parallel="fsdp1_grad_op", gpus=2, **peft)
@@ -473,6 +480,10 @@ def shared_adapters():
     yield Case("llama", parallel="fsdp1_grad_op", gpus=4, lora=8, lora_targets=ALL_LINEAR, fsdp="wrap=peft,orig=false", accumulation=2, **TRL_QLORA)
     yield Case("llama", parallel="fsdp2", gpus=2, lora=8, quantized=True, precision="bf16+autocast")
     yield Case("qwen2", parallel="fsdp2", gpus=4, lora=8, lora_targets=ALL_LINEAR, accumulation=2, **TRL_QLORA)
+    small = "reduce_bucket_size=300000,stage3_prefetch_bucket_size=100000,stage3_param_persistence_threshold=2560"
+    yield Case("llama", parallel="zero3", gpus=2, batch=2, lora=8, checkpoint="reentrant", zero=small)
+    yield Case("llama", parallel="zero3", gpus=2, batch=2, lora=8, lora_targets="q_proj,down_proj", checkpoint="reentrant", accumulation=2, zero=small + ",stage3_max_live_parameters=400000,stage3_max_reuse_distance=0")
+    yield Case("llama", parallel="zero3", gpus=2, lora=8, lora_targets=ALL_LINEAR, checkpoint="reentrant", optimizer="fused")
 
 
 def shared_adapters_unseen():
@@ -484,3 +495,5 @@ def shared_adapters_unseen():
     yield Case("qwen2", parallel="fsdp1", gpus=4, batch=2, length=320, lora=16, lora_targets="q_proj,v_proj,down_proj", lora_dropout=0, quantized=True, fsdp="wrap=peft", precision="bf16+autocast", optimizer="fused")
     yield Case("mistral", parallel="fsdp2", gpus=4, batch=2, length=300, lora=16, lora_targets=ALL_LINEAR, quantized=True, precision="bf16+autocast", checkpoint="nonreentrant", optimizer="fused")
     yield Case("qwen3", parallel="fsdp2_keep", gpus=2, batch=2, length=256, lora=8, quantized=True, accumulation=2)
+    yield Case("mistral", parallel="zero3", gpus=4, batch=3, length=200, lora=16, lora_targets=ALL_LINEAR, checkpoint="reentrant", accumulation=2, optimizer="fused", zero="reduce_bucket_size=500000,stage3_prefetch_bucket_size=200000")
+    yield Case("qwen2", parallel="zero3", gpus=8, rank=3, batch=2, length=256, lora=4, lora_targets="q_proj,o_proj", checkpoint="reentrant", zero="stage3_prefetch_bucket_size=0,stage3_max_reuse_distance=0")

@@ -163,10 +163,7 @@ class Run:
         if case.cut or case.kernels:
             import axolotl_parts
             axolotl_parts.put_into(model, case)
-        if case.trl:
-            _know_that_all_count()
-            from trl.trainer.utils import add_fused_lm_head
-            add_fused_lm_head(model.get_base_model() if case.lora else model, outputs=("log_probs", "entropy", "is_top1"))
+        self._put_head(model)
         self._to_gpu(model, four_bit.weights(model) if case.quantized else (), self._storage())
         if case.quantized:
             four_bit.keep_states(model)
@@ -175,6 +172,13 @@ class Run:
     def _storage(self):
         """bnb_4bit_quant_storage: under FSDP the model's dtype, without which it is not shared out."""
         return torch.bfloat16 if self.case.parallel.startswith("fsdp") else torch.uint8
+
+    def _put_head(self, model):
+        """SFTTrainer's, where the case has it."""
+        if self.case.trl:
+            _know_that_all_count()
+            from trl.trainer.utils import add_fused_lm_head
+            add_fused_lm_head(model.get_base_model() if self.case.lora else model, outputs=("log_probs", "entropy", "is_top1"))
 
     def _ready(self, model):
         """For training, with the checkpoints of the case."""
