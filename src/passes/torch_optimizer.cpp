@@ -189,8 +189,11 @@ void Optimizer::adafactor() {
 void Optimizer::adafactor_state(const Trained& p) {
   const Dims shape = p.parameter.dims();
   if (shape.rank >= 2) {
-    state_.push_back(make("adafactor.row", p.layer, dims({shape.size[0]}, false), Dtype::fp32));
-    state_.push_back(make("adafactor.column", p.layer, dims({shape.size[1]}, false), Dtype::fp32));
+    const auto state = [&](const char* role, std::int64_t size) {  // of each matrix, where several are stacked
+      state_.push_back(make(role, p.layer, dims({shape.numel() / (shape.size[shape.rank - 1U] * shape.size[shape.rank - 2U]), size}, false), Dtype::fp32));
+    };
+    state("adafactor.row", shape.size[shape.rank - 2U]);
+    state("adafactor.column", shape.back());
   } else {
     state_.push_back(make("adafactor.exp_avg_sq", p.layer, eager::like(shape), Dtype::fp32));
   }

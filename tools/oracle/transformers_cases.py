@@ -211,6 +211,7 @@ def seen():
     yield Case("gpt_oss", batch=2, attention="eager", checkpoint="reentrant")
     yield Case("gpt_oss", attention="eager", lora=8, lora_targets="q_proj,v_proj", checkpoint="nonreentrant")
     yield Case("gemma", batch=1, length=96, precision="autocast", checkpoint="nonreentrant", optimizer="adafactor", accumulation=3)
+    yield Case("gpt_oss", batch=1, length=168, precision="bf16+autocast", attention="eager", checkpoint="nonreentrant", optimizer="adafactor", accumulation=2)
     yield Case("deepseek_v3", batch=2, length=224, precision="bf16+autocast", checkpoint="nonreentrant", liger=True, lora=16, lora_targets="o_proj,kv_b_proj", lora_dropout=0.0, optimizer="sgd", accumulation=2)
     yield Case("gpt_neox", batch=1, length=224, precision="autocast", checkpoint="nonreentrant", lora=16, lora_targets="query_key_value,dense", lora_dropout=0.0)
 
