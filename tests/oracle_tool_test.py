@@ -6,7 +6,7 @@ import sys
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools" / "oracle"))
+sys.path[:0] = [str(ROOT / "tools" / "oracle"), str(ROOT / "python" / "dryfit" / "tracing")]
 
 import cases  # noqa: E402
 import pack  # noqa: E402
@@ -46,8 +46,24 @@ class Wrapper(unittest.TestCase):
         self.assertEqual((steps[6].name, steps[6].source, steps[7].source, steps[7].index), ("buf2", "torch.ops.some.op.default", "buf2", 1))
         self.assertEqual(steps[-1].names, ["buf4", None, "buf1"])
 
+    def test_sizes_that_are_symbols(self):
+        _, steps = wrapper.read("""
+def call(args):
+    arg0_1, arg1_1 = args
+    args.clear()
+    s77 = arg0_1
+    buf0 = empty_strided_cuda((s77, 1 + (s77 // 2), 4), (4*max(1, s77), 4, 1), torch.float32)
+    triton_poi_fused_0_xnumel = 8*s77
+    triton_poi_fused_0.run(arg1_1, buf0, triton_poi_fused_0_xnumel, stream=stream0)
+    buf1 = empty_strided_cpu((3, ), (1, ), torch.int64)
+    return (buf0, s77, 2*s77, )
+""")
+        self.assertEqual([s.kind for s in steps], ["alias", "alloc", "number", "run", "alloc", "return"])
+        self.assertEqual([wrapper.number(n, {"s77": 5}) for n in (*steps[1].shape, *steps[1].stride, steps[2].code, steps[5].names[2])], [5, 3, 4, 20, 4, 1, 40, 10])
+        self.assertEqual([steps[1].device, steps[4].device], ["cuda", "cpu"])
+
     def test_what_it_does_not_know_it_refuses(self):
-        for line in ("buf0 = [1, 2]", "for i in range(3): pass", "a, b = other", "return (buf0 + 1, )"):
+        for line in ("buf0 = [1, 2]", "for i in range(3): pass", "a, b = other", "return (buf0 + 1, )", "return (constant0, )", "buf0 = empty_strided_cuda((open('x'), ), (1, ), torch.int8)", "buf0 = empty_strided_xpu((1, ), (1, ), torch.int8)", "pass"):
             with self.assertRaises(wrapper.UnknownLine, msg=line):
                 wrapper.read(f"def call(args):\n    {line}\n")
 

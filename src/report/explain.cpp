@@ -98,7 +98,7 @@ std::string headline(const Report& r) {
   const Run& run = r.workload.run;
   const char* verdict = r.verdict == Verdict::fits ? "FITS" : r.verdict == Verdict::tight ? "TIGHT" : "WON'T FIT";
   const std::string who = fmt::format("{} | {} params | {} x {} | ", model_name(r.workload), count_text(r.workload.captured ? r.workload.captured->parameters : r.workload.model.param_count()), r.machine.gpus, r.machine.gpu.name);
-  if (r.workload.captured) return who + fmt::format("captured under torch {} | accum {}    {}\n\n", run.torch, run.grad_accum_steps, verdict);
+  if (r.workload.captured) return who + fmt::format("captured under torch {}{} | accum {}    {}\n\n", run.torch, r.workload.captured->compile == "graphs" ? ", Inductor's graphs" : "", run.grad_accum_steps, verdict);
   return who + fmt::format("{}{} | device batch {} x {} | accum {}    {}\n\n", name_of(run.compute), run.fp8 ? " + fp8" : "", run.device_batch_size, run.max_seq_len, run.grad_accum_steps, verdict);
 }
 

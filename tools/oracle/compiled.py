@@ -1,7 +1,6 @@
-"""torch.compile without a GPU: real Dynamo, AOTAutograd and Inductor up to the generated wrapper, which is then played instead of run.
+"""torch.compile without a GPU: real Dynamo, AOTAutograd and Inductor up to the generated wrapper, which is then played instead of run (`played.py`).
 
-`Compiled(function, mode, tracker)` stands for `torch.compile(function)`. A call allocates, renames and drops exactly the buffers that the
-wrapper's lines say, as fake tensors, and returns fake results; autograd, saved tensors and gradients are PyTorch's own.
+`Compiled(function, mode, tracker)` stands for `torch.compile(function)`: compiled for a call's shapes before anything is recorded.
 """
 import contextlib
 
@@ -11,7 +10,8 @@ from torch._guards import TracingContext, tracing
 from torch.utils._python_dispatch import _disable_current_modes
 
 import hopper
-import wrapper
+from dryfit.tracing import inductor
+from dryfit.tracing.played import Half
 
 
 class _Captured(BaseException):
@@ -32,84 +32,6 @@ def _capture(function, args, kwargs, fullgraph):
     except _Captured:
         pass
     return taken[0]
-
-
-def _call_outputs(lowering):
-    """For each op that allocates its own results: (index, dtype, shape, stride) of every tensor it makes."""
-    made = {}
-    for buffer in lowering.buffers:
-        for output in getattr(buffer, "outputs", None) or []:
-            layout = getattr(output, "layout", None)
-            if type(output).__name__ != "MultiOutput" or layout is None:
-                continue
-            index = output.indices[-1][1] if output.indices else 0
-            shape, stride = ([int(n) for n in v] for v in (layout.size, layout.stride))
-            made.setdefault(buffer.get_name(), []).append((index, layout.dtype, shape, stride))
-    return made
-
-
-def _tensor(held):
-    """A buffer, or the one result of an op. No local name may keep a buffer alive: hence a function."""
-    return held[0] if isinstance(held, dict) else held
-
-
-class Half:
-    """One generated wrapper: a forward, a backward or an inference graph. Called as the compiled function would be: with a list that it empties."""
-
-    def __init__(self, graph, lowering, text, backward, fake_mode, tracker):
-        self.text, self.backward, self.fake_mode, self.tracker = text, backward, fake_mode, tracker
-        self.arguments, self.steps = wrapper.read(text)
-        self.made = _call_outputs(lowering)
-        output = next(n for n in graph.graph.nodes if n.op == "output")
-        self.results = [n.meta["val"] if isinstance(n, torch.fx.Node) else None for n in output.args[0]]
-        self._boxed_call = True
-
-    def _empty(self, shape, stride, dtype, label):
-        tensor = torch.empty_strided(shape, stride, dtype=dtype, device="cuda")
-        self.tracker.born(tensor, label)
-        return tensor
-
-    def _drop(self, env, name):
-        """`del name`: whatever storages die of it are noted at once."""
-        held = env.pop(name, None)
-        tensors = list(held.values()) if isinstance(held, dict) else [held]
-        addresses = [t.untyped_storage()._cdata for t in tensors if t is not None and t.device.type == "cuda"]
-        held = tensors = None
-        for address in addresses:
-            self.tracker.poll_one(address)
-
-    def __call__(self, args):
-        with _disable_current_modes(), self.fake_mode, torch.no_grad():
-            return self._play(args)
-
-    def _play(self, args):
-        self.tracker.poll()  # what died since the last op, such as what a checkpoint ran again and nobody names
-        env = dict(zip(self.arguments, args, strict=True))
-        args.clear()
-        for step in self.steps:
-            match step.kind:
-                case "alloc":
-                    env[step.name] = self._empty(step.shape, step.stride, getattr(torch, step.dtype), step.name)
-                case "alias":
-                    env[step.name] = _tensor(env[step.source])
-                case "free":
-                    for name in step.names:
-                        self._drop(env, name)
-                case "call":
-                    env[step.name] = {i: self._empty(shape, stride, dtype, f"{step.source} {i}")
-                                      for i, dtype, shape, stride in self.made.get(step.name, [])}
-                case "item":
-                    env[step.name] = env[step.source][step.index]
-                case "return":
-                    return self._results(env, step.names)
-        raise wrapper.UnknownLine("the wrapper does not return")
-
-    def _results(self, env, names):
-        kept = [None if name is None else env[name] for name in names]
-        env.clear()
-        self.tracker.poll()
-        return [tensor if like is None or tensor is None else torch.as_strided(tensor, like.size(), like.stride(), like.storage_offset())
-                for tensor, like in zip(kept, self.results, strict=True)]
 
 
 class Compiled:
@@ -165,8 +87,8 @@ class Compiled:
             return compile_fx.compile_fx(graph, kept, inner_compile=self._inner)
 
     def _inner(self, graph, inputs, **options):
-        lowering, text = hopper.take_wrapper(lambda: compile_fx.compile_fx_inner(graph, inputs, **options))
-        half = Half(graph, lowering, text, options.get("is_backward", False), self.fake_mode, self.tracker)
+        lowering, text = inductor.take_wrapper(lambda: compile_fx.compile_fx_inner(graph, inputs, **options))
+        half = Half(graph, lowering, text, options, self.fake_mode, self.tracker)
         self.halves.append(half)
         return half
 

@@ -3,7 +3,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 from compiled import Compiled
-from tracker import Tracker
+from dryfit.tracing.tracker import Tracker
 
 
 class RecipeRun:

@@ -20,7 +20,7 @@ import attention3
 import collectives
 import sampler
 from compiled import Compiled
-from tracker import Tracker
+from dryfit.tracing.tracker import Tracker
 
 
 class Run:

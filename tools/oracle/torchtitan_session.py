@@ -39,7 +39,7 @@ from torchtitan.models.llama3 import parallelize_llama, Transformer, Transformer
 import torchtitan.models.llama3.infra.parallelize as parallelize  # noqa: E402
 from torchtitan.tools.utils import set_default_dtype  # noqa: E402
 
-import group  # noqa: E402
+from dryfit.tracing import group  # noqa: E402
 import torchtitan_cases  # noqa: E402
 from recipe_run import RecipeRun  # noqa: E402
 

@@ -9,7 +9,7 @@ from torch.distributed import init_device_mesh
 from torchtune import training
 from torchtune.modules.peft import LoRALinear
 
-import group
+from dryfit.tracing import group
 
 
 class Run(torchtune_session.Run):

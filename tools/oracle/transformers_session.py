@@ -27,10 +27,10 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from accelerate.utils.operations import convert_outputs_to_fp32
 from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
-import group
+from dryfit.tracing import group
 import transformers_cases
 from compiled import Compiled
-from tracker import Tracker
+from dryfit.tracing.tracker import Tracker
 
 
 def _know_masks_are_ones():

@@ -44,12 +44,17 @@ def _written(function, args, kwargs):
             yield from (t for t in tree_flatten(given)[0] if isinstance(t, torch.Tensor))
 
 
+def lose(tensor):
+    """Something unknown was written into it."""
+    held = getattr(tensor, "__dict__", {}).get("_dryfit_value")
+    if held is not None:
+        held[1][0] = False
+
+
 def forget(function, args, kwargs):
     """An op wrote into tensors what is not known."""
     for tensor in _written(function, args, kwargs):
-        held = getattr(tensor, "__dict__", {}).get("_dryfit_value")
-        if held is not None:
-            held[1][0] = False
+        lose(tensor)
 
 
 def _on_host(x):

@@ -37,8 +37,15 @@ class GpuMode(TorchDispatchMode):
     def is_infra_mode(cls):
         return True
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if isinstance(function, torch._ops.HigherOrderOperator):
+            with self.fake_mode:
+                return function(*args, **kwargs)
+        if kwargs.get("pin_memory"):
+            kwargs = {**kwargs, "pin_memory": False}  # by the driver, which is not there
         packet = getattr(function, "overloadpacket", None)
         device = kwargs.get("device")
         fake = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, FakeTensor)]

@@ -4,6 +4,7 @@ Knows torch's modules, optimizers and autograd; nothing of scripts, files or GPU
 """
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 
@@ -16,6 +17,16 @@ from dryfit.tracing.tracker import Event, Storage, Tracker, block
 aten = torch.ops.aten
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.linear, aten.addmv, aten.mv, aten._scaled_mm, aten._addmm_activation, aten.dot}  # cuBLAS computes these
 ALIKE = 2          # forward passes without gradients that run before others of the same shapes are taken as known
+MORE = 1 << 20     # bytes: alive beside one of them, more than beside the last, let it run again
+
+
+def _plain(name):
+    """A module's or parameter's name, without what torch.compile puts around it."""
+    return name.replace("_orig_mod.", "").removesuffix("_orig_mod").rstrip(".")
+
+
+def _plainly(named):
+    return ((_plain(name), value) for name, value in named)
 
 
 class Enough(BaseException):
@@ -39,7 +50,7 @@ class Recorder(Tracker):
         self._owner_of = {}                  # autograd's number of a node -> module of the forward
         self._threads = set()                # that have used cuBLAS
         self._main = threading.get_ident()
-        self._seen = {}                      # (module, shapes) without gradients -> times, outputs
+        self._seen = {}                      # (module, shapes) without gradients -> times, outputs, bytes alive before
         self._now = None
         self._fused = None                   # owner of what an optimizer makes
         self.reset_at = 0                    # event from which max_memory_allocated counts, once a script resets it
@@ -68,11 +79,14 @@ class Recorder(Tracker):
 
     def forward_begins(self, module):
         if torch.is_grad_enabled() and module.training:
-            self._next_step()
-            self.training = True
-            self.stage(self._phase(), "forward", self.micro + 1)
+            self.training_begins()
         elif not torch.is_grad_enabled():
             self.stage("validation", "forward")
+
+    def training_begins(self):
+        self._next_step()
+        self.training = True
+        self.stage(self._phase(), "forward", self.micro + 1)
 
     def backward_begins(self):
         self._next_step()
@@ -117,13 +131,14 @@ class Recorder(Tracker):
             known = self._known(module, args, kwargs)
             if known is not None:
                 return known
+        beside = self.live
         self._stack.append(self._name(module))
         try:
             result = run(module, *args, **kwargs)
         finally:
             self._stack.pop()
         if not backward:
-            self._remember(module, args, kwargs, result)
+            self._remember(module, args, kwargs, result, beside)
         return result
 
     def _key(self, module, args, kwargs):
@@ -133,15 +148,16 @@ class Recorder(Tracker):
         return (id(module), torch.is_autocast_enabled(), *[(tuple(a.shape), a.dtype, a.device.type) if isinstance(a, torch.Tensor) else type(a) if not isinstance(a, (int, bool, str)) else a for a in leaves])
 
     def _known(self, module, args, kwargs):
-        """A forward pass without gradients that ran before with the same shapes allocates the same again: only its results are made."""
+        """A forward pass without gradients that ran before with the same shapes, beside as much, allocates the same again: only its results are made."""
         key = self._key(module, args, kwargs)
-        times, like = self._seen.get(key, (0, None))
-        if key is None or times < ALIKE or like is None:
+        times, like, held = self._seen.get(key, (0, None, 0))
+        if key is None or times < ALIKE or like is None or self.live > held + MORE:
             return None
         self.skipped += 1
         return tree_map(lambda made: made() if callable(made) else made, like)
 
-    def _remember(self, module, args, kwargs, result):
+    def _remember(self, module, args, kwargs, result, beside):
+        """beside: bytes that were alive before it."""
         key = self._key(module, args, kwargs)
         if key is None:
             return
@@ -153,7 +169,7 @@ class Recorder(Tracker):
                 return value
             shape, stride, dtype, device = tuple(value.shape), value.stride(), value.dtype, value.device
             return lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
-        self._seen[key] = (self._seen.get(key, (0, None))[0] + 1, tree_map(recipe, result) if plain else None)
+        self._seen[key] = (self._seen.get(key, (0, None, 0))[0] + 1, tree_map(recipe, result) if plain else None, beside)
 
     def _name_all(self, top):
         known = self._names.get(id(top))
@@ -161,7 +177,7 @@ class Recorder(Tracker):
             return
         self._tops.append(weakref.ref(top))
         for name, module in top.named_modules():
-            self._names[id(module)] = (weakref.ref(module), name)
+            self._names[id(module)] = (weakref.ref(module), _plain(name))
 
     def _name(self, module):
         known = self._names.get(id(module))
@@ -170,18 +186,18 @@ class Recorder(Tracker):
         return f"{self._stack[-1]}.{type(module).__name__}" if self._stack and self._stack[-1] else type(module).__name__
 
     def _parameter_names(self):
-        return {id(p): name for top in self._tops if top() is not None for name, p in top().named_parameters(remove_duplicate=False)}
+        return {id(p): name for top in self._tops if top() is not None for name, p in _plainly(top().named_parameters(remove_duplicate=False))}
 
     def name_parameters(self, more=()):
         """What is alive and belongs to a parameter: itself, its gradient; buffers."""
         tops = [top() for top in self._tops if top() is not None]
         self.parameters = max(self.parameters, sum({id(p): p.numel() for top in tops for p in top.parameters()}.values()))  # a model may be gone when the script ends
         for top in tops:
-            for name, parameter in top.named_parameters():
+            for name, parameter in _plainly(top.named_parameters()):
                 self._is(parameter, "weights", name)
                 if parameter.grad is not None:
                     self._is(parameter.grad, "gradients", f"{name}.grad")
-            for name, buffer in top.named_buffers():
+            for name, buffer in _plainly(top.named_buffers()):
                 self._is(buffer, "weights", name)
         for parameter in more:
             self._is(parameter, "weights", None)
@@ -211,19 +227,48 @@ class Recorder(Tracker):
 
     # -- allocations
 
-    def _owner(self):
-        if self._stack:
-            return self._stack[-1]
-        node = torch._C._current_autograd_node()
-        return self._owner_of.get(node._sequence_nr(), "") if node is not None else ""
+    def _owner(self, module=None):
+        """module: within a compiled graph, as Dynamo names it: L['self'].blocks.0.mlp."""
+        node = torch._C._current_autograd_node() if not self._stack else None
+        outer = self._stack[-1] if self._stack else self._owner_of.get(node._sequence_nr(), "") if node is not None else ""
+        inner = module.partition("].")[2].replace("_modules['", "").replace("']", "") if module else ""
+        return f"{outer}.{inner}".strip(".")
 
-    def _storage(self, storage, dtype, shape, size, label):
-        super()._storage(storage, dtype, shape, size, label)
+    def _storage(self, storage, dtype, shape, size, label, module=None):
+        super()._storage(storage, dtype, shape, size, label, module)
         part = self._now[1]
         category = "workspace" if part in ("optimizer", "after backward", "after the optimizer") else "activations"
         if self._now[0] == "load" and self._stack == []:
             category = "weights"  # until settle()
-        self.more.append([Stream.current, label.removesuffix(".default"), self._owner(), category, False])
+        self.more.append([Stream.current, label.removesuffix(".default"), self._owner(module), category, False])
+
+    def leave_to_itself(self, disable):
+        """disable: torch._dynamo's, so that what is noted between the graphs of a compiled function is not compiled with it."""
+        for name in ("backward_begins", "backward_ends", "forward_begins", "optimizer_begins", "optimizer_ends", "_known", "_name", "_name_all", "_remember"):
+            setattr(self, name, disable(getattr(self, name)))
+        Recorder.__torch_dispatch__ = disable(Recorder.__torch_dispatch__)
+
+    def plays(self, half):
+        """A graph that is not within a module's call, as where a function is compiled, begins a forward pass too."""
+        if half.kind != "forward":
+            return
+        if self._stack:
+            self._owner_of[torch.autograd._get_sequence_nr() - 1] = self._stack[-1]  # its node is made already
+        elif torch._C._current_autograd_node() is None and self._now[1] != "optimizer":
+            self.training_begins()
+
+    @contextlib.contextmanager
+    def within(self):
+        """What a compiled graph calls that runs op by op is part of the module around it."""
+        self._stack.append(self._stack[-1] if self._stack else "")
+        try:
+            yield
+        finally:
+            self._stack.pop()
+
+    def ran(self, kernel):
+        if kernel.startswith("extern_kernels.") and getattr(aten, kernel.partition(".")[2], None) in PRODUCTS:
+            self._use_cublas()
 
     def _use_cublas(self):
         thread = threading.get_ident() == self._main

@@ -15,9 +15,17 @@ from torch.optim import optimizer as optimizers
 from torch.utils._pytree import tree_map
 
 from dryfit.tracing import form, imports, pretend
+from dryfit.tracing.compiler import Compiler
 from dryfit.tracing.mode import GpuMode
 from dryfit.tracing.recorder import Enough, Recorder
 from dryfit.tracing.values import Answers
+
+
+class _OnHost(type):
+    """Of torch.Generator, wherever it is to be."""
+
+    def __instancecheck__(cls, thing):
+        return isinstance(thing, torch._C.Generator)
 
 
 class Session:
@@ -29,7 +37,8 @@ class Session:
         self.recorder = Recorder(steps, workspace)
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.mode = GpuMode(self.fake_mode, self.answers)
-        self.notes, self._compiled, self._predicted = [], False, (-1, None)
+        self.compiler = Compiler(gpu, self.fake_mode, self.recorder)
+        self.notes, self._predicted = [], (-1, None)
         self._threads = []
         self._answer()
 
@@ -46,7 +55,7 @@ class Session:
         self._answer_tensors()
         self._answer_training()
         self._answer_data()
-        self._answer_compile()
+        self.compiler.install()
         if self.gpus > 1:
             self._answer_distributed()
 
@@ -98,6 +107,8 @@ class Session:
         answers, make = self.answers, torch.tensor
 
         def tensor(data, *, dtype=None, device=None, requires_grad=False, pin_memory=False):
+            if device is not None and torch.device(device).type == "cuda" and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:  # Inductor's own
+                return torch.full((), data, dtype=dtype, device=device) if not isinstance(data, (list, tuple)) else torch.empty(make(data).shape, dtype=dtype or make(data).dtype, device=device)
             result = make(data, dtype=dtype)
             if device is not None:
                 result = result.to(device)
@@ -128,8 +139,7 @@ class Session:
         torch.Tensor.numpy = lambda self, **options: numpy(host(self) if isinstance(self, FakeTensor) else self, **options)
         torch.Tensor.__array__ = lambda self, dtype=None, **_o: (lambda a: a if dtype is None else a.astype(dtype))(self.detach().numpy())
         FakeTensor.__format__ = lambda self, how: format(self.item(), how) if self.dim() == 0 and how else object.__format__(self, "")
-        generator = torch.Generator
-        torch.Generator = type("Generator", (), {"__new__": lambda cls, device="cpu": generator("cpu")})
+        torch.Generator = _OnHost("Generator", (), {"__new__": lambda cls, device="cpu": torch._C.Generator("cpu")})
 
         load = torch.load
 
@@ -146,7 +156,10 @@ class Session:
         call = torch.nn.Module.__call__
 
         def module_call(module, *args, **kwargs):
+            if torch.compiler.is_dynamo_compiling():
+                return call(module, *args, **kwargs)
             return recorder.call(call, module, args, kwargs)
+        module_call.__name__ = call.__name__  # by which Dynamo knows it
         torch.nn.Module.__call__ = module_call
 
         for owner, name in ((torch.autograd, "backward"), (torch.autograd, "grad")):
@@ -183,15 +196,6 @@ class Session:
                 options.pop(name, None)
             init(self, *args[:5], **options) if len(args) > 5 else init(self, *args, **options)
         loader.__init__ = in_this_process
-
-    def _answer_compile(self):
-        def compile(model=None, **_options):  # noqa: A001
-            if model is None:
-                return lambda function: function
-            self._compiled = True
-            return model
-        torch.compile = compile
-        torch.nn.Module.compile = lambda module, *_a, **_o: setattr(self, "_compiled", True)
 
     def _answer_distributed(self):
         import torch.distributed as dist
@@ -239,13 +243,13 @@ class Session:
     def text(self):
         recorder = self.recorder
         recorder.settle()
-        notes = [*dict.fromkeys(self.notes), *self.answers.notes()]
+        notes = [*dict.fromkeys(self.notes), *self.compiler.notes(), *self.answers.notes()]
         if recorder.skipped:
             notes.append(f"{recorder.skipped} forward passes without gradients, of shapes seen before, were not run again")
         conf = os.environ.get("PYTORCH_ALLOC_CONF") if torch.__version__ >= "2.10" else None
         return form.text(
             recorder, script=" ".join(sys.argv), torch=torch.__version__.split("+")[0], gpu=self.gpu.name, capability=f"{self.gpu.major}.{self.gpu.minor}", gpus=self.gpus,
-            alloc_conf=[c for c in [conf or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")] if c], compile="eager" if self._compiled else "none", parameters=recorder.parameters,
+            alloc_conf=[c for c in [conf or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")] if c], compile=self.compiler.how(), parameters=recorder.parameters,
             steps=recorder.steps, micro_steps=recorder.last_micro or recorder.micro, note=notes)
 
 

@@ -41,6 +41,8 @@ class Tracker(TorchDispatchMode):
         self._alive = {}  # address of the storage -> (weak reference, index)
         self._shrunk = {}  # the same of storages resized to nothing, with their dtype
 
+    supports_higher_order_operators = True
+
     @classmethod
     def is_infra_mode(cls):
         """Dynamo leaves functions alone that run under modes it does not know; it may go on under this one."""
@@ -56,13 +58,19 @@ class Tracker(TorchDispatchMode):
         for tensor in tensors:
             self.born(tensor, label)
 
-    def born(self, tensor, label):
+    def plays(self, half):
+        """A compiled graph is about to run."""
+
+    def ran(self, kernel):
+        """A compiled graph has come to this kernel."""
+
+    def born(self, tensor, label, module=None):
         tensor = getattr(tensor, "_local_tensor", tensor)  # of a DTensor this rank's part
         if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cuda":
             return
         if is_traceable_wrapper_subclass(tensor):  # torchao's NF4Tensor: it has what it wraps, and no memory of its own
             for name in tensor.__tensor_flatten__()[0]:
-                self.born(getattr(tensor, name), label)
+                self.born(getattr(tensor, name), label, module)
             return
         storage = tensor.untyped_storage()
         if storage.nbytes() == 0:
@@ -72,9 +80,9 @@ class Tracker(TorchDispatchMode):
             return
         if known:
             self._dead(storage._cdata)
-        self._storage(storage, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), storage.nbytes(), label)
+        self._storage(storage, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), storage.nbytes(), label, module)
 
-    def _storage(self, storage, dtype, shape, size, label):
+    def _storage(self, storage, dtype, shape, size, label, module=None):
         self.storages.append(Storage(dtype, shape, size, label))
         self._alive[storage._cdata] = (StorageWeakRef(storage), len(self.storages) - 1)
         self.live += block(size)

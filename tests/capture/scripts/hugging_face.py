@@ -14,6 +14,7 @@ parser.add_argument("--mixed", action="store_true")
 parser.add_argument("--accumulation", type=int, default=1)
 parser.add_argument("--checkpointing", choices=("reentrant", "nonreentrant"))
 parser.add_argument("--fused", action="store_true")
+parser.add_argument("--compile", action="store_true")
 parser.add_argument("--parallel", choices=("ddp", "fsdp2"))
 args = parser.parse_args()
 
@@ -29,9 +30,11 @@ model.train()
 if args.parallel == "ddp":
     model = torch.nn.parallel.DistributedDataParallel(model, device_ids=[0], find_unused_parameters=True)
 elif args.parallel == "fsdp2":
-    for block in model.model.layers:
-        fully_shard(block)
+    for part in (model.model.embed_tokens, *model.model.layers, [model.model.norm, model.lm_head]):  # as accelerate does
+        fully_shard(part)
     fully_shard(model)
+if args.compile:
+    model = torch.compile(model)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=args.fused or None)
 
 for step in range(10):

@@ -2,17 +2,22 @@
 
 Knows the wrapper's syntax and nothing of models or lifetimes; needs no torch. What it does not understand it refuses, so that no
 allocation is missed. Source of the syntax: torch/_inductor/codegen/wrapper.py (2.8, 2.9).
+
+Of dynamic shapes sizes are expressions of symbols that are assigned before: code, which `number` works out.
 """
 import ast
+import math
+import re
 from dataclasses import dataclass, field
+
 
 @dataclass
 class Step:
     """One line of the wrapper that touches memory.
 
-    kind: alloc (name, dtype, shape, stride) · alias (name of source: a view or a rename) · free (names) · run (a kernel that
+    kind: alloc (name, dtype, shape, stride, device) · alias (name of source: a view or a rename) · free (names) · run (a kernel that
     writes into buffers that exist) · call (an op that allocates its own outputs) · item (output `index` of a call) ·
-    scratch (a workspace) · return (sources; None where nothing is returned).
+    number (name, code) · return (sources; None where nothing is returned, code where a number is).
     """
     kind: str
     name: str = ""
@@ -22,16 +27,42 @@ class Step:
     shape: tuple = ()
     stride: tuple = ()
     index: int = 0
+    device: str = "cuda"
+    code: object = None
 
 
 class UnknownLine(Exception):
     """A statement this reader does not understand: better to stop than to miss an allocation."""
 
 
-# calls that neither make nor drop device memory
+SYMBOL = re.compile(r"p?[suzf]\d+")
 # ops that Inductor leaves to aten (those of complex numbers) and that make views
 VIEWS = {"view_as_complex", "view_as_real", "reshape", "_conj"}
+# calls that neither make nor drop device memory
 QUIET = {"assert_size_stride", "assert_alignment", "clear", "set_device", "get_raw_stream", "_set_device"}
+
+
+def _code(node):
+    """An expression of symbols (s77, u0) and numbers."""
+    for inner in ast.walk(node):
+        known = isinstance(inner, (ast.BinOp, ast.UnaryOp, ast.Constant, ast.Attribute, ast.operator, ast.unaryop, ast.expr_context))
+        known = known or (isinstance(inner, ast.Name) and (SYMBOL.fullmatch(inner.id) or inner.id in ("max", "min", "int", "math")))
+        known = known or (isinstance(inner, ast.Call) and _dotted(inner.func) in ("max", "min", "int", "math.trunc", "math.floor", "math.ceil"))
+        if not known:
+            raise UnknownLine(ast.unparse(node))
+    return compile(ast.Expression(node), ast.unparse(node), "eval")
+
+
+def _sizes(node):
+    """A shape or stride: numbers, and code for what is no number."""
+    if not isinstance(node, ast.Tuple):
+        raise UnknownLine(ast.unparse(node))
+    return tuple(e.value if isinstance(e, ast.Constant) else _code(e) for e in node.elts)
+
+
+def number(size, known):
+    """A size worked out; known: what symbols stand for."""
+    return size if isinstance(size, int) else int(eval(size, {"__builtins__": {}, "math": math, "max": max, "min": min, "int": int}, known))
 
 
 def _dotted(node):
@@ -61,6 +92,11 @@ def _base(node):
     raise UnknownLine(ast.unparse(node))
 
 
+def _returned(node):
+    """A buffer, or a number that backward needs."""
+    return _code(node) if isinstance(node, (ast.BinOp, ast.UnaryOp)) else _base(node)
+
+
 def _dtype(node):
     return _dotted(node).removeprefix("torch.")
 
@@ -72,7 +108,21 @@ def read(text):
     steps, arguments = [], []
     for statement in call.body:
         _statement(statement, steps, arguments)
+    _check_names(arguments, steps)
     return arguments, steps
+
+
+def _check_names(arguments, steps):
+    """What is renamed, taken from or returned must have been made before: constants of a module are not."""
+    made = set(arguments)
+    for step in steps:
+        used = [step.source] if step.kind in ("alias", "item") else [n for n in step.names if isinstance(n, str)] if step.kind == "return" else []
+        for name in used:
+            if name not in made:
+                raise UnknownLine(f"{name} was not made by this wrapper")
+        made.add(step.name)
+    if not steps or steps[-1].kind != "return":
+        raise UnknownLine("the wrapper does not return")
 
 
 def _statement(s, steps, arguments):
@@ -82,7 +132,7 @@ def _statement(s, steps, arguments):
     elif isinstance(s, ast.Delete):
         steps.append(Step("free", names=[t.id for t in s.targets]))
     elif isinstance(s, ast.Return):
-        steps.append(Step("return", names=[_base(e) for e in s.value.elts]))
+        steps.append(Step("return", names=[_returned(e) for e in s.value.elts]))
     elif isinstance(s, ast.Assign):
         _assignment(s, steps, arguments)
     elif isinstance(s, ast.Expr) and isinstance(s.value, ast.Call):
@@ -104,6 +154,8 @@ def _assignment(s, steps, arguments):
         return
     if isinstance(value, ast.Name):
         steps.append(Step("alias", target.id, value.id))
+    elif isinstance(value, (ast.BinOp, ast.Constant)) and not (isinstance(value, ast.Constant) and not isinstance(value.value, int)):
+        steps.append(Step("number", target.id, code=_code(value)))
     elif isinstance(value, ast.Subscript):
         steps.append(Step("item", target.id, value.value.id, index=value.slice.value))
     elif isinstance(value, ast.Call):
@@ -118,11 +170,9 @@ def _call(target, call, steps):
     if last in QUIET:
         return
     if last.startswith("empty_strided"):
-        shape, stride = ast.literal_eval(call.args[0]), ast.literal_eval(call.args[1])
-        if last == "empty_strided_cuda":
-            steps.append(Step("alloc", target, dtype=_dtype(call.args[2]), shape=shape, stride=stride))
-        elif last != "empty_strided_cpu":
+        if last not in ("empty_strided_cuda", "empty_strided_cpu"):
             raise UnknownLine(name)
+        steps.append(Step("alloc", target, dtype=_dtype(call.args[2]), shape=_sizes(call.args[0]), stride=_sizes(call.args[1]), device=last.removeprefix("empty_strided_")))
     elif last in ("reinterpret_tensor", "as_strided"):
         steps.append(Step("alias", target, _base(call.args[0])))
     elif name.startswith("torch.ops.aten.") and name.split(".")[3] in VIEWS:
