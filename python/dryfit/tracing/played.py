@@ -57,7 +57,7 @@ def _makers(steps):
 class Half:
     """One generated wrapper; `kind`: forward, backward or inference. Called as the compiled function would be: with a list that it empties.
 
-    tracker.born(tensor, label, buffer's module) hears of every buffer, tracker.plays(half) of each call, tracker.ran(kernel) of each kernel.
+    tracker.born(tensor, label, buffer's module) hears of every buffer, tracker.plays(half) of each call, tracker.ran(kernel, its first argument) of each kernel.
     """
 
     def __init__(self, graph, lowering, text, options, fake_mode, tracker):
@@ -131,7 +131,7 @@ class Half:
                     for name in step.names:
                         self._drop(env, name)
                 case "run":
-                    self.tracker.ran(step.source)
+                    self.tracker.ran(step.source, env.get(step.names[0]) if step.names else None)
                 case "call":
                     env[step.name] = {index: self._empty(step.name, f"{self.makers[step.name]} {index}", [_known(n, symbols) for n in shape], [_known(n, symbols) for n in stride], dtype, device)
                                       for index, dtype, device, shape, stride in self.made.get(step.name, [])}

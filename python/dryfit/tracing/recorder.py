@@ -16,6 +16,8 @@ from dryfit.tracing.tracker import Event, Storage, Tracker, block
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.linear, aten.addmv, aten.mv, aten._scaled_mm, aten._addmm_activation, aten.dot}  # cuBLAS computes these
+LT = {aten._scaled_mm, aten._addmm_activation}  # these cuBLASLt, and addmm with a bias; it keeps CUBLASLT_WORKSPACE_SIZE's default since torch 2.7
+LT_WORKSPACE = 1 << 20 if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7) else 0
 ALIKE = 2          # forward passes without gradients that run before others of the same shapes are taken as known
 MORE = 1 << 20     # bytes: alive beside one of them, more than beside the last, let it run again
 
@@ -48,7 +50,7 @@ class Recorder(Tracker):
         self.skipped = 0
         self._stack, self._names, self._tops = [], {}, []
         self._owner_of = {}                  # autograd's number of a node -> module of the forward
-        self._threads = set()                # that have used cuBLAS
+        self._threads = set()                # that have used cuBLAS, and cuBLASLt
         self._main = threading.get_ident()
         self._seen = {}                      # (module, shapes) without gradients -> times, outputs, bytes alive before
         self._now = None
@@ -266,18 +268,25 @@ class Recorder(Tracker):
         finally:
             self._stack.pop()
 
-    def ran(self, kernel):
-        if kernel.startswith("extern_kernels.") and getattr(aten, kernel.partition(".")[2], None) in PRODUCTS:
-            self._use_cublas()
+    def ran(self, kernel, first):
+        if kernel.startswith("extern_kernels."):
+            self._multiply(getattr(aten, kernel.partition(".")[2], None), first)
 
-    def _use_cublas(self):
-        thread = threading.get_ident() == self._main
-        if thread in self._threads:
+    def _multiply(self, packet, first):
+        """A product's workspace, the first time that a thread needs one. first: what it adds to, of addmm."""
+        if packet in LT or (packet is aten.addmm and first.dim() == 1):
+            self._take("cublaslt_workspace", LT_WORKSPACE)
+        elif packet in PRODUCTS:
+            self._take("cublas_workspace", self.workspace)
+
+    def _take(self, name, size):
+        thread = (name, threading.get_ident() == self._main)
+        if thread in self._threads or size == 0:
             return
         self._threads.add(thread)
-        self.storages.append(Storage("uint8", (self.workspace,), self.workspace, "cublas_workspace"))
-        self.more.append([0, "cublas_workspace", "", "workspace", True])
-        self.live += block(self.workspace)
+        self.storages.append(Storage("uint8", (size,), size, name))
+        self.more.append([0, name, "", "workspace", True])
+        self.live += block(size)
         self.peak = max(self.peak, self.live)
         self.events.append(Event(True, len(self.storages) - 1, self.live))
 
@@ -285,5 +294,5 @@ class Recorder(Tracker):
         if self._stack and torch.is_grad_enabled():
             self._owner_of[torch.autograd._get_sequence_nr() - 1] = self._stack[-1]
         if getattr(function, "overloadpacket", None) in PRODUCTS and args[0].device.type == "cuda":
-            self._use_cublas()
+            self._multiply(function.overloadpacket, args[0])
         return super().__torch_dispatch__(function, types, args, kwargs)

@@ -47,7 +47,7 @@ class Session:
     def _answer(self):
         pretend.answer(self.gpu, devices=max(1, self.gpus), index=0)
         imports.install()
-        torch.__future__.set_swap_module_params_on_conversion(True)  # model.to("cuda") keeps a parameter's identity, and ties
+        self._swap_on_conversion()
         for module in (optimizers, foreach_utils):
             if FakeTensor not in module._foreach_supported_types:
                 module._foreach_supported_types.append(FakeTensor)
@@ -58,6 +58,20 @@ class Session:
         self.compiler.install()
         if self.gpus > 1:
             self._answer_distributed()
+
+    @staticmethod
+    def _swap_on_conversion():
+        """model.to("cuda") keeps a parameter's identity, and ties; load_state_dict copies into what is there, as ever."""
+        swap, load = torch.__future__.set_swap_module_params_on_conversion, torch.nn.Module.load_state_dict
+        swap(True)
+
+        def load_state_dict(module, *args, **options):
+            swap(False)
+            try:
+                return load(module, *args, **options)
+            finally:
+                swap(True)
+        torch.nn.Module.load_state_dict = load_state_dict
 
     def _answer_memory(self):
         cuda, recorder = torch.cuda, self.recorder

@@ -61,8 +61,8 @@ class Tracker(TorchDispatchMode):
     def plays(self, half):
         """A compiled graph is about to run."""
 
-    def ran(self, kernel):
-        """A compiled graph has come to this kernel."""
+    def ran(self, kernel, first):
+        """A compiled graph has come to this kernel, whose first argument is this."""
 
     def born(self, tensor, label, module=None):
         tensor = getattr(tensor, "_local_tensor", tensor)  # of a DTensor this rank's part

@@ -30,8 +30,9 @@ model.train()
 if args.parallel == "ddp":
     model = torch.nn.parallel.DistributedDataParallel(model, device_ids=[0], find_unused_parameters=True)
 elif args.parallel == "fsdp2":
-    for part in (model.model.embed_tokens, *model.model.layers, [model.model.norm, model.lm_head]):  # as accelerate does
+    for part in (*model.model.layers, model.model.embed_tokens):  # as accelerate does
         fully_shard(part)
+    fully_shard([model.model.norm, model.lm_head], reshard_after_forward=False)
     fully_shard(model)
 if args.compile:
     model = torch.compile(model)
