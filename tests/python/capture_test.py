@@ -101,7 +101,7 @@ def other_peoples_models(folder):
 def other_ways_to_compile(folder):
     """way: what compile says, a word among the notes (none: no note of op by op), an op among the allocations."""
     ways = {"whole": ("graphs", "", "mm"), "blocks": ("graphs", "", "triton_poi_fused"), "broken": ("graphs", "", "triton_poi_fused"), "lengths": ("graphs", "", "triton_poi_fused"), "optimizer": ("graphs", "", "linalg_vector_norm"),
-            "autotune": ("graphs", "timing", "mm"), "graphs": ("graphs", "CUDA graphs", "mm"), "by_hand": ("graphs", "", "aten._scaled_dot_product_efficient_attention 0"), "cond": ("eager", "op by op", "aten.erf"), "eager": ("eager", "aot_eager", "aten.gelu")}
+            "autotune": ("graphs", "timing", "mm"), "graphs": ("graphs", "CUDA graphs", "mm"), "by_hand": ("graphs", "", "aten._scaled_dot_product_efficient_attention 0"), "cond": ("eager", "op by op", "aten.erf"), "eager": ("eager", "aot_eager", "aten.gelu"), "other_torch": ("eager", "has not what a capture replaces", "aten.gelu")}
     peaks = {}
     for way, (how, word, op) in ways.items():
         file = folder / f"{way}.capture"
@@ -114,6 +114,9 @@ def other_ways_to_compile(folder):
         peaks[way] = report["memory"]["allocated"]["bytes"]
     expect(peaks["whole"] < peaks["blocks"] and peaks["whole"] < peaks["broken"] < peaks["eager"], str(peaks))
     expect(peaks["autotune"] == peaks["whole"], str(peaks))
+    for parallel in ("ddp", "fsdp2"):
+        report = json.loads(command("--gpu", "h100", "--gpus", 2, "--json", "--", SCRIPTS / "hugging_face.py", folder / "llama.json", "--compile", "--parallel", parallel).stdout)
+        expect(report["workload"]["model"]["compile"] == "graphs" and not any("op by op" in w for w in report["warnings"]), f"{parallel}: {report['warnings']}")
     done = command("--gpu", "h100", "--json", "--", SCRIPTS / "compiled.py", "error")
     error = json.loads(done.stdout)["error"]
     expect(done.returncode == 2 and error["code"] == "script_failed" and "compiled.py:" in error["where"], done.stdout)

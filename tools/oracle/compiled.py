@@ -88,7 +88,7 @@ class Compiled:
 
     def _inner(self, graph, inputs, **options):
         lowering, text = inductor.take_wrapper(lambda: compile_fx.compile_fx_inner(graph, inputs, **options))
-        half = Half(graph, lowering, text, options, self.fake_mode, self.tracker)
+        half = Half(graph, lowering, text, "backward" if options.get("is_backward") else "forward", self.fake_mode, self.tracker)
         self.halves.append(half)
         return half
 

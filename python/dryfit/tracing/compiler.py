@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import logging
 
 import torch
 from torch._guards import TracingContext
@@ -71,12 +72,38 @@ class Compiler:
         nn_module.unpatched_nn_module_call = torch.nn.Module.__call__  # modules' calls are watched; within a graph Dynamo goes on to their forward as ever
         torch._dynamo.eval_frame.skip_code(torch.nn.Module.__call__.__code__)
         self.tracker.leave_to_itself(torch._dynamo.disable)
+        self._compile_without_modes()
+        self._hear_dynamo()
         return True
+
+    @staticmethod
+    def _compile_without_modes():
+        """Dynamo leaves modes while it compiles, but for DistributedDataParallel's buckets."""
+        from torch._dynamo.backends.distributed import DDPOptimizer
+        from torch._dynamo.convert_frame import CatchErrorsWrapper
+        convert, split = CatchErrorsWrapper.__call__, DDPOptimizer.compile_fn
+
+        def without_modes(self, *frame):
+            with _disable_current_modes():
+                return convert(self, *frame)
+        CatchErrorsWrapper.__call__ = without_modes
+        DDPOptimizer.compile_fn = lambda self, graph, inputs: split(self, graph, _as_traced(graph, inputs))
+
+    def _hear_dynamo(self):
+        """Where Dynamo itself fails, over tensors without data, the function runs as it stands; an error of the script's own comes again then."""
+        torch._dynamo.config.suppress_errors = True
+        compiler = self
+
+        class Heard(logging.Handler):
+            def emit(self, record):
+                if record.exc_info and record.exc_info[1] is not None and "WON'T CONVERT" in str(record.msg):
+                    compiler.told(f"{str(record.msg).split()[2]}, which was to be compiled,", record.exc_info[1])
+        logging.getLogger("torch._dynamo.convert_frame").addHandler(Heard(logging.WARNING))
 
     def told(self, what, error):
         self.loose += 1
         line = str(error).strip().splitlines()
-        self._reasons[f"{what} ran op by op, as Inductor's code for it was not followed: {type(error).__name__}{': ' + line[0][:160] if line else ''}"] += 1
+        self._reasons[f"{what} ran op by op, as it could not be followed: {type(error).__name__}{': ' + line[0][:160] if line else ''}"] += 1
 
     def left_out(self, what):
         self._reasons.setdefault(what, 1)
@@ -110,12 +137,9 @@ class Backend:
     def __call__(self, graph, inputs):
         import torch._inductor.compile_fx as compile_fx
         spare = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
-        examples = [_example(node, given) for node, given in zip((n for n in graph.graph.nodes if n.op == "placeholder"), inputs, strict=True)]
+        examples = _as_traced(graph, inputs)
         if not any(_on_gpu(n.meta.get("example_value")) for n in graph.graph.nodes) and not any(map(_on_gpu, examples)):
             return spare.forward  # of the host: it runs
-        mode = next((e.fake_mode for e in examples if isinstance(e, FakeTensor)), None)
-        if mode is not None:
-            TracingContext.get().fake_mode = mode  # Dynamo's own; the new one that it has set is for inputs that are real
         try:
             return compile_fx.compile_fx(graph, examples, inner_compile=self._inner, config_patches={**self.config, "triton.cudagraphs": False})
         except Exception as error:
@@ -127,13 +151,16 @@ class Backend:
         from dryfit.tracing import inductor
         from dryfit.tracing.played import Half
         spare = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
+        kind = "backward" if options.get("is_backward") else "inference" if options.get("is_inference") else "forward"
+        if not any(node.op.startswith("call") for node in graph.graph.nodes):
+            return Loose(spare, kind, self.compiler.tracker)  # it hands its inputs on; Inductor writes nothing for it
         try:
             with _disable_current_modes():
                 lowering, text = inductor.take_wrapper(lambda: compile_fx.compile_fx_inner(graph, inputs, **options))
-                half = Half(graph, lowering, text, options, self.compiler.fake_mode, self.compiler.tracker)
+                half = Half(graph, lowering, text, kind, self.compiler.fake_mode, self.compiler.tracker)
         except Exception as error:
-            self.compiler.told(f"the {'backward' if options.get('is_backward') else 'forward'} of a compiled function", error)
-            return Loose(spare, "backward" if options.get("is_backward") else "inference" if options.get("is_inference") else "forward", self.compiler.tracker)
+            self.compiler.told(f"the {'backward' if kind == 'backward' else 'forward'} of a compiled function", error)
+            return Loose(spare, kind, self.compiler.tracker)
         self.compiler.played += 1
         return _forgetting(half, spare)
 
@@ -161,11 +188,13 @@ def _on_gpu(value):
     return any(isinstance(v, torch.Tensor) and v.device.type == "cuda" for v in values)
 
 
-def _example(node, given):
-    """What Dynamo traced with in place of an input: its own fake tensors, which know its symbols."""
-    if isinstance(given, torch.Tensor) and not isinstance(given, FakeTensor) or isinstance(given, FakeTensor) and "example_value" in node.meta:
-        return node.meta.get("example_value", given)
-    return given
+def _as_traced(graph, inputs):
+    """What Dynamo traced with in place of a graph's inputs: its own fake tensors, which know its symbols. Its new mode is for inputs that are real."""
+    context = TracingContext.get()
+    examples = [given if not isinstance(given, torch.Tensor) or getattr(given, "fake_mode", None) is context.fake_mode else node.meta.get("example_value", given)
+                for node, given in zip((n for n in graph.graph.nodes if n.op == "placeholder"), inputs, strict=True)]
+    context.fake_mode = next((e.fake_mode for e in examples if isinstance(e, FakeTensor)), context.fake_mode)
+    return examples
 
 
 def _forgetting(half, graph):

@@ -60,10 +60,8 @@ class Half:
     tracker.born(tensor, label, buffer's module) hears of every buffer, tracker.plays(half) of each call, tracker.ran(kernel, its first argument) of each kernel.
     """
 
-    def __init__(self, graph, lowering, text, options, fake_mode, tracker):
-        """options: those of compile_fx_inner."""
-        self.text, self.fake_mode, self.tracker = text, fake_mode, tracker
-        self.kind = "backward" if options.get("is_backward") else "inference" if options.get("is_inference") else "forward"
+    def __init__(self, graph, lowering, text, kind, fake_mode, tracker):
+        self.text, self.kind, self.fake_mode, self.tracker = text, kind, fake_mode, tracker
         self.arguments, self.steps = wrapper.read(text)
         self.made = _call_outputs(lowering)
         self.makers, self.modules = _makers(self.steps), self._modules_of(lowering)
