@@ -111,6 +111,7 @@ def other_ways_to_compile(folder):
         told = any(word in w for w in report["warnings"]) if word else not any("op by op" in w for w in report["warnings"])
         expect(told, f"{way}: {report['warnings']}")
         expect(op in file.read_text(), f"{way}: no {op}")
+        expect(report["workload"]["params"] == 2102528, f"{way}: {report['workload']['params']} parameters")
         peaks[way] = report["memory"]["allocated"]["bytes"]
     expect(peaks["whole"] < peaks["blocks"] and peaks["whole"] < peaks["broken"] < peaks["eager"], str(peaks))
     expect(peaks["autotune"] == peaks["whole"], str(peaks))

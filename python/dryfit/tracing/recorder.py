@@ -53,6 +53,7 @@ class Recorder(Tracker):
         self._threads = set()                # that have used cuBLAS, and cuBLASLt
         self._main = threading.get_ident()
         self._seen = {}                      # (module, shapes) without gradients -> times, outputs, bytes alive before
+        self._trained = {}                   # parameters that optimizers have: id -> elements
         self._now = None
         self._fused = None                   # owner of what an optimizer makes
         self.reset_at = 0                    # event from which max_memory_allocated counts, once a script resets it
@@ -101,7 +102,10 @@ class Recorder(Tracker):
         self.stage(self._phase(), "after backward", self.micro)
 
     def optimizer_begins(self, optimizer):
-        self.name_parameters([p for g in optimizer.param_groups for p in g["params"]])
+        trained = [p for g in optimizer.param_groups for p in g["params"]]
+        self.name_parameters(trained)
+        self._trained.update({id(p): p.numel() for p in trained})
+        self.parameters = max(self.parameters, sum(self._trained.values()))  # of modules that no call was seen of, within a compiled function
         self.training = True
         self.stage(self._phase(), "optimizer")
 
