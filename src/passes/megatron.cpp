@@ -24,6 +24,7 @@ MegatronChunk::MegatronChunk(Tape& tape, const Architecture& a, const Training& 
     if (a_.position == Position::learned) position_embeddings_ = weight("position_embeddings", -1, {a_.position_rows, a_.width});
   }
   for (std::int64_t i = 0; i < range_.count; ++i) make_layer(static_cast<int>(range_.first + i));
+  held_.resize(layers_.size());
   if (last_) {
     final_norm_ = make_norm("final_layernorm", -1, a_.width);
     if (!a_.tied_head || !first_) output_ = weight("output_layer", -1, {vocabulary(), a_.width});
@@ -68,6 +69,11 @@ void MegatronChunk::make_layer(int layer) {
     l.k_norm = make_norm("attn.k_norm", layer, a_.head_dim);
   }
   l.mlp_norm = make_norm("mlp.norm", layer, D);
+  if (a_.is_moe_layer(layer)) {
+    l.experts = make_experts(layer);
+    layers_.push_back(std::move(l));
+    return;
+  }
   l.fc1 = linear("mlp.up", a_.gated_mlp ? 2 * F : F, D, a_.mlp_bias);
   l.fc2 = linear("mlp.down", D, F, a_.mlp_bias);
   layers_.push_back(std::move(l));
@@ -215,10 +221,10 @@ Tensor MegatronChunk::add_dropped(const Tensor& x, const Tensor& bias, const Ten
 }
 
 // bias_gelu and bias_swiglu are functions that keep what goes in and compute the rest again.
-Tensor MegatronChunk::activate(const Tensor& x, const Tensor& bias) {
+Tensor MegatronChunk::activate(const Tensor& x, const Tensor& bias, std::int64_t width) {
   const char* role = "mlp.act";
   if (m_.bias_activation_fusion) {
-    const Tensor out = t_.empty(role, like_width(x.dims(), a_.ffn / m_.tensor), dtype());
+    const Tensor out = t_.empty(role, like_width(x.dims(), width), dtype());
     return t_.function(out, std::array{x, bias}, std::array{x}, role, [this, role](const Tensor&, std::vector<Tensor>& saved) {
       const Tensor dx = t_.empty(role, contiguous(saved[0].dims()), dtype());
       return Gradients{dx, dx};
@@ -229,14 +235,14 @@ Tensor MegatronChunk::activate(const Tensor& x, const Tensor& bias) {
     if (a_.activation == Activation::relu_squared) return t_.power(t_.unary(given, Tape::Keep::result, role), role);
     return t_.unary(given, Tape::Keep::input, role);
   }
-  const std::array<std::int64_t, 2> halves = {a_.ffn / m_.tensor, a_.ffn / m_.tensor};
+  const std::array<std::int64_t, 2> halves = {width, width};
   const std::vector<Tensor> parts = t_.split(given, -1, halves);
-  return t_.mul(t_.unary(parts[0], Tape::Keep::input, role), parts[1], "mlp.product");
+  return t_.mul(t_.unary(parts[0], Tape::Keep::input, role), t_.shift(parts[1], role), "mlp.product");  // glu_linear_offset, which is 0
 }
 
 Tensor MegatronChunk::mlp(const Layer& l, const Tensor& x) {
   const Tensor up = column(x, l.mlp_norm, l.fc1, false, "mlp.up");
-  const Tensor active = activate(up, l.fc1.bias);
+  const Tensor active = activate(up, l.fc1.bias, a_.ffn / m_.tensor);
   return row(active, l.fc2, "mlp.down");
 }
 

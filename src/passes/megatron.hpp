@@ -7,6 +7,9 @@
 #pragma once
 
 #include <array>
+#include <functional>
+#include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -23,6 +26,7 @@ struct MegatronWeight {
   const char* role;
   int layer;
   bool shared_embedding = false;        // the last stage's copy of a tied table: a bucket of its own
+  bool expert = false;                  // of experts that have replicas of their own
 };
 
 // vocab_parallel_cross_entropy: logits [s, B, V] to a loss of each row. In fp32, subtracted from, exponentiated and divided in place, they are kept as
@@ -37,6 +41,8 @@ class MegatronChunk {
   struct Shared {
     Tensor global;                      // Megatron's GlobalMemoryBuffer "mpu": grows to the largest asked for
     std::vector<std::pair<std::array<std::int64_t, 2>, Tensor>> dummy_gradients;  // of accumulation fusion, by shape
+    std::int64_t te_workspace = 0;      // bytes of one of TransformerEngine's
+    std::vector<Tensor> grouped_workspaces;
     std::int64_t cublas_workspace = 0;  // bytes; torch's cuBLAS handles, one in the thread that goes forward, one in that which goes back
     std::array<Tensor, 2> workspaces;
     bool backward = false;              // which of them runs
@@ -56,7 +62,8 @@ class MegatronChunk {
   using Gradients = std::vector<Tensor>;
   struct Linear { Tensor weight, bias; };
   struct Norm { Tensor weight, bias; };
-  struct Layer { Norm attention_norm, mlp_norm, q_norm, k_norm; Linear qkv, proj, fc1, fc2; };
+  struct Experts { Tensor router, router_bias, shared_gate; std::vector<Linear> up, down; Linear shared_up, shared_down; };
+  struct Layer { Norm attention_norm, mlp_norm, q_norm, k_norm; Linear qkv, proj, fc1, fc2; std::optional<Experts> experts; };
 
   Tensor weight(const char* role, int layer, std::initializer_list<std::int64_t> sizes);
   Norm make_norm(const char* role, int layer, std::int64_t size);
@@ -75,7 +82,7 @@ class MegatronChunk {
   Tensor masked_softmax(const Tensor& scores);
   Tensor rotate(const Tensor& x, const char* role);
   Tensor mlp(const Layer& l, const Tensor& x);
-  Tensor activate(const Tensor& x, const Tensor& bias);
+  Tensor activate(const Tensor& x, const Tensor& bias, std::int64_t width);  // width: of the result
   Tensor head(const Tensor& x);
   Tensor loss(const Tensor& logits, const Batch& batch);
 
@@ -90,6 +97,36 @@ class MegatronChunk {
   void global_buffer(std::int64_t elements);
   void product_workspace();             // before a product of torch
   Tensor checkpointed(const Tensor& q, const Tensor& k, const Tensor& v);
+
+  // -- mixtures (megatron_experts.cpp)
+  struct Routing { Tensor probs, map; };
+  Experts make_experts(int layer);
+  Tensor mixture(std::size_t i, const Tensor& x);
+  std::int64_t tokens() const;
+  std::int64_t sent_rows() const;
+  Tensor table(const char* role, std::int64_t rows, std::int64_t width, Dtype d);
+  Tensor list(const char* role, std::int64_t n, Dtype d);
+  Tensor router_logits(const Experts& e, const Tensor& x);
+  Tensor routing_map();
+  Routing sinkhorn(const Tensor& logits);
+  Routing top_k(const Tensor& logits);
+  Tensor with_balancing_loss(const Tensor& probs, const Tensor& logits);
+  Routing route(const Experts& e, const Tensor& x);
+  Tensor to_experts(const Tensor& x, const Tensor& order, std::int64_t to);
+  Tensor from_experts(const Tensor& x, const Tensor& order, std::int64_t to);
+  void add_rows(const Tensor& rows);
+  Tensor exchanged(const Tensor& x, std::int64_t to, std::int64_t ranks, const char* role);
+  Tensor sorted(const Tensor& x, const char* role);
+  Tensor gathered_mixture(const Experts& e, const Tensor& x, Routing r, std::vector<Tensor>& held);
+  Tensor exchanged_mixture(const Experts& e, const Tensor& x, Routing r, std::vector<Tensor>& held, const std::function<void(int)>& beside);
+  Tensor expert_product(const Tensor& x, std::span<const Linear> experts, const char* role);
+  Tensor weighed(const Tensor& given, const Tensor& bias, const Tensor& weights);
+  Tensor down(const Tensor& up, const Tensor& bias, const Tensor& weights, std::span<const Linear> experts);
+  Tensor run_experts(const Experts& e, const Tensor& x, const Tensor& weights);
+  void grouped_workspaces();
+  Tensor shared_up(const Experts& e, const Tensor& x);
+  Tensor shared_down(const Experts& e, const Tensor& active, const Tensor& x);
+  Tensor gathering_linear(const Tensor& x, const Linear& w, const char* role);
 
   bool sequence_parallel() const { return m_.sequence_parallel && m_.tensor > 1; }
   std::int64_t full_rows() const { return r_.seq_len / m_.context; }
@@ -111,6 +148,7 @@ class MegatronChunk {
   Tensor word_embeddings_, position_embeddings_, output_;
   Norm final_norm_;
   std::vector<Layer> layers_;
+  std::vector<std::vector<Tensor>> held_;  // by layer: what its dispatcher names until it is called again
   Tensor rotary_;                       // cached by RotaryEmbedding
 };
 

@@ -171,6 +171,11 @@ Tensor MegatronChunk::layer(std::size_t i, const Tensor& x) {
   t_.at(static_cast<int>(range_.first) + static_cast<int>(i));
   const Tensor attended = attention(l, x);
   const Tensor middle = add_dropped(attended, l.proj.bias, x, "x_mid");
+  if (l.experts) {
+    const Tensor normed = norm(middle, l.mlp_norm, "mlp.norm");
+    const Tensor mixed = m_.experts.recompute_layer ? t_.checkpoint([this, i](const Tensor& in) { return mixture(i, in); }, normed, true) : mixture(i, normed);
+    return add_dropped(mixed, {}, middle, "x");
+  }
   const Tensor fed = m_.recompute_mlp ? t_.checkpoint([this, &l](const Tensor& in) { return mlp(l, in); }, middle, true) : mlp(l, middle);
   return add_dropped(fed, l.fc2.bias, middle, "x");
 }

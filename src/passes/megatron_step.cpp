@@ -1,8 +1,9 @@
-// See megatron_step.hpp. DP: GPUs that hold the same weights, W/(TP*PP), those of context parallelism among them.
+// See megatron_step.hpp. DP: GPUs that hold the same weights, W/(TP*PP), those of context parallelism among them; of experts W/(ETP*EP*PP).
 #include "passes/megatron_step.hpp"
 
 #include <algorithm>
 #include <deque>
+#include <iterator>
 #include <memory>
 #include <numeric>
 
@@ -19,11 +20,15 @@ using eager::Tensor;
 
 std::int64_t replicas(const Training& r) { return std::max<std::int64_t>(1, r.world_size / (r.megatron.tensor * r.megatron.pipeline)); }
 
-// Where each parameter of a chunk lies in its flat buffer: last parameter first; buckets that end where DP and the kernels like it.
+std::int64_t expert_replicas(const Training& r) { return std::max<std::int64_t>(1, r.world_size / r.megatron.expert_model_parallel()); }
+
+// Where each parameter of a chunk lies in its flat buffer: last parameter first; buckets that end where DP and the kernels like it. Experts with
+// replicas of their own have a buffer of their own.
 struct BufferLayout {
   struct Bucket { std::int64_t begin, end; };
-  std::vector<std::pair<std::int64_t, std::int64_t>> parameters;  // as weights(): [begin, end)
+  std::vector<std::pair<std::int64_t, std::int64_t>> parameters;  // of its weights: [begin, end)
   std::vector<Bucket> buckets;
+  std::int64_t shards = 1;              // ranks that share an optimizer's states
   std::int64_t elements() const { return buckets.empty() ? 0 : buckets.back().end; }
 };
 
@@ -31,6 +36,7 @@ struct BufferLayout {
 BufferLayout buffer_layout(const std::vector<MegatronWeight>& weights, const MegatronRun& m, std::int64_t shards, std::optional<std::int64_t> bucket_size) {
   BufferLayout out;
   out.parameters.resize(weights.size());
+  out.shards = shards;
   const bool padded = m.distributed_optimizer;
   std::int64_t at = 0, begin = 0;
   const auto close = [&](std::int64_t end) {
@@ -56,6 +62,7 @@ class MegatronTrainer {
  public:
   MegatronTrainer(const Architecture& a, const Training& r, const Target& target, std::int64_t stage, eager::TapeOptions options)
       : a_(a), r_(r), m_(r.megatron), target_(target), stage_(stage), tape_(r.device_batch_size, options) {
+    shared_.te_workspace = target.compute_major >= 9 ? 33554432 + 1024 : 4194304;
     shared_.cublas_workspace = m_.cublas_workspace.value_or(cublas_workspace_bytes(target));
   }
 
@@ -77,7 +84,7 @@ class MegatronTrainer {
  private:
   bool half() const { return r_.weights != Dtype::fp32; }
   Dtype gradient_dtype() const { return m_.grads_in_fp32 ? Dtype::fp32 : r_.weights; }
-  std::int64_t shards() const { return std::max<std::int64_t>(1, replicas(r_) / m_.optimizer_instances); }
+  std::int64_t shards(bool expert) const { return std::max<std::int64_t>(1, (expert ? expert_replicas(r_) : replicas(r_)) / m_.optimizer_instances); }
 
   Tensor kept(const char* role, std::int64_t elements, Dtype d, Category c, std::int64_t& account) {
     account += elements * size_of(d);
@@ -101,10 +108,15 @@ class MegatronTrainer {
     for (std::size_t c = 0; c < chunks_.size(); ++c) {
       const bool buckets = m_.overlap_grad_reduce && stage_ == 0 && c == 0;
       const std::int64_t usual = std::max<std::int64_t>(40'000'000, 1'000'000 * replicas(r_));
-      layouts_.push_back(buffer_layout(chunks_[c]->weights(), m_, shards(), buckets ? std::optional(m_.ddp_bucket_size.value_or(usual)) : std::nullopt));
-      const std::int64_t n = layouts_[c].elements();
-      if (m_.distributed_optimizer) buffers_.push_back(kept("param_data", n, r_.weights, Category::weights, weight_bytes_));
-      buffers_.push_back(kept("grad_data", n, gradient_dtype(), Category::gradients, gradient_bytes_));
+      for (const bool expert : {false, true}) {
+        std::vector<MegatronWeight> weights;
+        std::ranges::copy_if(chunks_[c]->weights(), std::back_inserter(weights), [expert](const MegatronWeight& w) { return w.expert == expert; });
+        if (weights.empty()) continue;
+        layouts_.push_back(buffer_layout(weights, m_, shards(expert), buckets ? std::optional(m_.ddp_bucket_size.value_or(usual)) : std::nullopt));
+        const std::int64_t n = layouts_.back().elements();
+        if (m_.distributed_optimizer) buffers_.push_back(kept("param_data", n, r_.weights, Category::weights, weight_bytes_));
+        buffers_.push_back(kept("grad_data", n, gradient_dtype(), Category::gradients, gradient_bytes_));
+      }
       if (!m_.distributed_optimizer) {
         for (Tensor& t : initial[c]) buffers_.push_back(std::move(t));
       }
@@ -119,14 +131,14 @@ class MegatronTrainer {
   // Every tensor whose states this rank has: each parameter, or the part of it in this rank's share of each bucket. The last rank's.
   template <class Visit>
   void for_states(Visit visit) {
-    for (std::size_t c = 0; c < chunks_.size(); ++c) {
-      for (const auto& [begin, end] : layouts_[c].parameters) {
+    for (const BufferLayout& layout : layouts_) {
+      for (const auto& [begin, end] : layout.parameters) {
         if (!m_.distributed_optimizer) {
           visit(end - begin);
           continue;
         }
-        for (const BufferLayout::Bucket& b : layouts_[c].buckets) {
-          const std::int64_t from = b.end - (b.end - b.begin) / shards();
+        for (const BufferLayout::Bucket& b : layout.buckets) {
+          const std::int64_t from = b.end - (b.end - b.begin) / layout.shards;
           const std::int64_t part = std::min(end, b.end) - std::max(begin, from);
           if (part > 0) visit(part);
         }
@@ -158,9 +170,10 @@ class MegatronTrainer {
     return out;
   }
 
+  // A router's product is TransformerEngine's whatever the rest is.
   void te_workspace() {
-    if (!m_.transformer_engine || te_workspace_.defined()) return;
-    te_workspace_ = tape_.buffer("te_workspace", target_.compute_major >= 9 ? 33554432 + 1024 : 4194304, Dtype::uint8, Category::workspace);
+    if ((!m_.transformer_engine && !a_.moe) || te_workspace_.defined()) return;
+    te_workspace_ = tape_.buffer("te_workspace", shared_.te_workspace, Dtype::uint8, Category::workspace);
   }
 
   // One of the schedule's tensors between stages.
@@ -243,7 +256,7 @@ class MegatronTrainer {
   Tape tape_;                           // outlives every tensor below
   MegatronChunk::Shared shared_;
   std::vector<std::unique_ptr<MegatronChunk>> chunks_;
-  std::vector<BufferLayout> layouts_;
+  std::vector<BufferLayout> layouts_;   // of all chunks
   std::vector<Tensor> buffers_, widened_;
   std::vector<Tensor> held_;            // by chunk: its last input, which has its gradient still
   Tensor te_workspace_, sent_;

@@ -246,6 +246,24 @@ void distilbert(const Architecture& a, Writer& w) {
   else w.tensor("vocab_projector.bias", {a.vocab}, ParamGroup::scalars);
 }
 
+// All experts of a layer, whichever rank has them.
+void megatron_mixture(const Architecture& a, Writer& w) {
+  const MixtureOfExperts& m = *a.moe;
+  const std::int64_t gates = a.gated_mlp ? 2 : 1;
+  const auto biases = [&](const std::string& name, std::int64_t width) {
+    if (a.mlp_bias) w.tensor(name + ".bias", {m.experts, width}, ParamGroup::scalars);
+  };
+  w.linear("mlp.router", a.width, m.experts, a.mlp_bias);
+  w.tensor("mlp.experts.linear_fc1.weight", {m.experts, gates * m.expert_ffn, a.width}, ParamGroup::transformer_matrices);
+  biases("mlp.experts.linear_fc1", gates * m.expert_ffn);
+  w.tensor("mlp.experts.linear_fc2.weight", {m.experts, a.width, m.expert_ffn}, ParamGroup::transformer_matrices);
+  biases("mlp.experts.linear_fc2", a.width);
+  if (m.shared_ffn == 0) return;
+  if (m.shared_gate) w.linear("mlp.shared_experts.gate", a.width, 1, false);
+  w.linear("mlp.shared_experts.linear_fc1", a.width, gates * m.shared_ffn, false);
+  w.linear("mlp.shared_experts.linear_fc2", m.shared_ffn, a.width, false);
+}
+
 // Megatron-LM's names; TransformerEngine keeps a norm in the product behind it.
 void megatron(const Architecture& a, Writer& w) {
   const std::int64_t qkv = (a.heads + 2 * a.kv_heads) * a.head_dim;
@@ -262,6 +280,10 @@ void megatron(const Architecture& a, Writer& w) {
       w.norm("self_attention.k_layernorm", a.head_dim);
     }
     w.norm("pre_mlp_layernorm", a.width);
+    if (a.is_moe_layer(i)) {
+      megatron_mixture(a, w);
+      continue;
+    }
     w.linear("mlp.linear_fc1", a.width, a.gated_mlp ? 2 * a.ffn : a.ffn, a.mlp_bias);
     w.linear("mlp.linear_fc2", a.ffn, a.width, a.mlp_bias);
   }
@@ -294,7 +316,7 @@ std::int64_t active_of(const Architecture& a, std::int64_t all) {
   if (!a.moe) return all;
   const auto sparse = std::ranges::count(a.moe->layers, true);
   const std::int64_t biases = a.moe->stacked ? 2 * a.moe->expert_ffn + a.width : 0;
-  return all - sparse * (a.moe->experts - a.moe->top_k) * (3 * a.moe->expert_ffn * a.width + biases);
+  return all - sparse * (a.moe->experts - a.moe->top_k) * ((a.gated_mlp ? 3 : 2) * a.moe->expert_ffn * a.width + biases);
 }
 
 }  // namespace dryfit

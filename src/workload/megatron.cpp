@@ -3,6 +3,7 @@
 #include "workload/megatron.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/text.hpp"
 
@@ -29,6 +30,91 @@ std::vector<Pass> schedule_of(const MegatronRun& run, std::int64_t micro_batches
     }
   }
   return out;
+}
+
+namespace {
+
+// Sums and products of lists and numbers, "([0]*3+[1]*2)*4".
+class LayerPattern {
+ public:
+  explicit LayerPattern(const std::string& text) {
+    for (const char c : text) {
+      if (c != ' ' && c != '\'' && c != '"') text_ += c;
+    }
+  }
+  std::optional<std::vector<bool>> read() {
+    auto out = sum();
+    return at_ == text_.size() ? out : std::nullopt;
+  }
+
+ private:
+  static constexpr std::size_t kMost = 4096;
+
+  bool take(char c) {
+    if (at_ >= text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  std::optional<std::vector<bool>> sum() {
+    auto out = product();
+    while (out && take('+')) {
+      const auto more = product();
+      if (!more || out->size() + more->size() > kMost) return std::nullopt;
+      out->insert(out->end(), more->begin(), more->end());
+    }
+    return out;
+  }
+  std::optional<std::vector<bool>> product() {
+    auto out = list();
+    while (out && take('*')) {
+      const std::size_t from = at_;
+      while (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9' && at_ - from < 5) ++at_;
+      const auto times = parse_int(text_.substr(from, at_ - from), "");
+      if (!times || *times < 0 || static_cast<std::size_t>(*times) * out->size() > kMost) return std::nullopt;
+      const std::vector<bool> once = *out;
+      out->clear();
+      for (std::int64_t i = 0; i < *times; ++i) out->insert(out->end(), once.begin(), once.end());
+    }
+    return out;
+  }
+  std::optional<std::vector<bool>> list() {
+    if (take('(')) {
+      if (++depth_ > 64) return std::nullopt;
+      auto out = sum();
+      --depth_;
+      return take(')') ? out : std::nullopt;
+    }
+    if (!take('[')) return std::nullopt;
+    std::vector<bool> out;
+    while (!take(']')) {
+      if (!out.empty() && !take(',')) return std::nullopt;
+      if (take('0')) out.push_back(false);
+      else if (take('1')) out.push_back(true);
+      else return std::nullopt;
+    }
+    return out;
+  }
+
+  std::string text_;
+  std::size_t at_ = 0;
+  int depth_ = 0;
+};
+
+}  // namespace
+
+Result<std::vector<bool>> expert_layers_of(const std::string& text, std::int64_t layers, const std::string& where) {
+  if (text.find('[') == std::string::npos) {
+    const auto every = parse_int(text, where);
+    if (!every) return std::unexpected(every.error());
+    if (*every < 1) return fail("bad_value", where + " " + text.substr(0, 40) + " is out of range", "1 makes every layer a mixture", where);
+    std::vector<bool> out(static_cast<std::size_t>(layers));
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::int64_t>(i) % *every == 0;
+    return out;
+  }
+  auto out = LayerPattern(text).read();
+  if (!out) return fail("bad_value", where + " " + text.substr(0, 60) + " is not read", "write a number, or a list such as ([0]*3+[1]*58)", where);
+  if (static_cast<std::int64_t>(out->size()) != layers) return fail("bad_value", where + " is of " + std::to_string(out->size()) + " layers, and there are " + std::to_string(layers), "one 0 or 1 for each layer", where);
+  return std::move(*out);
 }
 
 Result<std::int64_t> cublas_workspace_of(const std::string& text, const std::string& where) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <set>
 
 #include "base/text.hpp"
@@ -16,7 +17,7 @@ constexpr std::int64_t kWidest = std::int64_t{1} << 24, kMostWords = std::int64_
 // Not laid out: a run with one of these is refused, with what it is.
 struct Refused { std::string_view name, what, hint; };
 constexpr std::array kRefused = {
-    Refused{"num-experts", "a mixture of experts", ""}, Refused{"multi-latent-attention", "multi-head latent attention", ""}, Refused{"mtp-num-layers", "multi-token prediction", ""},
+    Refused{"multi-latent-attention", "multi-head latent attention", ""}, Refused{"mtp-num-layers", "multi-token prediction", ""},
     Refused{"fp8-format", "fp8", "leave --fp8-format out for the bf16 run"}, Refused{"fp4-format", "fp4", ""}, Refused{"use-megatron-fsdp", "Megatron's FSDP", "--use-distributed-optimizer shares out the optimizer's states"},
     Refused{"use-torch-fsdp2", "PyTorch's FSDP2 in Megatron", ""}, Refused{"optimizer-cpu-offload", "an optimizer on the host", ""}, Refused{"cpu-offloading-num-layers", "offloading of activations", ""},
     Refused{"fine-grained-activation-offloading", "offloading of activations", ""}, Refused{"pipeline-model-parallel-layout", "a pipeline layout of one's own", ""},
@@ -25,16 +26,21 @@ constexpr std::array kRefused = {
     Refused{"enable-cuda-graph", "CUDA graphs", ""}, Refused{"tp-comm-overlap", "user buffers for tensor-parallel communication", ""}, Refused{"window-size", "sliding windows", ""},
     Refused{"defer-embedding-wgrad-compute", "a deferred gradient of the embedding", ""}, Refused{"delay-wgrad-compute", "deferred gradients of weights", ""}, Refused{"fp32-residual-connection", "an fp32 residual stream", ""},
     Refused{"use-transformer-engine-op-fuser", "TransformerEngine's op fuser", ""}, Refused{"quick-geglu", "the quick GeGLU", ""}, Refused{"perform-rl-step", "reinforcement learning", ""},
-    Refused{"experimental-attention-variant", "an experimental attention", ""}, Refused{"linear-attention-freq", "linear attention", ""}, Refused{"distribute-saved-activations", "checkpoints shared out over ranks", ""}};
+    Refused{"experimental-attention-variant", "an experimental attention", ""}, Refused{"linear-attention-freq", "linear attention", ""},
+    Refused{"overlap-moe-expert-parallel-comm", "two micro-batches at a time", ""}, Refused{"moe-latent-size", "experts of a narrower width", ""}, Refused{"moe-use-grouped-tensor", "grouped tensors", ""}, Refused{"moe-paged-stash", "stashed activations of experts", ""},
+    Refused{"moe-router-padding-for-fp8", "routing padded for fp8", ""}, Refused{"moe-router-padding-for-quantization", "routing padded for fp8", ""}, Refused{"moe-enable-deepep", "DeepEP's dispatcher", "--moe-token-dispatcher-type alltoall is laid out"},
+    Refused{"moe-use-legacy-grouped-gemm", "the older grouped product", ""}, Refused{"moe-expert-rank-capacity-factor", "a capacity of ranks", ""}, Refused{"overlap-dispatch-backward-with-experts-wgrad", "deferred gradients of experts", ""},
+    Refused{"moe-apply-probs-on-input", "weights of experts' inputs", ""}, Refused{"use-te-activation-func", "TransformerEngine's activation", ""}, Refused{"use-fused-weighted-squared-relu", "a fused squared ReLU", ""}, Refused{"distribute-saved-activations", "checkpoints shared out over ranks", ""}};
 
 // Arguments that move no memory on the GPU, by their beginning.
 constexpr std::array<std::string_view, 47> kWithoutMemory = {
     "log-", "tensorboard-", "wandb-", "save", "load", "ckpt-", "dist-ckpt-", "data-", "split", "lr", "min-lr", "weight-decay", "adam-", "eval-", "train-", "exit-", "init-method", "seed", "clip-grad", "distributed-", "timing-log", "use-mcore-models",
     "tokenizer-", "merge-file", "vocab-file", "mock-data", "num-workers", "async-", "use-persistent-ckpt-worker", "use-checkpoint-", "attention-softmax-in-fp32", "norm-epsilon", "rotary-base", "override-opt", "no-load-", "no-save-", "finetune", "manual-gc", "rerun-mode", "auto-detect-ckpt", "no-mmap-bin-files",
     "ddp-average-in-collective", "calculate-per-token-loss", "apply-query-key-layer-scaling", "decoupled-", "loss-scale", "initial-loss-scale"};
-constexpr std::array<std::string_view, 20> kAlsoWithout = {
+constexpr std::array<std::string_view, 28> kAlsoWithout = {
     "verify-integrity", "straggler-minmax-count", "no-check-for-nan-in-loss-and-grad", "use-tp-pp-dp-mapping", "te-rng-tracker", "check-weight-hash-across-dp-replicas-interval", "apply-wd-to-qk-layernorm", "no-persist-layer-norm", "disable-gloo-process-groups", "empty-unused-memory-level",
-    "test-mode", "transformer-impl", "overlap-param-gather", "no-overlap-p2p-communication", "apply-layernorm-1p", "overlap-p2p-communication-warmup-flush", "rotary-interleaved", "logging-level", "rampup-batch-size", "optimizer"};
+    "test-mode", "transformer-impl", "overlap-param-gather", "no-overlap-p2p-communication", "apply-layernorm-1p", "overlap-p2p-communication-warmup-flush", "rotary-interleaved", "logging-level", "rampup-batch-size", "optimizer",
+    "moe-router-bias-update-rate", "moe-router-num-groups", "moe-router-group-topk", "moe-token-drop-policy", "moe-per-layer-logging", "moe-router-force-load-balancing", "moe-use-upcycling", "moe-upcycling-granularity"};
 
 // The arguments, and which of them were asked for.
 class Given {
@@ -130,6 +136,7 @@ class Resolver {
     shape();
     parallel();
     step();
+    experts();
     if (g_.error()) return std::unexpected(*g_.error());
     if (auto ok = check(); !ok) return std::unexpected(ok.error());
     unused = g_.unused();
@@ -234,13 +241,96 @@ class Resolver {
     for (const std::string& module : modules.empty() ? std::vector<std::string>{"core_attn"} : modules) {
       if (module == "core_attn") m_.recompute_attention = true;
       else if (module == "mlp") m_.recompute_mlp = true;
-      else g_.note(fail("unsupported_training", "--recompute-modules " + module.substr(0, 40) + " is not laid out yet", "core_attn and mlp are", "--recompute-modules"));
+      else if (module == "moe") m_.experts.recompute_layer = true;
+      else if (module == "moe_act") m_.experts.recompute_activation = true;
+      else if (module == "shared_experts") m_.experts.recompute_shared = true;
+      else g_.note(fail("unsupported_training", "--recompute-modules " + module.substr(0, 40) + " is not laid out yet", "core_attn, mlp, moe, moe_act and shared_experts are", "--recompute-modules"));
     }
+  }
+
+  void experts() {
+    m_.experts.parallel = g_.whole("expert-model-parallel-size", 1, 1 << 16).value_or(1);
+    m_.experts.tensor = g_.whole("expert-tensor-parallel-size", 1, 1 << 16).value_or(m_.tensor);
+    const std::int64_t count = g_.whole("num-experts", 0, 1 << 16).value_or(0);
+    const auto frequency = g_.text("moe-layer-freq");
+    if (count == 0) {
+      if (m_.experts.parallel > 1) g_.note(fail("bad_value", "--expert-model-parallel-size without --num-experts has nothing to share out", "add --num-experts N", "--expert-model-parallel-size"));
+      m_.experts.tensor = m_.tensor;
+      return;
+    }
+    MixtureOfExperts moe;
+    moe.experts = count;
+    moe.top_k = g_.whole("moe-router-topk", 1, 1 << 16).value_or(2);
+    moe.expert_ffn = g_.whole("moe-ffn-hidden-size", 1, kWidest).value_or(a_.ffn);
+    moe.shared_ffn = g_.whole("moe-shared-expert-intermediate-size", 0, kWidest).value_or(0);
+    moe.shared_gate = g_.has("moe-shared-expert-gate");
+    auto layers = expert_layers_of(frequency.value_or("1"), a_.layers, "--moe-layer-freq");
+    if (!layers) g_.note(std::unexpected(layers.error()));
+    else moe.layers = std::move(*layers);
+    if (const auto factor = g_.text("moe-expert-capacity-factor")) {
+      const auto x = parse_real(*factor, "--moe-expert-capacity-factor");
+      if (!x) g_.note(std::unexpected(x.error()));
+      else if (*x >= 0 && *x <= 65536) moe.capacity_factor = *x;
+      else if (!(*x < 0)) g_.note(fail("bad_value", "--moe-expert-capacity-factor " + factor->substr(0, 40) + " is out of range", "use 1 to 2, or leave it out", "--moe-expert-capacity-factor"));
+    }
+    router(moe);
+    MegatronExperts& m = m_.experts;
+    m.dispatcher = g_.word("moe-token-dispatcher-type", {{"allgather", MegatronDispatcher::allgather}, {"alltoall", MegatronDispatcher::alltoall}}, MegatronDispatcher::allgather);
+    m.grouped = g_.has("moe-grouped-gemm") && m_.transformer_engine;
+    m.permute_fusion = g_.has("moe-permute-fusion");
+    m.pad_to_capacity = g_.has("moe-pad-expert-input-to-capacity");
+    m.shared_overlap = g_.has("moe-shared-expert-overlap");
+    a_.moe = std::move(moe);
+  }
+
+  void router(const MixtureOfExperts& moe) {
+    MegatronExperts& m = m_.experts;
+    m.router_fusion = g_.has("moe-router-fusion");
+    m.router_dtype = g_.word<std::optional<Dtype>>("moe-router-dtype", {{"fp32", Dtype::fp32}, {"fp64", Dtype::fp64}}, std::nullopt);
+    m.score = g_.word("moe-router-score-function", {{"softmax", MegatronScore::softmax}, {"sigmoid", MegatronScore::other}, {"sqrtsoftplus", MegatronScore::other}}, MegatronScore::softmax);
+    m.softmax_first = g_.has("moe-router-pre-softmax");
+    m.scaled = g_.has("moe-router-topk-scaling-factor");
+    m.expert_bias = g_.has("moe-router-enable-expert-bias");
+    m.z_loss = g_.has("moe-z-loss-coeff");
+    m.jitter = g_.has("moe-input-jitter-eps");
+    const auto kinds = g_.texts("moe-router-load-balancing-type");
+    const auto weights = g_.texts("moe-aux-loss-coeff");
+    for (std::size_t i = 0; i < std::max<std::size_t>(1, kinds.size()); ++i) {
+      const std::string kind = kinds.empty() ? "aux_loss" : kinds[i];
+      if (kind == "sinkhorn") m.sinkhorn = true;
+      else if (kind == "aux_loss" || kind == "seq_aux_loss" || kind == "global_aux_loss") {
+        const auto x = i < weights.size() ? parse_real(weights[i], "--moe-aux-loss-coeff") : Result<double>(0.0);
+        if (!x) g_.note(std::unexpected(x.error()));
+        else if (*x > 0) ++m.balancing_losses;
+      } else if (kind != "none") g_.note(fail("unsupported_training", "--moe-router-load-balancing-type " + kind.substr(0, 40) + " is not laid out", "aux_loss, seq_aux_loss, global_aux_loss, sinkhorn and none are", "--moe-router-load-balancing-type"));
+    }
+    if (moe.top_k > moe.experts) g_.note(fail("bad_value", "--moe-router-topk " + std::to_string(moe.top_k) + " is more than --num-experts " + std::to_string(moe.experts), "use at most that", "--moe-router-topk"));
+  }
+
+  // What Megatron-LM itself refuses, and what is not laid out.
+  Result<void> check_experts(std::int64_t W) {
+    const auto bad = [](std::string message, std::string hint, std::string where) { return fail("bad_value", std::move(message), std::move(hint), std::move(where)); };
+    if (!a_.moe) return {};
+    const MixtureOfExperts& moe = *a_.moe;
+    const MegatronExperts& m = m_.experts;
+    if (moe.experts % m.parallel != 0) return bad(std::to_string(moe.experts) + " experts do not divide by --expert-model-parallel-size " + std::to_string(m.parallel), "use a divisor", "--expert-model-parallel-size");
+    if (W % m_.expert_model_parallel() != 0) return bad(std::to_string(W) + " GPUs are no multiple of expert tensor x expert x pipeline parallel size = " + std::to_string(m_.expert_model_parallel()), "give --gpus N before the --, or other sizes", "--expert-model-parallel-size");
+    if (moe.expert_ffn % m.tensor != 0) return bad("the experts' width " + std::to_string(moe.expert_ffn) + " does not divide by --expert-tensor-parallel-size " + std::to_string(m.tensor), "use a divisor", "--expert-tensor-parallel-size");
+    if (moe.shared_ffn % m_.tensor != 0) return bad("--moe-shared-expert-intermediate-size does not divide by --tensor-model-parallel-size", "use a multiple", "--moe-shared-expert-intermediate-size");
+    if (m_.tensor > 1 && !m_.sequence_parallel) return bad("a mixture of experts under tensor parallelism trains with --sequence-parallel alone", "add --sequence-parallel", "--sequence-parallel");
+    if (m_.bias_activation_fusion && !a_.gated_mlp) return bad("experts have no fused gelu with a bias", "add --no-bias-gelu-fusion", "--no-bias-gelu-fusion");
+    if (m.pad_to_capacity && !moe.capacity_factor) return bad("--moe-pad-expert-input-to-capacity needs a capacity", "add --moe-expert-capacity-factor 1.0", "--moe-expert-capacity-factor");
+    if (m.sinkhorn && moe.capacity_factor) return bad("--moe-expert-capacity-factor does not go with sinkhorn", "use --moe-router-load-balancing-type aux_loss", "--moe-expert-capacity-factor");
+    if (m.shared_overlap && m.dispatcher != MegatronDispatcher::alltoall) return bad("--moe-shared-expert-overlap needs --moe-token-dispatcher-type alltoall", "add it", "--moe-shared-expert-overlap");
+    if (moe.shared_ffn > 0 && a_.mlp_bias) return bad("shared experts have no biases", "add --disable-bias-linear", "--disable-bias-linear");
+    if (m.grouped && a_.mlp_bias) return fail("unsupported_training", "--moe-grouped-gemm with biases is not laid out yet", "add --disable-bias-linear", "--moe-grouped-gemm");
+    assume("experts", "each gets as many rows as another", "which rows go where is decided in the run: a rank that gets more needs more");
+    return {};
   }
 
   Result<void> check() {
     const auto bad = [](std::string message, std::string hint, std::string where) { return fail("bad_value", std::move(message), std::move(hint), std::move(where)); };
-    const std::int64_t W = gpus_.value_or(m_.model_parallel());
+    const std::int64_t W = gpus_.value_or(std::lcm(m_.model_parallel(), m_.expert_model_parallel()));
     if (W < 1 || W > (1 << 20) || W % m_.model_parallel() != 0) return bad(std::to_string(W) + " GPUs are no multiple of tensor x pipeline x context parallel size = " + std::to_string(m_.model_parallel()), "give --gpus N before the --, or other sizes", "--gpus");
     if (a_.heads % m_.tensor != 0 || a_.ffn % m_.tensor != 0) return bad("heads or the MLP's width do not divide by --tensor-model-parallel-size " + std::to_string(m_.tensor), "use a size that divides " + std::to_string(a_.heads) + " heads", "--tensor-model-parallel-size");
     if (a_.kv_heads > a_.heads || a_.heads % a_.kv_heads != 0) return bad("--num-query-groups " + std::to_string(a_.kv_heads) + " does not divide " + std::to_string(a_.heads) + " heads", "use a divisor", "--num-query-groups");
@@ -258,6 +348,7 @@ class Resolver {
     if (m_.pipeline == 1 && m_.virtual_stages > 1) return bad("virtual pipeline stages need a pipeline", "add --pipeline-model-parallel-size 2, or leave them out", "--num-layers-per-virtual-pipeline-stage");
     const auto optimizer = g_.text("optimizer");
     if (optimizer && *optimizer != "adam") return fail("unsupported_training", "--optimizer " + optimizer->substr(0, 30) + " in Megatron-LM is not laid out yet", "adam is", "--optimizer");
+    if (auto ok = check_experts(W); !ok) return ok;
     t_.world_size = W;
     const std::int64_t replicas = W / m_.model_parallel(), all = t_.device_batch_size * replicas;
     if (m_.optimizer_instances > replicas * m_.context) return bad("--num-distributed-optimizer-instances is more than the replicas there are", "use at most " + std::to_string(replicas), "--num-distributed-optimizer-instances");
@@ -299,7 +390,7 @@ class Resolver {
     run.compute = t_.weights;
     run.torch = t_.torch;
     run.core_metric_every = -1;
-    if (!gpus_) assume("gpus", std::to_string(t_.world_size), "tensor x pipeline x context parallel size");
+    if (!gpus_) assume("gpus", std::to_string(t_.world_size), a_.moe ? "the least that the parallel sizes allow" : "tensor x pipeline x context parallel size");
     return std::move(w_);
   }
 

@@ -29,6 +29,12 @@ Training run(std::int64_t batch, std::int64_t length, std::int64_t micro_batches
   return t;
 }
 
+MixtureOfExperts experts_in(std::vector<bool> layers, std::int64_t experts, std::int64_t top_k, std::int64_t width) {
+  MixtureOfExperts moe;
+  moe.experts = experts, moe.top_k = top_k, moe.expert_ffn = width, moe.layers = std::move(layers);
+  return moe;
+}
+
 std::int64_t peak_within(const Program& p, std::string_view phase, std::string_view part) {
   std::int64_t live = 0, peak = 0;
   for (std::size_t i = 0; i < p.events.size(); ++i) {
@@ -64,6 +70,71 @@ TEST(Megatron, TheFirstForwardPassIsTheSumOfWhatItsModulesKeep) {
   const std::int64_t sum = kept + L * layer + ends + batch + loss + workspaces;
   const std::int64_t peak = peak_within(built(a, run(B, S)), "first_step", "forward");
   EXPECT_NEAR(static_cast<double>(peak), static_cast<double>(sum), 64 * 1024.0) << "off by " << peak - sum;  // blocks of small tensors are rounded up
+}
+
+// E experts, k of them a token, on two GPUs; one product for all experts of a GPU, a fused SwiGLU. By hand, at the loss.
+TEST(Megatron, AMixtureIsTheSumOfWhatItsModulesKeep) {
+  const std::int64_t L = 3, D = 512, H = 8, B = 4, S = 512, V = 1024, N = B * S, E = 4, k = 2, F = 256, here = E / 2, T = N * k;
+  Architecture a = gpt(L, D, H);
+  a.gated_mlp = true, a.activation = Activation::silu, a.mlp_bias = a.out_bias = a.qkv_bias = false, a.residual_dropout = a.embedding_dropout = a.attention_dropout = 0;
+  a.moe = experts_in(std::vector<bool>(L, true), E, k, F);
+  Training t = run(B, S);
+  t.world_size = 2;
+  t.megatron.experts.parallel = 2, t.megatron.experts.grouped = true;
+  const std::int64_t layer_weights = 4 * D * D + 4 * D + E * D + here * 3 * D * F;
+  const std::int64_t weights = V * D + 512 * D + L * layer_weights + 2 * D;
+  const std::int64_t kept = (2 + 4 + 4) * weights;
+  const std::int64_t norm = 2 * N * D + 2 * 4 * N;
+  const std::int64_t attention = 6 * N * D + 2 * N * D + 4 * B * H * S;
+  const std::int64_t router = (8 + 4) * N * k;                                             // what was chosen, its softmax
+  const std::int64_t dispatcher = 2 * N * here + 8 * T + 2 * T + 2 * N * here;  // map, order, weights; the map by expert
+  const std::int64_t experts = 2 * T * (D + 2 * F + F);
+  const std::int64_t layer = 2 * N * D + norm + attention + 2 * N * D + norm + router + dispatcher + experts;
+  const std::int64_t ends = 2 * N * D + norm;
+  const std::int64_t batch = 3 * 8 * N + 4 * N + B * S * S;
+  const std::int64_t loss = (2 + 4) * N * V + 8 * N + 3 * 4 * N + N + 8 * N;
+  const std::int64_t everyones = 2 * 2 * N * D;                                            // all tokens of both GPUs
+  const std::int64_t sum = kept + L * layer + ends + batch + loss + everyones + kWorkspace + 5 * (33554432 + 1024);
+  const auto peak = [&](const Training& with) { return peak_within(built(a, with), "first_step", "forward"); };
+  EXPECT_NEAR(static_cast<double>(peak(t)), static_cast<double>(sum), 128 * 1024.0) << "off by " << peak(t) - sum;
+  // sent by the ranks' kernels, the rows' index is of all pairs, and there is no buffer of everybody's tokens
+  Training sent = t;
+  sent.megatron.experts.dispatcher = MegatronDispatcher::alltoall;
+  const std::int64_t of_sent = (8 * E * N + 8 * T + (2 + 1) * N * E) - dispatcher;
+  EXPECT_NEAR(static_cast<double>(peak(sent)), static_cast<double>(sum - everyones + L * of_sent), 128 * 1024.0) << "off by " << peak(sent) - (sum - everyones + L * of_sent);
+  Training adds = t;  // a deterministic sum keeps its rows
+  adds.megatron.deterministic = true;
+  EXPECT_NEAR(static_cast<double>(peak(adds)), static_cast<double>(sum + L * 2 * T * D), 128 * 1024.0) << "off by " << peak(adds) - sum - L * 2 * T * D;
+  Training again = t;
+  again.megatron.experts.recompute_activation = true;
+  EXPECT_NEAR(static_cast<double>(peak(again)), static_cast<double>(sum - L * 2 * T * F), 128 * 1024.0);
+  Training full = t;
+  full.megatron.experts.recompute_layer = true;
+  EXPECT_NEAR(static_cast<double>(peak(full)), static_cast<double>(sum - L * (router + dispatcher + experts) + L * (2 * N * here + 10 * T)), 256 * 1024.0);
+}
+
+// Whatever is shared out, all ranks together hold the model's experts once for each of their replicas.
+TEST(Megatron, ExpertsAreSharedOutAndHaveReplicasOfTheirOwn) {
+  Architecture a = gpt(4, 256, 4);
+  a.mlp_bias = false;
+  a.moe = experts_in({false, true, true, true}, 8, 2, 512);
+  const std::int64_t experts = 3 * 8 * 2 * 256 * 512;
+  Training t = run(1, 256);
+  t.world_size = 8;
+  const StaticBytes all = megatron_static_bytes(a, t);
+  for (const bool distributed : {false, true}) {
+    t.megatron.distributed_optimizer = distributed;
+    for (const std::int64_t EP : {1, 2, 4, 8}) {
+      t.megatron.experts.parallel = EP;
+      const StaticBytes part = megatron_static_bytes(a, t);
+      const std::int64_t slack = distributed ? 2 * (64 * 70 + 128 * 8) : 0, dense = all.weights.count / 2 - experts;
+      EXPECT_GE(part.weights.count, 2 * (dense + experts / EP));
+      EXPECT_LE(part.weights.count, 2 * (dense + experts / EP) + 2 * slack);
+      // of a rank's experts there are 8/EP replicas, so that with EP 8 their states are not shared out any more
+      const std::int64_t states = distributed ? dense / 8 + experts / EP / (8 / EP) : dense + experts / EP;
+      EXPECT_NEAR(static_cast<double>(part.optimizer.count), 12.0 * static_cast<double>(states), 12.0 * static_cast<double>(slack) + 1) << EP;
+    }
+  }
 }
 
 TEST(Megatron, TheFirstStageHoldsAMicroBatchForEveryStageBehindIt) {
@@ -108,6 +179,10 @@ TEST(Megatron, SchedulesAreMegatronsOwn) {
   for (const Pass& p : schedule_of(m, 4)) passes.emplace_back(p.micro_batch, p.chunk);
   EXPECT_EQ(passes, (std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 0}, {1, 0}, {0, 1}, {1, 1}, {2, 0}, {3, 0}, {2, 1}, {3, 1}}));
   EXPECT_EQ(layers_of(m, 8, 1, 1).first, 6);
+  using Layers = std::vector<bool>;
+  EXPECT_EQ(*expert_layers_of("2", 4, ""), (Layers{true, false, true, false}));
+  EXPECT_EQ(*expert_layers_of("([0]*2+[1,1,0])*2", 10, ""), (Layers{false, false, true, true, false, false, false, true, true, false}));
+  for (const char* bad : {"0", "x", "[1", "[1]*", "[2]", "[1]*3", "[1]+", "([1]*2]", "[1]*99999", "[1,]"}) EXPECT_FALSE(expert_layers_of(bad, 2, "").has_value()) << bad;
   EXPECT_EQ(*cublas_workspace_of(":4096:8", ""), kWorkspace);
   EXPECT_EQ(*cublas_workspace_of(":4096:2:16:8", ""), 8519680);
   for (const char* bad : {"", "4096:8", ":4096", ":a:b", ":-1:8", ":4096:8:16"}) EXPECT_FALSE(cublas_workspace_of(bad, "").has_value()) << bad;
@@ -124,6 +199,17 @@ RC_GTEST_PROP(Megatron, WhatSavesMemorySaves, ()) {
   t.megatron.tensor = *rc::gen::element<std::int64_t>(1, 2, 4), t.megatron.pipeline = *rc::gen::element<std::int64_t>(1, 2);
   t.megatron.attention = *rc::gen::element(MegatronAttention::automatic, MegatronAttention::flash, MegatronAttention::unfused);
   t.world_size = t.megatron.tensor * t.megatron.pipeline * 2;
+  const bool mixture = *rc::gen::arbitrary<bool>();
+  if (mixture) {
+    a.mlp_bias = false;
+    a.moe = experts_in(std::vector<bool>(layers, true), 8, *rc::gen::element<std::int64_t>(1, 2), 128);
+    t.megatron.bias_activation_fusion = a.gated_mlp, t.megatron.sequence_parallel = true;
+    MegatronExperts& e = t.megatron.experts;
+    e.parallel = 2, e.tensor = *rc::gen::element<std::int64_t>(1, t.megatron.tensor), e.grouped = *rc::gen::arbitrary<bool>(), e.permute_fusion = *rc::gen::arbitrary<bool>();
+    if (*rc::gen::arbitrary<bool>()) e.dispatcher = MegatronDispatcher::alltoall;
+    if (*rc::gen::arbitrary<bool>()) e.router_dtype = Dtype::fp32;
+    if (*rc::gen::arbitrary<bool>()) a.moe->shared_ffn = 256;
+  }
   const Bytes peak = peak_of(built(a, t));
   const auto saves = [&](const char* what, auto change) {
     Training changed = t;
@@ -133,6 +219,10 @@ RC_GTEST_PROP(Megatron, WhatSavesMemorySaves, ()) {
   };
   saves("full recomputation", [](Training& c) { c.megatron.recompute = MegatronRecompute::uniform; });
   saves("sequence parallelism", [](Training& c) { c.megatron.sequence_parallel = true; });
+  if (mixture) {
+    saves("experts again", [](Training& c) { c.megatron.experts.recompute_layer = true; });
+    if (t.megatron.experts.dispatcher == MegatronDispatcher::alltoall) saves("more ranks for the experts", [](Training& c) { c.megatron.experts.parallel = 4, c.world_size = std::max(c.world_size, c.megatron.expert_model_parallel()); });
+  }
   if (t.device_batch_size > 1) saves("a smaller micro-batch", [](Training& c) { --c.device_batch_size; });
   if (t.megatron.attention == MegatronAttention::unfused) saves("flash attention", [](Training& c) { c.megatron.attention = MegatronAttention::flash; });
 }

@@ -1,6 +1,8 @@
 // A pasted command of Megatron-LM: what it means, what it cannot mean, and the command again.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "plan/launch.hpp"
 #include "plan/megatron_command.hpp"
 
@@ -53,6 +55,41 @@ TEST(MegatronCommand, LlamaLikeArguments) {
   EXPECT_EQ(w->model.param_count(), 8030261248 + 2 * 256 * 4096);  // Llama 3 8B, and two tables padded to 128 x 4 rows
 }
 
+TEST(MegatronCommand, MixturesOfExperts) {
+  const std::string command = "torchrun --nproc_per_node=8 pretrain_gpt.py --num-layers 4 --hidden-size 2048 --num-attention-heads 16 --ffn-hidden-size 8192 --swiglu --normalization RMSNorm --disable-bias-linear "
+                              "--untie-embeddings-and-output-weights --position-embedding-type rope --seq-length 4096 --max-position-embeddings 4096 --micro-batch-size 1 --vocab-size 151936 --make-vocab-size-divisible-by 1 --bf16 "
+                              "--tensor-model-parallel-size 2 --sequence-parallel --num-experts 64 --moe-router-topk 6 --moe-ffn-hidden-size 1024 --moe-layer-freq ([0]+[1]*3) --moe-shared-expert-intermediate-size 2048 "
+                              "--expert-model-parallel-size 8 --expert-tensor-parallel-size 1 --moe-grouped-gemm --moe-token-dispatcher-type alltoall --moe-router-dtype fp32 --moe-router-score-function sigmoid "
+                              "--moe-router-enable-expert-bias --moe-router-load-balancing-type aux_loss --moe-aux-loss-coeff 1e-3 --moe-permute-fusion --moe-token-drop-policy probs";
+  std::vector<std::string> unused;
+  const auto w = read(command, &unused);
+  ASSERT_TRUE(w.has_value()) << w.error().message;
+  const Architecture& a = w->transformers->architecture;
+  const MegatronExperts& e = w->transformers->training.megatron.experts;
+  ASSERT_TRUE(a.moe.has_value());
+  EXPECT_EQ(a.moe->layers, (std::vector<bool>{false, true, true, true}));
+  EXPECT_TRUE(a.moe->top_k == 6 && a.moe->expert_ffn == 1024 && a.moe->shared_ffn == 2048 && e.parallel == 8 && e.tensor == 1 && e.grouped && e.permute_fusion && e.expert_bias && e.balancing_losses == 1);
+  EXPECT_TRUE(e.dispatcher == MegatronDispatcher::alltoall && e.router_dtype == Dtype::fp32 && e.score == MegatronScore::other && !e.sinkhorn);
+  EXPECT_TRUE(unused.empty()) << unused.front();
+  const std::int64_t D = 2048, attention = 4 * D * D + 2 * D, dense = 3 * D * 8192, sparse = 64 * 3 * D * 1024 + 64 * D + 3 * D * 2048;
+  EXPECT_EQ(w->model.param_count(), 2 * 151936 * D + 4 * attention + dense + 3 * sparse + D);
+  const auto said = std::ranges::find(w->assumptions, "experts", [](const auto& x) { return x.key; });
+  EXPECT_NE(said, w->assumptions.end()) << "how rows are shared is not known";
+
+  struct Wrong { const char* more; const char* code; const char* where; };
+  for (const Wrong& x : {Wrong{"--expert-model-parallel-size 3", "bad_value", "--expert-model-parallel-size"}, Wrong{"--expert-model-parallel-size 16", "bad_value", "--expert-model-parallel-size"},
+                         Wrong{"--moe-layer-freq [1]*3", "bad_value", "--moe-layer-freq"}, Wrong{"--moe-router-topk 65", "bad_value", "--moe-router-topk"}, Wrong{"--moe-token-dispatcher-type flex", "bad_value", "--moe-token-dispatcher-type"},
+                         Wrong{"--moe-pad-expert-input-to-capacity", "bad_value", "--moe-expert-capacity-factor"}, Wrong{"--moe-expert-capacity-factor x", "bad_number", "--moe-expert-capacity-factor"},
+                         Wrong{"--moe-router-load-balancing-type quantile_balancing", "unsupported_training", "--moe-router-load-balancing-type"}, Wrong{"--overlap-moe-expert-parallel-comm", "unsupported_training", "--overlap-moe-expert-parallel-comm"},
+                         Wrong{"--moe-token-dispatcher-type allgather --moe-shared-expert-overlap", "bad_value", "--moe-shared-expert-overlap"}}) {
+    const auto wrong = read(command + " " + x.more);
+    ASSERT_FALSE(wrong.has_value()) << x.more;
+    EXPECT_EQ(wrong.error().code, x.code) << x.more << ": " << wrong.error().message;
+    EXPECT_EQ(wrong.error().where, x.where) << x.more;
+    EXPECT_FALSE(wrong.error().hint.empty());
+  }
+}
+
 TEST(MegatronCommand, TheCommandComesBack) {
   auto w = read(kGpt);
   ASSERT_TRUE(w.has_value());
@@ -70,7 +107,7 @@ TEST(MegatronCommand, TheCommandComesBack) {
 
 TEST(MegatronCommand, WhatCannotBeIsSaidWithItsArgument) {
   struct Wrong { const char* more; const char* code; const char* where; };
-  for (const Wrong& x : {Wrong{"--num-experts 8", "unsupported_training", "--num-experts"}, Wrong{"--fp8-format hybrid", "unsupported_training", "--fp8-format"}, Wrong{"--tensor-model-parallel-size 3", "bad_value", "--gpus"},
+  for (const Wrong& x : {Wrong{"--num-experts 8", "bad_value", "--sequence-parallel"}, Wrong{"--num-experts 8 --sequence-parallel", "bad_value", "--no-bias-gelu-fusion"}, Wrong{"--expert-model-parallel-size 2", "bad_value", "--expert-model-parallel-size"}, Wrong{"--fp8-format hybrid", "unsupported_training", "--fp8-format"}, Wrong{"--tensor-model-parallel-size 3", "bad_value", "--gpus"},
                          Wrong{"--num-layers x", "bad_number", "--num-layers"}, Wrong{"--micro-batch-size", "bad_value", "--micro-batch-size"}, Wrong{"--global-batch-size 31", "bad_value", "--global-batch-size"},
                          Wrong{"--pipeline-model-parallel-size 4 --num-layers 10", "bad_value", "--pipeline-model-parallel-size"}, Wrong{"--seq-length 2048", "bad_value", "--seq-length"},
                          Wrong{"--hidden-dropout 2", "bad_value", "--hidden-dropout"}, Wrong{"--normalization BatchNorm", "bad_value", "--normalization"}, Wrong{"--recompute-granularity full", "missing_value", "--recompute-method"},
