@@ -275,11 +275,15 @@ MegatronAttention resolve_attention(const MegatronRun& run, const Target& target
 Result<Program> build_megatron_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {
   const MegatronRun& m = r.megatron;
   if (m.stage) return MegatronTrainer(a, r, target, *m.stage, options).run();
-  // the first stage has the embedding and the most micro-batches in flight, the last the logits; those between less than the first
+  // The first stage has the embedding and the most micro-batches in flight, the last the logits; the second has the most of those between, which have less
+  // than the first where all have the same layers.
   Program worst = MegatronTrainer(a, r, target, 0, options).run();
-  if (m.pipeline == 1) return worst;
-  Program last = MegatronTrainer(a, r, target, m.pipeline - 1, options).run();
-  if (peak_of(last) > peak_of(worst)) return last;
+  const bool alike = !m.first_layers && !m.last_layers && !m.embedding_counts && !m.loss_counts && (!a.moe || std::ranges::count(a.moe->layers, false) == 0);
+  for (const std::int64_t stage : {std::int64_t{1}, m.pipeline - 1}) {
+    if (stage >= m.pipeline || (stage != m.pipeline - 1 && alike)) continue;
+    Program other = MegatronTrainer(a, r, target, stage, options).run();
+    if (peak_of(other) > peak_of(worst)) worst = std::move(other);
+  }
   return worst;
 }
 

@@ -9,9 +9,47 @@
 
 namespace dryfit {
 
+namespace {
+
+// What a stage counts as its layers, the embedding and the loss among them where they count.
+std::int64_t layers_of_stage(const MegatronRun& run, std::int64_t layers, std::int64_t stage) {
+  if (stage == 0 && run.first_layers) return *run.first_layers;
+  if (stage == run.pipeline - 1 && run.last_layers) return *run.last_layers;
+  const std::int64_t rest = layers - run.first_layers.value_or(0) - run.last_layers.value_or(0), stages = run.pipeline - (run.first_layers ? 1 : 0) - (run.last_layers ? 1 : 0);
+  return (rest + (run.embedding_counts ? 1 : 0) + (run.loss_counts ? 1 : 0)) / std::max<std::int64_t>(1, stages);
+}
+
+std::int64_t layers_of_chunk(const MegatronRun& run, std::int64_t layers, std::int64_t stage, std::int64_t chunk) {
+  const bool first = stage == 0 && chunk == 0, last = stage == run.pipeline - 1 && chunk == run.virtual_stages - 1;
+  return layers_of_stage(run, layers, stage) / run.virtual_stages - (first && run.embedding_counts ? 1 : 0) - (last && run.loss_counts ? 1 : 0);
+}
+
+}  // namespace
+
 LayerRange layers_of(const MegatronRun& run, std::int64_t layers, std::int64_t stage, std::int64_t chunk) {
-  const std::int64_t count = layers / (run.pipeline * run.virtual_stages);
-  return {(stage + chunk * run.pipeline) * count, count};
+  LayerRange out{0, layers_of_chunk(run, layers, stage, chunk)};
+  for (std::int64_t c = 0; c <= chunk; ++c) {
+    for (std::int64_t s = 0; s < (c == chunk ? stage : run.pipeline); ++s) out.first += layers_of_chunk(run, layers, s, c);
+  }
+  return out;
+}
+
+Result<void> check_layers(const MegatronRun& run, std::int64_t layers) {
+  const bool uneven = run.first_layers || run.last_layers;
+  const char* where = uneven ? "--decoder-first-pipeline-num-layers" : "--pipeline-model-parallel-size";
+  const auto bad = [&](std::string message, std::string hint) { return fail("bad_value", std::move(message), std::move(hint), where); };
+  if (uneven && (run.embedding_counts || run.loss_counts)) return bad("an uneven pipeline does not go with --account-for-embedding-in-pipeline-split or -loss-", "use one of them");
+  if (uneven && run.pipeline == 1) return bad("an uneven pipeline needs a pipeline", "add --pipeline-model-parallel-size 2, or leave it out");
+  std::int64_t all = 0;
+  for (std::int64_t s = 0; s < run.pipeline; ++s) {
+    for (std::int64_t c = 0; c < run.virtual_stages; ++c) {
+      const std::int64_t here = layers_of_chunk(run, layers, s, c);
+      all += here;
+      if (here < 0 || layers_of_stage(run, layers, s) % run.virtual_stages != 0) all = -(std::int64_t{1} << 40);
+    }
+  }
+  if (all == layers) return {};
+  return bad(std::to_string(layers) + " layers do not divide over " + std::to_string(run.pipeline) + " stages of " + std::to_string(run.virtual_stages) + " chunks" + (uneven ? " as asked" : ""), uneven ? "give the first and the last stage layers that leave a multiple for the others" : "use another --pipeline-model-parallel-size");
 }
 
 std::int64_t warmup_passes(const MegatronRun& run, std::int64_t micro_batches, std::int64_t stage) {

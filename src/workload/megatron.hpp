@@ -48,6 +48,8 @@ struct MegatronExperts {
 struct MegatronRun {
   std::int64_t tensor = 1, pipeline = 1, context = 1;  // TP, PP, CP
   std::int64_t virtual_stages = 1;      // model chunks of a pipeline stage; 1: not interleaved
+  std::optional<std::int64_t> first_layers, last_layers;  // of the first and the last stage, where they are not like the others
+  bool embedding_counts = false, loss_counts = false;     // as a layer of the first and the last chunk
   std::int64_t group_size = 0;          // --microbatch-group-size-per-virtual-pipeline-stage; 0: PP
   bool sequence_parallel = false;
   bool distributed_optimizer = false;
@@ -78,8 +80,10 @@ struct MegatronRun {
 
 inline bool MegatronExperts::own_replicas(const MegatronRun& run) const { return parallel > 1 || tensor != run.tensor; }
 
-// Layers of one chunk: [first, first + count). Chunk c of stage s holds the part s + c*PP of PP*chunks even ones.
+// Layers of one chunk: [first, first + count). Chunk c of stage s holds the part s + c*PP of PP*chunks.
 struct LayerRange { std::int64_t first = 0, count = 0; };
+// Errors: "bad_value", where layers do not divide as asked.
+Result<void> check_layers(const MegatronRun& run, std::int64_t layers);
 LayerRange layers_of(const MegatronRun& run, std::int64_t layers, std::int64_t stage, std::int64_t chunk);
 
 // Forward passes before the first backward pass of a stage, in chunks: (PP-1-s), or interleaved 2(PP-1-s) + (chunks-1)*group.

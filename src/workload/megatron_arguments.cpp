@@ -21,8 +21,7 @@ constexpr std::array kRefused = {
     Refused{"fp8-format", "fp8", "leave --fp8-format out for the bf16 run"}, Refused{"fp4-format", "fp4", ""}, Refused{"use-megatron-fsdp", "Megatron's FSDP", "--use-distributed-optimizer shares out the optimizer's states"},
     Refused{"use-torch-fsdp2", "PyTorch's FSDP2 in Megatron", ""}, Refused{"optimizer-cpu-offload", "an optimizer on the host", ""}, Refused{"cpu-offloading-num-layers", "offloading of activations", ""},
     Refused{"fine-grained-activation-offloading", "offloading of activations", ""}, Refused{"pipeline-model-parallel-layout", "a pipeline layout of one's own", ""},
-    Refused{"decoder-first-pipeline-num-layers", "an uneven pipeline", ""}, Refused{"decoder-last-pipeline-num-layers", "an uneven pipeline", ""},
-    Refused{"account-for-embedding-in-pipeline-split", "an uneven pipeline", ""}, Refused{"account-for-loss-in-pipeline-split", "an uneven pipeline", ""}, Refused{"cuda-graph-impl", "CUDA graphs", ""},
+    Refused{"cuda-graph-impl", "CUDA graphs", ""},
     Refused{"enable-cuda-graph", "CUDA graphs", ""}, Refused{"tp-comm-overlap", "user buffers for tensor-parallel communication", ""}, Refused{"window-size", "sliding windows", ""},
     Refused{"defer-embedding-wgrad-compute", "a deferred gradient of the embedding", ""}, Refused{"delay-wgrad-compute", "deferred gradients of weights", ""}, Refused{"fp32-residual-connection", "an fp32 residual stream", ""},
     Refused{"use-transformer-engine-op-fuser", "TransformerEngine's op fuser", ""}, Refused{"quick-geglu", "the quick GeGLU", ""}, Refused{"perform-rl-step", "reinforcement learning", ""},
@@ -183,6 +182,10 @@ class Resolver {
     m_.context = g_.whole("context-parallel-size", 1, 1 << 16).value_or(1);
     const auto each = g_.whole("num-layers-per-virtual-pipeline-stage", 1, 4096);
     m_.virtual_stages = g_.whole("num-virtual-stages-per-pipeline-rank", 1, 4096).value_or(each ? std::max<std::int64_t>(1, a_.layers / m_.pipeline / *each) : 1);
+    m_.first_layers = g_.whole("decoder-first-pipeline-num-layers", 1, 4096);
+    m_.last_layers = g_.whole("decoder-last-pipeline-num-layers", 1, 4096);
+    m_.embedding_counts = g_.has("account-for-embedding-in-pipeline-split");
+    m_.loss_counts = g_.has("account-for-loss-in-pipeline-split");
     m_.group_size = g_.whole("microbatch-group-size-per-virtual-pipeline-stage", 1, 1 << 16).value_or(0);
     m_.sequence_parallel = g_.has("sequence-parallel") && m_.tensor > 1;
     m_.distributed_optimizer = g_.has("use-distributed-optimizer");
@@ -335,7 +338,7 @@ class Resolver {
     if (a_.heads % m_.tensor != 0 || a_.ffn % m_.tensor != 0) return bad("heads or the MLP's width do not divide by --tensor-model-parallel-size " + std::to_string(m_.tensor), "use a size that divides " + std::to_string(a_.heads) + " heads", "--tensor-model-parallel-size");
     if (a_.kv_heads > a_.heads || a_.heads % a_.kv_heads != 0) return bad("--num-query-groups " + std::to_string(a_.kv_heads) + " does not divide " + std::to_string(a_.heads) + " heads", "use a divisor", "--num-query-groups");
     if (a_.kv_heads % m_.tensor != 0) return fail("unsupported_training", "fewer query groups than tensor-parallel ranks are not laid out yet", "use --tensor-model-parallel-size up to " + std::to_string(a_.kv_heads), "--num-query-groups");
-    if (a_.layers % (m_.pipeline * m_.virtual_stages) != 0) return bad(std::to_string(a_.layers) + " layers do not divide evenly over " + std::to_string(m_.pipeline) + " stages of " + std::to_string(m_.virtual_stages) + " chunks", "use another --pipeline-model-parallel-size", "--pipeline-model-parallel-size");
+    if (auto ok = check_layers(m_, a_.layers); !ok) return ok;
     if (m_.context > 1 && (!m_.transformer_engine || m_.attention == MegatronAttention::unfused)) return bad("context parallelism needs TransformerEngine's fused or flash attention", "add --attention-backend flash, or leave --context-parallel-size out", "--context-parallel-size");
     const auto way = g_.text("cp-comm-type");
     if (m_.context > 1 && way && *way != "p2p") return fail("unsupported_training", "--cp-comm-type " + way->substr(0, 30) + " is not laid out yet", "p2p is", "--cp-comm-type");

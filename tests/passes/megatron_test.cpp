@@ -179,6 +179,25 @@ TEST(Megatron, SchedulesAreMegatronsOwn) {
   for (const Pass& p : schedule_of(m, 4)) passes.emplace_back(p.micro_batch, p.chunk);
   EXPECT_EQ(passes, (std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 0}, {1, 0}, {0, 1}, {1, 1}, {2, 0}, {3, 0}, {2, 1}, {3, 1}}));
   EXPECT_EQ(layers_of(m, 8, 1, 1).first, 6);
+  const auto counts = [](const MegatronRun& run, std::int64_t layers) {
+    std::vector<std::pair<std::int64_t, std::int64_t>> out;
+    for (std::int64_t c = 0; c < run.virtual_stages; ++c) {
+      for (std::int64_t s = 0; s < run.pipeline; ++s) out.emplace_back(layers_of(run, layers, s, c).first, layers_of(run, layers, s, c).count);
+    }
+    return out;
+  };
+  MegatronRun uneven;
+  uneven.pipeline = 4, uneven.first_layers = 3, uneven.last_layers = 2;
+  EXPECT_EQ(counts(uneven, 13), (std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 3}, {3, 4}, {7, 4}, {11, 2}}));
+  EXPECT_TRUE(check_layers(uneven, 13).has_value());
+  EXPECT_FALSE(check_layers(uneven, 14).has_value());
+  uneven.first_layers = 13;
+  EXPECT_FALSE(check_layers(uneven, 13).has_value());
+  MegatronRun counted;
+  counted.pipeline = 4, counted.virtual_stages = 2, counted.embedding_counts = counted.loss_counts = true;
+  EXPECT_EQ(counts(counted, 6), (std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 0}, {0, 1}, {1, 1}, {2, 1}, {3, 1}, {4, 1}, {5, 1}, {6, 0}}));
+  EXPECT_TRUE(check_layers(counted, 6).has_value());
+  EXPECT_FALSE(check_layers(counted, 7).has_value());
   using Layers = std::vector<bool>;
   EXPECT_EQ(*expert_layers_of("2", 4, ""), (Layers{true, false, true, false}));
   EXPECT_EQ(*expert_layers_of("([0]*2+[1,1,0])*2", 10, ""), (Layers{false, false, true, true, false, false, false, true, true, false}));
