@@ -49,33 +49,37 @@ MegatronChunk::Norm MegatronChunk::make_norm(const char* role, int layer, std::i
   return out;
 }
 
+MegatronChunk::Linear MegatronChunk::make_linear(const char* role, int layer, std::int64_t out, std::int64_t in, bool bias) {
+  Linear made;
+  made.weight = weight(role, layer, {out, in});
+  if (bias) made.bias = weight(role, layer, {out});
+  return made;
+}
+
 // TransformerEngine's layer registers the projection before the product with the norm inside; the local one has norms of their own.
+void MegatronChunk::make_attention(Layer& l, int layer) {
+  const std::int64_t qkv = (a_.heads + 2 * a_.kv_heads) * a_.head_dim / m_.tensor, D = a_.width;
+  if (!m_.transformer_engine) l.attention_norm = make_norm("attn.norm", layer, D);
+  l.proj = make_linear("attn.o", layer, D, a_.heads * a_.head_dim / m_.tensor, a_.out_bias);
+  if (m_.transformer_engine) l.attention_norm = make_norm("attn.norm", layer, D);
+  l.qkv = make_linear("attn.qkv", layer, qkv, D, a_.qkv_bias);
+  if (a_.qk_norm == QkNorm::none) return;
+  l.q_norm = make_norm("attn.q_norm", layer, a_.head_dim);
+  l.k_norm = make_norm("attn.k_norm", layer, a_.head_dim);
+}
+
 void MegatronChunk::make_layer(int layer) {
-  const std::int64_t qkv = (a_.heads + 2 * a_.kv_heads) * a_.head_dim / m_.tensor, D = a_.width, F = a_.ffn / m_.tensor;
+  const std::int64_t D = a_.width, F = a_.ffn / m_.tensor;
   Layer l;
-  const bool te = m_.transformer_engine;
-  const auto linear = [&](const char* role, std::int64_t out, std::int64_t in, bool bias) {
-    Linear made;
-    made.weight = weight(role, layer, {out, in});
-    if (bias) made.bias = weight(role, layer, {out});
-    return made;
-  };
-  if (!te) l.attention_norm = make_norm("attn.norm", layer, D);
-  l.proj = linear("attn.o", D, a_.heads * a_.head_dim / m_.tensor, a_.out_bias);
-  if (te) l.attention_norm = make_norm("attn.norm", layer, D);
-  l.qkv = linear("attn.qkv", qkv, D, a_.qkv_bias);
-  if (a_.qk_norm != QkNorm::none) {
-    l.q_norm = make_norm("attn.q_norm", layer, a_.head_dim);
-    l.k_norm = make_norm("attn.k_norm", layer, a_.head_dim);
-  }
+  if (a_.latent) make_latent_attention(l, layer);
+  else make_attention(l, layer);
   l.mlp_norm = make_norm("mlp.norm", layer, D);
   if (a_.is_moe_layer(layer)) {
     l.experts = make_experts(layer);
-    layers_.push_back(std::move(l));
-    return;
+  } else {
+    l.fc1 = make_linear("mlp.up", layer, a_.gated_mlp ? 2 * F : F, D, a_.mlp_bias);
+    l.fc2 = make_linear("mlp.down", layer, D, F, a_.mlp_bias);
   }
-  l.fc1 = linear("mlp.up", a_.gated_mlp ? 2 * F : F, D, a_.mlp_bias);
-  l.fc2 = linear("mlp.down", D, F, a_.mlp_bias);
   layers_.push_back(std::move(l));
 }
 
@@ -120,6 +124,7 @@ Tensor MegatronChunk::to_rank(const Tensor& whole, const char* role) {
 
 // TELayerNormColumnParallelLinear: the norm's output is kept for the weight's gradient, and gathered again for it.
 Tensor MegatronChunk::norm_linear(const Tensor& x, const Norm& n, const Linear& w, bool adds_bias, const char* role) {
+  const std::int64_t width = x.dims().back();
   const bool centred = a_.norm == NormKind::layer_norm;
   const Dims statistic = like_width(x.dims(), 1);
   const Tensor normed = t_.empty(role, contiguous(x.dims()), dtype());
@@ -128,16 +133,16 @@ Tensor MegatronChunk::norm_linear(const Tensor& x, const Norm& n, const Linear& 
   const Tensor deviation = t_.empty(role, statistic, Dtype::fp32);
   {
     Tensor whole;  // the gathered input goes with the product
-    if (sequence_parallel()) whole = rows(full_rows(), a_.width, dtype(), role);
+    if (sequence_parallel()) whole = rows(full_rows(), width, dtype(), role);
     out = rows(full_rows(), w.weight.dims().size[0], dtype(), role);
   }
   const Tensor bias = adds_bias ? w.bias : Tensor();
-  return t_.function(out, std::array{x, n.weight, n.bias, w.weight, bias}, std::array{x, normed, mean, deviation}, role, [this, n, w, role, adds_bias](const Tensor& given, std::vector<Tensor>& saved) {
+  return t_.function(out, std::array{x, n.weight, n.bias, w.weight, bias}, std::array{x, normed, mean, deviation}, role, [this, n, w, role, width, adds_bias](const Tensor& given, std::vector<Tensor>& saved) {
     const Tensor g = t_.contiguous(given, role);
     Tensor whole, scattered_gradient;
-    if (sequence_parallel()) whole = rows(full_rows(), a_.width, dtype(), role);
-    const Tensor dx = rows(full_rows(), a_.width, dtype(), role);
-    if (sequence_parallel()) scattered_gradient = rows(rank_rows(), a_.width, dtype(), role);
+    if (sequence_parallel()) whole = rows(full_rows(), width, dtype(), role);
+    const Tensor dx = rows(full_rows(), width, dtype(), role);
+    if (sequence_parallel()) scattered_gradient = rows(rank_rows(), width, dtype(), role);
     Gradients made(5);
     made[3] = weight_gradient(w.weight, role);
     if (adds_bias && w.bias.defined()) made[4] = t_.empty(role, w.bias.dims(), dtype());

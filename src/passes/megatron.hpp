@@ -63,10 +63,12 @@ class MegatronChunk {
   struct Linear { Tensor weight, bias; };
   struct Norm { Tensor weight, bias; };
   struct Experts { Tensor router, router_bias, shared_gate; std::vector<Linear> up, down; Linear shared_up, shared_down; };
-  struct Layer { Norm attention_norm, mlp_norm, q_norm, k_norm; Linear qkv, proj, fc1, fc2; std::optional<Experts> experts; };
+  struct Layer { Norm attention_norm, mlp_norm, q_norm, k_norm; Linear qkv, proj, fc1, fc2, q_down, kv_down, kv_up; std::optional<Experts> experts; };  // of latent attention qkv is the queries' own
 
   Tensor weight(const char* role, int layer, std::initializer_list<std::int64_t> sizes);
   Norm make_norm(const char* role, int layer, std::int64_t size);
+  Linear make_linear(const char* role, int layer, std::int64_t out, std::int64_t in, bool bias);
+  void make_attention(Layer& l, int layer);
   void make_layer(int layer);
   Tensor rows(std::int64_t n, std::int64_t width, Dtype d, const char* role);  // [n, B, width]
 
@@ -97,6 +99,14 @@ class MegatronChunk {
   void global_buffer(std::int64_t elements);
   void product_workspace();             // before a product of torch
   Tensor checkpointed(const Tensor& q, const Tensor& k, const Tensor& v);
+
+  // -- latent attention (megatron_latent.cpp)
+  void make_latent_attention(Layer& l, int layer);
+  Tensor latent_attention(const Layer& l, const Tensor& x);
+  std::array<Tensor, 3> latent_heads(const Layer& l, const Tensor& x);  // query, key, value
+  Tensor duplicated(const Tensor& x, const Linear& w, const char* role);
+  Tensor raised(const Tensor& x, const Norm& before, const Linear& w, const char* role);
+  Tensor rotated(const Tensor& x, const char* role);
 
   // -- mixtures (megatron_experts.cpp)
   struct Routing { Tensor probs, map; };
@@ -150,6 +160,7 @@ class MegatronChunk {
   std::vector<Layer> layers_;
   std::vector<std::vector<Tensor>> held_;  // by layer: what its dispatcher names until it is called again
   Tensor rotary_;                       // cached by RotaryEmbedding
+  std::vector<Tensor> rotaries_;        // of latent attention's layers
 };
 
 }  // namespace dryfit::eager

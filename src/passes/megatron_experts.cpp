@@ -35,12 +35,9 @@ MegatronChunk::Experts MegatronChunk::make_experts(int layer) {
   if (a_.mlp_bias) out.router_bias = weight("router", layer, {moe.experts});
   const bool apart = m_.experts.own_replicas(m_);
   const auto linear = [&](const char* role, std::int64_t wide, std::int64_t in, bool expert) {
-    Linear made;
-    made.weight = weight(role, layer, {wide, in});
-    weights_.back().expert = expert;
-    if (!a_.mlp_bias) return made;
-    made.bias = weight(role, layer, {wide});
-    weights_.back().expert = expert;
+    const std::size_t before = weights_.size();
+    Linear made = make_linear(role, layer, wide, in, a_.mlp_bias);
+    for (std::size_t i = before; i < weights_.size(); ++i) weights_[i].expert = expert;
     return made;
   };
   out.up.resize(static_cast<std::size_t>(count)), out.down.resize(static_cast<std::size_t>(count));
@@ -436,19 +433,20 @@ Tensor MegatronChunk::shared_down(const Experts& e, const Tensor& active, const 
 }
 
 Tensor MegatronChunk::gathering_linear(const Tensor& x, const Linear& w, const char* role) {
+  const std::int64_t width = x.dims().back();
   Tensor out;
   {
     Tensor whole;
-    if (sequence_parallel()) whole = rows(full_rows(), a_.width, dtype(), role);
+    if (sequence_parallel()) whole = rows(full_rows(), width, dtype(), role);
     out = rows(full_rows(), w.weight.dims().size[0], dtype(), role);
   }
-  return t_.function(out, std::array{x, w.weight}, std::array{x}, role, [this, w, role](const Tensor& given, std::vector<Tensor>& saved) {
+  return t_.function(out, std::array{x, w.weight}, std::array{x}, role, [this, w, role, width](const Tensor& given, std::vector<Tensor>& saved) {
     const Tensor g = t_.contiguous(given, role);
     Tensor whole;
-    if (sequence_parallel()) whole = rows(full_rows(), a_.width, dtype(), role);
-    Tensor dx = rows(full_rows(), a_.width, dtype(), role);
+    if (sequence_parallel()) whole = rows(full_rows(), width, dtype(), role);
+    Tensor dx = rows(full_rows(), width, dtype(), role);
     Gradients made(2);
-    if (sequence_parallel()) made[0] = rows(rank_rows(), a_.width, dtype(), role);
+    if (sequence_parallel()) made[0] = rows(rank_rows(), width, dtype(), role);
     made[1] = weight_gradient(w.weight, role);
     saved[0].reset();
     if (!sequence_parallel()) made[0] = dx;

@@ -11,11 +11,11 @@ namespace dryfit::eager {
 // cuDNN's kernel reads q, k and v where the product wrote them side by side; once one of them has moved, all become contiguous (attention/
 // dot_product_attention/utils.py get_qkv_layout). Kept: q, k, v, the output, a number per row, the random state.
 Tensor MegatronChunk::fused(const Tensor& given_q, const Tensor& given_k, const Tensor& given_v) {
-  const bool together = a_.position != Position::rotary && a_.qk_norm == QkNorm::none && heads() == groups();
+  const bool together = !a_.latent && a_.position != Position::rotary && a_.qk_norm == QkNorm::none && heads() == groups();
   const auto laid = [&](const Tensor& x, const char* role) { return together ? x : t_.contiguous(x, role); };
   const Tensor q = laid(given_q, "attn.q"), k = laid(given_k, "attn.k"), v = laid(given_v, "attn.v");
   const Dims d = q.dims();
-  const Tensor out = t_.empty("attn.out", dims({d.size[0], d.size[1], d.size[2] * d.size[3]}, true), dtype());
+  const Tensor out = t_.empty("attn.out", dims({d.size[0], d.size[1], d.size[2] * v.dims().size[3]}, true), dtype());
   const Tensor statistics = t_.empty("attn.lse", dims({d.size[1], d.size[2], d.size[0]}, true), Dtype::fp32);
   const Tensor random = t_.empty("attn.seed", dims({2}, false), Dtype::int64);
   return t_.function(out, std::array{q, k, v}, std::array{q, k, v, out, statistics, random}, "attn.out", [this](const Tensor&, std::vector<Tensor>& saved) {
@@ -88,15 +88,15 @@ Tensor MegatronChunk::masked_softmax(const Tensor& scores) {
 // Scores and probabilities in full. TransformerEngine's and Megatron's own differ in the buffer they give baddbmm.
 Tensor MegatronChunk::unfused(const Tensor& q, const Tensor& given_k, const Tensor& given_v) {
   const Dims d = q.dims();
-  const std::int64_t T = d.size[0], B = d.size[1], H = d.size[2], h = d.size[3];
+  const std::int64_t T = d.size[0], B = d.size[1], H = d.size[2];
   const auto repeated = [&](const Tensor& x, const char* role) {
-    const std::int64_t K = x.dims().size[2];
+    const std::int64_t K = x.dims().size[2], h = x.dims().size[3];
     if (K == H) return x;
     const Tensor wide = t_.expand(t_.view(x, {T, B, K, 1, h}), dims({T, B, K, H / K, h}, true));
     return t_.reshape(wide, dims({T, B, H, h}, true), role);
   };
   const Tensor k = repeated(given_k, "attn.k"), v = repeated(given_v, "attn.v");
-  const auto flat = [&](const Tensor& x) { return t_.transpose(t_.reshape(x, dims({T, B * H, h}, true), "attn.flat"), 0, 1); };
+  const auto flat = [&](const Tensor& x) { return t_.transpose(t_.reshape(x, dims({T, B * H, x.dims().size[3]}, true), "attn.flat"), 0, 1); };
   Tensor scores;
   product_workspace();
   {
@@ -108,9 +108,9 @@ Tensor MegatronChunk::unfused(const Tensor& q, const Tensor& given_k, const Tens
   scores = t_.view(scores, {B, H, T, T});
   Tensor probs = masked_softmax(scores);
   probs = t_.dropout(probs, r_.dropout ? a_.attention_dropout : 0, "attn.dropout");
-  const Tensor context = t_.view(t_.bmm(t_.view(probs, {B * H, T, T}), flat(v), "attn.out"), {B, H, T, h});
+  const Tensor context = t_.view(t_.bmm(t_.view(probs, {B * H, T, T}), flat(v), "attn.out"), {B, H, T, v.dims().size[3]});
   const Tensor turned = t_.transpose(t_.transpose(context, 1, 2), 0, 1);  // permute(2, 0, 1, 3)
-  return t_.hook(t_.view(t_.contiguous(turned, "attn.out"), {T, B, H * h}), [this] { product_workspace(); });
+  return t_.hook(t_.view(t_.contiguous(turned, "attn.out"), {T, B, H * v.dims().size[3]}), [this] { product_workspace(); });
 }
 
 Tensor MegatronChunk::core_attention(const Tensor& q, const Tensor& k, const Tensor& v) {
@@ -169,7 +169,7 @@ Tensor MegatronChunk::attention(const Layer& l, const Tensor& x) {
 Tensor MegatronChunk::layer(std::size_t i, const Tensor& x) {
   const Layer& l = layers_[i];
   t_.at(static_cast<int>(range_.first) + static_cast<int>(i));
-  const Tensor attended = attention(l, x);
+  const Tensor attended = a_.latent ? latent_attention(l, x) : attention(l, x);
   const Tensor middle = add_dropped(attended, l.proj.bias, x, "x_mid");
   if (l.experts) {
     const Tensor normed = norm(middle, l.mlp_norm, "mlp.norm");
@@ -268,7 +268,7 @@ Tensor vocab_parallel_cross_entropy(Tape& t, const Tensor& logits, bool fused) {
 }
 
 Tensor MegatronChunk::forward(const Batch& batch, const Tensor& hidden) {
-  if (a_.position == Position::rotary && !rotary_.defined()) rotary_ = t_.empty("rotary", dims({full_rows(), 1, 1, a_.rotary_dims}, false), Dtype::fp32, Category::workspace);
+  if (a_.position == Position::rotary && !a_.latent && !rotary_.defined()) rotary_ = t_.empty("rotary", dims({full_rows(), 1, 1, a_.rotary_dims}, false), Dtype::fp32, Category::workspace);
   Tensor x = first_ ? embed(batch) : hidden;
   x = block(std::move(x));
   t_.at(-1);

@@ -94,7 +94,7 @@ class MegatronTrainer {
   // Modules make their parameters; DistributedDataParallel then makes the gradients' buffer, and with the distributed optimizer one for the parameters, which
   // move there; the optimizer clones what it masters.
   void load() {
-    const MegatronAttention attention = resolve_attention(m_, target_);
+    const MegatronAttention attention = resolve_attention(a_, m_, target_);
     for (std::int64_t c = 0; c < m_.virtual_stages; ++c) {
       const bool first = stage_ == 0 && c == 0, last = stage_ == m_.pipeline - 1 && c == m_.virtual_stages - 1;
       chunks_.push_back(std::make_unique<MegatronChunk>(tape_, a_, r_, attention, layers_of(m_, a_.layers, stage_, c), first, last, shared_));
@@ -266,10 +266,10 @@ class MegatronTrainer {
 
 }  // namespace
 
-MegatronAttention resolve_attention(const MegatronRun& run, const Target& target) {
+MegatronAttention resolve_attention(const Architecture& a, const MegatronRun& run, const Target& target) {
   if (!run.transformer_engine) return MegatronAttention::unfused;
   if (run.attention != MegatronAttention::automatic) return run.attention;
-  return target.compute_major >= 9 ? MegatronAttention::fused : MegatronAttention::flash;
+  return a.latent || target.compute_major >= 9 ? MegatronAttention::fused : MegatronAttention::flash;
 }
 
 Result<Program> build_megatron_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {

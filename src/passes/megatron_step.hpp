@@ -16,6 +16,6 @@ Result<Program> build_megatron_program(const Architecture& a, const Training& r,
 StaticBytes megatron_static_bytes(const Architecture& a, const Training& r);
 
 // What TransformerEngine takes on this GPU.
-MegatronAttention resolve_attention(const MegatronRun& run, const Target& target);
+MegatronAttention resolve_attention(const Architecture& a, const MegatronRun& run, const Target& target);
 
 }  // namespace dryfit

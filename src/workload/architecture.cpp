@@ -264,21 +264,42 @@ void megatron_mixture(const Architecture& a, Writer& w) {
   w.linear("mlp.shared_experts.linear_fc2", m.shared_ffn, a.width, false);
 }
 
+void megatron_latent_attention(const Architecture& a, Writer& w) {
+  const LatentAttention& m = *a.latent;
+  const bool normed = a.qk_norm != QkNorm::none;
+  w.norm("input_layernorm", a.width);
+  w.linear("self_attention.linear_proj", a.heads * m.value_head_dim, a.width, a.out_bias);
+  const std::int64_t query = a.heads * (m.nope_head_dim + m.rope_head_dim);
+  if (m.q_lora_rank > 0) {
+    w.linear("self_attention.linear_q_down_proj", a.width, m.q_lora_rank, false);
+    if (normed) w.norm("self_attention.q_layernorm", m.q_lora_rank);
+    w.linear("self_attention.linear_q_up_proj", m.q_lora_rank, query, false);
+  } else {
+    w.linear("self_attention.linear_q_proj", a.width, query, false);
+  }
+  w.linear("self_attention.linear_kv_down_proj", a.width, m.kv_lora_rank + m.rope_head_dim, false);
+  if (normed) w.norm("self_attention.kv_layernorm", m.kv_lora_rank);
+  w.linear("self_attention.linear_kv_up_proj", m.kv_lora_rank, a.heads * (m.nope_head_dim + m.value_head_dim), false);
+}
+
+void megatron_attention(const Architecture& a, Writer& w) {
+  w.linear("self_attention.linear_proj", a.heads * a.head_dim, a.width, a.out_bias);
+  w.norm("input_layernorm", a.width);
+  w.linear("self_attention.linear_qkv", a.width, (a.heads + 2 * a.kv_heads) * a.head_dim, a.qkv_bias);
+  if (a.qk_norm == QkNorm::none) return;
+  w.norm("self_attention.q_layernorm", a.head_dim);
+  w.norm("self_attention.k_layernorm", a.head_dim);
+}
+
 // Megatron-LM's names; TransformerEngine keeps a norm in the product behind it.
 void megatron(const Architecture& a, Writer& w) {
-  const std::int64_t qkv = (a.heads + 2 * a.kv_heads) * a.head_dim;
   w.at("embedding.");
   w.embedding("word_embeddings", a.vocab);
   if (a.position == Position::learned) w.embedding("position_embeddings", a.position_rows);
   for (std::int64_t i = 0; i < a.layers; ++i) {
     w.at("decoder.layers." + std::to_string(i) + ".", i);
-    w.linear("self_attention.linear_proj", a.heads * a.head_dim, a.width, a.out_bias);
-    w.norm("input_layernorm", a.width);
-    w.linear("self_attention.linear_qkv", a.width, qkv, a.qkv_bias);
-    if (a.qk_norm != QkNorm::none) {
-      w.norm("self_attention.q_layernorm", a.head_dim);
-      w.norm("self_attention.k_layernorm", a.head_dim);
-    }
+    if (a.latent) megatron_latent_attention(a, w);
+    else megatron_attention(a, w);
     w.norm("pre_mlp_layernorm", a.width);
     if (a.is_moe_layer(i)) {
       megatron_mixture(a, w);

@@ -62,6 +62,7 @@ struct MegatronRun {
   bool transformer_engine = true;       // --transformer-impl
   MegatronAttention attention = MegatronAttention::automatic;
   bool bias_activation_fusion = true, bias_dropout_fusion = true, masked_softmax_fusion = true;
+  bool yarn = false, rope_fusion = false;  // of latent attention
   bool cross_entropy_fusion = false;    // --cross-entropy-loss-fusion, the native kind
   bool deterministic = false;
   bool mask_in_loader = true;           // --no-create-attention-mask-in-dataloader switches it off

@@ -12,12 +12,12 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::int64_t kWidest = std::int64_t{1} << 24, kMostWords = std::int64_t{1} << 28, kLongest = std::int64_t{1} << 24;
+constexpr std::int64_t kWidest = std::int64_t{1} << 24, kMostWords = std::int64_t{1} << 28, kLongest = std::int64_t{1} << 24, kMostOnOneGpu = std::int64_t{1} << 15;
 
 // Not laid out: a run with one of these is refused, with what it is.
 struct Refused { std::string_view name, what, hint; };
 constexpr std::array kRefused = {
-    Refused{"multi-latent-attention", "multi-head latent attention", ""}, Refused{"mtp-num-layers", "multi-token prediction", ""},
+    Refused{"mla-down-proj-fusion", "latent attention's fused projection down", ""}, Refused{"mtp-num-layers", "multi-token prediction", ""},
     Refused{"fp8-format", "fp8", "leave --fp8-format out for the bf16 run"}, Refused{"fp4-format", "fp4", ""}, Refused{"use-megatron-fsdp", "Megatron's FSDP", "--use-distributed-optimizer shares out the optimizer's states"},
     Refused{"use-torch-fsdp2", "PyTorch's FSDP2 in Megatron", ""}, Refused{"optimizer-cpu-offload", "an optimizer on the host", ""}, Refused{"cpu-offloading-num-layers", "offloading of activations", ""},
     Refused{"fine-grained-activation-offloading", "offloading of activations", ""}, Refused{"pipeline-model-parallel-layout", "a pipeline layout of one's own", ""},
@@ -133,6 +133,7 @@ class Resolver {
       if (g_.has(r.name)) return fail("unsupported_training", std::string(r.what) + " (--" + std::string(r.name) + ") in Megatron-LM is not laid out yet", r.hint.empty() ? "leave it out; the rest of the run is" : std::string(r.hint), "--" + std::string(r.name));
     }
     shape();
+    if (g_.has("multi-latent-attention")) latent();
     parallel();
     step();
     experts();
@@ -174,6 +175,26 @@ class Resolver {
     a_.max_positions = g_.whole("max-position-embeddings", 1, std::int64_t{1} << 32).value_or(0);
     a_.residual_dropout = a_.embedding_dropout = g_.real("hidden-dropout", 0.1);
     a_.attention_dropout = g_.real("attention-dropout", 0.1);
+  }
+
+  // --multi-latent-attention: rotated in part, inside, whatever the embedding of positions is.
+  void latent() {
+    LatentAttention m;
+    m.q_lora_rank = g_.whole("q-lora-rank", 1, 1 << 20).value_or(0);
+    m.kv_lora_rank = g_.whole("kv-lora-rank", 1, 1 << 20).value_or(32);
+    m.nope_head_dim = g_.whole("qk-head-dim", 1, 1 << 16).value_or(128);
+    m.rope_head_dim = g_.whole("qk-pos-emb-head-dim", 1, 1 << 16).value_or(64);
+    m.value_head_dim = g_.whole("v-head-dim", 1, 1 << 16).value_or(128);
+    m_.yarn = g_.word("rope-type", {{"yarn", true}, {"rope", false}}, true);
+    const bool fuses = !g_.has("no-rope-fusion");
+    m_.rope_fusion = fuses && a_.position == Position::rotary;
+    if (m_.rope_fusion && !m_.yarn) g_.note(fail("bad_value", "latent attention's fused rotation is YaRN's alone", "add --no-rope-fusion", "--rope-type"));
+    for (const char* scaling : {"rotary-scaling-factor", "mscale", "mscale-all-dim"}) g_.has(scaling);
+    a_.kv_heads = a_.heads;
+    a_.head_dim = m.nope_head_dim + m.rope_head_dim;
+    a_.rotary_dims = m.rope_head_dim;
+    a_.qkv_bias = false;
+    a_.latent = m;
   }
 
   void parallel() {
@@ -254,7 +275,7 @@ class Resolver {
   void experts() {
     m_.experts.parallel = g_.whole("expert-model-parallel-size", 1, 1 << 16).value_or(1);
     m_.experts.tensor = g_.whole("expert-tensor-parallel-size", 1, 1 << 16).value_or(m_.tensor);
-    const std::int64_t count = g_.whole("num-experts", 0, 1 << 16).value_or(0);
+    const std::int64_t count = g_.whole("num-experts", 0, 4096).value_or(0);
     const auto frequency = g_.text("moe-layer-freq");
     if (count == 0) {
       if (m_.experts.parallel > 1) g_.note(fail("bad_value", "--expert-model-parallel-size without --num-experts has nothing to share out", "add --num-experts N", "--expert-model-parallel-size"));
@@ -317,6 +338,7 @@ class Resolver {
     const MixtureOfExperts& moe = *a_.moe;
     const MegatronExperts& m = m_.experts;
     if (moe.experts % m.parallel != 0) return bad(std::to_string(moe.experts) + " experts do not divide by --expert-model-parallel-size " + std::to_string(m.parallel), "use a divisor", "--expert-model-parallel-size");
+    if (moe.experts / m.parallel * (a_.layers / m_.pipeline) > kMostOnOneGpu) return bad("a GPU would have " + std::to_string(moe.experts / m.parallel * (a_.layers / m_.pipeline)) + " experts, which is more than are laid out", "use a larger --expert-model-parallel-size", "--num-experts");
     if (W % m_.expert_model_parallel() != 0) return bad(std::to_string(W) + " GPUs are no multiple of expert tensor x expert x pipeline parallel size = " + std::to_string(m_.expert_model_parallel()), "give --gpus N before the --, or other sizes", "--expert-model-parallel-size");
     if (moe.expert_ffn % m.tensor != 0) return bad("the experts' width " + std::to_string(moe.expert_ffn) + " does not divide by --expert-tensor-parallel-size " + std::to_string(m.tensor), "use a divisor", "--expert-tensor-parallel-size");
     if (moe.shared_ffn % m_.tensor != 0) return bad("--moe-shared-expert-intermediate-size does not divide by --tensor-model-parallel-size", "use a multiple", "--moe-shared-expert-intermediate-size");
@@ -340,6 +362,7 @@ class Resolver {
     if (a_.kv_heads % m_.tensor != 0) return fail("unsupported_training", "fewer query groups than tensor-parallel ranks are not laid out yet", "use --tensor-model-parallel-size up to " + std::to_string(a_.kv_heads), "--num-query-groups");
     if (auto ok = check_layers(m_, a_.layers); !ok) return ok;
     if (m_.context > 1 && (!m_.transformer_engine || m_.attention == MegatronAttention::unfused)) return bad("context parallelism needs TransformerEngine's fused or flash attention", "add --attention-backend flash, or leave --context-parallel-size out", "--context-parallel-size");
+    if (a_.latent && (!m_.transformer_engine || m_.context > 1 || m_.attention == MegatronAttention::flash)) return fail("unsupported_training", "latent attention without TransformerEngine, under context parallelism or with flash attention is not laid out yet", "leave --transformer-impl, --context-parallel-size and --attention-backend out", "--multi-latent-attention");
     const auto way = g_.text("cp-comm-type");
     if (m_.context > 1 && way && *way != "p2p") return fail("unsupported_training", "--cp-comm-type " + way->substr(0, 30) + " is not laid out yet", "p2p is", "--cp-comm-type");
     if (t_.seq_len % (2 * m_.context) != 0 && m_.context > 1) return bad("--seq-length does not divide by twice the context parallel size", "use a multiple of " + std::to_string(2 * m_.context), "--seq-length");

@@ -113,6 +113,36 @@ TEST(Megatron, AMixtureIsTheSumOfWhatItsModulesKeep) {
   EXPECT_NEAR(static_cast<double>(peak(full)), static_cast<double>(sum - L * (router + dispatcher + experts) + L * (2 * N * here + 10 * T)), 256 * 1024.0);
 }
 
+// Latent attention on one GPU: ranks of queries Q and of keys and values C, heads of n + p and v. By hand, at the loss.
+TEST(Megatron, LatentAttentionIsTheSumOfWhatItsModulesKeep) {
+  const std::int64_t L = 3, D = 512, H = 8, B = 4, S = 512, V = 1024, N = B * S, Q = 192, C = 64, n = 48, p = 16, v = 32;
+  Architecture a = gpt(L, D, H);
+  a.mlp_bias = a.out_bias = a.qkv_bias = false, a.residual_dropout = a.embedding_dropout = a.attention_dropout = 0;
+  a.latent = LatentAttention{Q, C, n, p, v};
+  Training t = run(B, S);
+  t.megatron.yarn = true;
+  const std::int64_t attention_weights = H * v * D + Q * D + H * (n + p) * Q + (C + p) * D + H * (n + v) * C;
+  const std::int64_t weights = V * D + 512 * D + L * (attention_weights + 8 * D * D + 4 * D) + 2 * D;
+  const std::int64_t kept = (2 + 4 + 4) * weights;
+  const std::int64_t norm = 2 * N * D + 2 * 4 * N;
+  const std::int64_t projections = 2 * N * (Q + C);                                  // what goes up; what goes down is the norm's
+  const std::int64_t attention = 2 * N * H * (2 * (n + p) + v) + 2 * N * H * v + 4 * B * H * S;
+  const std::int64_t layer = 2 * N * D + norm + projections + attention + 2 * N * D + norm + 2 * 2 * N * 4 * D;
+  const std::int64_t rotary = 4 * S * p + 2 * 2 * 4096 * p;
+  const std::int64_t ends = 2 * N * D + norm, batch = 3 * 8 * N + 4 * N + B * S * S, loss = (2 + 4) * N * V + 8 * N + 3 * 4 * N + N + 8 * N;
+  const auto near = [&](const Training& with, std::int64_t more) {
+    const std::int64_t sum = kept + L * (layer + rotary) + ends + batch + loss + kWorkspace + 33554432 + 1024 + more, peak = peak_within(built(a, with), "first_step", "forward");
+    EXPECT_NEAR(static_cast<double>(peak), static_cast<double>(sum), 64 * 1024.0) << "off by " << peak - sum;
+  };
+  near(t, 0);
+  // the fused rotation writes over the queries, and its tables are of this length
+  t.megatron.rope_fusion = true;
+  near(t, L * 2 * 2 * (S - 4096) * p);
+  // norms of the low ranks: what goes in, what comes out, mean and deviation
+  a.qk_norm = QkNorm::per_head;
+  near(t, L * 2 * 2 * (S - 4096) * p + L * (2 * N * (Q + C) + 2 * 2 * 4 * N) + L * 2 * (Q + C) * 10);
+}
+
 // Whatever is shared out, all ranks together hold the model's experts once for each of their replicas.
 TEST(Megatron, ExpertsAreSharedOutAndHaveReplicasOfTheirOwn) {
   Architecture a = gpt(4, 256, 4);

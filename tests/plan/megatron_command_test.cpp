@@ -78,7 +78,7 @@ TEST(MegatronCommand, MixturesOfExperts) {
 
   struct Wrong { const char* more; const char* code; const char* where; };
   for (const Wrong& x : {Wrong{"--expert-model-parallel-size 3", "bad_value", "--expert-model-parallel-size"}, Wrong{"--expert-model-parallel-size 16", "bad_value", "--expert-model-parallel-size"},
-                         Wrong{"--moe-layer-freq [1]*3", "bad_value", "--moe-layer-freq"}, Wrong{"--moe-router-topk 65", "bad_value", "--moe-router-topk"}, Wrong{"--moe-token-dispatcher-type flex", "bad_value", "--moe-token-dispatcher-type"},
+                         Wrong{"--num-experts 4096 --num-layers 4096 --expert-model-parallel-size 1 --moe-layer-freq 1", "bad_value", "--num-experts"}, Wrong{"--moe-layer-freq [1]*3", "bad_value", "--moe-layer-freq"}, Wrong{"--moe-router-topk 65", "bad_value", "--moe-router-topk"}, Wrong{"--moe-token-dispatcher-type flex", "bad_value", "--moe-token-dispatcher-type"},
                          Wrong{"--moe-pad-expert-input-to-capacity", "bad_value", "--moe-expert-capacity-factor"}, Wrong{"--moe-expert-capacity-factor x", "bad_number", "--moe-expert-capacity-factor"},
                          Wrong{"--moe-router-load-balancing-type quantile_balancing", "unsupported_training", "--moe-router-load-balancing-type"}, Wrong{"--overlap-moe-expert-parallel-comm", "unsupported_training", "--overlap-moe-expert-parallel-comm"},
                          Wrong{"--moe-token-dispatcher-type allgather --moe-shared-expert-overlap", "bad_value", "--moe-shared-expert-overlap"}}) {
@@ -88,6 +88,27 @@ TEST(MegatronCommand, MixturesOfExperts) {
     EXPECT_EQ(wrong.error().where, x.where) << x.more;
     EXPECT_FALSE(wrong.error().hint.empty());
   }
+}
+
+TEST(MegatronCommand, LatentAttention) {
+  const std::string command = "torchrun --nproc_per_node=8 pretrain_gpt.py --num-layers 27 --hidden-size 2048 --num-attention-heads 16 --ffn-hidden-size 10944 --swiglu --normalization RMSNorm --disable-bias-linear "
+                              "--untie-embeddings-and-output-weights --position-embedding-type rope --seq-length 4096 --max-position-embeddings 4096 --micro-batch-size 1 --vocab-size 102400 --make-vocab-size-divisible-by 1 --bf16 "
+                              "--multi-latent-attention --kv-lora-rank 512 --qk-head-dim 128 --qk-pos-emb-head-dim 64 --v-head-dim 128 --qk-layernorm --rotary-scaling-factor 40 --num-experts 64 --moe-router-topk 6 "
+                              "--moe-ffn-hidden-size 1408 --moe-layer-freq ([0]+[1]*26) --moe-shared-expert-intermediate-size 2816 --expert-model-parallel-size 8 --moe-grouped-gemm --moe-token-dispatcher-type alltoall";
+  std::vector<std::string> unused;
+  const auto w = read(command, &unused);
+  ASSERT_TRUE(w.has_value()) << w.error().message;
+  EXPECT_TRUE(unused.empty()) << unused.front();
+  const MegatronRun& m = w->transformers->training.megatron;
+  EXPECT_TRUE(m.yarn && m.rope_fusion);
+  EXPECT_EQ(w->model.param_count(), 15706484224);  // DeepSeek-V2-Lite, whose model card says 15.7 B
+  for (const char* more : {"--context-parallel-size 2", "--transformer-impl local", "--attention-backend flash"}) {
+    const auto wrong = read(command + " " + more);
+    ASSERT_FALSE(wrong.has_value()) << more;
+    EXPECT_EQ(wrong.error().where, "--multi-latent-attention");
+  }
+  EXPECT_FALSE(read(command + " --rope-type rope").has_value());
+  EXPECT_TRUE(read(command + " --rope-type rope --no-rope-fusion").has_value());
 }
 
 TEST(MegatronCommand, TheCommandComesBack) {
