@@ -36,7 +36,9 @@ std::string check_line(const Options& o, const TransformersRequest& request, con
   for (const char* flag : {"gpu", "memory", "reserve"}) {
     if (o.has(flag)) words.insert(words.end(), {"--" + std::string(flag), *o.get(flag)});
   }
-  if (o.has("no-cache")) words.push_back("--no-cache");
+  for (const char* flag : {"no-cache", "ema"}) {
+    if (o.has(flag)) words.push_back("--" + std::string(flag));
+  }
   if (const auto conf = o.has("alloc-conf") ? o.get("alloc-conf") : request.alloc_conf) words.insert(words.end(), {"--alloc-conf", *conf});
   if (o.get("config") == "-") words.insert(words.end(), {"--config", "-"});
   return shell_join(words) + " -- " + command;

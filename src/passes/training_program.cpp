@@ -129,6 +129,7 @@ class Trainer {
     else if (r_.framework == Framework::torchtitan) titan_ = std::make_unique<Torchtitan>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
+    if (r_.ema) copy_model();
     std::vector<eager::Trained> trained = trained_weights(weights());
     if (tune_) {
       for (eager::Trained& p : trained) p.embedding = false;  // bitsandbytes as it comes
@@ -183,6 +184,24 @@ class Trainer {
   const std::vector<Transformer::Weight>& weights() const { return litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : titan_ ? titan_->weights() : model_->weights(); }
 
   Tensor workspace(const char* role, std::int64_t size) { return tape_.empty(role, eager::dims({size}, false), Dtype::uint8, Category::workspace); }
+
+  // AveragedModel's deepcopy.
+  void copy_model() {
+    for (const Transformer::Weight& w : weights()) {
+      tape_.at(w.layer);
+      average_.push_back(tape_.empty("ema", eager::contiguous(w.tensor.dims()), w.tensor.dtype(), Category::weights));
+    }
+    tape_.at(-1);
+    for (const Tensor& b : model_->buffers()) average_.push_back(tape_.empty("ema", eager::contiguous(b.dims()), b.dtype(), Category::weights));
+  }
+
+  // update_parameters: at first a copy in place, then torch._foreach_lerp_, for which the count goes to the GPU.
+  void update_average(bool first) {
+    double bytes = 0;
+    for (const Tensor& t : average_) bytes += static_cast<double>(t.dims().numel() * size_of(t.dtype()));
+    if (!first) tape_.empty("ema.count", eager::dims({}, false), Dtype::int64, Category::workspace);
+    tape_.tell_traffic("ema", (first ? 2 : 3) * bytes);
+  }
 
   // torchtune's register_optim_in_bwd_hooks: an optimizer for each parameter.
   void step_in_backward(const std::vector<eager::Trained>& trained) {
@@ -263,6 +282,7 @@ class Trainer {
     if (told) tape_.tell_work_to(&work_.before_step);
     tape_.segment(phase, "optimizer");
     optimizer_step();
+    if (r_.ema) update_average(std::string_view(phase) == "first_step");
     tape_.tell_work_to(nullptr);
   }
 
@@ -297,6 +317,7 @@ class Trainer {
   std::unique_ptr<eager::ZeroGather> gathered_;  // stage 3
   std::unique_ptr<eager::Optimizer> optimizer_;
   std::vector<std::unique_ptr<eager::Optimizer>> in_backward_;
+  std::vector<Tensor> average_;       // EMA
   Tensor workspaces_[2], lt_workspaces_[2], loss_;
   Transformer::Outputs outputs_;
   StepWork work_;
@@ -431,6 +452,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   } else {
     for (const Transformer::Weight& w : weights) {
       if (!forward.gathered && !(forward.flat && w.trains)) out.weights += bytes_of(w.tensor);
+      if (r.ema) out.weights += bytes_of(w.tensor);
     }
   }
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);

@@ -73,6 +73,7 @@ class Transformer {
   struct Weight { Tensor tensor; const char* role; int layer; bool trains; int leaf = 0; };  // leaf: its unit, where it is one of its own (UnitHooks::kLeaf)
   bool adapts(const Parameter& p) const;  // whether a LoRA adapter stands beside this weight; its matrices follow it, or its bias, in weights()
   const std::vector<Weight>& weights() const { return weights_; }
+  const std::vector<Tensor>& buffers() const { return buffers_; }
   std::int64_t buffer_bytes() const;  // tables and masks that belong to modules
   std::int64_t frozen_bytes() const { return frozen_bytes_; }  // 4-bit weights with their scales, which weights() leaves out
 

@@ -171,6 +171,7 @@ struct Training {
   double max_grad_norm = 1.0;           // 0: no clipping
   std::optional<std::int64_t> max_steps, max_tokens;  // how long it trains, as far as the user says
   bool dropout = true;                  // the model is in training mode
+  bool ema = false;                     // torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: a copy of the model, on the GPU, updated after each step
   std::string torch = "2.9.1";
 };
 

@@ -232,6 +232,10 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
+  t.ema = f.ema.value_or(false);
+  if (t.ema && (t.framework != Framework::transformers || f.quantized || (t.sharding != Sharding::none && t.sharding != Sharding::ddp))) {
+    return fail("unsupported_training", "a moving average of the weights " + std::string(f.quantized ? "beside 4-bit ones" : t.framework != Framework::transformers ? "in " + std::string(name_of(t.framework)) : "under " + std::string(name_of(t.sharding))) + " is not laid out yet", "leave --ema out, or use --parallel ddp with whole weights", "--ema");
+  }
   t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
   loss_and_liger(t, a, f);
   constexpr std::array kOwnPatches = {Family::granite, Family::gpt_oss};  // another loss, or no MLP
@@ -316,6 +320,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
+  if (t.ema) w.warnings.push_back("--ema is no argument of a script's: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn, updated after each step");
   if (a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
   if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
   if (!model.unused.empty()) w.warnings.push_back("fields of config.json that are not read: " + first_ten(model.unused, 60));

@@ -90,6 +90,7 @@ Training training_of(const json& j) {
   t.mixed = precision.ends_with("autocast") ? MixedPrecision::bf16 : MixedPrecision::none;
   t.attention = j["attention"] == "eager" ? AttentionCode::eager : j["attention"] == "sdpa" ? AttentionCode::sdpa : AttentionCode::flash_attention_2;
   t.packed = j.value("packed", false);
+  t.ema = j.value("ema", false);
   t.use_cache = j["use_cache"];
   set_liger(t, j);
   t.compile = j.value("compiled", false);

@@ -262,6 +262,11 @@ TEST(Transformers, whatPeftAndLigerHaveIsSaidByName) {
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_head", "embed_tokens"}; }), "none");
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_hat"}; }), "bad_value lora_modules_to_save");
   EXPECT_EQ(outcome("llama-3.2-1b", [](TransformersFlags& f) { f.lora.emplace().saved_modules = {"lm_head"}; }), "unsupported_training lora_modules_to_save");  // tied
+  EXPECT_EQ(outcome("granite-3.3-2b", [](TransformersFlags& f) { f.liger = true; }), "unsupported_training --liger");
+  EXPECT_EQ(outcome("smollm3-3b", [](TransformersFlags& f) { f.liger = true; }), "none");
+  EXPECT_EQ(outcome("gpt-oss-20b", [](TransformersFlags& f) { f.attention = AttentionCode::sdpa; }), "unsupported_training --attention");
+  EXPECT_EQ(outcome("gpt2", [](TransformersFlags& f) { f.ema = true, f.gpus = 2, f.sharding = Sharding::zero2; }), "unsupported_training --ema");
+  EXPECT_EQ(outcome("gpt2", [](TransformersFlags& f) { f.ema = true, f.quantized = true, f.lora.emplace(); }), "unsupported_training --ema");
   EXPECT_EQ(outcome("gpt2", [](TransformersFlags& f) { f.lora.emplace().virtual_tokens = 8; }), "unsupported_training --num_virtual_tokens");
   EXPECT_EQ(outcome("llama-3.1-8b", [](TransformersFlags& f) { f.lora.emplace().dora = true, f.gpus = 2, f.sharding = Sharding::fsdp2; }), "unsupported_training --parallel");
 }

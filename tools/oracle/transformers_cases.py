@@ -94,6 +94,7 @@ class Case:
     kernels: bool = False         # axolotl's LoRA kernels
     packed: bool = False          # the batch's texts in one row, with positions and no mask
     lora_dropout: float = 0.05
+    ema: bool = False             # torch.optim.swa_utils.AveragedModel of the model
     quantized: bool = False       # beside them, frozen weights in 4 bits, scales quantized too
     adapter: str = ""             # of LoRA, what is not its default: "dora", "bias", "save=lm_head+embed_tokens"; instead of it "prompt" with `lora` virtual tokens
     parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp1 · fsdp1_grad_op · zero1 · zero2 · zero3
@@ -119,7 +120,7 @@ class Case:
         del fields["vocab"], fields["size"]
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
-        for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed"):
+        for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed", "ema"):
             if not fields[name]:
                 del fields[name]
         if self.lora_dropout == 0.05:
@@ -140,7 +141,7 @@ class Case:
         parts += [self.lora_targets.replace(",", "+")] if self.lora_targets else []
         parts += ["cache"] if self.use_cache else []
         parts += ["liger" if self.liger is True else f"liger_{self.liger}"] if self.liger else []
-        parts += [name for name in ("cut", "kernels", "quantized", "packed") if getattr(self, name)]
+        parts += [name for name in ("cut", "kernels", "quantized", "packed", "ema") if getattr(self, name)]
         parts += [f"drop{self.lora_dropout}"] if self.lora_dropout != 0.05 else []
         parts += ["trl"] if self.trl else []
         parts += ["compiled"] if self.compiled else []
@@ -211,6 +212,8 @@ def seen():
     yield Case("gpt_oss", batch=2, attention="eager", checkpoint="reentrant")
     yield Case("gpt_oss", attention="eager", lora=8, lora_targets="q_proj,v_proj", checkpoint="nonreentrant")
     yield Case("gemma", batch=1, length=96, precision="autocast", checkpoint="nonreentrant", optimizer="adafactor", accumulation=3)
+    yield Case("llama", ema=True)
+    yield Case("gpt2", ema=True, precision="autocast", optimizer="fused", accumulation=2)
     yield Case("gpt_oss", batch=1, length=168, precision="bf16+autocast", attention="eager", checkpoint="nonreentrant", optimizer="adafactor", accumulation=2)
     yield Case("deepseek_v3", batch=2, length=224, precision="bf16+autocast", checkpoint="nonreentrant", liger=True, lora=16, lora_targets="o_proj,kv_b_proj", lora_dropout=0.0, optimizer="sgd", accumulation=2)
     yield Case("gpt_neox", batch=1, length=224, precision="autocast", checkpoint="nonreentrant", lora=16, lora_targets="query_key_value,dense", lora_dropout=0.0)
@@ -348,6 +351,7 @@ def unseen():
     yield Case("qwen2", batch=2, length=144, precision="fp32", optimizer="fused")
     yield Case("phi3", batch=2, length=120, precision="autocast", lora=8, lora_targets="qkv_proj,o_proj", adapter="save=lm_head", checkpoint="nonreentrant")
     yield Case("gemma", batch=1, length=200, lora=12, adapter="prompt", precision="autocast", accumulation=2)
+    yield Case("qwen2", batch=3, length=96, ema=True, precision="autocast", checkpoint="nonreentrant")
     yield Case("smollm3", batch=3, length=112, precision="autocast", lora=8, lora_targets=ALL_LINEAR, checkpoint="reentrant")
     yield Case("olmo3", batch=2, length=200, precision="autocast", liger=True, checkpoint="nonreentrant")
     yield Case("granite", batch=2, length=144, precision="autocast", accumulation=2, optimizer="adafactor")

@@ -19,6 +19,7 @@ import transformers.models.distilbert.modeling_distilbert as distilbert
 import transformers.models.xlm_roberta.modeling_xlm_roberta as xlm_roberta
 import triton
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
@@ -106,6 +107,26 @@ def _know_that_all_count():
         return real_getitem(self, tuple(places.unbind(1)))
 
     torch.Tensor.__getitem__ = getitem
+
+
+class Count:
+    """AveragedModel's n_averaged, whose value it asks for: a tensor of the host, which goes to the GPU."""
+
+    def __init__(self):
+        self.value = 0
+
+    def __iadd__(self, more):
+        self.value += more
+        return self
+
+    def __eq__(self, other):
+        return self.value == other
+
+    def __gt__(self, other):
+        return self.value > other
+
+    def to(self, device):
+        return torch.empty((), dtype=torch.int64, device=device)
 
 
 class Run:
@@ -331,6 +352,13 @@ class Run:
         outputs.label_mask.sum(), outputs.entropy.detach().sum(), outputs.is_top1.sum()  # what it logs
         return loss
 
+    @staticmethod
+    def _average(model):
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+        del average.n_averaged
+        average.n_averaged = Count()
+        return average
+
     def clip(self):
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
 
@@ -345,6 +373,7 @@ class Run:
         with self.fake_mode, self.tracker as tracker:
             tracker.mark("load")
             model = self.model = self._parallel(self.build())
+            average = self._average(model) if self.case.ema else None
             tracker.adopt([*model.parameters(), *model.buffers()], "load")
             optimizer = self.optimizer()
             for step in ("first_step", "train_step"):
@@ -357,4 +386,6 @@ class Run:
                 optimizer.step()
                 tracker.mark(f"{step} zero_grad")
                 model.zero_grad(set_to_none=True)
+                if average:
+                    average.update_parameters(model)
             tracker.mark("end")
