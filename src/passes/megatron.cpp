@@ -235,14 +235,19 @@ Tensor MegatronChunk::activate(const Tensor& x, const Tensor& bias, std::int64_t
       return Gradients{dx, dx};
     });
   }
-  const Tensor given = bias.defined() ? t_.add(x, bias, role) : x;
+  return unfused(bias.defined() ? t_.add(x, bias, role) : x, width, role, "mlp.product");
+}
+
+// The activation op by op, of an MLP or of experts; product: of what is gated.
+Tensor MegatronChunk::unfused(const Tensor& x, std::int64_t width, const char* role, const char* product) {
   if (!a_.gated_mlp) {
-    if (a_.activation == Activation::relu_squared) return t_.power(t_.unary(given, Tape::Keep::result, role), role);
-    return t_.unary(given, Tape::Keep::input, role);
+    if (a_.activation == Activation::relu_squared) return t_.power(t_.unary(x, Tape::Keep::result, role), role);
+    return t_.unary(x, Tape::Keep::input, role);
   }
   const std::array<std::int64_t, 2> halves = {width, width};
-  const std::vector<Tensor> parts = t_.split(given, -1, halves);
-  return t_.mul(t_.unary(parts[0], Tape::Keep::input, role), t_.shift(parts[1], role), "mlp.product");  // glu_linear_offset, which is 0
+  const std::vector<Tensor> parts = t_.split(x, -1, halves);
+  const Tensor gate = t_.unary(parts[0], Tape::Keep::input, role);
+  return t_.mul(gate, t_.shift(parts[1], role), product);  // glu_linear_offset, which is 0
 }
 
 Tensor MegatronChunk::mlp(const Layer& l, const Tensor& x) {

@@ -85,6 +85,7 @@ class MegatronChunk {
   Tensor rotate(const Tensor& x, const char* role);
   Tensor mlp(const Layer& l, const Tensor& x);
   Tensor activate(const Tensor& x, const Tensor& bias, std::int64_t width);  // width: of the result
+  Tensor unfused(const Tensor& x, std::int64_t width, const char* role, const char* product);
   Tensor head(const Tensor& x);
   Tensor loss(const Tensor& logits, const Batch& batch);
 

@@ -332,15 +332,7 @@ Tensor MegatronChunk::weighed(const Tensor& given, const Tensor& bias, const Ten
     });
   }
   const Tensor x = bias.defined() ? t_.add(given, t_.view(bias, {1, bias.dims().size[0]}), "experts.up") : given;
-  Tensor active;
-  if (a_.gated_mlp) {
-    const std::vector<Tensor> parts = t_.split(x, -1, std::array{F, F});
-    active = t_.mul(t_.unary(parts[0], Tape::Keep::input, "experts.act"), t_.shift(parts[1], "experts.act"), "experts.product");
-  } else if (a_.activation == Activation::relu_squared) {
-    active = t_.power(t_.unary(x, Tape::Keep::result, "experts.act"), "experts.act");
-  } else {
-    active = t_.unary(x, Tape::Keep::input, "experts.act");
-  }
+  const Tensor active = unfused(x, F, "experts.act", "experts.product");
   return t_.to(t_.mul(active, t_.view(weights, {rows, 1}), "experts.weighed"), dtype(), "experts.weighed");
 }
 
@@ -390,7 +382,8 @@ Tensor MegatronChunk::run_experts(const Experts& e, const Tensor& x, const Tenso
     const Tensor out = down(expert_product(rows, std::span(&e.up[i], 1), "experts.up"), e.up[i].bias, share, std::span(&e.down[i], 1));
     if (!e.down[i].bias.defined()) return out;
     const std::int64_t n = rows.dims().size[0];
-    const Tensor shifted = t_.mul(t_.view(e.down[i].bias, {1, a_.width}), t_.view(share, {n, 1}), "experts.bias");
+    const Tensor bias = t_.view(e.down[i].bias, {1, a_.width}), weights = t_.view(share, {n, 1});
+    const Tensor shifted = t_.mul(bias, weights, "experts.bias");
     return t_.add_in_place(out, t_.to(shifted, dtype(), "experts.bias"));
   };
   const auto count = static_cast<std::int64_t>(e.up.size());

@@ -82,16 +82,16 @@ Tensor Transformer::activate(const Block& b, const Tensor& x, const char* role) 
 
 Tensor Transformer::mlp(const Block& b, const std::string& name, const Tensor& x) {
   into(&b.mlp, {}, {});
-  return out_of(&b.mlp, fed(b, name, x));
+  const Tensor y = fed(b, name, x);
+  return out_of(&b.mlp, drops_in_branches() ? t_.dropout(y, r_.dropout ? a_.residual_dropout : 0, "mlp.dropout") : y);
 }
 
 Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x) {
-  const double p = r_.dropout ? a_.residual_dropout : 0;
   if (!a_.gated_mlp) {
     Tensor h = project(b.linear.at(name + "up"), x, "mlp.up");
     h = activate(b, h, "mlp.act");
     h = project(b.linear.at(name + "down"), h, "mlp.down");
-    return a_.family == Family::gpt2 ? drop(&b.dropout, h, p, "mlp.dropout") : drops_in_branches() ? t_.dropout(h, p, "mlp.dropout") : h;
+    return a_.family == Family::gpt2 ? drop(&b.dropout, h, r_.dropout ? a_.residual_dropout : 0, "mlp.dropout") : h;
   }
   if (a_.fused_gate_up) {
     const Tensor both = project(b.linear.at(name + "gate_up"), x, "mlp.gate_up");
@@ -102,9 +102,7 @@ Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x
   }
   constexpr GatedRoles kRoles = {"mlp.gate", "mlp.up", "mlp.act", "mlp.product", "mlp.down"};
   const Linear &gate = b.linear.at(name + "gate"), &up = b.linear.at(name + "up"), &down = b.linear.at(name + "down");
-  if (r_.adapter_kernels.mlp && all_adapted({&gate, &up, &down})) return kernel_mlp(gate, up, down, x, kRoles);
-  const Tensor y = gated(b, name, x, kRoles);
-  return drops_in_branches() ? t_.dropout(y, p, "mlp.dropout") : y;
+  return r_.adapter_kernels.mlp && all_adapted({&gate, &up, &down}) ? kernel_mlp(gate, up, down, x, kRoles) : gated(b, name, x, kRoles);
 }
 
 // down(act(gate(x)) * up(x)), of an MLP or of one expert.

@@ -253,14 +253,19 @@ class Reader {
     out_.architecture.out_bias = key == "attention_bias" ? out_.architecture.qkv_bias : out;
   }
 
+  // Llama's switches, which many classes after it have.
+  void llama_biases() {
+    biases(false, false, "attention_bias");
+    out_.architecture.mlp_bias = yes("mlp_bias", false);
+  }
+
   void llama_like() {
     Architecture& a = out_.architecture;
     rotary(1, "");
     const std::int64_t given = f_.whole("sliding_window", 0, kMostPositions).value_or(0);
     switch (spec_.family) {
       case Family::llama:
-        biases(false, false, "attention_bias");
-        a.mlp_bias = yes("mlp_bias", false);
+        llama_biases();
         break;
       case Family::mistral: {
         const bool silent = f_.find("sliding_window") == nullptr && !f_.is_null("sliding_window");
@@ -292,8 +297,7 @@ class Reader {
         break;
       case Family::smollm3: smollm3(given); break;
       case Family::granite:
-        biases(false, false, "attention_bias");
-        a.mlp_bias = yes("mlp_bias", false);
+        llama_biases();
         a.embedding_scale = multiplier("embedding_multiplier");
         a.attention_scale = multiplier("attention_multiplier");
         multiplier("residual_multiplier"), multiplier("logits_scaling");
@@ -316,8 +320,7 @@ class Reader {
         for (std::string_view key : {"swiglu_limit", "swiglu_alpha", "experts_per_token", "initial_context_length"}) f_.used(key);
         break;
       case Family::arcee:
-        biases(false, false, "attention_bias");
-        a.mlp_bias = yes("mlp_bias", false);
+        llama_biases();
         a.gated_mlp = false;
         break;
       case Family::starcoder2:
@@ -348,8 +351,7 @@ class Reader {
   // Every fourth layer has no rotary positions; those alone may have a window.
   void smollm3(std::int64_t given) {
     Architecture& a = out_.architecture;
-    biases(false, false, "attention_bias");
-    a.mlp_bias = yes("mlp_bias", false);
+    llama_biases();
     const std::int64_t interval = f_.whole("no_rope_layer_interval", 1, kMostLayers).value_or(4);
     for (std::int64_t i = 0; i < a.layers; ++i) a.unrotated.push_back((i + 1) % interval == 0);
     if (const Document* rotates = f_.list("no_rope_layers", kMostLayers)) {  // 1: has them, for all its name
