@@ -1,6 +1,10 @@
 // The engine without process start: building a program, one more estimate from a built program, a full estimate, a plan.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <thread>
+
+#include "cli/parallel.hpp"
 #include "graph/nanochat.hpp"
 #include "memory/timeline.hpp"
 #include "passes/autograd.hpp"
@@ -118,6 +122,18 @@ BENCHMARK_CAPTURE(plan_model, gpt2_4090, "gpt2", "rtx 4090", 1)->Unit(benchmark:
 BENCHMARK_CAPTURE(plan_model, llama_8b_4090, "llama-3.1-8b", "rtx 4090", 1)->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(plan_model, llama_8b_8xh100, "llama-3.1-8b", "h100", 8)->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(plan_model, llama_70b_64xh100, "llama-3.1-70b", "h100", 64)->Unit(benchmark::kMillisecond);
+
+// The same as the command goes over it, on up to eight threads: the wall's time.
+void plan_model_on_threads(benchmark::State& state, const char* model, const char* gpu, std::int64_t gpus) {
+  const HfModel& shipped = find_preset(model)->preset->model;
+  const Machine m = *machine_from_flags({gpu, gpus, std::nullopt, std::nullopt});
+  const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1U, 8U);
+  EstimateOptions options;
+  options.loop = [threads](std::size_t count, const std::function<bool(std::size_t)>& call) { for_each_until(count, threads, call); };
+  for (auto _ : state) benchmark::DoNotOptimize(plan_transformers(shipped, {}, m, options));
+  state.counters["threads"] = static_cast<double>(threads);
+}
+BENCHMARK_CAPTURE(plan_model_on_threads, llama_70b_64xh100, "llama-3.1-70b", "h100", 64)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 // Where that goes: one way laid out; run through the allocator.
 Workload model_run(Sharding sharding) {

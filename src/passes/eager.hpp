@@ -98,12 +98,16 @@ struct TapeOptions {
   bool add_in_place = true;
   Multiprocessors gpu{};        // sums over rows are shared among
   bool retain_graph = false;    // of every backward pass: what nodes saved stays while its graph is named
+  bool every_step = false;      // none is a copy of the one before (repeat_events)
 };
 
 class Tape {
  public:
   explicit Tape(std::int64_t device_batch, TapeOptions options = {});
   Program take();                                        // what was noted; the tape is empty then
+  void expect(std::size_t events) { p_.events.reserve(events), p_.tensors.reserve(events / 2), storage_refs_.reserve(events / 2); }  // about so many: room that is asked for once
+  std::size_t events() const { return p_.events.size(); }
+  bool repeat(std::int32_t first_event) { return !options_.every_step && repeat_events(p_, first_event); }  // the last to run: names do not follow what it moves
   ~Tape();
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "graph/nanochat.hpp"
 #include "passes/evaluation.hpp"
@@ -123,6 +124,45 @@ Attention resolve_attention(const Workload& workload, const Target& target) {
   const bool half = run.compute != Dtype::fp32;
   if (half && target.compute_major >= 8) return Attention::flash;  // masked layers fall to the efficient kernel one by one
   return Attention::efficient;
+}
+
+bool repeat_events(Program& program, std::int32_t first_event) {
+  const std::size_t begin = static_cast<std::size_t>(first_event), end = program.events.size();
+  const auto info = [&](std::int32_t t) -> const TensorInfo& { return program.tensors[static_cast<std::size_t>(t)]; };
+  // of each tensor its first and its last event among those
+  constexpr std::uint8_t kNone = 0, kFreed = 1, kAllocated = 2;
+  std::vector<std::array<std::uint8_t, 2>> met(program.tensors.size(), {kNone, kNone});
+  const auto met_by = [&](std::int32_t t) -> std::array<std::uint8_t, 2>& { return met[static_cast<std::size_t>(t)]; };
+  for (std::size_t i = begin; i < end; ++i) {
+    auto& [first, last] = met_by(program.events[i].tensor);
+    last = program.events[i].kind == Event::Kind::free ? kFreed : kAllocated;
+    if (first == kNone) first = last;
+  }
+  std::vector<std::int32_t> found, left;  // what goes, what stays; each the latest first
+  for (std::size_t i = end; i-- > 0;) {
+    const Event& e = program.events[i];
+    auto& [first, last] = met_by(e.tensor);
+    if (e.kind == Event::Kind::free || first == kNone || first != last) continue;
+    if (i < begin && first == kFreed) found.push_back(e.tensor), first = kNone;
+    if (i >= begin && first == kAllocated) left.push_back(e.tensor), first = kNone;
+  }
+  if (!std::ranges::equal(found, left, {}, info, info)) return false;
+  std::vector<std::int32_t> as(program.tensors.size());
+  std::iota(as.begin(), as.end(), 0);
+  for (std::size_t i = 0; i < found.size(); ++i) std::swap(as[static_cast<std::size_t>(found[i])], as[static_cast<std::size_t>(left[i])]);
+  const auto again = [&](std::int32_t t) { return t < 0 ? t : as[static_cast<std::size_t>(t)]; };
+  const auto shift = static_cast<std::int32_t>(end - begin);
+  const auto segment = std::ranges::lower_bound(program.segments, first_event, {}, &Segment::first_event) - program.segments.begin();
+  for (std::size_t i = static_cast<std::size_t>(segment), n = program.segments.size(); i < n; ++i) {
+    program.segments.push_back(program.segments[i]);
+    program.segments.back().first_event += shift;
+  }
+  program.events.reserve(end + static_cast<std::size_t>(shift));
+  for (std::size_t i = begin; i < end; ++i) {
+    const Event e = program.events[i];
+    program.events.push_back({e.kind, again(e.tensor), again(e.op), again(e.from)});
+  }
+  return true;
 }
 
 Program at_batch(Program program, std::int64_t device_batch) {

@@ -35,6 +35,7 @@ struct TensorInfo {
   std::int64_t fixed = 0;           // of a batched one: those that every device batch has
   std::int32_t summed_rows = 0;     // of a kernel's partial sums (column_sum.hpp): the rows of one sequence, whatever `batched` says; 0 of all else
   std::string name() const;         // "h.3.attn.q"
+  friend bool operator==(const TensorInfo&, const TensorInfo&) = default;
 };
 
 struct Event {
@@ -62,6 +63,10 @@ struct Program {
   StepWork work;                    // the same step as arithmetic and traffic
   const Segment& segment_of(std::int32_t event) const;
 };
+
+// The events from first_event on, once more after themselves, with their segments: what they leave alive takes the place of what they found alive and let go, in the order in which each was
+// allocated. False, and nothing is done, where these are not alike.
+bool repeat_events(Program& program, std::int32_t first_event);
 
 // The same run with another device batch: bytes of what is batched, in proportion; shapes and accumulation as they are laid out.
 Program at_batch(Program program, std::int64_t device_batch);

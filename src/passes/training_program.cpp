@@ -108,10 +108,12 @@ std::vector<eager::Trained> trained_weights(const std::vector<Transformer::Weigh
   return out;
 }
 
+constexpr std::size_t kEventsOfLayer = 1200;  // of three steps, about
+
 class Trainer {
  public:
   Trainer(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options)
-      : a_(a), r_(r), computed_(computed(r)), target_(target), tape_(r.device_batch_size, options) {}
+      : a_(a), r_(r), computed_(computed(r)), target_(target), tape_(r.device_batch_size, options) { tape_.expect(static_cast<std::size_t>(a.layers) * kEventsOfLayer); }
 
   Program run() {
     tape_.segment("load", "weights", 0, Provenance::exact);
@@ -167,8 +169,10 @@ class Trainer {
     tape_.causal(a_.causal);
     if (r_.packed && forward.attention == Attention::flash) tape_.sequences(r_.device_batch_size);
     work_.laid_out.reserve(3);  // lists keep their places
-    for (const char* phase : {"first_step", "train_step"}) step(phase, false);
+    step("first_step", false);
+    const auto steady = static_cast<std::int32_t>(tape_.events());
     step("train_step", true);
+    if (replicated_ || !tape_.repeat(steady)) step("train_step", true);  // DistributedDataParallel lays its buckets out anew in the second
     Program p = tape_.take();
     p.work = std::move(work_);
     p.work.device_batch = r_.device_batch_size;
@@ -278,6 +282,7 @@ class Trainer {
 
   // told: the work of this step, which is as those after it
   void step(const char* phase, bool told) {
+    work_.laid_out.clear(), work_.before_step.clear();
     for (int micro = 1; micro <= micro_steps(); ++micro) micro_step(phase, micro, told);
     if (told) tape_.tell_work_to(&work_.before_step);
     tape_.segment(phase, "optimizer");
@@ -412,11 +417,16 @@ Attention resolve_attention(const Architecture& a, const Training& r, const Targ
   return attention_of(a, r, target, r.mixed != MixedPrecision::none || r.weights != Dtype::fp32);
 }
 
+Result<void> is_laid_out(const Architecture& a, const Training& r, const Target& target) {
+  if (auto ok = is_described(a, r); !ok) return ok;
+  if (r.framework == Framework::torchtitan && target.compute_major < 8) return unsupported("torchtitan's attention on GPUs older than compute capability 8.0", "use an A100, an H100 or newer");
+  return {};
+}
+
 Result<Program> build_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {
   if (options.add_in_place) options.gpu = {target.multiprocessors, threads_of_multiprocessor(target.compute_major, target.compute_minor)};
   if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
-  if (auto ok = is_described(a, r); !ok) return std::unexpected(ok.error());
-  if (r.framework == Framework::torchtitan && target.compute_major < 8) return unsupported("torchtitan's attention on GPUs older than compute capability 8.0", "use an A100, an H100 or newer");
+  if (auto ok = is_laid_out(a, r, target); !ok) return std::unexpected(ok.error());
   return Trainer(a, r, target, options).run();
 }
 

@@ -25,6 +25,9 @@ struct TrainingLayout {
 };
 TrainingLayout layout_of(const Architecture& architecture, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps);
 
+// Whether build_program describes it. Errors: those of build_program.
+Result<void> is_laid_out(const Architecture& architecture, const Training& training, const Target& target);
+
 // Tensors that live through the run on one GPU: weights; gradients; optimizer state. Bytes as stored, not rounded.
 StaticBytes static_bytes(const Architecture& architecture, const Training& training);
 

@@ -93,8 +93,7 @@ class BatchSearch {
     }
     std::size_t i = 0;
     while (i + 1 < ways.size() && layout(ways[i].front()).ids == TrainingLayout::Ids::more_than_rows) ++i;
-    const StaticBytes fixed = static_bytes(w_);
-    if (fixed.weights + fixed.gradients + fixed.optimizer > room_) i = ways.size() - 1;  // nothing will: only the smallest is told
+    if (roughly(ways[i].back()) > room_) i = ways.size() - 1;  // likely nothing will: only the smallest is told
     auto asked = of_way(ways[i]);
     while (asked && !asked->found && i + 1 < ways.size()) asked = of_way(ways[++i]);
     while (asked && asked->found && asked->largest && i > 0) {
@@ -105,6 +104,14 @@ class BatchSearch {
     if (!asked) return std::unexpected(asked.error());
     if (asked->found) return std::move(*asked->found);
     return answer((shared_ != nullptr ? estimate_if_it_fits : estimate_program)(*with_device_batch(w_, batches.back()), machine_, options_, asked->laid_out->program));
+  }
+
+  // What lives through the run and what blocks keep for backward, some 24 bytes of each element or what a checkpoint is given: where the search begins depends on it, not what it finds.
+  Bytes roughly(std::int64_t batch) const {
+    const Architecture& a = w_.transformers->architecture;
+    const StaticBytes fixed = static_bytes(w_);
+    const std::int64_t kept = w_.transformers->training.recompute == Recompute::none ? 24 : 2;
+    return fixed.weights + fixed.gradients + fixed.optimizer + Bytes(batch * w_.run.max_seq_len * a.width * a.layers * kept);
   }
 
   // A loss without all logits cuts each batch into parts of its own size; torch.compile decides for each what it keeps; packed, a batch is one long row.

@@ -5,6 +5,7 @@
 #include "base/text.hpp"
 #include "memory/timeline.hpp"
 #include "passes/evaluation.hpp"
+#include "passes/training_program.hpp"
 #include "plan/alternatives.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
@@ -211,23 +212,31 @@ OutsideEstimate outside_memory_of(const Workload& w, const Machine& machine, con
 // How much of a report is asked for: all of one that fits, and of another the verdict; all of it.
 enum class Detail : std::uint8_t { if_fits, all };
 
-Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, Detail detail) {
+// What is known before anything is laid out.
+Report begin_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const OutsideEstimate& outside) {
   Report report;
   report.workload = workload;
   report.machine = machine;
   report.assumptions = workload.assumptions;
   report.warnings = workload.warnings;
-  const Target target = target_of(machine);
-  report.attention = resolve_attention(workload, target);
+  report.attention = resolve_attention(workload, target_of(machine));
   if (workload.captured) warn_of_capture(report);
   else if (!workload.transformers) warn_of_nanochat(report);
   else if (is_trainer_on_several(workload)) report.warnings.push_back("the interval of transformers runs on several GPUs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one GPU (docs/accuracy.md)");
   else if (is_compiled_model(workload)) report.warnings.push_back("the interval of compiled models is 5 % by convention, not from residuals: recordings of PyTorch agree, none was measured on a GPU yet (docs/accuracy.md)");
-  const Timeline timeline = run_timeline(program);
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
-  const OutsideEstimate outside = outside_memory_of(workload, machine, options);
   if (!outside.note.empty()) report.machine.notes.push_back(outside.note);
+  report.command = workload.captured ? workload.captured->script : shell_join(launch_command(workload));
+  return report;
+}
+
+void put(Report& report, const StaticBytes& fixed) { report.weights = fixed.weights, report.gradients = fixed.gradients, report.optimizer = fixed.optimizer; }
+
+Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, Detail detail) {
+  const OutsideEstimate outside = outside_memory_of(workload, machine, options);
+  Report report = begin_report(workload, machine, options, outside);
+  const Timeline timeline = run_timeline(program);
   const PhasePeak* step = nullptr;  // the highest phase whose prompts are known
   for (const PhasePeak& p : timeline.phases) {
     if (p.phase != "core_evaluation" && p.phase != "chat_evaluation" && (step == nullptr || p.allocated > step->allocated)) step = &p;
@@ -246,10 +255,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     if (timeline.phases[i].phase == kTraining && reserved.by_phase[i].retries > 0) report.warnings.push_back("every step runs out of room and gives cached memory back to the GPU to go on: it takes longer than is said here");
   }
   report.headroom = machine.usable() - report.process.bytes;
-  const StaticBytes fixed = workload.captured ? static_bytes(program) : static_bytes(workload);
-  report.weights = fixed.weights;
-  report.gradients = fixed.gradients;
-  report.optimizer = fixed.optimizer;
+  put(report, workload.captured ? static_bytes(program) : static_bytes(workload));
   fill_peak(report, program, timeline);
   report.categories[static_cast<std::size_t>(Category::context)].at_peak = outside.memory.middle;
   report.categories[static_cast<std::size_t>(Category::fragmentation)].at_peak = reserved.peak.reserved - timeline.peak;
@@ -258,7 +264,6 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     report.phases.push_back({p.phase, reserved.by_phase[i].allocated, reserved.by_phase[i].reserved, event_text(program, p.event), p.provenance});
   }
   report.speed = estimate_speed(workload, machine, program.work, {options.calibration, options.prices});
-  report.command = workload.captured ? workload.captured->script : shell_join(launch_command(workload));
   return report;
 }
 
@@ -329,6 +334,24 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
 
 Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
   return fill_report(workload, machine, options, program, Detail::if_fits);
+}
+
+Result<std::optional<Report>> estimate_if_hopeless(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
+  const Training& t = workload.transformers->training;
+  if (t.framework == Framework::megatron || t.torchtune.optimizer_in_backward) return std::nullopt;
+  if (auto ok = is_laid_out(workload.transformers->architecture, training_of(*workload.transformers, workload.run), target_of(machine)); !ok) return std::unexpected(ok.error());
+  const StaticBytes fixed = static_bytes(workload);
+  const Bytes sum = fixed.weights + fixed.gradients + fixed.optimizer;
+  const OutsideEstimate outside = outside_memory_of(workload, machine, options);
+  if (sum + outside.memory.middle <= machine.usable()) return std::nullopt;
+  Report report = begin_report(workload, machine, options, outside);
+  put(report, fixed);
+  report.verdict = Verdict::wont_fit;
+  report.allocated = report.reserved = {sum, sum, sum, Provenance::exact};
+  report.context = outside.memory.middle;
+  report.process = {sum + outside.memory.middle, sum + outside.memory.low, sum + outside.memory.high, outside.provenance};
+  report.headroom = machine.usable() - report.process.bytes;
+  return report;
 }
 
 }  // namespace dryfit

@@ -47,6 +47,10 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
 // program: built for this workload and machine.
 Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
 
+// A transformers run, not Megatron-LM's, whose weights, gradients and optimizer states alone are more than the machine has: a report of their sum, without a program. None where they
+// are not, or do not all live at once (torchtune's optimizer in backward). Errors: "unsupported_training".
+Result<std::optional<Report>> estimate_if_hopeless(const Workload& workload, const Machine& machine, const EstimateOptions& options);
+
 // Largest legal device batch whose verdict is at least `fits`, and the program built for it; none when batch 1 does not fit.
 struct LargestBatch { std::int64_t device_batch; Program program; };
 Result<std::optional<LargestBatch>> largest_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});

@@ -2,6 +2,7 @@
 #include "plan/transformers_plan.hpp"
 
 #include <algorithm>
+#include <tuple>
 
 #include "plan/alternatives.hpp"
 #include "plan/batch_search.hpp"
@@ -23,6 +24,9 @@ Result<Candidate> candidate(Method method, Result<BatchFound> found) {
 Result<Candidate> candidate(const HfModel& model, const Way& way, const Machine& machine, const EstimateOptions& options) {
   const auto workload = workload_of(model, way, machine);
   if (!workload) return std::unexpected(workload.error());
+  auto hopeless = estimate_if_hopeless(*workload, machine, options);
+  if (!hopeless) return std::unexpected(hopeless.error());
+  if (*hopeless) return Candidate{way.method, false, std::move(**hopeless), true};
   return candidate(way.method, search_device_batch(*workload, machine, options, way.fixed_batch));
 }
 
@@ -73,7 +77,7 @@ std::string reason(const TransformersPlan& plan, const std::vector<Method>& meth
 std::optional<Alternative> change_of(const std::vector<Candidate>& candidates, Method method, EstimateOptions options) {
   const Candidate* nearest = nullptr;
   for (const Candidate& c : candidates) {
-    if (c.method == method && (nearest == nullptr || c.report.process.bytes < nearest->report.process.bytes)) nearest = &c;
+    if (c.method == method && (nearest == nullptr || std::tuple(c.at_least, c.report.process.bytes) < std::tuple(nearest->at_least, nearest->report.process.bytes))) nearest = &c;
   }
   if (nearest == nullptr) return std::nullopt;
   options.alternatives = true;

@@ -22,6 +22,7 @@ struct Candidate {
   Method method = Method::full;
   bool fits = false;
   Report report;
+  bool at_least = false;  // weights, gradients and optimizer states alone do not fit: the report has their sum, and nothing was laid out
   std::optional<double> seconds_per_token() const;        // of all GPUs together, predicted; ways are compared by it
   std::optional<double> least_seconds_per_token() const;  // no implementation of the same kernels is faster: the roofline
 };

@@ -140,7 +140,7 @@ Json candidate_json(const Candidate& c, bool chosen) {
   const Report& r = c.report;
   const Training& t = r.workload.transformers->training;
   return {{"method", name_of(c.method)}, {"recompute", name_of(t.recompute)}, {"shard", name_of(t.sharding)}, {"device_batch_size", c.fits ? Json(r.workload.run.device_batch_size) : Json()}, {"grad_accum_steps", r.workload.run.grad_accum_steps},
-          {"verdict", name_of(r.verdict)}, {"allocated_bytes", r.allocated.bytes.count}, {"process_bytes", r.process.bytes.count}, {"headroom_bytes", r.headroom.count}, {"least_seconds_per_token", json_parts::number(c.least_seconds_per_token())}, {"tokens_per_second", c.fits && r.speed ? Json(r.speed->tokens_per_second) : Json()}, {"command", r.command}, {"plan", chosen ? Json(0) : Json()}};
+          {"verdict", name_of(r.verdict)}, {"allocated_bytes", r.allocated.bytes.count}, {"process_bytes", r.process.bytes.count}, {"headroom_bytes", r.headroom.count}, {"at_least", c.at_least}, {"least_seconds_per_token", json_parts::number(c.least_seconds_per_token())}, {"tokens_per_second", c.fits && r.speed ? Json(r.speed->tokens_per_second) : Json()}, {"command", r.command}, {"plan", chosen ? Json(0) : Json()}};
 }
 
 Json rent_json(const Rent& rent) {

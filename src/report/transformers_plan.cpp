@@ -57,7 +57,7 @@ std::string candidate_line(const Candidate& c, bool chosen, bool several, const 
   if (several) out += fmt::format("  {:<13}", name_of(t.sharding));
   // a dash takes three bytes, and one place on the screen
   out += c.fits ? fmt::format("  {:>12}", r.workload.run.device_batch_size) : fmt::format("  {:>12}", style.ascii ? "-" : std::string(11, ' ') + "–");
-  out += fmt::format("  {:>9}  {:>9} {:>4.0f} %", gib_text(r.process.bytes), gib_text(r.headroom), share);
+  out += fmt::format(" {}{:>9}  {:>9} {:>4.0f} %", c.at_least ? ">" : " ", gib_text(r.process.bytes), gib_text(r.headroom), share);
   if (c.fits && r.speed) out += speed_columns(*r.speed, r.machine.gpus);
   if (r.verdict == Verdict::tight) out += "  tight";
   return chosen ? paint(out, "1", style) : out;
@@ -88,7 +88,8 @@ std::string plan_text(const TransformersPlan& plan, const HfModel& model, const 
   out += fmt::format("  method  recompute{}  device batch       peak           headroom{}\n", several ? "  parallel     " : "", speed_titles(plan, m.gpus));
   for (std::size_t i = 0; i < plan.candidates.size(); ++i) out += candidate_line(plan.candidates[i], i == plan.chosen, several, style) + "\n";
   const bool none = std::ranges::any_of(plan.candidates, [](const Candidate& c) { return !c.fits; });
-  if (none) out += fmt::format("{}: not even the smallest device batch fits; its peak is shown\n", style.ascii ? "-" : "–");
+  const bool at_least = std::ranges::any_of(plan.candidates, &Candidate::at_least);
+  if (none) out += fmt::format("{}: not even the smallest device batch fits; its peak is shown{}\n", style.ascii ? "-" : "–", at_least ? ", or > weights, gradients and optimizer states alone" : "");
   if (!plan.chosen) {
     out += "\nnothing fits\n";
   } else {

@@ -156,18 +156,27 @@ inline void show(const json& j, const Program& program) {
   }
 }
 
-// Every recording of a file of tests/golden/oracle against what `build` makes of it.
-inline Worst compare_all(const std::string& file, int& recordings, Program (*build)(const json&)) {
-  Worst worst;
+// Every recording of a file of tests/golden/oracle, or with DRYFIT_RECORDING=TEXT those whose names contain it. Returns how many the file has.
+template <class Use>
+int for_each_recording(const std::string& file, Use use) {
+  int recordings = 0;
   const char* only = std::getenv("DRYFIT_RECORDING");
   std::ifstream in(DRYFIT_SOURCE_DIR "/tests/golden/oracle/" + file);
   for (std::string line; std::getline(in, line); ++recordings) {
     const json j = json::parse(line);
-    if (only != nullptr && j["name"].get<std::string>().find(only) == std::string::npos) continue;
-    const Program program = build(j);
-    if (only != nullptr) show(j, program);
-    compare(j, program, worst);
+    if (only == nullptr || j["name"].get<std::string>().find(only) != std::string::npos) use(j);
   }
+  return recordings;
+}
+
+// Every recording of a file against what `build` makes of it.
+inline Worst compare_all(const std::string& file, int& recordings, Program (*build)(const json&)) {
+  Worst worst;
+  recordings = for_each_recording(file, [&](const json& j) {
+    const Program program = build(j);
+    if (std::getenv("DRYFIT_RECORDING") != nullptr) show(j, program);
+    compare(j, program, worst);
+  });
   return worst;
 }
 
@@ -177,6 +186,34 @@ inline void expect_all_agree(const std::string& file, Program (*build)(const jso
   const Worst worst = compare_all(file, recordings, build);
   EXPECT_GE(recordings, at_least);
   std::printf("%d %s, %d parts, %d with the same peak; largest error of a peak %.4f %%\n", recordings, what, worst.parts, worst.exact, 100 * worst.peak);
+}
+
+// The third step is the second once more, with what that leaves in the place of what it found: the allocator is asked for the same in the same order as by a step that runs.
+inline void expect_same_requests(const std::string& name, const Program& copied, const Program& run) {
+  ASSERT_EQ(copied.events.size(), run.events.size()) << name;
+  ASSERT_EQ(copied.segments.size(), run.segments.size()) << name;
+  for (std::size_t i = 0; i < run.segments.size(); ++i) ASSERT_EQ(copied.segments[i].first_event, run.segments[i].first_event) << name;
+  std::vector<std::int32_t> stands_for(run.tensors.size(), -1);
+  for (std::size_t i = 0; i < run.events.size(); ++i) {
+    const Event &a = copied.events[i], &b = run.events[i];
+    const TensorInfo &x = copied.tensors[static_cast<std::size_t>(a.tensor)], &y = run.tensors[static_cast<std::size_t>(b.tensor)];
+    ASSERT_TRUE(a.kind == b.kind && x == y && (a.from < 0) == (b.from < 0)) << name << " event " << i << ": " << x.name() << ", run: " << y.name();
+    if (a.kind == Event::Kind::alloc) stands_for[static_cast<std::size_t>(b.tensor)] = a.tensor;
+    else ASSERT_EQ(stands_for[static_cast<std::size_t>(b.tensor)], a.tensor) << name << " event " << i << ": " << x.name();
+  }
+}
+
+// The same of every recording's run as the engine itself behaves. Returns in how many of them a step was copied.
+inline int expect_copies_as_run(const std::string& file, Training (*training)(const json&)) {
+  int copied = 0;
+  for_each_recording(file, [&](const json& j) {
+    const Architecture a = architecture_of(j);
+    const Result<Program> usual = build_program(a, training(j), {9, 0, 0}, {}), run = build_program(a, training(j), {9, 0, 0}, {.every_step = true});
+    ASSERT_TRUE(usual && run) << j["name"];
+    expect_same_requests(j["name"], *usual, *run);
+    copied += usual->tensors.size() < run->tensors.size() ? 1 : 0;
+  });
+  return copied;
 }
 
 }  // namespace dryfit::eager_recordings

@@ -38,6 +38,8 @@ Training training_of(const json& j) {
 
 Program recorded(const json& j) { return program_of(j, training_of(j)); }
 
+TEST(Torchtitan, aStepThatIsCopiedIsAsOneThatRuns) { EXPECT_GT(expect_copies_as_run("torchtitan.jsonl", training_of), 0); }
+
 TEST(Torchtitan, stepsAreAsPyTorchRecordsThem) { expect_all_agree("torchtitan.jsonl", recorded, 16, "recordings"); }
 
 // Recordings that nobody looks at while fixing the engine.

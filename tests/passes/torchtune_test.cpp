@@ -50,6 +50,8 @@ Training training_of(const json& j) {
 
 Program recorded(const json& j) { return program_of(j, training_of(j)); }
 
+TEST(Torchtune, aStepThatIsCopiedIsAsOneThatRuns) { EXPECT_GT(expect_copies_as_run("torchtune.jsonl", training_of), 0); }
+
 TEST(Torchtune, stepsAreAsPyTorchRecordsThem) { expect_all_agree("torchtune.jsonl", recorded, 50, "recordings"); }
 
 // Recordings that nobody looks at while fixing the engine.
