@@ -285,7 +285,7 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
   if (auto ok = word("parallel", f.sharding, sharding_of); !ok) return ok;
   if (auto ok = word("framework", f.framework, framework_of); !ok) return ok;
   if (auto ok = word("dtype", f.weights, weights_dtype_of); !ok) return ok;
-  if (auto ok = word("attention", f.attention, [](const std::string& text, const std::string& where) { return attention_code_of(text == "flash" ? "flash_attention_2" : text, where); }); !ok) return ok;
+  if (auto ok = word("attention", f.attention, [](const std::string& text, const std::string& where) { return attention_code_of(text == "flash" ? "flash_attention_2" : text == "fa3" ? "flash_attention_3" : text, where); }); !ok) return ok;
   if (const auto text = o.get("mixed")) {
     if (*text != "bf16" && *text != "fp16" && *text != "none") return fail("bad_value", "--mixed " + text->substr(0, 30) + " is not known", "use bf16, fp16 or none", "--mixed");
     f.mixed = *text == "bf16" ? MixedPrecision::bf16 : *text == "fp16" ? MixedPrecision::fp16 : MixedPrecision::none;

@@ -39,6 +39,7 @@ std::string check_line(const Options& o, const TransformersRequest& request, con
   for (const char* flag : {"no-cache", "ema"}) {
     if (o.has(flag)) words.push_back("--" + std::string(flag));
   }
+  if (request.flags.optimizer && !has_word_in_trainer(*request.flags.optimizer)) words.insert(words.end(), {"--optimizer", std::string(name_of(*request.flags.optimizer))});
   if (const auto conf = o.has("alloc-conf") ? o.get("alloc-conf") : request.alloc_conf) words.insert(words.end(), {"--alloc-conf", *conf});
   if (o.get("config") == "-") words.insert(words.end(), {"--config", "-"});
   return shell_join(words) + " -- " + command;

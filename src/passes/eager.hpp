@@ -204,6 +204,7 @@ class Tape {
   // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
   // What its backward kernel takes beside the gradients. q: [B, H, T, h]; of so many heads of keys.
+  void flash_3_scratch(const Dims& q, std::int64_t key_heads);
   void attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype);
   Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward

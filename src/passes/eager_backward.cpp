@@ -400,7 +400,8 @@ void Tape::attention_scratch(Attention kind, const Dims& q, std::int64_t key_hea
   if (kind == Attention::math) return;
   // cuDNN says how much it wants when it is asked; what its frontend declares are the same sums of rows, and dQ, dK and dV in full (cudnn-frontend,
   // include/cudnn_frontend/node/scaled_dot_product_flash_attention.h: softmax_sum, dQ_accum, dK_fullhead, dV_fullhead)
-  const std::int64_t rows = sequences_ > 0 ? T + 128 * sequences_ : round_up(T, kind == Attention::fa3 ? 64 : 128);  // packed: mha_varlen_bwd leaves room after each
+  if (kind == Attention::fa3) return flash_3_scratch(q, key_heads);
+  const std::int64_t rows = sequences_ > 0 ? T + 128 * sequences_ : round_up(T, 128);  // packed: mha_varlen_bwd leaves room after each
   if (kind == Attention::efficient) {
     const Tensor delta = scratch("attn.delta", eager::dims({B, H, T}, q.batched), Dtype::fp32);
     return;
@@ -411,6 +412,24 @@ void Tape::attention_scratch(Attention kind, const Dims& q, std::int64_t key_hea
     const Tensor dk = scratch("attn.dk_expanded", eager::dims({B, T, H, h}, q.batched), dtype);
     const Tensor dv = scratch("attn.dv_expanded", eager::dims({B, T, H, h}, q.batched), dtype);
   }
+}
+
+// hopper/flash_api.cpp, mha_bwd: rows in tiles of its kernels for sm90; row sums, the log-sum-exp in powers of two, dq in fp32; where heads share keys dk and dv too.
+void Tape::flash_3_scratch(const Dims& q, std::int64_t key_heads) {
+  const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3];
+  const std::int64_t head = h <= 64 ? 64 : h <= 96 ? 96 : h <= 128 ? 128 : h <= 192 ? 192 : 256;
+  const std::int64_t tile = head <= 64 ? 128 : head == 128 && !causal_ ? 80 : 64, key_tile = head <= 128 ? 128 : head <= 192 ? 96 : 80;
+  const auto padded = [&](std::int64_t to) { return round_up(sequences_ > 0 ? T + sequences_ * to : T, to); };
+  const std::int64_t rows = padded(tile), key_rows = padded(key_tile);
+  const Tensor row_sums = scratch("attn.softmax_d", eager::dims({B, H, rows}, q.batched), Dtype::fp32);
+  const Tensor exponents = scratch("attn.lse_log2", eager::dims({B, H, rows}, q.batched), Dtype::fp32);
+  const Tensor dq = scratch("attn.dq_accum", eager::dims({B, H, rows, head}, q.batched), Dtype::fp32);
+  Tensor dk, dv;
+  if (key_heads != H) {
+    dk = scratch("attn.dk_accum", eager::dims({B, key_heads, key_rows, head}, q.batched), Dtype::fp32);
+    dv = scratch("attn.dv_accum", eager::dims({B, key_heads, key_rows, head}, q.batched), Dtype::fp32);
+  }
+  const Tensor turns = scratch("attn.dq_semaphore", eager::dims({ceil_div(sequences_ > 0 ? T / sequences_ : T, tile), B * std::max<std::int64_t>(sequences_, 1), H}, q.batched), Dtype::int32);
 }
 
 // The block runs again on a detached input, then backward through it; the gradient of that input is what comes out.

@@ -401,13 +401,13 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
   if (kept.empty()) {
     // kernels write [B, T, H, h of values]; what they return is its transpose
     Dims written = swapped(d, 1, 2);
-    if (d.back() != v.dims().back()) {  // the efficient kernel's own buffer; one like q elsewhere
-      written.size[3] = v.dims().back();
-      written = eager::contiguous(written);
-    }
+    const bool own = d.back() != v.dims().back() || kind == Attention::fa3;  // the efficient kernel's own buffer, and FlashAttention 3's; one like q elsewhere
+    written.size[3] = v.dims().back();
+    if (own) written = eager::contiguous(written);
     out = empty(role, swapped(like(written), 1, 2), q.dtype());
     const std::int64_t rows = kind == Attention::efficient ? round_up(T, 32) : T;
     lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
+    if (kind == Attention::fa3) const Tensor turns = scratch("attn.semaphore", eager::dims({1 + 4 * round_up(sequences_, 4)}, false), Dtype::int32);  // of its scheduler
     if (kind == Attention::flash || kind == Attention::efficient || kind == Attention::cudnn) {
       seed = kind == Attention::flash ? empty("attn.seed", eager::dims({2}, false), Dtype::int64) : empty("attn.seed", eager::dims({}, false), Dtype::int64);
       offset = empty("attn.offset", eager::dims({}, false), Dtype::int64);

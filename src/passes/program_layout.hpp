@@ -110,7 +110,8 @@ class ProgramLayout {
   Program p_;
   std::vector<std::int32_t> state_, sums_;
   Workspace workspaces_[2], lt_workspaces_[2];  // cuBLAS', cuBLASLt's; of the main thread, of autograd's
-  std::int32_t scratch_[2] = {-1, -1}, loss_ = -1;
+  std::vector<std::int32_t> scratch_;
+  std::int32_t loss_ = -1;
   bool have_state_ = false, released_ = false;
   std::vector<std::vector<std::int32_t>> stashes_;
   std::vector<std::pair<std::int32_t, MuonGroup>> later_;

@@ -28,7 +28,23 @@ double bytes_of(const std::vector<Trained>& parameters) {
   return bytes;
 }
 
+constexpr int kNewtonSchulzSteps = 5;  // torch.optim.Muon's ns_steps
+
+// The smaller side of a matrix, and the other.
+std::pair<std::int64_t, std::int64_t> sides(const Trained& p) {
+  const Dims d = p.parameter.dims();
+  return std::minmax(d.size[0], d.size[1]);
+}
+
 }  // namespace
+
+Optimizer::Optimizer(Tape& tape, OptimizerKind kind, std::vector<Trained> parameters) : t_(tape), kind_(kind), all_(std::move(parameters)), parameters_(all_) {
+  if (kind_ != OptimizerKind::muon) return;
+  kind_ = OptimizerKind::adamw;
+  const auto of_muon = [](const Trained& p) { return p.layer >= 0 && p.parameter.dims().rank == 2; };
+  std::ranges::copy_if(all_, std::back_inserter(matrices_), of_muon);
+  std::erase_if(parameters_, of_muon);
+}
 
 // Traffic of one update, statement by statement of the sources above; what is written in terms of tensors of the parameter's size and dtype is read or
 // written once. The counters of steps lie on the host: a call each to add, and two to read for the bias corrections.
@@ -67,6 +83,7 @@ void Optimizer::tell_update() {
     case OptimizerKind::sgd_momentum:  // decay, momentum, update
       w.fixed_bytes = 11 * bytes, w.launches = 4 * foreach_launches(parameters_, 2);
       break;
+    case OptimizerKind::muon: break;
     case OptimizerKind::adafactor:    // copies to 32 bits, square, two means, outer product, rms, scaling, decay, update and copy back
       w.fixed_bytes = 4 * bytes + 60 * elements, w.launches = 24 * n;
       break;
@@ -122,6 +139,7 @@ void Optimizer::first_state() {
       case OptimizerKind::sgd: break;
       case OptimizerKind::sgd_momentum: break;  // cloned from the gradient, in step()
       case OptimizerKind::adafactor: break;  // made in each parameter's turn
+      case OptimizerKind::muon: break;  // made before these
     }
   }
 }
@@ -133,7 +151,7 @@ void Optimizer::clip() {
   {
     std::vector<Tensor> norms;
     Dtype d = Dtype::fp32;
-    for (const Trained& p : parameters_) {
+    for (const Trained& p : all_) {
       const Tensor g = t_.gradient(p.parameter);
       if (!g.defined()) continue;
       d = g.dtype();
@@ -144,7 +162,7 @@ void Optimizer::clip() {
     norms.clear();
     const Tensor coefficient = t_.empty("clip.coefficient", dims({}, false), d);
   }
-  t_.tell_traffic("clip", 3 * bytes_of(parameters_), 2 * foreach_launches(parameters_, 1) + 6);  // norms; gradients times the coefficient
+  t_.tell_traffic("clip", 3 * bytes_of(all_), 2 * foreach_launches(all_, 1) + 6);  // norms; gradients times the coefficient
   t_.category(before);
 }
 
@@ -223,13 +241,64 @@ void Optimizer::update() {
   }
 }
 
+// torch.optim.Muon, one matrix after the other: the gradient towards the momentum, in bf16, scaled by its norm; five times its Gram matrix, a polynomial of that, and the product with it. What
+// a name held goes once its next value is there.
+void Optimizer::muon() {
+  if (!begun_) {
+    for (const Trained& p : matrices_) state_.push_back(like("muon.momentum", p, p.parameter.dtype()));
+  }
+  Tensor update;
+  for (const Trained& p : matrices_) {
+    const auto [small, large] = sides(p);
+    const auto matrix = [&, rows = small](const char* role, std::int64_t columns) { return make(role, p.layer, dims({rows, columns}, false), Dtype::bf16); };
+    update = like("muon.update", p, p.parameter.dtype());
+    Tensor orthogonal = p.parameter.dtype() == Dtype::bf16 ? update : like("muon.orthogonal", p, Dtype::bf16);
+    {
+      Tensor norm = make("muon.norm", p.layer, dims({}, false), Dtype::bf16);
+      const Tensor at_least = make("muon.norm", p.layer, dims({}, false), Dtype::bf16);
+      norm.reset();
+    }
+    Tensor gram, polynomial;
+    for (int i = 0; i < kNewtonSchulzSteps; ++i) {
+      gram = matrix("muon.gram", small);
+      polynomial = matrix("muon.gram", small);
+      orthogonal = matrix("muon.orthogonal", large);
+    }
+    gram.reset();
+    polynomial.reset();
+    update = std::move(orthogonal);
+  }
+}
+
+// Momentum and gradient mixed, twice; the bf16 copy; the weight decayed and updated; and the products.
+void Optimizer::tell_muon() {
+  t_.tell_traffic("optimizer.update", 11 * bytes_of(matrices_), 8 * static_cast<std::int64_t>(matrices_.size()));
+  for (const Trained& p : matrices_) {
+    const auto [small, large] = sides(p);
+    for (int i = 0; i < kNewtonSchulzSteps; ++i) {
+      for (const auto [inner, columns] : {std::pair(large, small), std::pair(small, small), std::pair(small, large)}) {
+        Work w;
+        w.kind = WorkKind::optimizer;
+        w.role = "muon.product";
+        w.m = small, w.k = inner, w.n = columns;
+        w.fixed_bytes = 2.0 * static_cast<double>(small * inner + inner * columns + small * columns);
+        t_.tell(w);
+      }
+    }
+  }
+}
+
 void Optimizer::step() {
+  if (!matrices_.empty()) {
+    muon();
+    tell_muon();
+  }
   update();
   tell_update();
 }
 
 void Optimizer::zero_grad() {
-  for (const Trained& p : parameters_) t_.zero_grad(p.parameter);
+  for (const Trained& p : all_) t_.zero_grad(p.parameter);
 }
 
 std::int64_t Optimizer::state_bytes() const {

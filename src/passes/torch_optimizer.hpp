@@ -1,5 +1,5 @@
 // torch.optim and its kin on the eager engine: state made at the first step, temporaries of each step, clipping. Sources:
-// torch/optim/{adamw,adam,sgd}.py, torch/nn/utils/clip_grad.py, transformers/optimization.py, bitsandbytes/optim/optimizer.py, Lion's paper's code.
+// torch/optim/{adamw,adam,sgd,_muon}.py, torch/nn/utils/clip_grad.py, transformers/optimization.py, bitsandbytes/optim/optimizer.py, Lion's paper's code.
 #pragma once
 
 #include <span>
@@ -14,7 +14,7 @@ struct Trained { Tensor parameter; const char* role; int layer; bool embedding =
 
 class Optimizer {
  public:
-  Optimizer(Tape& tape, OptimizerKind kind, std::vector<Trained> parameters) : t_(tape), kind_(kind), parameters_(std::move(parameters)) {}
+  Optimizer(Tape& tape, OptimizerKind kind, std::vector<Trained> parameters);
   void clip();                 // torch.nn.utils.clip_grad_norm_, foreach
   void step();
   void zero_grad();
@@ -31,10 +31,12 @@ class Optimizer {
   void single_temporaries();
   void adafactor();
   void adafactor_state(const Trained& p);
+  void muon();
+  void tell_muon();
 
   Tape& t_;
   OptimizerKind kind_;
-  std::vector<Trained> parameters_;
+  std::vector<Trained> all_, parameters_, matrices_;  // every one; Muon's matrices; the others, which of another kind are all
   std::vector<Tensor> state_;
   bool begun_ = false;
 };

@@ -88,7 +88,7 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
 
 // half: of 16-bit heads, else of fp32 ones.
 Attention attention_of(const Architecture& a, const Training& r, const Target& target, bool half) {
-  if (r.attention == AttentionCode::flash_attention_2) return Attention::flash;
+  if (is_flash(r.attention)) return r.attention == AttentionCode::flash_attention_2 ? Attention::flash : Attention::fa3;
   if (r.compile && r.framework == Framework::transformers) return Attention::efficient;  // traced, it always gets a mask
   if (r.framework == Framework::torchtitan && r.torchtitan.date >= TorchtitanRun::kAsksForCudnn && a.head_dim % 8 == 0 && a.head_dim <= 128) return Attention::cudnn;  // sdpa_kernel's first
   if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
@@ -167,7 +167,7 @@ class Trainer {
       for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", kCublasLtWorkspace); });
     }
     tape_.causal(a_.causal);
-    if (r_.packed && forward.attention == Attention::flash) tape_.sequences(r_.device_batch_size);
+    if (r_.packed && (is_flash(r_.attention) || forward.attention == Attention::flash)) tape_.sequences(r_.device_batch_size);
     work_.laid_out.reserve(3);  // lists keep their places
     step("first_step", false);
     const auto steady = static_cast<std::int32_t>(tape_.events());
@@ -399,6 +399,8 @@ Result<void> sharding_is_described(const Architecture& a, const Training& r) {
 }
 
 Result<void> is_described(const Architecture& a, const Training& r) {
+  if (r.optimizer == OptimizerKind::muon && r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("Muon under " + std::string(name_of(r.sharding)) + ", which has to gather each matrix,", "use --parallel ddp, or another optimizer");
+  if (r.optimizer == OptimizerKind::muon && r.framework != Framework::transformers) return unsupported("Muon in " + std::string(name_of(r.framework)), "use another optimizer");
   if (r.framework == Framework::litgpt) {
     if (auto ok = litgpt_is_described(a, r); !ok) return ok;
   } else if (r.framework == Framework::torchtune) {
@@ -419,6 +421,7 @@ Attention resolve_attention(const Architecture& a, const Training& r, const Targ
 
 Result<void> is_laid_out(const Architecture& a, const Training& r, const Target& target) {
   if (auto ok = is_described(a, r); !ok) return ok;
+  if (r.attention == AttentionCode::flash_attention_3 && target.compute_major != 9) return fail("bad_value", "flash_attention_3 on a GPU of compute capability " + std::to_string(target.compute_major) + "." + std::to_string(target.compute_minor) + ": its kernels are Hopper's", "use --attention flash_attention_2 or sdpa, or an H100, H200 or GH200", "--attention");
   if (r.framework == Framework::torchtitan && target.compute_major < 8) return unsupported("torchtitan's attention on GPUs older than compute capability 8.0", "use an A100, an H100 or newer");
   return {};
 }

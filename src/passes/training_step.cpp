@@ -73,14 +73,16 @@ void ProgramLayout::scratch(const Node& dq) {
   const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
   const auto kind = static_cast<Attention>(node(dq.in[0]).variant);
   if (kind == Attention::math) return;
-  if (scratch_[0] < 0) {
-    const std::int64_t rows = round_up(T, kind == Attention::fa3 ? 64 : 128);
-    scratch_[0] = tensor("attn.softmax_d", Category::workspace, Dtype::fp32, shape({B, m_.heads, rows}, true));
-    scratch_[1] = tensor("attn.dq_accum", Category::workspace, Dtype::fp32, shape({B, rows, m_.heads, round_up(m_.head_dim, 32)}, true));
+  if (scratch_.empty()) {
+    const bool fa3 = kind == Attention::fa3;  // whose row sums are a buffer of the graph
+    const std::int64_t rows = round_up(T, fa3 ? 64 : 128);
+    const auto of_rows = [&](const char* role, Dtype dtype, Shape size) { scratch_.push_back(tensor(role, Category::workspace, dtype, size)); };
+    of_rows(fa3 ? "attn.lse_log2" : "attn.softmax_d", Dtype::fp32, shape({B, m_.heads, rows}, true));
+    of_rows("attn.dq_accum", Dtype::fp32, shape({B, rows, m_.heads, round_up(m_.head_dim, 32)}, true));
+    if (fa3) of_rows("attn.dq_semaphore", Dtype::int32, shape({B, rows / 64, m_.heads}, true));
   }
-  const std::size_t first = kind == Attention::fa3 ? 1 : 0;
-  for (std::size_t i = first; i < std::size(scratch_); ++i) alloc(scratch_[i]);
-  for (std::size_t i = first; i < std::size(scratch_); ++i) free(scratch_[i]);
+  for (const std::int32_t t : scratch_) alloc(t);
+  for (const std::int32_t t : scratch_) free(t);
 }
 
 // First micro-step: autograd keeps the new gradients. Later ones: added to what is there, then let go; compiled backward hands

@@ -67,6 +67,7 @@ std::vector<std::string> pip_commands(const Training& t, const std::string& torc
   add_if(t.liger.any(), "liger-kernel");
   std::vector<std::string> out{shell_join(words)};
   if (trainer && t.attention == AttentionCode::flash_attention_2) out.emplace_back("pip install flash-attn --no-build-isolation");
+  if (trainer && t.attention == AttentionCode::flash_attention_3) out.emplace_back("pip install --no-build-isolation 'git+https://github.com/Dao-AILab/flash-attention.git#subdirectory=hopper'");
   return out;
 }
 

@@ -435,8 +435,8 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   add("max_length", std::to_string(t.seq_len));
   if (t.mixed != MixedPrecision::none) add(t.mixed == MixedPrecision::bf16 ? "bf16" : "fp16", "True");
   else if (trl) add("bf16", "False");  // TRL's default is True
-  add("optim", std::string(name_of(t.optimizer)));
-  if (t.attention != AttentionCode::sdpa) add("attn_implementation", t.attention == AttentionCode::eager ? "eager" : "flash_attention_2");
+  if (has_word_in_trainer(t.optimizer)) add("optim", std::string(name_of(t.optimizer)));
+  if (t.attention != AttentionCode::sdpa) add("attn_implementation", std::string(name_of(t.attention)));
   if (t.recompute == Recompute::full) {
     add("gradient_checkpointing", "True");
     if (t.reentrant) add("gradient_checkpointing_kwargs", "{\"use_reentrant\": true}");

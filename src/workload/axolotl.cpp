@@ -125,6 +125,7 @@ class AxolotlReader {
     if (const auto name = f_.text("optimizer")) {
       const auto kind = optimizer_of(*name, f_.place("optimizer"));
       if (!kind) return std::unexpected(kind.error());
+      if (*kind == OptimizerKind::muon) return fail("unsupported_training", f_.place("optimizer") + ": axolotl's own Muon is not laid out yet, torch's is", "use another optimizer; near to it is what dryfit check --optimizer muon says of the same model", f_.place("optimizer"));
       flags_.optimizer = *kind;
     }
     struct Older { std::string_view flag, code; };
@@ -257,14 +258,14 @@ class AxolotlReader {
   // Multipack: with FlashAttention the texts of a micro-batch are one row; with SDPA rows stay rows, and its kernel of varying lengths needs no mask.
   void packing() {
     const bool packs = f_.yes("sample_packing").value_or(false);
-    const bool rows = f_.yes("multipack_real_batches").value_or(flags_.attention != AttentionCode::flash_attention_2);
+    const bool rows = f_.yes("multipack_real_batches").value_or(!flags_.attention || !is_flash(*flags_.attention));
     flags_.packed = packs && !rows;
   }
 
   // _configure_embedding_dtypes: embeddings, head and norms become fp32, and go back where there are adapters, FSDP, a fused attention or cut cross-entropy; DeepSpeed casts them.
   Result<void> one_dtype() {
     const bool back = flags_.lora || asks_for(config_.find("fsdp")) || asks_for(config_.find("fsdp_config")) || flags_.deepspeed || flags_.head == HeadLoss::cut;
-    if (back || flags_.weights == Dtype::fp32 || flags_.attention == AttentionCode::flash_attention_2) return {};
+    if (back || flags_.weights == Dtype::fp32 || (flags_.attention && is_flash(*flags_.attention))) return {};
     return fail("unsupported_training", f_.place("attn_implementation") + ": axolotl keeps embeddings, head and norms in fp32 when it trains a whole model without flash attention, not laid out yet", "use attn_implementation: flash_attention_2, for which it casts them back", f_.place("attn_implementation"));
   }
 

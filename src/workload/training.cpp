@@ -17,7 +17,7 @@ constexpr std::array kOptimizers = {
     Word{"adamw_torch", OptimizerKind::adamw}, Word{"adamw_torch_fused", OptimizerKind::adamw_fused}, Word{"adamw_8bit", OptimizerKind::adamw_8bit}, Word{"adamw_bnb_8bit", OptimizerKind::adamw_8bit},
     Word{"paged_adamw_8bit", OptimizerKind::paged_adamw_8bit}, Word{"paged_adamw_32bit", OptimizerKind::paged_adamw}, Word{"paged_adamw", OptimizerKind::paged_adamw}, Word{"adafactor", OptimizerKind::adafactor},
     Word{"sgd", OptimizerKind::sgd}, Word{"sgd_momentum", OptimizerKind::sgd_momentum}, Word{"lion_32bit", OptimizerKind::lion}, Word{"lion_8bit", OptimizerKind::lion_8bit},
-    Word{"adamw_loop", OptimizerKind::adamw_loop}, Word{"adamw", OptimizerKind::adamw}, Word{"adamw_hf", OptimizerKind::adamw}, Word{"lion", OptimizerKind::lion}};
+    Word{"adamw_loop", OptimizerKind::adamw_loop}, Word{"muon", OptimizerKind::muon}, Word{"adamw", OptimizerKind::adamw}, Word{"adamw_hf", OptimizerKind::adamw}, Word{"lion", OptimizerKind::lion}};
 
 constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sharding::ddp}, Word{"zero1", Sharding::zero1}, Word{"zero2", Sharding::zero2},
                                    Word{"zero3", Sharding::zero3}, Word{"fsdp1", Sharding::fsdp1}, Word{"fsdp", Sharding::fsdp1}, Word{"fsdp1-grad-op", Sharding::fsdp1_grad_op}, Word{"fsdp-grad-op", Sharding::fsdp1_grad_op},
@@ -34,7 +34,7 @@ constexpr std::array kLitgptScripts = {Word{"pretrain", LitgptScript::pretrain},
 
 constexpr std::array kPrefetch = {Word{"NO_PREFETCH", FlatShardConfig::Prefetch::none}, Word{"BACKWARD_PRE", FlatShardConfig::Prefetch::pre}, Word{"BACKWARD_POST", FlatShardConfig::Prefetch::post}};
 
-constexpr std::array kAttention = {Word{"eager", AttentionCode::eager}, Word{"sdpa", AttentionCode::sdpa}, Word{"flash_attention_2", AttentionCode::flash_attention_2}};
+constexpr std::array kAttention = {Word{"eager", AttentionCode::eager}, Word{"sdpa", AttentionCode::sdpa}, Word{"flash_attention_2", AttentionCode::flash_attention_2}, Word{"flash_attention_3", AttentionCode::flash_attention_3}};
 
 template <class Words>
 auto value_of(const Words& words, std::string_view text, std::string_view where, std::string_view what) -> Result<decltype(words[0].value)> {
@@ -56,6 +56,8 @@ std::string_view text_of(const Words& words, Value value) {
 }
 
 }  // namespace
+
+std::string_view name_of(AttentionCode code) { return text_of(kAttention, code); }
 
 std::string_view name_of(OptimizerKind kind) { return text_of(kOptimizers, kind); }
 std::string_view name_of(Framework framework) { return text_of(kFrameworks, framework); }

@@ -16,13 +16,18 @@ namespace dryfit {
 
 // TrainingArguments.optim; state a parameter: adamw 2 numbers in the parameter's dtype, 8-bit 2 bytes and scales, adafactor rows + columns.
 enum class OptimizerKind : std::uint8_t { adamw, adamw_fused, adamw_8bit, paged_adamw_8bit, paged_adamw, adafactor, sgd, sgd_momentum, lion, lion_8bit,
-  adamw_loop };  // foreach=False
+  adamw_loop,    // foreach=False
+  muon };        // torch.optim.Muon of the matrices of blocks, AdamW of all else
 std::string_view name_of(OptimizerKind kind);  // as in --optim: "adamw_torch_fused"
+// Whether --optim has a word for it; another one a script hands to Trainer as `optimizers`.
+constexpr bool has_word_in_trainer(OptimizerKind k) { return k != OptimizerKind::adamw_loop && k != OptimizerKind::sgd_momentum && k != OptimizerKind::muon; }
 
 enum class MixedPrecision : std::uint8_t { none, bf16, fp16 };  // --bf16, --fp16: autocast around the forward pass
 enum class Recompute : std::uint8_t { none, full };             // --gradient_checkpointing: each block's input is kept, the rest computed again
 constexpr std::string_view name_of(Recompute recompute) { return recompute == Recompute::full ? "full" : "none"; }
-enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2 };  // attn_implementation
+enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2, flash_attention_3 };  // attn_implementation
+std::string_view name_of(AttentionCode code);
+constexpr bool is_flash(AttentionCode code) { return code == AttentionCode::flash_attention_2 || code == AttentionCode::flash_attention_3; }  // a library of Dao-AILab's
 enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp1, fsdp1_grad_op, fsdp2 };  // over W GPUs
 std::string_view name_of(Sharding sharding);
 constexpr bool is_fsdp1(Sharding s) { return s == Sharding::fsdp1 || s == Sharding::fsdp1_grad_op; }  // FullyShardedDataParallel

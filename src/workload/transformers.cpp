@@ -230,6 +230,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   const bool no_sdpa = a.family == Family::gemma2 || a.sinks;  // a soft-cap and sinks are not in SDPA: transformers refuses it and takes eager attention
   if (a.sinks && f.attention.value_or(AttentionCode::eager) != AttentionCode::eager) return fail("unsupported_training", "gpt-oss with another attention than eager is not laid out yet: its sinks are in no kernel of torch", "use --attention eager, transformers' default for it", "--attention");
   if (no_sdpa && f.attention == AttentionCode::sdpa) return fail("bad_value", "--attention sdpa: transformers' Gemma 2 has none, for its soft-capped scores", "use --attention eager or flash_attention_2", "--attention");
+  if (f.attention == AttentionCode::flash_attention_3 && a.attention_dropout > 0) return fail("bad_value", "--attention flash_attention_3: it has no dropout, and the model's config.json asks for some; transformers stops", "set attention_dropout to 0, or use --attention flash_attention_2", "--attention");
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
   t.ema = f.ema.value_or(false);
@@ -320,6 +321,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
+  if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");
   if (t.ema) w.warnings.push_back("--ema is no argument of a script's: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn, updated after each step");
   if (a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
   if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");

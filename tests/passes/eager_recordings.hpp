@@ -38,7 +38,7 @@ inline Program program_of(const json& j, const Training& t) {
 // The engine's parts, without what no recording sees: library workspaces and scratch inside kernels (FlashAttention 2's is recorded).
 inline std::vector<Part> engine_parts(const json& j, const Program& p) {
   static const std::set<std::string> of_flash = {"attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded"};
-  const bool flash = j.value("attention", "") == "flash_attention_2";
+  const bool flash = j.value("attention", "").starts_with("flash_attention");
   static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "wte.sorted", "wte.partial_sums", "sum.partials", "sum.counters", "zero.overflow_abs"};
   std::vector<Part> parts;
   std::int64_t live = 0;

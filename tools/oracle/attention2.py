@@ -8,8 +8,6 @@ sys.modules["flash_attn_2_cuda"] = types.ModuleType("flash_attn_2_cuda")
 
 import flash_attn.flash_attn_interface as interface  # noqa: E402
 import torch  # noqa: E402
-import transformers.masking_utils as masking  # noqa: E402
-import transformers.modeling_flash_attention_utils as utils  # noqa: E402
 
 
 def _round(n, to):
@@ -30,28 +28,3 @@ def _with_library(real, rows_of):
 
 interface._wrapped_flash_attn_backward = _with_library(interface._wrapped_flash_attn_backward, lambda q, _rest: (q.shape[0], _round(q.shape[1], 128)))
 interface._wrapped_flash_attn_varlen_backward = _with_library(interface._wrapped_flash_attn_varlen_backward, lambda q, rest: (q.shape[0] + 128 * (rest[0].shape[0] - 1),))
-
-
-def know_texts(count, length):
-    """Where texts begin is a value, which fake tensors have not: packed rows hold `count` of `length` tokens; 0: rows are not packed."""
-    real = utils._is_packed_sequence
-
-    def is_packed(position_ids, batch_size):
-        torch.Tensor.__bool__ = lambda self: count > 0
-        return real(position_ids, batch_size)
-
-    def prepared(position_ids):
-        began = position_ids.view(-1) == 0
-        indices = torch.empty(count, dtype=torch.int64, device=position_ids.device)
-        del began
-        ends = torch.cat((indices.to(torch.int32), torch.empty(1, dtype=torch.int32, device=position_ids.device)))
-        ends.diff().max()
-        return (ends, ends), (length, length)
-
-    def mask(*args, **kwargs):
-        torch.Tensor.__bool__ = lambda self: True  # no row is padded
-        return masking.flash_attention_mask(*args, **kwargs)
-
-    masking.ALL_MASK_ATTENTION_FUNCTIONS["flash_attention_2"] = mask
-    utils._is_packed_sequence = is_packed
-    utils.prepare_fa_kwargs_from_position_ids = prepared

@@ -84,7 +84,7 @@ class Case:
     precision: str = "bf16"       # bf16: a bf16 model · autocast: an fp32 model under bf16 autocast · bf16+autocast · fp32
     attention: str = "sdpa"       # attn_implementation
     checkpoint: str = "none"      # none · reentrant · nonreentrant
-    optimizer: str = "foreach"    # torch.optim.AdamW: foreach · fused · loop; sgd · adafactor
+    optimizer: str = "foreach"    # torch.optim.AdamW: foreach · fused · loop; sgd · adafactor; muon, and AdamW beside it
     accumulation: int = 1
     lora: int = 0                 # rank; 0: full fine-tuning
     lora_targets: str = ""        # comma separated; empty: peft's default
@@ -212,6 +212,9 @@ def seen():
     yield Case("gpt_oss", batch=2, attention="eager", checkpoint="reentrant")
     yield Case("gpt_oss", attention="eager", lora=8, lora_targets="q_proj,v_proj", checkpoint="nonreentrant")
     yield Case("gemma", batch=1, length=96, precision="autocast", checkpoint="nonreentrant", optimizer="adafactor", accumulation=3)
+    yield Case("llama", optimizer="muon")
+    yield Case("gpt2", optimizer="muon", precision="autocast", accumulation=2)
+    yield Case("llama", optimizer="muon", lora=8, lora_targets=ALL_LINEAR)
     yield Case("llama", ema=True)
     yield Case("gpt2", ema=True, precision="autocast", optimizer="fused", accumulation=2)
     yield Case("gpt_oss", batch=1, length=168, precision="bf16+autocast", attention="eager", checkpoint="nonreentrant", optimizer="adafactor", accumulation=2)
@@ -293,13 +296,18 @@ QLORA = dict(precision="bf16+autocast", lora_targets=ALL_LINEAR, kernels=True, q
 
 
 def axolotl():
-    """FlashAttention 2 (without its own memory in forward), packed rows, and what axolotl puts in place of parts of the model."""
+    """FlashAttention 2 (without its own memory in forward) and 3, packed rows, and what axolotl puts in place of parts of the model."""
     flash = dict(attention="flash_attention_2")
     yield Case("llama", **flash)
     yield Case("llama", packed=True, **flash)
     yield Case("llama", packed=True)
     yield Case("qwen3", batch=2, length=256, packed=True, precision="autocast", checkpoint="nonreentrant", **flash)
     yield Case("gemma2", batch=2, length=160, **flash)
+    flash3 = dict(attention="flash_attention_3")
+    yield Case("llama", **flash3)
+    yield Case("gpt2", precision="autocast", **flash3)
+    yield Case("qwen3", batch=2, length=256, packed=True, precision="autocast", checkpoint="nonreentrant", **flash3)
+    yield Case("mistral", batch=2, length=300, precision="bf16+autocast", checkpoint="reentrant", accumulation=2, **flash3)
     yield Case("llama", cut=True)
     yield Case("qwen2", liger="rms_norm+fused_linear_cross_entropy", accumulation=2)
     yield Case("llama", liger="rms_norm+rope+swiglu", cut=True, packed=True, precision="bf16+autocast", checkpoint="nonreentrant", **flash)
@@ -329,9 +337,15 @@ def axolotl_unseen():
     yield Case("qwen2", batch=2, length=512, size="0.5b", lora=32, cut=True, packed=True, attention="flash_attention_2", checkpoint="nonreentrant", **QLORA)
     yield Case("llama", batch=2, length=1024, size="1b", precision="bf16+autocast", cut=True, checkpoint="nonreentrant", accumulation=2)
     yield Case("gemma3_text", batch=2, length=144, attention="flash_attention_2", optimizer="fused")
+    yield Case("gemma3_text", batch=2, length=200, attention="flash_attention_3", precision="autocast", optimizer="fused")
+    yield Case("qwen2", batch=3, length=176, packed=True, attention="flash_attention_3", checkpoint="reentrant", accumulation=2)
+    yield Case("phi3", batch=1, length=320, attention="flash_attention_3", precision="autocast", checkpoint="nonreentrant")
 
 
 def unseen():
+    yield Case("mixtral", batch=2, length=96, optimizer="muon")
+    yield Case("qwen2", batch=2, length=112, precision="fp32", optimizer="muon", checkpoint="nonreentrant", accumulation=2)
+    yield Case("phi3", batch=1, length=136, precision="autocast", optimizer="muon")
     yield Case("llama", batch=2, length=80, precision="autocast", attention="eager", checkpoint="reentrant", optimizer="fused")
     yield Case("gpt2", batch=3, length=96, attention="eager", accumulation=2)
     yield Case("qwen2", batch=1, length=416, precision="autocast", optimizer="sgd")

@@ -4,11 +4,14 @@ and PyTorch's own code; only kernels do not run. Segments are marked in the trac
 import contextlib
 import functools
 import gc
+import importlib
+import re
 import sys
 import types
 
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 
+import packed_texts
 import torch
 import torch.distributed.fsdp as fsdp
 import transformers
@@ -129,6 +132,21 @@ class Count:
         return torch.empty((), dtype=torch.int64, device=device)
 
 
+class _Several:
+    """Optimizers, one after the other."""
+
+    def __init__(self, *optimizers):
+        self.optimizers = optimizers
+
+    def step(self):
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def zero_grad(self):
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+
 class Run:
     """The state of one training process. `tracker` holds what was recorded."""
 
@@ -157,9 +175,9 @@ class Run:
                 break
         if case.model == "deepseek_v2":
             _split_tokens_evenly()
-        if case.attention == "flash_attention_2":
-            import attention2
-            attention2.know_texts(case.batch if case.packed else 0, case.length)
+        if case.attention.startswith("flash_attention"):
+            importlib.import_module({"flash_attention_2": "attention2", "flash_attention_3": "attention3_transformers"}[case.attention])
+            packed_texts.know(case.attention, case.batch if case.packed else 0, case.length)
         if isinstance(case.liger, str):  # axolotl's plugin, before the model is made
             _know_what_liger_asks()
             from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
@@ -292,6 +310,11 @@ class Run:
                 return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=0.01, foreach=True)  # on a GPU the default
             case "adafactor":
                 return transformers.optimization.Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)
+            case "muon":  # what torch's documentation asks for: matrices of hidden layers, and AdamW of all else
+                blocks = [p for name, p in self.model.named_parameters() if p.requires_grad and p.ndim == 2 and re.search(r"\.\d+\.", name)]
+                of_muon = {id(p) for p in blocks}
+                others = [p for p in parameters if id(p) not in of_muon]
+                return _Several(torch.optim.Muon(blocks, lr=1e-4), *([torch.optim.AdamW(others, lr=1e-4, foreach=True)] if others else []))
             case kind:
                 return torch.optim.AdamW(parameters, lr=1e-4, foreach=kind == "foreach", fused=kind == "fused")
 

@@ -1,0 +1,29 @@
+"""Packed rows, and rows that are not padded, as transformers' FlashAttention asks about them."""
+import torch
+import transformers.masking_utils as masking
+import transformers.modeling_flash_attention_utils as utils
+
+
+def know(implementation, count, length):
+    """Where texts begin is a value, which fake tensors have not: packed rows hold `count` of `length` tokens; 0: rows are not packed."""
+    real = utils._is_packed_sequence
+
+    def is_packed(position_ids, batch_size):
+        torch.Tensor.__bool__ = lambda self: count > 0
+        return real(position_ids, batch_size)
+
+    def prepared(position_ids):
+        began = position_ids.view(-1) == 0
+        indices = torch.empty(count, dtype=torch.int64, device=position_ids.device)
+        del began
+        ends = torch.cat((indices.to(torch.int32), torch.empty(1, dtype=torch.int32, device=position_ids.device)))
+        ends.diff().max()
+        return (ends, ends), (length, length)
+
+    def mask(*args, **kwargs):
+        torch.Tensor.__bool__ = lambda self: True  # no row is padded
+        return masking.flash_attention_mask(*args, **kwargs)
+
+    masking.ALL_MASK_ATTENTION_FUNCTIONS[implementation] = mask
+    utils._is_packed_sequence = is_packed
+    utils.prepare_fa_kwargs_from_position_ids = prepared
