@@ -155,12 +155,12 @@ void Tape::rename(const Tensor& name, const Tensor& meaning) {
   if (before.node >= 0) drop_node(before.node);
 }
 
-void Tape::leave_to_saved(const Tensor& t) {
+void Tape::leave_to_saved(const Tensor& t, bool all) {
   const std::int32_t s = value(t).storage;
   std::vector<Saved*> held;
-  for (std::int32_t n = 0; n < node_count_; ++n) {
+  for (std::int32_t n = 0; (all || parts_of_weights_) && n < node_count_; ++n) {
     for (Saved& one : node(n).saved) {
-      if (one.storage == s) held.push_back(&one);
+      if (one.storage == s && (all || one.part)) held.push_back(&one);
     }
   }
   if (hollow_[static_cast<std::size_t>(s)]) return;
@@ -171,6 +171,7 @@ void Tape::leave_to_saved(const Tensor& t) {
   const Category category = category_;
   layer_ = info.layer, category_ = info.category;
   const Tensor kept = place(info.role, value(t).dims, info.bytes / size_of(info.dtype), info.dtype, false);
+  p_.events.back().from = s;  // it never left
   layer_ = layer, category_ = category;
   for (Saved* one : held) {
     drop_storage(s);
@@ -306,7 +307,10 @@ void Tape::save(std::int32_t n, const Tensor& t) {
   keep_storage(value(t).storage);
   tensors_at_last_save_ = p_.tensors.size();
   if (told_ != nullptr) work_at_last_save_ = told_->size() + (std::ranges::find(made_, value(t).storage) != made_.end() ? 1 : 0);
-  const Saved s{value(t).dims, value(t).storage, value(t).dtype};
+  const TensorInfo& whole = p_.tensors[static_cast<std::size_t>(value(t).storage)];
+  const bool part = whole.category == Category::weights && value(t).dims.numel() * size_of(value(t).dtype) < whole.bytes;
+  parts_of_weights_ = parts_of_weights_ || part;
+  const Saved s{value(t).dims, value(t).storage, value(t).dtype, 0, part};
   node(n).saved.push_back(offloads_ ? packed(s) : s);
 }
 

@@ -140,8 +140,8 @@ class Tape {
   void resize(const Tensor& t, bool full);               // no change: nothing happens
   // `name` and every copy of it mean what `meaning` does from now on, as a module's attribute that is set anew
   void rename(const Tensor& name, const Tensor& meaning);
-  // resize to nothing, where nodes hold what they saved of it as a tensor of their own (detach()): theirs stays as long as they do
-  void leave_to_saved(const Tensor& t);
+  // resize to nothing, where nodes hold what they saved of it as a tensor of their own: a part of it, or all (detach()); theirs stays as long as they do
+  void leave_to_saved(const Tensor& t, bool all);
   std::int32_t storage_of(const Tensor& t) const { return value(t).storage; }  // its place in Program::tensors
   Tensor gradient(const Tensor& parameter) const;        // .grad, or undefined
   void set_gradient(const Tensor& parameter, Tensor g);
@@ -258,7 +258,7 @@ class Tape {
     bool requires_grad = false;
     bool view = false;              // ATen's views hold what they are views of, with gradients off too: their storage has two owners
   };
-  struct Saved { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; std::int64_t packed = 0; };  // packed: offload's number, without a storage while the host has it
+  struct Saved { Dims dims; std::int32_t storage = -1; Dtype dtype = Dtype::fp32; std::int64_t packed = 0; bool part = false; };  // part: of a weight, a tensor of its own; packed: offload's number, without a storage while the host has it
   struct Input { Dims dims; Edge edge; Dtype dtype = Dtype::fp32; };
   struct Node {
     Rule rule = Rule::pass;
@@ -339,6 +339,7 @@ class Tape {
   bool wants(std::int32_t n, std::size_t i) { return input(n, i).edge.node >= 0; }
 
   TapeOptions options_;
+  bool parts_of_weights_ = false;                        // nodes have saved some
   Program p_;
   std::vector<Value> values_;
   std::vector<std::int32_t> free_values_;

@@ -75,21 +75,21 @@ Tensor Transformer::activate(const Tensor& x, const char* role) {
 }
 
 // The activation as a module of its own, as all of transformers' MLPs call it.
-Tensor Transformer::activate(const Block& b, const Tensor& x, const char* role) {
-  into(&b.activation, {}, {});
-  return out_of(&b.activation, activate(x, role));
+Tensor Transformer::activate(const Block::Mlp& mlp, const Tensor& x, const char* role) {
+  into(&mlp.activation, {}, {});
+  return out_of(&mlp.activation, activate(x, role));
 }
 
-Tensor Transformer::mlp(const Block& b, const std::string& name, const Tensor& x) {
-  into(&b.mlp, {}, {});
-  const Tensor y = fed(b, name, x);
-  return out_of(&b.mlp, drops_in_branches() ? t_.dropout(y, r_.dropout ? a_.residual_dropout : 0, "mlp.dropout") : y);
+Tensor Transformer::mlp(const Block& b, const Block::Mlp& mlp, const std::string& name, const Tensor& x) {
+  into(&mlp.self, {}, {});
+  const Tensor y = fed(b, mlp, name, x);
+  return out_of(&mlp.self, drops_in_branches() ? t_.dropout(y, r_.dropout ? a_.residual_dropout : 0, "mlp.dropout") : y);
 }
 
-Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x) {
+Tensor Transformer::fed(const Block& b, const Block::Mlp& mlp, const std::string& name, const Tensor& x) {
   if (!a_.gated_mlp) {
     Tensor h = project(b.linear.at(name + "up"), x, "mlp.up");
-    h = activate(b, h, "mlp.act");
+    h = activate(mlp, h, "mlp.act");
     h = project(b.linear.at(name + "down"), h, "mlp.down");
     return a_.family == Family::gpt2 ? drop(&b.dropout, h, r_.dropout ? a_.residual_dropout : 0, "mlp.dropout") : h;
   }
@@ -97,20 +97,20 @@ Tensor Transformer::fed(const Block& b, const std::string& name, const Tensor& x
     const Tensor both = project(b.linear.at(name + "gate_up"), x, "mlp.gate_up");
     const std::array<std::int64_t, 2> halves = {both.dims().back() / 2, both.dims().back() / 2};
     const std::vector<Tensor> parts = t_.split(both, -1, halves);
-    const Tensor product = r_.liger.gated ? liger_gated(t_, parts[0], parts[1], "mlp.product") : t_.mul(parts[1], activate(b, parts[0], "mlp.act"), "mlp.product");
+    const Tensor product = r_.liger.gated ? liger_gated(t_, parts[0], parts[1], "mlp.product") : t_.mul(parts[1], activate(mlp, parts[0], "mlp.act"), "mlp.product");
     return project(b.linear.at(name + "down"), product, "mlp.down");
   }
   constexpr GatedRoles kRoles = {"mlp.gate", "mlp.up", "mlp.act", "mlp.product", "mlp.down"};
   const Linear &gate = b.linear.at(name + "gate"), &up = b.linear.at(name + "up"), &down = b.linear.at(name + "down");
-  return r_.adapter_kernels.mlp && all_adapted({&gate, &up, &down}) ? kernel_mlp(gate, up, down, x, kRoles) : gated(b, name, x, kRoles);
+  return r_.adapter_kernels.mlp && all_adapted({&gate, &up, &down}) ? kernel_mlp(gate, up, down, x, kRoles) : gated(b, mlp, name, x, kRoles);
 }
 
 // down(act(gate(x)) * up(x)), of an MLP or of one expert.
-Tensor Transformer::gated(const Block& b, const std::string& name, const Tensor& x, const GatedRoles& roles) {
+Tensor Transformer::gated(const Block& b, const Block::Mlp& mlp, const std::string& name, const Tensor& x, const GatedRoles& roles) {
   const Tensor product = [&] {
     Tensor gate = project(b.linear.at(name + "gate"), x, roles.gate);
     if (r_.liger.gated) return liger_gated(t_, gate, project(b.linear.at(name + "up"), x, roles.up), roles.product);
-    gate = activate(b, gate, roles.act);
+    gate = activate(mlp, gate, roles.act);
     return t_.mul(gate, project(b.linear.at(name + "up"), x, roles.up), roles.product);
   }();
   return project(b.linear.at(name + "down"), product, roles.down);
@@ -118,7 +118,7 @@ Tensor Transformer::gated(const Block& b, const std::string& name, const Tensor&
 
 Tensor Transformer::feed_forward(std::int64_t layer, const Tensor& x) {
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
-  return a_.is_moe_layer(layer) ? mixture(b, x) : mlp(b, "mlp.", x);
+  return a_.is_moe_layer(layer) ? mixture(b, x) : mlp(b, b.mlp, "mlp.", x);
 }
 
 // BertLayer: attention, dropout (not DistilBERT's), norm of the sum; then the same with the MLP.
@@ -137,7 +137,7 @@ Tensor Transformer::parallel_block(std::int64_t layer, const Tensor& x) {
   const Block& b = blocks_[static_cast<std::size_t>(layer)];
   const double p = r_.dropout ? a_.residual_dropout : 0;
   Tensor h = norm(x, b.norm.at("norm1"), "attn.norm");
-  const Tensor attended = t_.dropout(attention(layer, h), p, "attn.dropout");
+  const Tensor attended = drop(a_.shared_parallel_norm ? &b.dropout : &b.attention_dropout, attention(layer, h), p, "attn.dropout");  // Phi has one module for both
   held_.reset();
   if (!a_.shared_parallel_norm) {  // NeoX names neither
     h.reset();
@@ -145,7 +145,7 @@ Tensor Transformer::parallel_block(std::int64_t layer, const Tensor& x) {
   }
   Tensor fed = feed_forward(layer, h);
   if (!a_.shared_parallel_norm) h.reset();
-  fed = t_.dropout(fed, p, "mlp.dropout");
+  fed = drop(&b.dropout, fed, p, "mlp.dropout");
   return t_.add(t_.add(fed, attended, "x_mid"), x, "x");
 }
 
@@ -212,12 +212,12 @@ Tensor Transformer::unit(std::int64_t layer, const Tensor& x) {
 }
 
 Tensor Transformer::into(Who who, std::initializer_list<Tensor> own, const Tensor& x) {
-  return modules_.before && !stopped_ ? modules_.before(who, std::span(own.begin(), own.size()), x) : x;
+  return modules_.before && !stopped_ && !inside_leaf_ ? modules_.before(who, std::span(own.begin(), own.size()), x) : x;
 }
 
 // A block that runs again stops inside one of its modules: hooks after a forward pass are not met from there on.
 Tensor Transformer::out_of(Who who, const Tensor& y) {
-  if (!modules_.after || stopped_) return y;
+  if (!modules_.after || stopped_ || inside_leaf_) return y;
   stopped_ = again_ && who == stop_;
   return stopped_ ? y : modules_.after(who, y, again_);
 }
@@ -230,9 +230,15 @@ void Transformer::begin_again(std::int64_t layer) {
   if (a_.norm_placement != NormPlacement::pre) {
     tail.push_back(&b.norm.at("norm4"));
   } else {
-    tail.push_back(&b.mlp);
-    if (a_.family == Family::gpt2) tail.push_back(&b.dropout);
-    if (!dropped) tail.push_back(&b.linear.at("mlp.down"));
+    const bool mixes = a_.is_moe_layer(layer), ends_shared = mixes && (a_.latent && a_.moe->shared_ffn > 0);
+    if (mixes) tail.push_back(&b.mixture);
+    if (mixes && a_.sinks) tail.push_back(&b.experts);
+    if (a_.parallel_residual) tail.push_back(&b.dropout);
+    if (!mixes || ends_shared) {
+      tail.push_back(mixes ? &b.shared.self : &b.mlp.self);
+      if (a_.family == Family::gpt2) tail.push_back(&b.dropout);
+      if (!dropped) tail.push_back(&b.linear.at(mixes ? "shared.down" : "mlp.down"));
+    }
   }
   stop_ = tail.back();
   for (Who who : tail) modules_.before_backward(who);

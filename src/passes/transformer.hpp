@@ -48,6 +48,7 @@ struct UnitHooks {
 struct ModuleHooks {
   using Who = const void*;
   std::function<Tensor(Who who, std::span<const Tensor> own, const Tensor& x)> before;
+  std::function<Tensor(Who who, std::span<const Tensor> all, const Tensor& x)> before_leaf;  // of a module that is hooked as one, with all weights within it
   std::function<Tensor(Who who, const Tensor& y, bool again)> after;
   std::function<void(Who who)> before_backward;
   std::function<void(Who who, const Tensor& weight)> takes;  // the module that runs asks another for its weight
@@ -90,7 +91,10 @@ class Transformer {
   struct Block {
     std::unordered_map<std::string, Linear> linear;
     std::unordered_map<std::string, std::pair<Tensor, Tensor>> norm;
-    char attention = 0, mlp = 0, experts = 0, activation = 0, attention_dropout = 0, dropout = 0, rotary = 0;  // modules without weights: their addresses are who they are
+    // modules without weights: their addresses are who they are
+    char attention = 0, mixture = 0, experts = 0, attention_dropout = 0, dropout = 0, rotary = 0;
+    struct Mlp { char self = 0, activation = 0; } mlp, shared;
+    std::vector<Mlp> expert;
   };
   using Who = ModuleHooks::Who;
   struct GatedRoles { const char *gate, *up, *act, *product, *down; };
@@ -158,10 +162,10 @@ class Transformer {
   Tensor from_pairs(const Tensor& x, const char* role);
   Tensor rotate_complex(const Tensor& x, const char* role);
   Tensor activate(const Tensor& x, const char* role);
-  Tensor activate(const Block& block, const Tensor& x, const char* role);
-  Tensor gated(const Block& block, const std::string& name, const Tensor& x, const GatedRoles& roles);
-  Tensor mlp(const Block& block, const std::string& name, const Tensor& x);
-  Tensor fed(const Block& block, const std::string& name, const Tensor& x);
+  Tensor activate(const Block::Mlp& mlp, const Tensor& x, const char* role);
+  Tensor gated(const Block& block, const Block::Mlp& mlp, const std::string& name, const Tensor& x, const GatedRoles& roles);
+  Tensor mlp(const Block& block, const Block::Mlp& mlp, const std::string& name, const Tensor& x);
+  Tensor fed(const Block& block, const Block::Mlp& mlp, const std::string& name, const Tensor& x);
   Tensor mixture(const Block& block, const Tensor& x);
   Tensor routed(const Block& block, const Tensor& x);
   Tensor stacked_mixture(const Block& block, const Tensor& x);
@@ -169,6 +173,8 @@ class Transformer {
   Tensor sorted_mixture(const Block& block, const Tensor& x);
   Tensor corrected_mixture(const Block& block, const Tensor& x);
   std::int64_t expert_rows() const;
+  bool is_leaf_mixture() const;
+  Tensor into_mixture(const Block& block, const Tensor& x);
   Tensor expert(const Block& block, std::int64_t index, const Tensor& x);
   Tensor router_logits(const Block& block, const Tensor& x);
   Tensor best(const Tensor& x, Dims d, Tensor& indices);
@@ -207,7 +213,7 @@ class Transformer {
   UnitHooks hooks_;
   ModuleHooks modules_;
   Who stop_ = nullptr;             // the module in which a block that runs again stops, for everything saved is there
-  bool again_ = false, stopped_ = false;
+  bool again_ = false, stopped_ = false, inside_leaf_ = false;
   std::vector<Weight> weights_;
   std::vector<Tensor> buffers_, whole_;
   std::vector<Block> blocks_;

@@ -10,19 +10,47 @@ namespace dryfit::eager {
 // Rows of an expert.
 std::int64_t Transformer::expert_rows() const { return std::max<std::int64_t>(1, N * a_.moe->top_k / a_.moe->experts); }
 
-Tensor Transformer::mixture(const Block& b, const Tensor& x) {
-  switch (a_.moe->router) {
-    case RouterKind::softmax_topk: return a_.family == Family::deepseek_v2 ? sorted_mixture(b, x) : routed(b, x);
-    case RouterKind::softmax_group_topk: return sorted_mixture(b, x);
-    case RouterKind::sigmoid_group_topk: return corrected_mixture(b, x);
-    case RouterKind::topk_softmax: return stacked_mixture(b, x);
+// deepspeed/runtime/zero/leaf_module_config.py, since 0.18: mixtures that ZeRO-3 gathers as one.
+bool Transformer::is_leaf_mixture() const {
+  return modules_.before_leaf && (a_.family == Family::mixtral || a_.family == Family::qwen2_moe || a_.family == Family::qwen3_moe);
+}
+
+Tensor Transformer::into_mixture(const Block& b, const Tensor& x) {
+  if (!is_leaf_mixture()) {
+    into(&b.mixture, {}, {});
+    return x;
   }
-  return x;
+  std::vector<Tensor> all;
+  for (const auto& [name, l] : b.linear) {
+    if (!name.starts_with("router") && !name.starts_with("expert.") && !name.starts_with("shared.")) continue;
+    all.push_back(l.weight);
+    if (l.lora) all.insert(all.end(), {l.lora->a, l.lora->b});
+  }
+  const Tensor given = stopped_ ? x : modules_.before_leaf(&b.mixture, all, x);
+  inside_leaf_ = true;
+  return given;
+}
+
+Tensor Transformer::mixture(const Block& b, const Tensor& given) {
+  const Tensor x = into_mixture(b, given);
+  const Tensor y = [&] {
+    switch (a_.moe->router) {
+      case RouterKind::softmax_topk: return a_.family == Family::deepseek_v2 ? sorted_mixture(b, x) : routed(b, x);
+      case RouterKind::softmax_group_topk: return sorted_mixture(b, x);
+      case RouterKind::sigmoid_group_topk: return corrected_mixture(b, x);
+      case RouterKind::topk_softmax: return stacked_mixture(b, x);
+    }
+    return x;
+  }();
+  inside_leaf_ = false;
+  return out_of(&b.mixture, y);
 }
 
 // One expert on its rows.
 Tensor Transformer::expert(const Block& b, std::int64_t index, const Tensor& x) {
-  return gated(b, "expert." + std::to_string(index) + ".", x, {"expert.gate", "expert.up", "expert.act", "expert.product", "expert.down"});
+  const Block::Mlp& own = b.expert[static_cast<std::size_t>(index)];
+  into(&own.self, {}, {});
+  return out_of(&own.self, gated(b, own, "expert." + std::to_string(index) + ".", x, {"expert.gate", "expert.up", "expert.act", "expert.product", "expert.down"}));
 }
 
 // MixtralSparseMoeBlock: routing, then expert by expert on the rows that chose it.
@@ -48,7 +76,7 @@ Tensor Transformer::routed(const Block& b, const Tensor& given) {
     out = t_.index_add(out, top, weighted);
   }
   if (m.shared_ffn > 0) {
-    Tensor shared = mlp(b, "shared.", x);
+    Tensor shared = mlp(b, b.shared, "shared.", x);
     if (m.shared_gate) {
       const Tensor gate = t_.unary(project(b.linear.at("shared.router"), x, "shared.router"), Tape::Keep::result, "shared.router");
       shared = t_.mul(gate, shared, "shared.gated");
@@ -60,7 +88,6 @@ Tensor Transformer::routed(const Block& b, const Tensor& given) {
 
 // GptOssMLP: the scores of all experts, zero but for the chosen; they keep a name in the layer.
 Tensor Transformer::stacked_mixture(const Block& b, const Tensor& x) {
-  into(&b.mlp, {}, {});
   const Linear& router = b.linear.at("router");
   const Tensor scores = [&] {
     const Tensor given = into(&router, {router.weight, router.bias}, x);
@@ -71,7 +98,7 @@ Tensor Transformer::stacked_mixture(const Block& b, const Tensor& x) {
     const Tensor none = t_.empty("router.scores", logits.dims(), logits.dtype());
     return out_of(&router, t_.index_put(none, selected, weights));
   }();
-  return out_of(&b.mlp, stacked_experts(b, x, scores));
+  return stacked_experts(b, x, scores);
 }
 
 // GptOssExperts while training: expert by expert; an expert's weights are a slice of the layer's, whose gradient is as large as all.
@@ -110,8 +137,10 @@ Tensor Transformer::stacked_experts(const Block& b, const Tensor& x, const Tenso
 }
 
 // A router in fp32, of 16-bit weights too.
-Tensor Transformer::router_logits(const Block& b, const Tensor& x) {
-  const Tensor wide = t_.to(x, Dtype::fp32, "router.x"), weight = t_.to(b.linear.at("router").weight, Dtype::fp32, "router.w");
+Tensor Transformer::router_logits(const Block& b, const Tensor& given) {
+  const Linear& router = b.linear.at("router");
+  const Tensor x = into(&router, {router.weight}, given);
+  const Tensor wide = t_.to(x, Dtype::fp32, "router.x"), weight = t_.to(router.weight, Dtype::fp32, "router.w");
   return t_.linear(wide, weight, "router");
 }
 
@@ -151,7 +180,7 @@ Tensor Transformer::sorted_mixture(const Block& b, const Tensor& given) {
       const Tensor of_groups = best(t_.view(scores, {N, m.groups, E / m.groups}), dims({N, m.groups}, true), most);
       weights = best(in_best_groups(scores, of_groups), dims({N, k}, true), selected);
     }
-    weights = t_.scale(weights, "router.weights");
+    weights = out_of(&b.linear.at("router"), t_.scale(weights, "router.weights"));
   }
   Tensor out;
   {
@@ -175,7 +204,7 @@ Tensor Transformer::sorted_mixture(const Block& b, const Tensor& given) {
     const Tensor weighted = t_.mul(wide, t_.view(weights, {N, k, 1}), "moe.weighted");
     out = t_.to(t_.sum(weighted, 1, "moe.out"), x.dtype(), "moe.out");
   }
-  return t_.add(t_.view(out, {B, T, D}), mlp(b, "shared.", given), "moe.out");
+  return t_.add(t_.view(out, {B, T, D}), mlp(b, b.shared, "shared.", given), "moe.out");
 }
 
 // DeepseekV3MoE: sigmoid scores, a corrected choice among the best groups; results added in fp32.
@@ -200,7 +229,7 @@ Tensor Transformer::corrected_mixture(const Block& b, const Tensor& given) {
       const Tensor total = t_.shift(t_.mean_last(terms, "router.sum"), "router.sum");
       weights = t_.to(t_.mul(weights, total, "router.weights"), weights.dtype(), "router.weights");
     }
-    weights = t_.scale(weights, "router.weights");
+    weights = out_of(&b.linear.at("router"), t_.scale(weights, "router.weights"));
   }
   const Tensor out = [&] {
     Tensor sum = t_.empty("moe.out", dims({N, D}, true), weights.dtype());
@@ -214,7 +243,7 @@ Tensor Transformer::corrected_mixture(const Block& b, const Tensor& given) {
     }
     return t_.to(sum, x.dtype(), "moe.out");
   }();
-  return t_.add(t_.view(out, {B, T, D}), mlp(b, "shared.", given), "moe.out");
+  return t_.add(t_.view(out, {B, T, D}), mlp(b, b.shared, "shared.", given), "moe.out");
 }
 
 }  // namespace dryfit::eager

@@ -180,6 +180,9 @@ void Transformer::load_whole(const std::vector<Parameter>& parameters) {
 
 void Transformer::load() {
   blocks_.resize(static_cast<std::size_t>(a_.layers));
+  if (a_.moe) {
+    for (Block& b : blocks_) b.expert.resize(static_cast<std::size_t>(a_.moe->experts));
+  }
   const std::vector<Parameter> parameters = parameters_of(a_);
   if (o_.loading != ForwardOptions::Loading::stays) warm_up(parameters);
   if (o_.loading == ForwardOptions::Loading::whole) load_whole(parameters);

@@ -82,7 +82,9 @@ ZeroGather::ZeroGather(Tape& tape, const std::vector<Transformer::Weight>& weigh
       const Tensor flat = buffer("zero.allgather", params_[i].part * W, dtype_, Category::communication);
       const Tensor whole = buffer("zero.gathered", params_[i].elements, dtype_, Category::weights);
     }
-    t_.on_gradient(parameters_[i].parameter, [this, i] { arrived(i); });
+    t_.on_gradient(parameters_[i].parameter, [this, i] {
+      if (!params_[i].of_leaf) arrived(i);
+    });
   }
 }
 
@@ -91,7 +93,7 @@ Tensor ZeroGather::buffer(const char* role, std::int64_t elements, Dtype d, Cate
 }
 
 ModuleHooks ZeroGather::hooks() {
-  return {[this](Who who, std::span<const Tensor> own, const Tensor& x) { return before(who, own, x); }, [this](Who who, const Tensor& y, bool again) { return after(who, y, again); },
+  return {[this](Who who, std::span<const Tensor> own, const Tensor& x) { return before(who, own, x); }, [this](Who who, std::span<const Tensor> all, const Tensor& x) { return before_leaf(who, all, x); }, [this](Who who, const Tensor& y, bool again) { return after(who, y, again); },
           [this](Who who) { before_backward_of(module_of(who, {})); }, [this](Who who, const Tensor& weight) { take(module_of(who, {}), weight); }};
 }
 
@@ -116,6 +118,19 @@ Tensor ZeroGather::before(Who who, std::span<const Tensor> own, const Tensor& x)
   fetch(module);
   if (!x.defined() || !t_.grad_enabled() || !x.requires_grad()) return x;
   return t_.hook(x, [this, module] { release(module); });
+}
+
+// "reduce_leaf_module_grads": once the module's input has its gradient those of its weights go into the bucket, one after the other.
+Tensor ZeroGather::before_leaf(Who who, std::span<const Tensor> all, const Tensor& x) {
+  const Tensor given = before(who, all, x);
+  const int module = module_of(who, all);
+  for (std::size_t p : modules_[static_cast<std::size_t>(module)].own) params_[p].of_leaf = true;
+  if (!given.defined() || !t_.grad_enabled() || !given.requires_grad()) return given;
+  return t_.hook(given, [this, module] {
+    for (std::size_t p : modules_[static_cast<std::size_t>(module)].own) {
+      if (params_[p].trains) arrived(p);
+    }
+  });
 }
 
 Tensor ZeroGather::after(Who who, const Tensor& y, bool again) {
@@ -255,8 +270,7 @@ const std::set<std::size_t>& ZeroGather::releasable(int module) {
 void ZeroGather::let_go(std::size_t param, bool again) {
   Param& p = params_[param];
   if (p.status != Status::there || !p.users.empty()) return;
-  if (again) t_.leave_to_saved(parameters_[param].parameter);
-  else t_.resize(parameters_[param].parameter, false);
+  t_.leave_to_saved(parameters_[param].parameter, again);
   p.status = Status::away;
   available_ -= p.elements;
 }

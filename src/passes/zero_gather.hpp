@@ -35,7 +35,7 @@ class ZeroGather {
   struct Param {
     std::int64_t elements = 0, part = 0;   // of the whole; of a rank, padded
     Status status = Status::away;
-    bool persists = false, trains = true;
+    bool persists = false, trains = true, of_leaf = false;  // of_leaf: its gradient waits for those of its module
     std::set<int> users;                   // "ds_active_sub_modules"
     int fetched_for = -1;                  // "most_recent_step_id_param_fetched_for"
     std::shared_ptr<Gather> flight;
@@ -46,6 +46,7 @@ class ZeroGather {
 
   int module_of(Who who, std::span<const Tensor> own);
   Tensor before(Who who, std::span<const Tensor> own, const Tensor& x);
+  Tensor before_leaf(Who who, std::span<const Tensor> all, const Tensor& x);
   Tensor after(Who who, const Tensor& y, bool again);
   void before_backward_of(int module);
   void take(int module, const Tensor& weight);

@@ -168,7 +168,9 @@ TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) { expect_all_agree("tr
 TEST(Transformers, unseenRanksOfSeveralAreAsNear) { expect_all_agree("transformers_parallel_unseen.jsonl", recorded, 7, "unseen recordings of ranks"); }
 
 // Ranks of several under DeepSpeed's engine.
-TEST(Transformers, ranksUnderZeroAreAsDeepSpeedRecordsThem) { expect_all_agree("transformers_zero.jsonl", recorded, 31, "recordings under ZeRO"); }
+TEST(Transformers, ranksUnderZeroAreAsDeepSpeedRecordsThem) { expect_all_agree("transformers_zero.jsonl", recorded, 37, "recordings under ZeRO"); }
+
+TEST(Transformers, unseenRanksUnderZeroAreAsNear) { expect_all_agree("transformers_zero_unseen.jsonl", recorded, 6, "unseen recordings under ZeRO"); }
 
 // Ranks of several under FullyShardedDataParallel.
 TEST(Transformers, ranksUnderFsdp1AreAsPyTorchRecordsThem) { expect_all_agree("transformers_fsdp1.jsonl", recorded, 23, "recordings under FSDP1"); }

@@ -35,7 +35,7 @@ struct OperatorsOf {
     linear("up", ffn, a.width);
     linear("down", a.width, ffn);
   }
-  Tensor mlp(const Tensor& x) { return model->gated(block, "", x, {"mlp.gate", "mlp.up", "mlp.act", "mlp.product", "mlp.down"}); }
+  Tensor mlp(const Tensor& x) { return model->gated(block, block.mlp, "", x, {"mlp.gate", "mlp.up", "mlp.act", "mlp.product", "mlp.down"}); }
 
   Tape& tape;
   Architecture a;

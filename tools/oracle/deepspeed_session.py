@@ -58,6 +58,7 @@ class Run(transformers_session.Run):
         case = self.case
         if case.parallel != "zero3":
             return super().build()
+        self.know_values(self.config())
         owner = getattr(transformers, transformers_cases.MODELS[case.model]["architectures"][0])
         with deepspeed.zero.Init(config_dict_or_path=self._config()), transformers.modeling_utils.no_init_weights():
             model = owner(self.config())

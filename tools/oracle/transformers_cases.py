@@ -444,6 +444,22 @@ def zero():
     yield Case("llama", parallel="zero3", gpus=2, zero=small, batch=2, lora=8)
     yield Case("llama", parallel="zero3", gpus=2, zero=live, batch=2, checkpoint="reentrant")
     yield Case("gpt_oss", batch=2, attention="eager", precision="autocast", checkpoint="nonreentrant", optimizer="fused", parallel="zero2", gpus=2, rank=1)
+    for case in (dict(model="mixtral"), dict(model="qwen3_moe", checkpoint="nonreentrant"), dict(model="gpt_oss", attention="eager"), dict(model="gpt_neox"), dict(model="deepseek_v2")):
+        yield Case(**case, batch=2, parallel="zero3", gpus=4, zero=GATHERED)
+
+
+GATHERED = "reduce_bucket_size=200000,stage3_prefetch_bucket_size=150000,stage3_param_persistence_threshold=1000"
+
+
+def zero_unseen():
+    """Mixtures whose weights are gathered, which DeepSpeed takes for one module (Mixtral, Qwen) or for many."""
+    of = dict(parallel="zero3", zero=GATHERED)
+    yield Case("mixtral", batch=1, length=128, gpus=8, checkpoint="nonreentrant", accumulation=2, optimizer="fused", **of)
+    yield Case("gpt_oss", batch=1, length=128, gpus=2, attention="eager", checkpoint="nonreentrant", **of)
+    yield Case("deepseek_v3", batch=2, length=96, gpus=4, checkpoint="reentrant", **of)
+    yield Case("qwen2_moe", batch=2, length=96, gpus=2, **of)
+    yield Case("olmoe", batch=2, length=96, gpus=2, checkpoint="nonreentrant", **of)
+    yield Case("deepseek_v2", batch=1, length=144, gpus=2, checkpoint="nonreentrant", optimizer="fused", parallel="zero3")
 
 
 def fsdp1():

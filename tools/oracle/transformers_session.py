@@ -167,8 +167,9 @@ class Run:
         config.use_cache = self.case.use_cache
         return config
 
-    def build(self):
-        case, config = self.case, self.config()
+    def know_values(self, config):
+        """What fake tensors cannot say and a model asks: which expert a token goes to, where texts begin."""
+        case = self.case
         for name in ("num_local_experts", "num_experts", "n_routed_experts"):
             if getattr(config, name, None):
                 _share_tokens_evenly(getattr(config, name), config.model_type == "gpt_oss")
@@ -178,6 +179,10 @@ class Run:
         if case.attention.startswith("flash_attention"):
             importlib.import_module({"flash_attention_2": "attention2", "flash_attention_3": "attention3_transformers"}[case.attention])
             packed_texts.know(case.attention, case.batch if case.packed else 0, case.length)
+
+    def build(self):
+        case, config = self.case, self.config()
+        self.know_values(config)
         if isinstance(case.liger, str):  # axolotl's plugin, before the model is made
             _know_what_liger_asks()
             from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
