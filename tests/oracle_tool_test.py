@@ -45,6 +45,8 @@ class Wrapper(unittest.TestCase):
         self.assertEqual(steps[5].names, ["buf1", "primals_2"])
         self.assertEqual((steps[6].name, steps[6].source, steps[7].source, steps[7].index), ("buf2", "torch.ops.some.op.default", "buf2", 1))
         self.assertEqual(steps[-1].names, ["buf4", None, "buf1"])
+        self.assertEqual(eval(steps[3].code, {"reinterpret_tensor": lambda *a: a}, {"buf0": "B"}), ("B", (4, 8), (1, 4), 0))
+        self.assertEqual(eval(steps[6].code, {}, {"buf1": "B"}), (["B", 1.0], {}))
 
     def test_sizes_that_are_symbols(self):
         _, steps = wrapper.read("""

@@ -101,7 +101,8 @@ def other_peoples_models(folder):
 def other_ways_to_compile(folder):
     """way: what compile says, a word among the notes (none: no note of op by op), an op among the allocations."""
     ways = {"whole": ("graphs", "", "mm"), "blocks": ("graphs", "", "triton_poi_fused"), "broken": ("graphs", "", "triton_poi_fused"), "lengths": ("graphs", "", "triton_poi_fused"), "optimizer": ("graphs", "", "linalg_vector_norm"),
-            "autotune": ("graphs", "timing", "mm"), "graphs": ("graphs", "CUDA graphs", "mm"), "by_hand": ("graphs", "", "aten._scaled_dot_product_efficient_attention 0"), "cond": ("eager", "op by op", "aten.erf"), "eager": ("eager", "aot_eager", "aten.gelu"), "other_torch": ("eager", "has not what a capture replaces", "aten.gelu")}
+            "autotune": ("graphs", "timing", "mm"), "graphs": ("graphs", "CUDA graphs", "mm"), "by_hand": ("graphs", "", "aten._scaled_dot_product_efficient_attention 0"), "operator": ("graphs", "", "triton_poi_fused__to_copy_mul"), "operator_eager": ("graphs", "", "triton_poi_fused__to_copy_mul"), "operator_fails": ("graphs", "dryfit_test.scaled allocates inside is not seen", "dryfit_test.scaled 0"),
+            "flex": ("graphs", "", "flex_attention"), "cond": ("eager", "op by op", "aten.erf"), "eager": ("eager", "aot_eager", "aten.gelu"), "other_torch": ("eager", "has not what a capture replaces", "aten.gelu")}
     peaks = {}
     for way, (how, word, op) in ways.items():
         file = folder / f"{way}.capture"
@@ -115,6 +116,8 @@ def other_ways_to_compile(folder):
         peaks[way] = report["memory"]["allocated"]["bytes"]
     expect(peaks["whole"] < peaks["blocks"] and peaks["whole"] < peaks["broken"] < peaks["eager"], str(peaks))
     expect(peaks["autotune"] == peaks["whole"], str(peaks))
+    expect(min(peaks["operator"], peaks["operator_eager"]) > 512 << 20 > peaks["operator_fails"], f"what an operator's own code allocates: {peaks}")
+    expect("\tbackward\t2\n" not in (folder / "flex.capture").read_text(), "a graph that is traced is no backward pass")
     for parallel in ("ddp", "fsdp2"):
         report = json.loads(command("--gpu", "h100", "--gpus", 2, "--json", "--", SCRIPTS / "hugging_face.py", folder / "llama.json", "--compile", "--parallel", parallel).stdout)
         expect(report["workload"]["model"]["compile"] == "graphs" and not any("op by op" in w for w in report["warnings"]), f"{parallel}: {report['warnings']}")

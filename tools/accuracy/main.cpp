@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "base/text.hpp"
+#include "captured.hpp"
 #include "graph/nanochat.hpp"
 #include "memory/timeline.hpp"
 #include "passes/compile.hpp"
@@ -191,13 +192,14 @@ int check(const std::vector<Row>& rows, const char* path) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::cerr << "usage: dryfit-accuracy [--speed|--transformers|--own|--operators] data/measured/nanochat.csv [--intervals DATE | --errors - | --check tests/golden/accuracy.tsv]\n";
+    std::cerr << "usage: dryfit-accuracy [--speed|--transformers|--own|--operators|--captured] data/measured/nanochat.csv [--intervals DATE | --errors - | --check tests/golden/accuracy.tsv]\n";
     return 2;
   }
   if (argc > 2 && std::string_view(argv[1]) == "--speed") return speed_accuracy(argv[2], argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
   if (argc > 2 && std::string_view(argv[1]) == "--transformers") return transformers_accuracy(argv[2], argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
   if (argc > 2 && std::string_view(argv[1]) == "--own") return own_accuracy(argv[2], argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
   if (argc > 2 && std::string_view(argv[1]) == "--operators") return operators_accuracy(argv[2], argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
+  if (argc > 2 && std::string_view(argv[1]) == "--captured") return captured_accuracy(argv[2], argc > 3 ? argv[3] : "", argc > 4 ? argv[4] : "");
   const auto read = read_rows(argv[1], predict);
   if (!read) {
     std::cerr << read.error().where << "\n  " << read.error().message << "\n";

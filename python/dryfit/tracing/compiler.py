@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from dryfit.tracing import known
 from dryfit.tracing.values import caller
 
-OURS = ("compiler", "known", "mode", "played", "recorder", "tracker", "values")  # modules whose functions Dynamo leaves alone
+OURS = ("bodies", "compiler", "known", "mode", "played", "recorder", "tracker", "values")  # modules whose functions Dynamo leaves alone
 TIMED = {"max_autotune": False, "max_autotune_gemm": False, "max_autotune_pointwise": False, "coordinate_descent_tuning": False, "cpp_wrapper": False}  # kernels chosen by timing them; other wrappers
 
 

@@ -3,12 +3,16 @@ and returns fake results. Autograd, saved tensors and gradients around it are Py
 """
 from __future__ import annotations
 
+import math
 import re
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from dryfit.tracing import wrapper
+from dryfit.tracing import bodies, wrapper
+
+
+WORDS = {"__builtins__": {}, "torch": torch, "device": torch.device, "inf": math.inf, "nan": math.nan, "math": math, "max": max, "min": min, "int": int}  # of a wrapper's arguments
 
 
 def _sizes(layout):
@@ -31,6 +35,12 @@ def _call_outputs(lowering):
 def _tensor(held):
     """A buffer, or the one result of an op. No local name may keep a buffer alive: hence a function."""
     return held[0] if isinstance(held, dict) else held
+
+
+def _worked_out(step, env):
+    """What a step's code says of the buffers and numbers that it names."""
+    named = {name: _tensor(env[name]) for name in step.names if name in env}
+    return eval(step.code, {**WORDS, "reinterpret_tensor": _view}, named)
 
 
 def _expression(size):
@@ -106,7 +116,8 @@ class Half:
 
     def __call__(self, args):
         self.tracker.plays(self)
-        with _disable_current_modes(), self.fake_mode, torch.no_grad():
+        with _disable_current_modes() as modes, self.fake_mode, torch.no_grad():
+            self.modes = modes[::-1]
             return self._play(args)
 
     def _play(self, args):
@@ -120,7 +131,7 @@ class Half:
                     shape, stride = ([wrapper.number(n, symbols) for n in sizes] for sizes in (step.shape, step.stride))
                     env[step.name] = self._empty(step.name, self.makers.get(step.name, step.name), shape, stride, getattr(torch, step.dtype), step.device)
                 case "alias":
-                    env[step.name] = _tensor(env[step.source])
+                    env[step.name] = _tensor(env[step.source]) if step.code is None else _worked_out(step, env)
                     if isinstance(env[step.name], int):
                         symbols[step.name] = env[step.name]
                 case "number":
@@ -130,14 +141,25 @@ class Half:
                         self._drop(env, name)
                 case "run":
                     self.tracker.ran(step.source, env.get(step.names[0]) if step.names else None)
+                    self._body(step, env)
                 case "call":
-                    env[step.name] = {index: self._empty(step.name, f"{self.makers[step.name]} {index}", [_known(n, symbols) for n in shape], [_known(n, symbols) for n in stride], dtype, device)
+                    env[step.name] = self._body(step, env) or {index: self._empty(step.name, f"{self.makers[step.name]} {index}", [_known(n, symbols) for n in shape], [_known(n, symbols) for n in stride], dtype, device)
                                       for index, dtype, device, shape, stride in self.made.get(step.name, [])}
                 case "item":
                     env[step.name] = env[step.source][step.index]
                 case "return":
                     return self._results(env, step.names, symbols)
         raise wrapper.UnknownLine("the wrapper does not return")
+
+    def _body(self, step, env):
+        """The outputs of an operator whose code runs, by index; nothing of any other."""
+        body = self.tracker.body(step.source) if step.code is not None else None
+        if body is None:
+            return None
+        given, named = _worked_out(step, env)
+        with bodies.under(self.modes), torch.no_grad():
+            made = bodies.run(self.makers.get(step.name, step.source), body, given, named)
+        return made is not NotImplemented and dict(enumerate(made if isinstance(made, (list, tuple)) else [made]))
 
     def _results(self, env, names, symbols):
         kept = [None if name is None else _tensor(env[name]) if isinstance(name, str) else wrapper.number(name, symbols) for name in names]
@@ -146,10 +168,14 @@ class Half:
         return [_like(tensor, like, symbols) for tensor, like in zip(kept, self.results, strict=True)]
 
 
+def _view(tensor, size, stride, offset=0):
+    with torch._C._AutoDispatchBelowADInplaceOrView():
+        return torch.as_strided(tensor, size, stride, offset)
+
+
 def _like(tensor, like, symbols):
     """The result as the graph means it, on the buffer's storage; autograd knows of no view."""
     if not isinstance(like, torch.Tensor) or not isinstance(tensor, torch.Tensor):
         return tensor
     size, stride = ([_known(n, symbols) for n in sizes] for sizes in (like.size(), like.stride()))
-    with torch._C._AutoDispatchBelowADInplaceOrView():
-        return torch.as_strided(tensor, size, stride, _known(like.storage_offset(), symbols))
+    return _view(tensor, size, stride, _known(like.storage_offset(), symbols))

@@ -9,8 +9,10 @@ import threading
 import weakref
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_flatten, tree_map
 
+from dryfit.tracing import bodies
 from dryfit.tracing.pretend import Stream
 from dryfit.tracing.tracker import Event, Storage, Tracker, block
 
@@ -276,6 +278,9 @@ class Recorder(Tracker):
         if kernel.startswith("extern_kernels."):
             self._multiply(getattr(aten, kernel.partition(".")[2], None), first)
 
+    def body(self, operator):
+        return bodies.named(operator)
+
     def _multiply(self, packet, first):
         """A product's workspace, the first time that a thread needs one. first: what it adds to, of addmm."""
         if packet in LT or (packet is aten.addmm and first.dim() == 1):
@@ -299,4 +304,10 @@ class Recorder(Tracker):
             self._owner_of[torch.autograd._get_sequence_nr() - 1] = self._stack[-1]
         if getattr(function, "overloadpacket", None) in PRODUCTS and args[0].device.type == "cuda":
             self._multiply(function.overloadpacket, args[0])
+        body = bodies.of(function)
+        if body is not None and any(isinstance(a, torch.Tensor) and a.device.type == "cuda" for a in tree_flatten((args, kwargs))[0]):
+            with bodies.under([*_get_current_dispatch_mode_stack(), self]):
+                made = bodies.run(str(function), body, args, kwargs or {})
+            if made is not NotImplemented:
+                return made
         return super().__torch_dispatch__(function, types, args, kwargs)

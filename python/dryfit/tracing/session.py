@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer as optimizers
 from torch.utils._pytree import tree_map
 
-from dryfit.tracing import form, imports, pretend
+from dryfit.tracing import bodies, form, imports, pretend
 from dryfit.tracing.compiler import Compiler
 from dryfit.tracing.mode import GpuMode
 from dryfit.tracing.recorder import Enough, Recorder
@@ -47,6 +47,7 @@ class Session:
     def _answer(self):
         pretend.answer(self.gpu, devices=max(1, self.gpus), index=0)
         imports.install()
+        bodies.start_no_kernels()
         self._swap_on_conversion()
         for module in (optimizers, foreach_utils):
             if FakeTensor not in module._foreach_supported_types:
@@ -129,6 +130,7 @@ class Session:
             return result.requires_grad_(requires_grad) if requires_grad else result
 
         torch.tensor = tensor
+        torch.Tensor.new_tensor = lambda self, data, *, dtype=None, device=None, requires_grad=False: tensor(data, dtype=dtype or self.dtype, device=device or self.device, requires_grad=requires_grad)
         for name in ("asarray", "as_tensor"):
             def moved(data, *args, _own=getattr(torch, name), device=None, **options):
                 result = _own(data, *args, **options)
@@ -178,7 +180,7 @@ class Session:
 
         for owner, name in ((torch.autograd, "backward"), (torch.autograd, "grad")):
             def outer(*args, _own=getattr(owner, name), **kwargs):
-                if torch._C._current_autograd_node() is not None:  # within a backward pass: a checkpoint
+                if torch._C._current_autograd_node() is not None or torch._guards.TracingContext.try_get() is not None:  # a checkpoint in a backward pass; a graph that is being traced
                     return _own(*args, **kwargs)
                 recorder.backward_begins()
                 try:
@@ -258,6 +260,7 @@ class Session:
         recorder = self.recorder
         recorder.settle()
         notes = [*dict.fromkeys(self.notes), *self.compiler.notes(), *self.answers.notes()]
+        notes += [f"what {name} allocates inside is not seen, as its code did not run: {why}" for name, why in bodies.failed.items()]
         if recorder.skipped:
             notes.append(f"{recorder.skipped} forward passes without gradients, of shapes seen before, were not run again")
         conf = os.environ.get("PYTORCH_ALLOC_CONF") if torch.__version__ >= "2.10" else None

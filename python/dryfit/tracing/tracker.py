@@ -64,6 +64,10 @@ class Tracker(TorchDispatchMode):
     def ran(self, kernel, first):
         """A compiled graph has come to this kernel, whose first argument is this."""
 
+    def body(self, operator):
+        """The code of an operator that a compiled graph calls, where it is to run; None: only its results are made."""
+        return None
+
     def born(self, tensor, label, module=None):
         tensor = getattr(tensor, "_local_tensor", tensor)  # of a DTensor this rank's part
         if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cuda":

@@ -18,6 +18,7 @@ class Step:
     kind: alloc (name, dtype, shape, stride, device) · alias (name of source: a view or a rename) · free (names) · run (a kernel that
     writes into buffers that exist) · call (an op that allocates its own outputs) · item (output `index` of a call) ·
     number (name, code) · return (sources; None where nothing is returned, code where a number is).
+    Code too: of a call or run of an operator of torch.ops its arguments (positional, named), of an alias that is a view the view.
     """
     kind: str
     name: str = ""
@@ -63,6 +64,18 @@ def _sizes(node):
 def number(size, known):
     """A size worked out; known: what symbols stand for."""
     return size if isinstance(size, int) else int(eval(size, {"__builtins__": {}, "math": math, "max": max, "min": min, "int": int}, known))
+
+
+def _arguments(name, call):
+    if not name.startswith("torch.ops."):
+        return None
+    named = ast.Dict([ast.Constant(k.arg) for k in call.keywords], [k.value for k in call.keywords])
+    both = ast.Tuple([ast.List(call.args, ast.Load()), named], ast.Load())
+    return _evaluated(both)
+
+
+def _evaluated(node):
+    return compile(ast.fix_missing_locations(ast.Expression(node)), "<wrapper>", "eval")
 
 
 def _dotted(node):
@@ -140,7 +153,7 @@ def _statement(s, steps, arguments):
         if name.split(".")[-1] in QUIET:
             return
         used = _names([*s.value.args, *(k.value for k in s.value.keywords)])
-        steps.append(Step("run", source=name.removesuffix(".run"), names=[n for n in used if not n.startswith("stream")]))
+        steps.append(Step("run", source=name.removesuffix(".run"), names=[n for n in used if not n.startswith("stream")], code=_arguments(name, s.value)))
     elif not isinstance(s, (ast.Pass, ast.Assert)):
         raise UnknownLine(ast.unparse(s))
 
@@ -174,8 +187,8 @@ def _call(target, call, steps):
             raise UnknownLine(name)
         steps.append(Step("alloc", target, dtype=_dtype(call.args[2]), shape=_sizes(call.args[0]), stride=_sizes(call.args[1]), device=last.removeprefix("empty_strided_")))
     elif last in ("reinterpret_tensor", "as_strided"):
-        steps.append(Step("alias", target, _base(call.args[0])))
+        steps.append(Step("alias", target, _base(call.args[0]), names=_names([call]), code=_evaluated(call) if last == "reinterpret_tensor" else None))
     elif name.startswith("torch.ops.aten.") and name.split(".")[3] in VIEWS:
         steps.append(Step("alias", target, _base(call.args[0])))
     else:
-        steps.append(Step("call", target, name, names=_names([*call.args, *(k.value for k in call.keywords)])))
+        steps.append(Step("call", target, name, names=_names([*call.args, *(k.value for k in call.keywords)]), code=_arguments(name, call)))

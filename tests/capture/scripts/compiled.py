@@ -4,13 +4,41 @@ import argparse
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.attention.flex_attention import flex_attention
 
 parser = argparse.ArgumentParser()
-parser.add_argument("way", choices=("whole", "blocks", "broken", "lengths", "optimizer", "autotune", "graphs", "error", "eager", "by_hand", "cond", "other_torch"))
+parser.add_argument("way", choices=("whole", "blocks", "broken", "lengths", "optimizer", "autotune", "graphs", "error", "eager", "by_hand", "cond", "operator", "operator_eager", "operator_fails", "flex", "other_torch"))
 way = parser.parse_args().way
 if way == "other_torch":  # whose inner places are others
     import torch._dynamo.eval_frame
     del torch._dynamo.eval_frame.skip_code
+
+
+SCRATCH = 512 << 20  # bytes
+
+
+@torch.compile
+def halves(x):
+    return x.to(torch.float16) * 0.5, x.new_tensor(0.25)
+
+
+@torch.library.custom_op("dryfit_test::scaled", mutates_args=())
+def scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
+    """Python's own operator, with memory of its own that nobody is handed."""
+    if way == "operator_fails":
+        raise RuntimeError("it wants a GPU that is there")
+    scratch = torch.empty((SCRATCH,), dtype=torch.uint8, device=x.device)
+    half, quarter = halves(x.view(-1, 64))
+    del scratch
+    return (half * quarter).to(x.dtype).view_as(x) * factor
+
+
+@scaled.register_fake
+def _(x, factor):
+    return torch.empty_like(x)
+
+
+scaled.register_autograd(lambda _context, gradient: (gradient * 0.5, None))
 
 
 class Block(nn.Module):
@@ -26,6 +54,11 @@ class Block(nn.Module):
             q, k, v, rest = (t.view(*t.shape[:2], 4, 64).transpose(1, 2).contiguous() for t in h.split(256, dim=-1))
             y = torch.matmul(torch.softmax(torch.matmul(q, k.transpose(-2, -1)).div(8.0), dim=-1), v)
             h = torch.cat([y, rest, q, k], dim=1).transpose(1, 2).reshape(h.shape)
+        if way.startswith("operator_") or way == "operator":
+            h = scaled(h, 0.5)
+        if way == "flex":
+            q, k, v = (t.view(t.shape[0], t.shape[1], 4, 64).transpose(1, 2) for t in h[:, :256, :768].split(256, dim=-1))
+            h = h + F.pad(flex_attention(q, k, v).transpose(1, 2).flatten(2), (0, 768))
         if way == "cond":  # graphs within the graph, which are not followed
             h = torch.cond(h.sum() > 0, lambda h: h.sin(), lambda h: h.cos(), (h,))
         return x + self.down(h)
@@ -77,7 +110,7 @@ if way == "blocks":
     for block in model.blocks:
         block.compile()
 options = {"error": {"fullgraph": True}, "autotune": {"mode": "max-autotune"}, "graphs": {"mode": "reduce-overhead"}, "eager": {"backend": "aot_eager"}}.get(way, {})
-run = loss_of if way in ("blocks", "optimizer") else torch.compile(loss_of, **options)
+run = loss_of if way in ("blocks", "optimizer", "operator_eager") else torch.compile(loss_of, **options)
 optimizer = Own(model.parameters()) if way == "optimizer" else torch.optim.AdamW(model.parameters(), fused=True)
 for step in range(4):
     ids = torch.randint(1024, (8, 257 + 64 * step if way == "lengths" else 257)).cuda()
