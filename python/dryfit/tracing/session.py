@@ -7,6 +7,7 @@ import contextlib
 import os
 import runpy
 import sys
+import threading
 
 import torch
 import torch.utils._foreach_utils as foreach_utils
@@ -14,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer as optimizers
 from torch.utils._pytree import tree_map
 
-from dryfit.tracing import bodies, form, imports, pretend
+from dryfit.tracing import bodies, form, imports, known, pretend
 from dryfit.tracing.compiler import Compiler
 from dryfit.tracing.mode import GpuMode
 from dryfit.tracing.recorder import Enough, Recorder
@@ -26,6 +27,28 @@ class _OnHost(type):
 
     def __instancecheck__(cls, thing):
         return isinstance(thing, torch._C.Generator)
+
+
+def _deepcopy(own):
+    """copy.deepcopy of tensors: a storage that several of them view is copied once, as torch does where tensors have data."""
+    def deepcopy(tensor, memo):
+        if id(tensor) in memo or not isinstance(tensor, FakeTensor) or not tensor.is_leaf:
+            return own(tensor, memo)
+        with torch.no_grad():
+            storage = tensor.untyped_storage()
+            if ("storage", storage._cdata) not in memo:
+                memo["storage", storage._cdata] = torch.empty((storage.nbytes() // tensor.itemsize,), dtype=tensor.dtype, device=tensor.device)
+            copied = memo["storage", storage._cdata].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset()).detach()
+        host = known.value(tensor)
+        if host is not None:
+            known.arrived(copied, host)
+        copied.requires_grad = tensor.requires_grad
+        if isinstance(tensor, torch.nn.Parameter):
+            copied._is_param = True
+        copied.grad = None if tensor.grad is None else deepcopy(tensor.grad, memo)
+        memo[id(tensor)] = copied
+        return copied
+    return deepcopy
 
 
 class Session:
@@ -62,9 +85,15 @@ class Session:
 
     @staticmethod
     def _swap_on_conversion():
-        """model.to("cuda") keeps a parameter's identity, and ties; load_state_dict copies into what is there, as ever."""
-        swap, load = torch.__future__.set_swap_module_params_on_conversion, torch.nn.Module.load_state_dict
+        """model.to("cuda") keeps a parameter's identity, ties, and what a script has noted on it; load_state_dict copies into what is there, as ever."""
+        swap, load, swap_tensors = torch.__future__.set_swap_module_params_on_conversion, torch.nn.Module.load_state_dict, torch.utils.swap_tensors
         swap(True)
+
+        def swap_all_but_notes(parameter, converted):
+            noted = {key: value for key, value in vars(parameter).items() if key not in vars(converted) and key != "_dryfit_value"}
+            swap_tensors(parameter, converted)
+            vars(parameter).update(noted)
+        torch.utils.swap_tensors = swap_all_but_notes
 
         def load_state_dict(module, *args, **options):
             swap(False)
@@ -157,6 +186,7 @@ class Session:
         FakeTensor.__format__ = lambda self, how: format(self.item(), how) if self.dim() == 0 and how else object.__format__(self, "")
         torch.Generator = _OnHost("Generator", (), {"__new__": lambda cls, device="cpu": torch._C.Generator("cpu")})
 
+        torch.Tensor.__deepcopy__ = _deepcopy(torch.Tensor.__deepcopy__)
         load = torch.load
 
         def load_on_host(file, map_location=None, **options):
@@ -212,6 +242,13 @@ class Session:
                 options.pop(name, None)
             init(self, *args[:5], **options) if len(args) > 5 else init(self, *args, **options)
         loader.__init__ = in_this_process
+        start, mode = threading.Thread.run, self.mode
+
+        def on_the_gpu(thread):
+            """A script's own thread that loads what comes next: it sees the GPU too; what it makes there is not followed."""
+            with bodies.under([mode]):
+                start(thread)
+        threading.Thread.run = on_the_gpu
 
     def _answer_distributed(self):
         import torch.distributed as dist

@@ -1,5 +1,7 @@
 """torch.compile as scripts use it beside the whole model: on a loss function with a graph break, on blocks, with lengths that change, on an optimizer's arithmetic, by its modes."""
 import argparse
+import copy
+import threading
 
 import torch
 import torch.nn as nn
@@ -99,7 +101,20 @@ class Own(torch.optim.Optimizer):
                 p.add_(whitened(p.grad) if p.dim() == 2 else p.grad, alpha=-group["lr"])
 
 
-model = Model().cuda()
+model = Model()
+model.head.weight.role = "head"  # scripts note such things for their optimizers
+model = model.cuda()
+assert model.head.weight.role == "head"
+rows, alive = torch.empty((8, 1 << 20), device="cuda"), torch.cuda.memory_allocated()
+twins = copy.deepcopy([rows, *rows])
+assert torch.cuda.memory_allocated() - alive == rows.nbytes, f"views of one storage are copied once: {torch.cuda.memory_allocated() - alive}"
+assert isinstance(copy.deepcopy(model).head.weight, nn.Parameter)
+del rows, twins
+loaded = []
+thread = threading.Thread(target=lambda: loaded.append(torch.empty((1000,), dtype=torch.uint8, pin_memory=True)))
+thread.start()
+thread.join()
+assert loaded[0].numel() == 1000
 
 
 def loss_of(ids):
