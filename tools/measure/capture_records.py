@@ -92,6 +92,20 @@ def fill(row, report, file):
                captured_torch=torch, captured_with=report["dryfit"], captured_on=datetime.date.today().isoformat(), refused="")
 
 
+def read_table():
+    with open(TABLE, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_row(row):
+    """Others may have written theirs meanwhile."""
+    rows = [row if other["id"] == row["id"] else other for other in read_table()]
+    with open(TABLE, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, row, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", required=True, type=pathlib.Path, help="a clone of modded-nanogpt, bare or not")
@@ -102,9 +116,7 @@ def main():
     work = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     prepare(work)
-    with open(TABLE, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
+    for row in read_table():
         if given.only not in row["id"] or (row["captured_mib"] and not given.again):
             continue
         place = row["source"].partition(":")[2]
@@ -116,10 +128,7 @@ def main():
             with open(work / row["id"] / "run.capture", encoding="utf-8") as file:
                 fill(row, report, file)
         print(row["id"], row["allocated_mib"], row["captured_mib"] or row["refused"], flush=True)
-        with open(TABLE, "w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, rows[0], lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+        write_row(row)
 
 
 if __name__ == "__main__":

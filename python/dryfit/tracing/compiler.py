@@ -130,8 +130,9 @@ class Backend:
         self.compiler = compiler
         if any(config.get(key) for key in TIMED if key.startswith("max_autotune")):
             compiler.left_out("torch.compile chooses among kernels by timing them: its usual ones stood in")
-        if config.get("triton.cudagraphs"):
-            compiler.left_out("torch.compile's CUDA graphs are not followed: each keeps its memory in a pool of its own")
+        self.graphed = bool(config.get("triton.cudagraphs"))
+        if self.graphed:
+            compiler.left_out("CUDA graphs are recorded at their second call, in a pool of their own, and allocate nothing later: taken so of all that torch.compile was to make one")
         self.config = {key: value for key, value in config.items() if not key.startswith("triton.cudagraph")} | TIMED
 
     def __call__(self, graph, inputs):
@@ -158,6 +159,7 @@ class Backend:
             with _disable_current_modes():
                 lowering, text = inductor.take_wrapper(lambda: compile_fx.compile_fx_inner(graph, inputs, **options))
                 half = Half(graph, lowering, text, kind, self.compiler.fake_mode, self.compiler.tracker)
+                half.graphed = self.graphed
         except Exception as error:
             self.compiler.told(f"the {'backward' if kind == 'backward' else 'forward'} of a compiled function", error)
             return Loose(spare, kind, self.compiler.tracker)

@@ -78,6 +78,7 @@ class Half:
         output = next(n for n in graph.graph.nodes if n.op == "output")
         self.results = [n.meta["val"] if isinstance(n, torch.fx.Node) else None for n in output.args[0]]
         self._check_symbols()
+        self.graphed, self.calls = False, 0  # whether it becomes a CUDA graph
         self._boxed_call = True
 
     def _check_symbols(self):
@@ -118,7 +119,11 @@ class Half:
         self.tracker.plays(self)
         with _disable_current_modes() as modes, self.fake_mode, torch.no_grad():
             self.modes = modes[::-1]
-            return self._play(args)
+            if not self.graphed:
+                return self._play(args)
+            self.calls += 1
+            with self.tracker.graph(self.calls):
+                return self._play(args)
 
     def _play(self, args):
         self.tracker.poll()  # what died since the last op, such as what a checkpoint ran again and nobody names

@@ -21,6 +21,8 @@ PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.linear, aten.addmv
 LT = {aten._scaled_mm, aten._addmm_activation}  # these cuBLASLt, and addmm with a bias; it keeps CUBLASLT_WORKSPACE_SIZE's default since torch 2.7
 LT_WORKSPACE = 1 << 20 if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7) else 0
 ALIKE = 2          # forward passes without gradients that run before others of the same shapes are taken as known
+RECORDED = 2       # calls until a CUDA graph is recorded
+POOL = 127         # the stream whose memory stands for the pool of CUDA graphs
 MORE = 1 << 20     # bytes: alive beside one of them, more than beside the last, let it run again
 
 
@@ -52,7 +54,8 @@ class Recorder(Tracker):
         self.skipped = 0
         self._stack, self._names, self._tops = [], {}, []
         self._owner_of = {}                  # autograd's number of a node -> module of the forward
-        self._threads = set()                # that have used cuBLAS, and cuBLASLt
+        self._workspaces = {}                # of threads that have used cuBLAS, and cuBLASLt: their storages
+        self._replayed = False               # what is made lies in a CUDA graph's memory already
         self._main = threading.get_ident()
         self._seen = {}                      # (module, shapes) without gradients -> times, outputs, bytes alive before
         self._trained = {}                   # parameters that optimizers have: id -> elements
@@ -223,7 +226,7 @@ class Recorder(Tracker):
         if tensor.device.type != "cuda":
             return
         known = self._alive.get(tensor.untyped_storage()._cdata)
-        if known is None or known[0].expired():
+        if known is None or known[0].expired() or known[1] is None:
             return
         entry = self.more[known[1]]
         self._confirmed.add(known[1])
@@ -243,6 +246,8 @@ class Recorder(Tracker):
         return f"{outer}.{inner}".strip(".")
 
     def _storage(self, storage, dtype, shape, size, label, module=None):
+        if self._replayed:
+            return self.ignore(storage)
         super()._storage(storage, dtype, shape, size, label, module)
         part = self._now[1]
         category = "workspace" if part in ("optimizer", "after backward", "after the optimizer") else "activations"
@@ -278,6 +283,27 @@ class Recorder(Tracker):
         if kernel.startswith("extern_kernels."):
             self._multiply(getattr(aten, kernel.partition(".")[2], None), first)
 
+    @contextlib.contextmanager
+    def graph(self, call):
+        """torch runs a CUDA graph once before it records it, both in a pool of memory that graphs have for themselves and without the workspaces
+        that cuBLAS had before; from the third call on it is replayed, and nothing is allocated."""
+        outside, self._replayed = (Stream.current, self._replayed), call > RECORDED
+        Stream.current = POOL
+        if not self._replayed:
+            self._return_workspaces()
+        try:
+            yield
+        finally:
+            if not self._replayed:
+                self._return_workspaces()
+            Stream.current, self._replayed = outside
+
+    def _return_workspaces(self):
+        for index in self._workspaces.values():
+            self.live -= block(self.storages[index].bytes)
+            self.events.append(Event(False, index, self.live))
+        self._workspaces.clear()
+
     def body(self, operator):
         return bodies.named(operator)
 
@@ -290,11 +316,11 @@ class Recorder(Tracker):
 
     def _take(self, name, size):
         thread = (name, threading.get_ident() == self._main)
-        if thread in self._threads or size == 0:
+        if thread in self._workspaces or size == 0 or self._replayed:
             return
-        self._threads.add(thread)
+        self._workspaces[thread] = len(self.storages)
         self.storages.append(Storage("uint8", (size,), size, name))
-        self.more.append([0, name, "", "workspace", True])
+        self.more.append([Stream.current if Stream.current == POOL else 0, name, "", "workspace", True])
         self.live += block(size)
         self.peak = max(self.peak, self.live)
         self.events.append(Event(True, len(self.storages) - 1, self.live))

@@ -3,6 +3,7 @@
 The truth about lifetimes is Python's and C++'s own reference counting, watched through weak references to storages. Needs torch;
 knows nothing of models. tools/oracle's recordings are made with it, and python -m dryfit.capture's.
 """
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,10 @@ class Tracker(TorchDispatchMode):
     def ran(self, kernel, first):
         """A compiled graph has come to this kernel, whose first argument is this."""
 
+    def graph(self, call):
+        """The context of a CUDA graph's call, the first being 1."""
+        return contextlib.nullcontext()
+
     def body(self, operator):
         """The code of an operator that a compiled graph calls, where it is to run; None: only its results are made."""
         return None
@@ -93,8 +98,14 @@ class Tracker(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
         self.events.append(Event(True, len(self.storages) - 1, self.live))
 
+    def ignore(self, storage):
+        """It takes no memory of its own."""
+        self._alive[storage._cdata] = (StorageWeakRef(storage), None)
+
     def _dead(self, address):
         _, index = self._alive.pop(address)
+        if index is None:
+            return
         self.live -= block(self.storages[index].bytes)
         self.events.append(Event(False, index, self.live))
 
@@ -112,6 +123,8 @@ class Tracker(TorchDispatchMode):
     def resized(self, storage, size):
         """A storage that keeps its identity and changes its size: what FSDP does to free and to bring back."""
         known = self._alive.get(storage._cdata)
+        if known and known[1] is None:
+            return
         if known and not known[0].expired() and self.storages[known[1]].bytes != size:
             kind = self.storages[known[1]].dtype
             self._dead(storage._cdata)
