@@ -15,6 +15,8 @@ BLOCKS = {
     "own accuracy": ["build/release/dryfit-accuracy", "--own", "data/measured/own.csv"],
     "own summary": ["build/release/dryfit-accuracy", "--own", "data/measured/own.csv", "--summary"],
     "operators summary": ["build/release/dryfit-accuracy", "--operators", "data/measured/operators.csv", "--summary"],
+    "captured accuracy": ["build/release/dryfit-accuracy", "--captured", "data/measured/captured.csv"],
+    "captured summary": ["build/release/dryfit-accuracy", "--captured", "data/measured/captured.csv", "--summary"],
     "transformers accuracy": ["build/release/dryfit-accuracy", "--transformers", "data/measured/transformers.csv"],
     "transformers summary": ["build/release/dryfit-accuracy", "--transformers", "data/measured/transformers.csv", "--summary"],
     "speed accuracy": ["build/release/dryfit-accuracy", "--speed", "data/measured/speed.csv"],
@@ -27,7 +29,7 @@ for path in ("README.md", "docs/accuracy.md", "docs/speed.md"):
     text = open(path).read()
     for name, command in BLOCKS.items():
         out = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-        body = out if name.startswith(("accuracy", "operators", "own", "speed", "transformers")) else f"```\n$ dryfit {subprocess.list2cmdline([w for w in command[1:] if w != '-q'])}\n{out}\n```"
+        body = out if name.startswith(("accuracy", "captured", "operators", "own", "speed", "transformers")) else f"```\n$ dryfit {subprocess.list2cmdline([w for w in command[1:] if w != '-q'])}\n{out}\n```"
         text = re.sub(rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)", lambda m: m.group(1) + body + "\n" + m.group(2), text, flags=re.S)
     open(path, "w").write(text)
 PY

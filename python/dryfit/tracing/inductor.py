@@ -54,6 +54,11 @@ def _answer_dynamo(properties):
     interface.Worker.get_device_properties = staticmethod(lambda device=None: properties)
     interface.Worker.current_device = staticmethod(lambda: 0)
     interface.device = pretend.Stream
+    from torch._dynamo import utils
+    from torch._dynamo.variables import torch as of_torch
+    utils.common_constant_types.add(pretend.Properties)
+    for name in ("get_device_properties", "get_device_capability", "get_device_name", "is_available", "is_initialized", "current_device"):  # asked within a graph
+        of_torch.constant_fold_functions[getattr(torch.cuda, name)] = None
 
 
 class Generator(torch._C.Generator):

@@ -12,8 +12,12 @@ import types
 
 HERE = pathlib.Path(__file__).absolute().parent
 
+class Properties(types.SimpleNamespace):
+    """A GPU's, as torch.cuda.get_device_properties gives them."""
+
+
 # What Inductor's heuristics read (an H100 SXM's cudaDeviceProp).
-H100 = types.SimpleNamespace(
+H100 = Properties(
     name="NVIDIA H100 80GB HBM3", major=9, minor=0, multi_processor_count=132, total_memory=85029158912, warp_size=32,
     regs_per_multiprocessor=65536, max_threads_per_multi_processor=2048, max_threads_per_block=1024, shared_memory_per_block=49152,
     shared_memory_per_block_optin=232448, shared_memory_per_multiprocessor=233472, L2_cache_size=52428800, gcnArchName="",
@@ -26,7 +30,7 @@ class NotPossible(RuntimeError):
 
 def gpu(name, capability, memory):
     """Properties of a GPU: its name, (major, minor) and bytes; what else a program may read is an H100's."""
-    return types.SimpleNamespace(**{**vars(H100), "name": name, "major": capability[0], "minor": capability[1], "total_memory": memory})
+    return Properties(**{**vars(H100), "name": name, "major": capability[0], "minor": capability[1], "total_memory": memory})
 
 
 def load(properties, folder=HERE):

@@ -82,6 +82,7 @@ class Model(nn.Module):
 
 @torch.compile
 def whitened(gradient):
+    assert torch.cuda.get_device_properties("cuda").multi_processor_count > 100 and torch.cuda.get_device_capability() == (9, 0)
     x = gradient.bfloat16()
     x = x / (x.norm() + 1e-7)
     for _ in range(5):
