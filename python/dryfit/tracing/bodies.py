@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import _disable_current_modes, _pop_mode, _pus
 
 def of(function):
     """The code of an operator (torch.ops.space.name.default) on the GPU; None where a script's Python did not write it, or not for a GPU."""
-    if getattr(function, "namespace", "aten") in ("aten", "prims", "rngprims"):
+    if not isinstance(function, torch._ops.OpOverload) or function.namespace in ("aten", "prims", "rngprims"):
         return None
     definition = OPDEFS.get(f"{function.namespace}::{function._schema.name.partition('::')[2]}")
     return definition and (definition._backend_fns.get("cuda") or definition._backend_fns.get(None))
