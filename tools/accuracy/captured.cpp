@@ -19,10 +19,11 @@ namespace {
 struct Row {
   FieldMap field;
   double measured = 0, captured = 0;  // MiB
-  double measured_reserved = 0, captured_reserved = 0;  // 0: not in the log
+  double measured_reserved = 0, captured_reserved = 0;  // 0: not in the log; the capture did not come to validation
   double off() const { return std::floor(captured) - measured; }
   double off_reserved() const { return std::floor(captured_reserved) - measured_reserved; }
   bool there() const { return captured > 0; }
+  bool both_reserved() const { return measured_reserved > 0 && captured_reserved > 0; }
   // The record's folder: what names it in the repository.
   std::string record() const {
     const auto parts = split(field.at("source"), '/');
@@ -49,7 +50,7 @@ void print_rows(const std::vector<Row>& rows) {
     if (!r.there()) continue;
     const auto& f = r.field;
     const std::string reruns = f.at("lowest_mib") == f.at("highest_mib") ? "" : f.at("lowest_mib") + " to " + f.at("highest_mib") + " (" + f.at("logs") + ")";
-    const std::string reserved = r.measured_reserved > 0 ? fmt::format("{:.0f} | {:.0f} ({:+.1f} %)", r.measured_reserved, r.captured_reserved, r.off_reserved() / r.measured_reserved * 100) : fmt::format(" | {:.0f}", r.captured_reserved);
+    const std::string reserved = r.both_reserved() ? fmt::format("{:.0f} | {:.0f} ({:+.1f} %)", r.measured_reserved, r.captured_reserved, r.off_reserved() / r.measured_reserved * 100) : f.at("reserved_mib") + " | " + f.at("captured_reserved_mib");
     std::cout << fmt::format("| {} | {} | {} | {:.0f} | {} | {:.2f} | {:+.0f} ({:+.2f} %) | {} | {} | {} |\n", f.at("id"), r.record(), f.at("torch"), r.measured, reruns, r.captured, r.off(), r.off() / r.measured * 100, reserved, f.at("phase"), f.at("unknown"));
   }
   std::map<std::string, std::string> why;
@@ -89,7 +90,7 @@ void print_summary(const std::vector<Row>& rows) {
     }
     (r.field.at("unknown").empty() ? known : others).add(r.off(), r.measured);
     among += among_reruns(r) ? 1 : 0;
-    if (r.measured_reserved > 0) reserved.add(r.off_reserved(), r.measured_reserved);
+    if (r.both_reserved()) reserved.add(r.off_reserved(), r.measured_reserved);
   }
   std::cout << "| figure | rows | within 1 MiB | mean error | largest |\n| --- | ---: | ---: | ---: | ---: |\n";
   const auto line = [](const char* name, const Sum& s) {
