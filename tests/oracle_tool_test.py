@@ -64,6 +64,19 @@ def call(args):
         self.assertEqual([wrapper.number(n, {"s77": 5}) for n in (*steps[1].shape, *steps[1].stride, steps[2].code, steps[5].names[2])], [5, 3, 4, 20, 4, 1, 40, 10])
         self.assertEqual([steps[1].device, steps[4].device], ["cuda", "cpu"])
 
+    def test_sizes_that_are_asked_of_an_argument(self):
+        _, steps = wrapper.read("""
+def call(args):
+    arg0_1, = args
+    arg0_1_size = arg0_1.size()
+    s41 = arg0_1_size[1]
+    buf0 = empty_strided_cuda((s41, ), (1, ), torch.float32)
+    triton_poi_fused_0.run(arg0_1.item(), buf0, s41, stream=stream0)
+    return (buf0, )
+""")
+        self.assertEqual([s.kind for s in steps], ["size", "item", "alloc", "run", "return"])
+        self.assertEqual((steps[0].source, steps[0].code, steps[1].source, steps[1].index), ("arg0_1", "size", "arg0_1_size", 1))
+
     def test_what_it_does_not_know_it_refuses(self):
         for line in ("buf0 = [1, 2]", "for i in range(3): pass", "a, b = other", "return (buf0 + 1, )", "return (constant0, )", "buf0 = empty_strided_cuda((open('x'), ), (1, ), torch.int8)", "buf0 = empty_strided_xpu((1, ), (1, ), torch.int8)", "pass"):
             with self.assertRaises(wrapper.UnknownLine, msg=line):

@@ -102,7 +102,7 @@ def other_ways_to_compile(folder):
     """way: what compile says, a word among the notes (none: no note of op by op), an op among the allocations."""
     ways = {"whole": ("graphs", "", "mm"), "blocks": ("graphs", "", "triton_poi_fused"), "broken": ("graphs", "", "triton_poi_fused"), "lengths": ("graphs", "", "triton_poi_fused"), "optimizer": ("graphs", "", "linalg_vector_norm"),
             "autotune": ("graphs", "timing", "mm"), "graphs": ("graphs", "CUDA graphs are recorded", "mm"), "by_hand": ("graphs", "", "aten._scaled_dot_product_efficient_attention 0"), "operator": ("graphs", "", "triton_poi_fused__to_copy_mul"), "operator_eager": ("graphs", "", "triton_poi_fused__to_copy_mul"), "operator_fails": ("graphs", "dryfit_test.scaled allocates inside is not seen", "dryfit_test.scaled 0"),
-            "flex": ("graphs", "", "flex_attention"), "cond": ("eager", "op by op", "aten.erf"), "eager": ("eager", "aot_eager", "aten.gelu"), "other_torch": ("eager", "has not what a capture replaces", "aten.gelu")}
+            "flex": ("graphs", "", "triton_tem_fused"), "cond": ("eager", "op by op", "aten.erf"), "eager": ("eager", "aot_eager", "aten.gelu"), "other_torch": ("eager", "has not what a capture replaces", "aten.gelu")}
     peaks = {}
     for way, (how, word, op) in ways.items():
         file = folder / f"{way}.capture"
@@ -115,7 +115,7 @@ def other_ways_to_compile(folder):
         expect(report["workload"]["params"] == 2102528, f"{way}: {report['workload']['params']} parameters")
         peaks[way] = report["memory"]["allocated"]["bytes"]
     expect(peaks["whole"] < peaks["blocks"] and peaks["whole"] < peaks["broken"] < peaks["eager"], str(peaks))
-    expect(peaks["autotune"] == peaks["whole"], str(peaks))
+    expect(peaks["autotune"] == peaks["graphs"], str(peaks))  # whose mode makes CUDA graphs, too
     expect(peaks["whole"] - peaks["graphs"] >= 32 << 20, f"cuBLAS's workspace of forward is given back before backward is recorded: {peaks}")
     steps = (folder / "graphs.capture").read_text().split("segment\t")
     later = [s for s in steps if s.startswith("train_step\tbackward")][-1]

@@ -52,8 +52,19 @@ def under(modes):
                 _pop_mode()
 
 
+class Kernel:
+    """Of CUDA source that a script gave to torch.cuda._compile_kernel: it is not compiled."""
+
+    def __call__(self, *_arguments, **_options):
+        return None
+
+    def set_shared_memory_config(self, *_arguments):
+        return None
+
+
 def start_no_kernels():
-    """Triton's, where a script calls them itself: their tensors have no values."""
+    """Triton's and CUDA's, where a script calls them itself: their tensors have no values."""
+    torch.cuda._compile_kernel = lambda *_arguments, **_options: Kernel()
     try:
         from triton.runtime import autotuner, jit
     except ImportError:

@@ -12,7 +12,7 @@ from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from dryfit.tracing import known
+from dryfit.tracing import bodies, known
 from dryfit.tracing.values import caller
 
 OURS = ("bodies", "compiler", "known", "mode", "played", "recorder", "tracker", "values")  # modules whose functions Dynamo leaves alone
@@ -78,15 +78,25 @@ class Compiler:
 
     @staticmethod
     def _compile_without_modes():
-        """Dynamo leaves modes while it compiles, but for DistributedDataParallel's buckets."""
+        """Dynamo leaves modes while it compiles, but for DistributedDataParallel's buckets. What it will compare a host tensor with when the function is called again is as it is under the modes."""
         from torch._dynamo.backends.distributed import DDPOptimizer
         from torch._dynamo.convert_frame import CatchErrorsWrapper
-        convert, split = CatchErrorsWrapper.__call__, DDPOptimizer.compile_fn
+        from torch._dynamo.guards import CheckFunctionManager
+        convert, split, guard, left = CatchErrorsWrapper.__call__, DDPOptimizer.compile_fn, CheckFunctionManager.__init__, []
 
         def without_modes(self, *frame):
-            with _disable_current_modes():
-                return convert(self, *frame)
+            with _disable_current_modes() as modes:
+                left.append(modes[::-1])
+                try:
+                    return convert(self, *frame)
+                finally:
+                    left.pop()
+
+        def guarded(self, *args, **options):
+            with bodies.under(left[-1] if left else []):
+                guard(self, *args, **options)
         CatchErrorsWrapper.__call__ = without_modes
+        CheckFunctionManager.__init__ = guarded
         DDPOptimizer.compile_fn = lambda self, graph, inputs: split(self, graph, _as_traced(graph, inputs))
 
     def _hear_dynamo(self):

@@ -3,8 +3,13 @@ data. tools/oracle uses it too.
 """
 import torch  # annotations stay values here: register_comm_hook looks at them
 import torch.distributed as dist
-import torch.distributed._tools.fake_collectives  # noqa: F401  (what collectives return, for fake tensors)
+from torch.distributed._tools.fake_collectives import create_fakework  # importing it makes collectives return, for fake tensors, what they return
 from torch.testing._internal.distributed.fake_pg import FakeStore
+
+
+_more = torch.library.Library("c10d", "IMPL")  # noqa: TOR901  (lives as long as the process)
+for _name in ("allreduce_coalesced_", "allgather_coalesced_", "allgather_into_tensor_coalesced_", "reduce_scatter_tensor_coalesced_"):
+    _more.impl(_name, lambda *args: create_fakework(args, return_first_arg=False), "Meta")
 
 
 def join(rank, world_size):

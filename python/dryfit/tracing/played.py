@@ -85,7 +85,7 @@ class Half:
         """Sizes that the wrapper does not say are known from what it does say."""
         sizes = [n for outputs in self.made.values() for output in outputs for n in (*output[3], *output[4])]
         sizes += [n for like in self.results if isinstance(like, torch.Tensor) for n in (*like.size(), *like.stride(), like.storage_offset())]
-        told = {s.name for s in self.steps if s.kind in ("alias", "number")}
+        told = {s.name for s in self.steps if s.kind in ("alias", "number", "item")}
         for size in sizes:
             missing = [] if isinstance(size, int) else [s.name for s in _expression(size).free_symbols if s.name not in told]
             if missing:
@@ -150,8 +150,12 @@ class Half:
                 case "call":
                     env[step.name] = self._body(step, env) or {index: self._empty(step.name, f"{self.makers[step.name]} {index}", [_known(n, symbols) for n in shape], [_known(n, symbols) for n in stride], dtype, device)
                                       for index, dtype, device, shape, stride in self.made.get(step.name, [])}
+                case "size":
+                    env[step.name] = dict(enumerate(map(int, getattr(_tensor(env[step.source]), step.code)())))
                 case "item":
                     env[step.name] = env[step.source][step.index]
+                    if isinstance(env[step.name], int):
+                        symbols[step.name] = env[step.name]
                 case "return":
                     return self._results(env, step.names, symbols)
         raise wrapper.UnknownLine("the wrapper does not return")

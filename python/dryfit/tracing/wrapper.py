@@ -17,7 +17,7 @@ class Step:
 
     kind: alloc (name, dtype, shape, stride, device) · alias (name of source: a view or a rename) · free (names) · run (a kernel that
     writes into buffers that exist) · call (an op that allocates its own outputs) · item (output `index` of a call) ·
-    number (name, code) · return (sources; None where nothing is returned, code where a number is).
+    size (name, source: its sizes or strides, by index) · number (name, code) · return (sources; None where nothing is returned, code where a number is).
     Code too: of a call or run of an operator of torch.ops its arguments (positional, named), of an alias that is a view the view.
     """
     kind: str
@@ -129,7 +129,7 @@ def _check_names(arguments, steps):
     """What is renamed, taken from or returned must have been made before: constants of a module are not."""
     made = set(arguments)
     for step in steps:
-        used = [step.source] if step.kind in ("alias", "item") else [n for n in step.names if isinstance(n, str)] if step.kind == "return" else []
+        used = [step.source] if step.kind in ("alias", "item", "size") else [n for n in step.names if isinstance(n, str)] if step.kind == "return" else []
         for name in used:
             if name not in made:
                 raise UnknownLine(f"{name} was not made by this wrapper")
@@ -181,6 +181,9 @@ def _call(target, call, steps):
     name = _dotted(call.func)
     last = name.split(".")[-1]
     if last in QUIET:
+        return
+    if last in ("size", "stride") and isinstance(call.func.value, ast.Name) and not call.args:
+        steps.append(Step("size", target, call.func.value.id, code=last))
         return
     if last.startswith("empty_strided"):
         if last not in ("empty_strided_cuda", "empty_strided_cpu"):
