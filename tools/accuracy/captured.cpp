@@ -7,6 +7,7 @@
 #include <iostream>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/text.hpp"
@@ -74,22 +75,21 @@ struct Sum {
   }
 };
 
-// Whether the captured figure is within what the logs of the same record printed, which differ where time decides.
-bool among_reruns(const Row& r) {
-  const double captured = std::floor(r.captured);
-  return captured >= parse_real(r.field.at("lowest_mib"), "").value_or(0) && captured <= parse_real(r.field.at("highest_mib"), "").value_or(0);
-}
+// What the logs of the same record print, which differ where time decides.
+std::pair<double, double> reruns(const Row& r) { return {parse_real(r.field.at("lowest_mib"), "").value_or(0), parse_real(r.field.at("highest_mib"), "").value_or(0)}; }
 
 void print_summary(const std::vector<Row>& rows) {
   Sum known, others, reserved;
-  int left = 0, refused = 0, among = 0;
+  int left = 0, refused = 0, differ = 0, among = 0;
   for (const Row& r : rows) {
     if (!r.there()) {
       ++(r.field.at("refused").empty() ? left : refused);
       continue;
     }
     (r.field.at("unknown").empty() ? known : others).add(r.off(), r.measured);
-    among += among_reruns(r) ? 1 : 0;
+    const auto [lowest, highest] = reruns(r);
+    differ += lowest < highest ? 1 : 0;
+    among += lowest < highest && std::floor(r.captured) >= lowest && std::floor(r.captured) <= highest ? 1 : 0;
     if (r.both_reserved()) reserved.add(r.off_reserved(), r.measured_reserved);
   }
   std::cout << "| figure | rows | within 1 MiB | mean error | largest |\n| --- | ---: | ---: | ---: | ---: |\n";
@@ -99,7 +99,7 @@ void print_summary(const std::vector<Row>& rows) {
   line("allocated, all known", known);
   line("allocated, something unknown", others);
   line("reserved", reserved);
-  std::cout << fmt::format("\n{} of {} captured rows lie among what the logs of the same record print; {} could not be captured, {} were not tried\n", among, known.rows + others.rows, refused, left);
+  std::cout << fmt::format("\nof {} captured rows {} are of records whose logs differ, {} among them; {} could not be captured, {} were not tried\n", known.rows + others.rows, differ, among, refused, left);
 }
 
 }  // namespace
