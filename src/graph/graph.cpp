@@ -65,6 +65,12 @@ NodeId GraphBuilder::binary(Fn fn, NodeId a, NodeId b, Dtype d, const char* role
   return pointwise(fn, std::array{a, b}, s, d, role);
 }
 
+NodeId GraphBuilder::with_number(Fn fn, NodeId x, int which, Dtype d, const char* role) {
+  const NodeId id = unary(fn, x, d, role);
+  graph_.nodes.back().variant = static_cast<std::int8_t>(which);
+  return id;
+}
+
 NodeId GraphBuilder::reduce(Fn fn, NodeId x, Shape s, Dtype d, const char* role, NodeId second) {
   const NodeId id = second == kNone ? pointwise(fn, std::array{x}, s, d, role) : pointwise(fn, std::array{x, second}, s, d, role);
   graph_.nodes.back().kind = Kind::reduction;
@@ -107,11 +113,30 @@ NodeId GraphBuilder::over_rms(NodeId x, const char* role) {
   return times(up, unary(Fn::rsqrt, variance, f, role), f, role);
 }
 
+NodeId GraphBuilder::layer_norm(NodeId x, NodeId weight, NodeId bias, Dtype d, const char* role) {
+  const Dtype f = Dtype::fp32;
+  const NodeId up = convert(x, f, role);
+  const Shape row = rows_of((*this)[x].shape);
+  const NodeId mean = reduce(Fn::mean_rows, up, row, f, role), spread = reduce(Fn::variance_rows, up, row, f, role);
+  const NodeId rstd = unary(Fn::rsqrt, unary(Fn::scale, spread, f, role), f, role);
+  const NodeId xhat = binary(Fn::mul, binary(Fn::sub, up, mean, f, role), rstd, f, role);
+  const NodeId out = convert(binary(Fn::add, binary(Fn::mul, xhat, weight, f, role), bias, f, role), d, role);
+  graph_.layer_norms.push_back({x, mean, rstd, xhat, out, weight, bias});
+  return out;
+}
+
+std::array<NodeId, 3> GraphBuilder::split(NodeId x, Shape part, std::array<const char*, 3> roles) {
+  std::array<NodeId, 3> parts{};
+  for (int i = 0; i < 3; ++i) parts[static_cast<std::size_t>(i)] = slice(x, part, i, roles[static_cast<std::size_t>(i)]);
+  graph_.splits.push_back({x, parts});
+  return parts;
+}
+
 NodeId GraphBuilder::dropped(NodeId x, NodeId seeds, const char* role) {
   const Shape s = (*this)[x].shape;
   const Dtype d = (*this)[x].dtype;
   const NodeId random = pointwise(Fn::random, std::array{seeds}, s, Dtype::fp32, role);
-  const NodeId kept = unary(Fn::compare, random, Dtype::bool8, role);
+  const NodeId kept = unary(Fn::compare, convert(random, d, role), Dtype::bool8, role);
   return unary(Fn::scale, binary(Fn::drop, kept, x, d, role), d, role);
 }
 

@@ -52,6 +52,11 @@ enum class Fn : std::uint8_t {
   sigmoid, sigmoid_grad, relu, relu_grad, slice, pad, cat, embedding, matmul, attention, attention_backward, result,
   nll_loss, nll_grad, softmax_grad, scatter_rows, fill, scaled_cast, amax_all, transpose,
   power,         // x^2 as pow(2) writes it
+  offset,        // plus a number
+  cube,          // x^3 likewise
+  variance_rows, // Welford's sum of squared distances from a row's mean
+  join,          // three tensors side by side in each row, which their readers may inline
+  sum_batch,     // over the batch: the gradient of what all of its texts share
   cosine,        // or sine
   silu, silu_grad,
   rotate_half,   // (-x2, x1) of a head's halves; its gradient moves elements alike
@@ -69,7 +74,7 @@ struct Node {
   Kind kind = Kind::pointwise;
   Dtype dtype = Dtype::bf16;
   std::uint8_t inputs = 0;
-  std::int8_t variant = 0;         // slice: which part; result: which output; matmul: 0 y=xW^T, 1 dx=gW, 2 dW=g^T x
+  std::int8_t variant = 0;         // slice: which part; result: which output; matmul: 0 y=xW^T, 1 dx=gW, 2 dW=g^T x; scale, offset: which number, where several use one
   bool backward = false;           // made by autograd
   std::int16_t layer = -1;         // block, or -1
   std::array<NodeId, 9> in{kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone};  // attention backward has most
@@ -77,6 +82,8 @@ struct Node {
   const char* role = "";           // "attn.q", "mlp.c_fc": where in the model, without the layer
   std::int64_t bytes() const { return shape.numel() * size_of(dtype); }
 };
+
+constexpr int kNumberOne = 1;  // of those that several nodes use
 
 // What a graph input is to the outside.
 struct GraphInput {
@@ -87,6 +94,8 @@ struct GraphInput {
 
 // Composites that autograd differentiates as one, as torch does: their inner nodes get no gradients of their own.
 struct RmsNorm { NodeId x, upcast, rstd, xhat, out, weight = kNone; };  // weight: what torch's fused norm multiplies by, its gradient within
+struct LayerNorm { NodeId x, mean, rstd, xhat, out, weight, bias; };  // native_layer_norm: statistics in fp32
+struct Split { NodeId whole; std::array<NodeId, 3> parts; };         // views of parts of each row, whose gradients are joined
 struct CrossEntropy { NodeId logits, log_probs, targets, loss, valid = kNone, count = kNone; };  // logits: fp32, after the soft-cap; valid, count: of targets that are not ignored
 // bias: additive mask, or kNone; seed, offset: dropout's random state, where the kernel hands one out; window: keys to the left that a query sees, the sequence length: all
 struct AttentionCall { NodeId kernel, q, k, v, out, lse, bias, seed, offset; std::int64_t window = 0; };
@@ -94,11 +103,14 @@ struct Float8 { NodeId value, inverse; };                           // a tensor 
 struct Float8Linear { NodeId x; Float8 x8; NodeId w; Float8 w8; NodeId out; };  // both fp8 tensors are used again in backward
 
 // y = x W^T + b computed in another dtype than x or W has, or with a bias: x and W are cast once for all, and every product's gradients are cast back.
-struct CastLinear { NodeId x, w, bias, out; };
+// product: x W^T; `out` itself where the bias is added within, as it is unless all who read y are pointwise (fx_passes/post_grad.py, should_prefer_unfused_addmm).
+struct CastLinear { NodeId x, w, bias, out, product; };
 
 struct Graph {
   std::vector<CastLinear> linears;
   std::vector<RmsNorm> norms;
+  std::vector<LayerNorm> layer_norms;
+  std::vector<Split> splits;
   std::vector<AttentionCall> attentions;
   std::vector<Float8Linear> float8;
   CrossEntropy cross_entropy{kNone, kNone, kNone, kNone};
@@ -124,6 +136,8 @@ class GraphBuilder {
   NodeId convert(NodeId x, Dtype d, const char* role);
   NodeId binary(Fn fn, NodeId a, NodeId b, Dtype d, const char* role);     // shape of the larger operand
   NodeId unary(Fn fn, NodeId x, Dtype d, const char* role);
+  // By a number that several nodes of the graph use: which of them, from 1.
+  NodeId with_number(Fn fn, NodeId x, int which, Dtype d, const char* role);
   NodeId reduce(Fn fn, NodeId x, Shape s, Dtype d, const char* role, NodeId second = kNone);
   NodeId slice(NodeId x, Shape s, int part, const char* role);
   NodeId pointwise(Fn fn, std::span<const NodeId> in, Shape s, Dtype d, const char* role);
@@ -134,6 +148,10 @@ class GraphBuilder {
   NodeId times(NodeId self, NodeId other, Dtype d, const char* role);
   // x over the root of the mean of its squares in each row, in fp32: an RMSNorm before its weight.
   NodeId over_rms(NodeId x, const char* role);
+  // nn.LayerNorm, listed among the graph's.
+  NodeId layer_norm(NodeId x, NodeId weight, NodeId bias, Dtype d, const char* role);
+  // Three equal parts of each row, listed among the graph's splits.
+  std::array<NodeId, 3> split(NodeId x, Shape part, std::array<const char*, 3> roles);
   // What dropout leaves of x: uniform numbers of one of `seeds` are stored, and so is the mask where backward needs it.
   NodeId dropped(NodeId x, NodeId seeds, const char* role);
   // scaled_dot_product_attention, listed among the graph's. variant: the kernel; bias: kNone for none; stats: what it keeps of each row; seeds: numbers of dropout's

@@ -55,7 +55,7 @@ class TitanBlockWriter {
     const NodeId narrow = casts ? b_.convert(w, g_.compute, role) : w;
     if (fresh) cast->second = b_.convert(x, g_.compute, role);
     const NodeId y = b_.matmul(cast->second, narrow, tokens(b_[w].shape.dim[0]), g_.compute, 0, role);
-    if (casts) g_.linears.push_back({x, w, kNone, y});
+    if (casts) g_.linears.push_back({x, w, kNone, y, y});
     if (checkpoint_ == TitanCheckpoint::but_ops && ++products_ % 2 == 1) g_.kept.push_back(y);
     return y;
   }

@@ -77,7 +77,7 @@ class BlockWriter {
 
   NodeId project(NodeId x, const Linear& l) {
     const NodeId y = l.bias == kNone ? product(x, whole(l), l.role) : b_.addmm(l.bias, x, l.weight, tokens(b_[l.weight].shape.dim[0]), g_.compute, 0, l.role);
-    if (l.bias != kNone) g_.linears.push_back({x, l.weight, l.bias, y});
+    if (l.bias != kNone) g_.linears.push_back({x, l.weight, l.bias, y, y});
     if (l.a == kNone) return y;
     const NodeId low = product(product(dropout(x), l.a, "lora.A"), l.b, "lora.B");
     return b_.binary(Fn::add, y, b_.unary(Fn::scale, low, g_.compute, "lora.scaled"), g_.compute, l.role);

@@ -15,6 +15,14 @@ bool has_graph(const Architecture& architecture);
 // `GraphInput::parameter` is a place in parameters_of(architecture), where two matrices of an adapter follow the module that has one. Graph::outputs
 // holds what the model returns beside the loss. adapted: places in parameters_of of weights with adapters, ascending.
 // Precondition: has_graph(architecture).
+// Where loss_is_apart() it ends with the logits.
 Graph transformer_forward(const Architecture& architecture, const Training& training, std::span<const std::int32_t> adapted, int multiprocessors);
+
+// Whether Dynamo takes the loss in a graph of its own, and what accelerate makes of the outputs under autocast in a third.
+bool loss_is_apart(const Architecture& architecture);
+// Inputs: the logits, whose gradient is GraphInput 0's, and the labels.
+Graph transformer_loss(const Architecture& architecture, const Training& training);
+// The logits in fp32.
+Graph logits_handed_out(const Architecture& architecture, const Training& training);
 
 }  // namespace dryfit

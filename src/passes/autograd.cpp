@@ -61,6 +61,9 @@ class Engine {
       b_.at(node(id).layer);
       switch (composite_[index(id)].first) {
         case Composite::norm: norm(g_.norms[composite_[index(id)].second]); break;
+        case Composite::layer_norm: layer_norm(g_.layer_norms[composite_[index(id)].second]); break;
+        case Composite::split: split(g_.splits[composite_[index(id)].second]); break;
+        case Composite::part: break;
         case Composite::loss: cross_entropy(); break;
         case Composite::attention: attention(g_.attentions[composite_[index(id)].second]); break;
         case Composite::float8: float8(g_.float8[composite_[index(id)].second]); break;
@@ -73,12 +76,16 @@ class Engine {
   }
 
  private:
-  enum class Composite : std::uint8_t { none, norm, loss, attention, float8, linear };
+  enum class Composite : std::uint8_t { none, norm, layer_norm, split, part, loss, attention, float8, linear };
   static std::size_t index(NodeId id) { return static_cast<std::size_t>(id); }
   Node node(NodeId id) const { return g_.nodes[index(id)]; }  // by value: the vector grows
 
   void mark_composites() {
     for (std::size_t i = 0; i < g_.norms.size(); ++i) composite_[index(g_.norms[i].out)] = {Composite::norm, i};
+    for (std::size_t i = 0; i < g_.layer_norms.size(); ++i) composite_[index(g_.layer_norms[i].out)] = {Composite::layer_norm, i};
+    for (std::size_t i = 0; i < g_.splits.size(); ++i) {
+      for (NodeId part : g_.splits[i].parts) composite_[index(part)] = {part == g_.splits[i].parts[0] ? Composite::split : Composite::part, i};
+    }
     for (std::size_t i = 0; i < g_.attentions.size(); ++i) composite_[index(g_.attentions[i].out)] = {Composite::attention, i};
     for (std::size_t i = 0; i < g_.float8.size(); ++i) composite_[index(g_.float8[i].out)] = {Composite::float8, i};
     for (std::size_t i = 0; i < g_.linears.size(); ++i) composite_[index(g_.linears[i].out)] = {Composite::linear, i};
@@ -131,6 +138,7 @@ class Engine {
     if (s.numel() == node(g).shape.numel()) return b_.convert(g, node(like).dtype, role);
     if (s.numel() == 1) return b_.reduce(Fn::sum_all, row_sums(g, role), s, node(like).dtype, role);
     if (s.rank == 1) return column_sums(g, like, role);
+    if (s.dim[0] < node(g).shape.dim[0]) return batch_sums(g, like, role);
     return b_.reduce(Fn::sum_rows, g, s, node(like).dtype, role);
   }
 
@@ -149,8 +157,9 @@ class Engine {
     switch (n.fn) {
       case Fn::convert: accumulate(a, b_.convert(g, node(a).dtype, n.role)); break;
       case Fn::add:
-        accumulate(a, b_.convert(g, node(a).dtype, n.role));
-        accumulate(n.in[1], b_.convert(g, node(n.in[1]).dtype, n.role));
+        for (const NodeId operand : {a, n.in[1]}) {
+          if (wanted_[index(operand)]) accumulate(operand, reduced(g, operand, n.role));
+        }
         break;
       case Fn::sub:
         accumulate(a, g);
@@ -160,8 +169,10 @@ class Engine {
         if (wanted_[index(a)]) accumulate(a, reduced(b_.binary(Fn::mul, g, n.in[1], product_dtype(a, n), n.role), a, n.role));
         if (wanted_[index(n.in[1])]) accumulate(n.in[1], reduced(b_.binary(Fn::mul, g, a, product_dtype(n.in[1], n), n.role), n.in[1], n.role));
         break;
-      case Fn::scale: accumulate(a, b_.unary(Fn::scale, g, n.dtype, n.role)); break;
+      case Fn::scale: accumulate(a, b_.convert(b_.with_number(Fn::scale, g, n.variant, n.dtype, n.role), node(a).dtype, n.role)); break;
+      case Fn::offset: accumulate(a, g); break;
       case Fn::power: accumulate(a, b_.binary(Fn::mul, g, b_.unary(Fn::scale, a, n.dtype, n.role), n.dtype, n.role)); break;
+      case Fn::cube: accumulate(a, b_.binary(Fn::mul, g, b_.unary(Fn::scale, b_.unary(Fn::power, a, n.dtype, n.role), n.dtype, n.role), n.dtype, n.role)); break;
       case Fn::mean_rows: accumulate(a, b_.pointwise(Fn::scale, std::array{g}, node(a).shape, n.dtype, n.role)); break;
       case Fn::rsqrt:  // -0.5 g rsqrt^3
         accumulate(a, b_.binary(Fn::mul, b_.unary(Fn::scale, g, n.dtype, n.role), b_.unary(Fn::power, id, n.dtype, n.role), n.dtype, n.role));
@@ -199,9 +210,23 @@ class Engine {
     return sum;
   }
 
+  // Over the texts of a batch: likewise.
+  NodeId batch_sums(NodeId g, NodeId like, const char* role) {
+    const NodeId sum = b_.pointwise(Fn::sum_batch, std::array{g}, node(like).shape, node(like).dtype, role);
+    if (node(g).shape.dim[0] >= 8) g_.nodes.back().kind = Kind::reduction;
+    return sum;
+  }
+
+  // The first part comes last: all have theirs.
+  void split(const Split& c) {
+    std::array<NodeId, 3> of{};
+    for (std::size_t i = 0; i < 3; ++i) of[i] = grad_[index(c.parts[i])];
+    accumulate(c.whole, b_.pointwise(Fn::join, of, node(c.whole).shape, node(c.whole).dtype, node(c.whole).role));
+  }
+
   // Products first, of the weight before the input's where there is no bias (mm), after it where there is one (addmm); then the casts.
   void linear(const CastLinear& c) {
-    const Node n = node(c.out);
+    const Node n = node(c.product);
     const NodeId g = grad_[index(c.out)];
     NodeId dx = kNone, dw = kNone;
     const auto of_weight = [&] { if (wanted_[index(c.w)]) dw = b_.matmul(g, n.in[0], node(c.w).shape, n.dtype, 2, n.role); };
@@ -243,6 +268,30 @@ class Engine {
     const NodeId dw = c.weight != kNone && wanted_[index(c.weight)] ? column_sums(b_.binary(Fn::mul, whole, c.xhat, f, role), c.weight, role) : kNone;
     accumulate(c.x, b_.convert(d, node(c.x).dtype, role));
     if (dw != kNone) accumulate(c.weight, dw);
+  }
+
+  // native_layer_norm_backward (torch/_decomp/decompositions.py), in fp32.
+  void layer_norm(const LayerNorm& c) {
+    const char* role = node(c.out).role;
+    const Dtype f = Dtype::fp32;
+    const Shape row = node(c.rstd).shape;
+    const NodeId whole = b_.convert(grad_[index(c.out)], f, role);
+    const NodeId g = b_.binary(Fn::mul, whole, b_.convert(c.weight, f, role), f, role);
+    const NodeId scaled = b_.unary(Fn::scale, g, f, role);
+    const NodeId sum = b_.reduce(Fn::sum_rows, g, row, f, role);
+    const NodeId along = b_.reduce(Fn::sum_rows, b_.binary(Fn::mul, g, c.xhat, f, role), row, f, role);
+    const NodeId turned = b_.binary(Fn::mul, c.xhat, along, f, role);
+    const NodeId rest = b_.binary(Fn::sub, b_.binary(Fn::sub, scaled, sum, f, role), turned, f, role);
+    const NodeId d = b_.binary(Fn::mul, b_.unary(Fn::scale, c.rstd, f, role), rest, f, role);
+    NodeId dw = kNone, db = kNone;
+    if (wanted_[index(c.weight)]) {
+      dw = column_sums(b_.binary(Fn::mul, whole, c.xhat, f, role), c.weight, role);
+      db = column_sums(whole, c.bias, role);
+    }
+    accumulate(c.x, b_.convert(d, node(c.x).dtype, role));
+    if (dw == kNone) return;
+    accumulate(c.weight, dw);
+    accumulate(c.bias, db);
   }
 
   void cross_entropy() {

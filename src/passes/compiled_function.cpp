@@ -85,10 +85,11 @@ std::vector<Tensor> CompiledFunction::backward(std::span<const Tensor> given, st
   for (std::size_t i = 0; i < kept_.size(); ++i) buffers[static_cast<std::size_t>(kept_[i])] = std::move(saved[i]);
   play(step_.backward, buffers);
   for (const Work& w : backward_work_) t_.tell(w);
+  const NoGrad inside(t_);
   for (std::size_t i = 0; i < joint.graph.inputs.size(); ++i) {
     if (joint.graph.inputs[i].parameter < 0) continue;
     const NodeId g = step_.gradients[i];
-    gradients.push_back(g == kNone ? Tensor() : buffers[static_cast<std::size_t>(g)]);
+    gradients.push_back(g == kNone ? Tensor() : t_.view(buffers[static_cast<std::size_t>(g)], wanted_[gradients.size()]));
   }
   return gradients;
 }
@@ -109,6 +110,8 @@ std::vector<Tensor> CompiledFunction::operator()(std::span<const Tensor> inputs)
   for (std::size_t i = 0; i < g.inputs.size(); ++i) {
     if (g.inputs[i].parameter >= 0) wanting.push_back(inputs[i]);
   }
+  wanted_.clear();
+  for (const Tensor& t : wanting) wanted_.push_back(t.dims());
   buffers.clear();
   return t_.function(outs, wanting, saved, "compiled", [this](std::span<const Tensor> given, std::vector<Tensor>& kept) { return backward(given, kept); });
 }

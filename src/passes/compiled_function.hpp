@@ -25,6 +25,7 @@ class CompiledFunction {
   CompiledStep step_;
   std::vector<NodeId> kept_;       // what crosses to backward: step_.saved and inputs of each call
   std::vector<bool> gradient_;     // of a node: whether a parameter's gradient lies there at the end
+  std::vector<Dims> wanted_;       // of what wants a gradient, which has its shape
   std::vector<Work> forward_work_, backward_work_;
 };
 

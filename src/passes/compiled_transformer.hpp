@@ -1,5 +1,7 @@
-// A Hugging Face model under torch.compile: its forward as one function. Loops and optimizers stay eager.
+// A Hugging Face model under torch.compile: its forward as one function, or three. Loops and optimizers stay eager.
 #pragma once
+
+#include <optional>
 
 #include "passes/compiled_function.hpp"
 #include "passes/transformer.hpp"
@@ -14,7 +16,9 @@ class CompiledTransformer {
 
  private:
   const Transformer& model_;
+  bool rotary_;                      // frequencies are an input
   CompiledFunction forward_;
+  std::optional<CompiledFunction> loss_, handed_out_;  // where Dynamo ends its graph at the loss
 };
 
 }  // namespace dryfit::eager

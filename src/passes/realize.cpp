@@ -43,13 +43,16 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
 // Operations of a node's own in the expression that Inductor inlines (lowering.py), without the loads of what it reads.
 Realization::Operations Realization::operations(const Node& n) const {
   switch (n.fn) {
-    case Fn::scale: return {1, 1};
+    case Fn::scale: case Fn::offset: return {1, 1};
     case Fn::rsqrt: return {2, 1};         // of x + epsilon
     case Fn::nll_grad: return {14, 0};
     case Fn::relu_grad: return {2, 2};     // where(x <= 0, 0, g)
-    case Fn::sigmoid_grad: case Fn::tanh_grad: return {3, 1};
+    case Fn::sigmoid_grad: case Fn::tanh_grad: return {n.dtype == Dtype::fp32 ? 3 : 6, 1};  // in fp32, between casts
     case Fn::pad:                          // index, bound, comparison, masked load, choice; and the zero. One element: no load, one index for all
       return node(n.in[0]).shape.numel() == 1 ? Operations{4, 0} : Operations{5, 1};
+    case Fn::join: return {9, 2};          // three masked loads, two comparisons and which of them it is
+    case Fn::sum_batch: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.dim[0], 8)) - 1, 0};
+    case Fn::cube: return {2, 0};          // x * x * x
     case Fn::silu: return {2, 0};          // in fp32, between two casts
     case Fn::silu_grad: return {6, 2};     // g s (1 + x (1 - s))
     case Fn::rotate_half: return {11, 3};  // two masked loads of which one is chosen, and a sign
@@ -65,28 +68,37 @@ Realization::Operations Realization::operations(const Node& n) const {
   }
 }
 
+// Which number a node has for a constant: below 0 one that several use, 1 of tanh's derivative among them.
+std::int64_t Realization::constant(NodeId v) const {
+  const Node& n = node(v);
+  if (n.fn == Fn::tanh_grad) return -kNumberOne;
+  return (n.fn == Fn::scale || n.fn == Fn::offset) && n.variant > 0 ? -n.variant : v;
+}
+
 // How a reader of `reader` that stands at `shift` indexes `source`: slices and pads move along; what is broadcast does not.
 std::uint32_t Realization::shifted(NodeId reader, NodeId source, std::uint32_t shift) const {
   const Node& n = node(reader);
   if (n.fn == Fn::slice) return shift * 31 + static_cast<std::uint32_t>(n.variant) + 1;
   if (n.fn == Fn::pad) return shift * 31 + 17;
   if (n.fn == Fn::rotate_half) return shift * 31 + 19;
+  if (n.fn == Fn::random) return static_cast<std::uint32_t>(reader) + 1;  // a seed of its own
   return node(source).shape.numel() < n.shape.numel() ? 0 : shift;
 }
 
 // Operations of the whole expression, equal ones once (ops_handler.py, OpCounterCSE). Only asked where a count without merging is too high.
 std::int32_t Realization::count_operations(NodeId v, std::int32_t limit) const {
   std::vector<std::pair<NodeId, std::uint32_t>> seen{{v, 0}};
-  std::vector<NodeId> constants;
+  std::vector<std::int64_t> constants;  // a number that several use, or a node with its own
   std::vector<std::pair<NodeId, std::uint32_t>> loads;
   std::int32_t count = 0;
   for (std::size_t i = 0; i < seen.size() && count <= limit; ++i) {
     const auto [u, shift] = seen[i];
     const Operations mine = operations(node(u));
     count += mine.own;
-    if (mine.constants > 0 && std::ranges::find(constants, u) == constants.end()) {
+    const std::int64_t number = constant(u);
+    if (mine.constants > 0 && std::ranges::find(constants, number) == constants.end()) {
       count += mine.constants;
-      constants.push_back(u);
+      constants.push_back(number);
     }
     for (std::uint8_t k = 0; k < node(u).inputs; ++k) {
       const std::pair<NodeId, std::uint32_t> next{node(u).in[k], shifted(u, node(u).in[k], shift)};

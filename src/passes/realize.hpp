@@ -38,7 +38,7 @@ class Realization {
     return v;
   }
   bool moves_elements(NodeId v) const {
-    return node(v).kind == Kind::cat || node(v).kind == Kind::view || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::shift;
+    return node(v).kind == Kind::cat || node(v).kind == Kind::view || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_columns || node(v).fn == Fn::join || node(v).fn == Fn::shift;
   }
   // What its readers read through it is read at another place.
   static bool moves_along(Fn fn) { return fn == Fn::slice || fn == Fn::pad || fn == Fn::rotate_half || fn == Fn::rotate_pairs; }
@@ -72,6 +72,7 @@ class Realization {
   struct Operations { std::int32_t own, constants; };
   enum class Store : std::uint8_t { never, at_once, for_external };
   Operations operations(const Node& n) const;
+  std::int64_t constant(NodeId v) const;
   std::uint32_t shifted(NodeId reader, NodeId source, std::uint32_t shift) const;
   std::int32_t count_operations(NodeId v, std::int32_t limit) const;
   Store store(NodeId v, std::span<const Read> reads) const;

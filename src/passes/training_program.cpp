@@ -372,11 +372,14 @@ Result<void> torchtitan_is_described(const Architecture& a, const Training& r) {
 
 Result<void> compiled_is_described(const Architecture& a, const Training& r) {
   const auto with = [](std::string what, std::string hint) { return unsupported("torch.compile with " + std::move(what), std::move(hint)); };
-  if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
+  // its experts' loop asks which are hit (nonzero): Dynamo leaves the layer to Python, each expert to a function of a length that changes
+  if (a.moe) return with("a mixture of experts, whose layers Dynamo takes apart at nonzero(),", "leave torch.compile out");
+  if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of GPT-2, Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
   if (r.attention != AttentionCode::sdpa) return with("another attention than sdpa", "use --attention sdpa");
   // transformers warns that checkpoints leave the cache out, in every block; Dynamo ends its graph there
   if (r.recompute != Recompute::none && r.use_cache) return with("gradient checkpointing and use_cache, whose warning breaks the graph in every block,", "set model.config.use_cache = False in your script, and say --no-cache");
   if (r.quantized) return with("4-bit weights", "leave torch.compile out");
+  if (a.family == Family::gpt2 && r.recompute != Recompute::none) return with("gradient checkpointing of GPT-2, whose dropout is drawn a second time,", "leave one of them out");
   if (r.lora && r.recompute != Recompute::none) return with("adapters and gradient checkpointing, whose inputs are told to want gradients, which breaks the graph,", "leave one of them out");
   if (r.lora && (r.lora->rank == 0 || r.lora->dora || r.lora->biases != Lora::Biases::none || !r.lora->saved_modules.empty())) return with("other adapters than LoRA's two matrices", "leave torch.compile out");
   if (r.liger.any() || r.head != HeadLoss::logits) return with("a loss in parts", "leave torch.compile out");

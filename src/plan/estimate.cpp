@@ -205,6 +205,13 @@ void warn_of_capture(Report& report) {
 }
 
 bool is_compiled_model(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.transformers->training.compile; }
+// Inductor times on the GPU whether padding a product's sizes to 16 bytes pays (fx_passes/pad_mm.py).
+bool has_untimed_products(const Workload& w) {
+  if (!is_compiled_model(w)) return false;
+  const Training& t = w.transformers->training;
+  const bool half = t.mixed != MixedPrecision::none || t.weights != Dtype::fp32;
+  return w.transformers->architecture.vocab % (half ? 8 : 4) != 0;
+}
 bool is_trainer_on_several(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.run.world_size > 1; }
 
 OutsideEstimate outside_memory_of(const Workload& w, const Machine& machine, const EstimateOptions& options) { return outside_estimate(options.calibration, machine.gpu, w.run.world_size, w.run.torch); }
@@ -224,6 +231,9 @@ Report begin_report(const Workload& workload, const Machine& machine, const Esti
   else if (!workload.transformers) warn_of_nanochat(report);
   else if (is_trainer_on_several(workload)) report.warnings.push_back("the interval of transformers runs on several GPUs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one GPU (docs/accuracy.md)");
   else if (is_compiled_model(workload)) report.warnings.push_back("the interval of compiled models is 5 % by convention, not from residuals: recordings of PyTorch agree, none was measured on a GPU yet (docs/accuracy.md)");
+  if (has_untimed_products(workload)) {
+    report.warnings.push_back("Inductor times on your GPU whether to pad a vocabulary of " + std::to_string(workload.transformers->architecture.vocab) + " that its products dislike, here it does not: where it does, backward holds up to two more copies of the logits' gradient (docs/models.md)");
+  }
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
   if (!outside.note.empty()) report.machine.notes.push_back(outside.note);

@@ -33,7 +33,7 @@ from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
 from dryfit.tracing import group
 import transformers_cases
-from compiled import Compiled
+from compiled import Broken, Compiled
 from dryfit.tracing.tracker import Tracker
 
 
@@ -247,6 +247,9 @@ class Run:
 
         if self.case.precision.endswith("autocast"):
             forward = convert_outputs_to_fp32(torch.amp.autocast("cuda", dtype=torch.bfloat16)(forward))
+        if transformers_cases.breaks(self.case):
+            self.compiled = Broken(forward, self.fake_mode, self.tracker)
+            return
         self.compiled = Compiled(forward, self.fake_mode, self.tracker, fullgraph=True)
         with _disable_current_modes(), self.fake_mode:  # unseen by the tracker
             example = self.batch()
@@ -355,7 +358,7 @@ class Run:
         tracker.mark(f"{step} {micro + 1} forward")
         if self.case.compiled:
             outputs = self.compiled(**inputs)  # what Dynamo's graph hands out: the cache's keys and values, the loss, the logits
-            loss = next(t for t in outputs if t.dim() == 0)
+            loss = outputs["loss"] if transformers_cases.breaks(self.case) else next(t for t in outputs if t.dim() == 0)
             del outputs, inputs
         elif self.case.trl:
             with self.autocast():

@@ -1,0 +1,116 @@
+// See model_writer.hpp.
+#include "graph/model_writer.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "workload/workload.hpp"
+
+namespace dryfit {
+
+ModelWriter::ModelWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, Graph& graph, std::string prefix, std::string blocks)
+    : a_(a), r_(r), g_(graph), b_(graph), adapted_(adapted), prefix_(std::move(prefix)), blocks_(std::move(blocks)), parameters_(parameters_of(a)) {
+  g_.checkpoints = r.recompute == Recompute::full;
+  mixed_ = r.mixed != MixedPrecision::none;
+  stored_ = r.weights;
+  g_.compute = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : r.mixed == MixedPrecision::fp16 ? Dtype::fp16 : stored_;
+  B = r.device_batch_size, T = r.seq_len, D = a.width, H = a.heads, K = a.kv_heads, h = a.head_dim;
+}
+
+void ModelWriter::declare_parameters() {
+  std::int32_t place = 0;
+  const auto declare = [&](const std::string& name, Shape s, Dtype d, bool trains) {
+    inputs_[name] = b_.input(s, d, "weight", place++);
+    g_.inputs.back().trains = trains;
+  };
+  std::string adapted;  // the module whose adapter comes next
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& p = parameters_[i];
+    b_.at(p.layer);
+    Shape s = shape(p.shape, false);
+    if (a_.conv1d && p.group == ParamGroup::transformer_matrices) std::swap(s.dim[0], s.dim[1]);  // written as nn.Linear has it
+    declare(p.name, s, stored_, !r_.lora);
+    if (std::ranges::binary_search(adapted_, static_cast<std::int32_t>(i))) adapted = p.name.substr(0, p.name.rfind('.'));
+    const bool bias_follows = i + 1 < parameters_.size() && parameters_[i + 1].name == adapted + ".bias";
+    if (adapted.empty() || bias_follows) continue;
+    const Shape weight = b_[inputs_[adapted + ".weight"]].shape;
+    declare(adapted + ".lora_A.weight", shape({r_.lora->rank, weight.dim[1]}, false), Dtype::fp32, true);
+    declare(adapted + ".lora_B.weight", shape({weight.dim[0], r_.lora->rank}, false), Dtype::fp32, true);
+    adapted.clear();
+  }
+  b_.at(-1);
+}
+
+NodeId ModelWriter::parameter(const std::string& module, const char* which) const {
+  const std::string inside = prefix_ + blocks_ + std::to_string(layer_) + "." + module, outside = prefix_ + module;
+  for (const std::string& name : {layer_ >= 0 ? inside : outside, module}) {
+    const auto it = inputs_.find(name + "." + which);
+    if (it != inputs_.end()) return it->second;
+  }
+  return kNone;
+}
+
+NodeId ModelWriter::project(NodeId x, const std::string& module, const char* role, ReadBy readers) {
+  const bool adapted = weight(module + ".lora_A") != kNone;
+  const NodeId base = linear(x, module, role, adapted ? ReadBy::pointwise : readers);
+  if (!adapted) return base;
+  const auto [it, fresh] = lora_inputs_.try_emplace(x, kNone);
+  if (fresh) it->second = b_.convert(x, Dtype::fp32, "lora.x");
+  NodeId low = dropout(it->second, r_.dropout ? r_.lora->dropout : 0, "lora.dropout");
+  low = linear(linear(low, module + ".lora_A", "lora.A"), module + ".lora_B", "lora.B");
+  low = b_.unary(Fn::scale, low, b_[low].dtype, "lora.scaled");
+  return b_.convert(b_.binary(Fn::add, base, low, wider(b_[base].dtype, b_[low].dtype), role), b_[base].dtype, role);
+}
+
+NodeId ModelWriter::dropout(NodeId x, double p, const char* role) {
+  if (p == 0) return x;
+  if (seeds_ == kNone) seeds_ = b_.pointwise(Fn::fill, {}, shape({1}, false), Dtype::int64, "lora.seeds");
+  ++dropouts_;
+  return b_.dropped(x, seeds_, role);
+}
+
+void ModelWriter::finish() {
+  if (seeds_ != kNone) b_.viewed(seeds_, shape({dropouts_}, false));
+}
+
+NodeId ModelWriter::linear(NodeId x, const std::string& module, const char* role, ReadBy readers) {
+  const NodeId w = weight(module), bias = parameter(module, "bias");
+  Shape s = b_[x].shape;
+  s.dim[s.rank - 1] = b_[w].shape.dim[0];
+  const Dtype d = mixed_ ? g_.compute : b_[w].dtype;
+  const NodeId in = cast(x, d, role), by = cast(w, d, role), added = bias == kNone ? kNone : cast(bias, d, role);
+  const bool within = bias != kNone && readers == ReadBy::others;
+  const NodeId product = within ? b_.addmm(added, in, by, s, d, 0, role) : b_.matmul(in, by, s, d, 0, role);
+  const NodeId y = within || bias == kNone ? product : b_.binary(Fn::add, product, added, d, role);
+  if (b_[x].dtype != d || b_[w].dtype != d || bias != kNone) g_.linears.push_back({x, w, bias, y, product});
+  return y;
+}
+
+NodeId ModelWriter::cast(NodeId x, Dtype d, const char* role) {
+  if (b_[x].dtype == d) return x;
+  const auto [it, fresh] = casts_.try_emplace(x, kNone);
+  if (fresh) it->second = b_.convert(x, d, role);
+  return it->second;
+}
+
+NodeId ModelWriter::attention_call(NodeId q, NodeId k, NodeId v) {
+  if (mask_ == kNone) mask_ = b_.pointwise(Fn::mask, std::array{counted_}, shape({B, 1, T, T}, true), g_.compute, "attn.mask");
+  return b_.attention(static_cast<int>(Attention::efficient), q, k, v, mask_, tokens(H * h), shape({B, H, round_up(T, 32)}, true), 1, T).out;
+}
+
+void ModelWriter::loss(NodeId logits, NodeId labels) {
+  const Dtype f = Dtype::fp32;
+  const NodeId y = b_.convert(logits, f, "logits");
+  const NodeId targets = b_.pointwise(Fn::shift, std::array{labels}, tokens(1), Dtype::int64, "loss.targets");
+  const NodeId lp = b_.log_softmax(y);
+  const auto valid = [&] { return b_.unary(Fn::compare, targets, Dtype::bool8, "loss.valid"); };  // compared for the count, and for the gradient in another shape
+  const NodeId counts = b_.reduce(Fn::sum_all, valid(), shape({1}, false), f, "loss.count");
+  const NodeId total = b_.reduce(Fn::nll_loss, lp, shape({1}, false), f, "loss", targets);
+  g_.loss = b_.binary(Fn::mul, total, counts, f, "loss");
+  const NodeId counted = valid();
+  const NodeId safe = b_.unary(Fn::compare, targets, Dtype::int64, "loss.targets");
+  g_.cross_entropy = {y, lp, safe, g_.loss, counted, counts};
+}
+
+}  // namespace dryfit

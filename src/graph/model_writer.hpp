@@ -1,0 +1,74 @@
+// What the writers of transformers' models share: inputs, parameters by name, products with adapters and casts, dropout, attention, loss.
+// B device batch, T length, D width, H heads, K KV heads, h head size, R rotary dimensions, V vocabulary.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "graph/graph.hpp"
+#include "workload/architecture.hpp"
+#include "workload/training.hpp"
+
+namespace dryfit {
+
+class ModelWriter {
+ public:
+  // adapted: places in parameters_of(a) of weights with adapters, ascending. prefix: what the names of all parameters but the head's begin with, "model.";
+  // blocks: how those of a block go on, "layers.".
+  ModelWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, Graph& graph, std::string prefix, std::string blocks);
+
+ protected:
+  // Who reads a product: only pointwise operations, or others too. Inductor adds the bias of the first kind where it is read.
+  enum class ReadBy : std::uint8_t { pointwise, others };
+  static Dtype wider(Dtype a, Dtype b) { return a == Dtype::fp32 || b == Dtype::fp32 ? Dtype::fp32 : a; }
+  Shape tokens(std::int64_t width) const { return shape({B, T, width}, true); }
+  Shape heads(std::int64_t n) const { return shape({B, T, n, h}, true); }
+  // Whether the run has its keys and values handed out.
+  bool caches() const { return r_.use_cache && r_.recompute == Recompute::none; }
+
+  NodeId declare_ids() { return b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1); }
+  void declare_parameters();
+  // What of the mask the layers will look at.
+  void read_padding() { counted_ = b_.pointwise(Fn::shift, std::array{padding_}, shape({B, T}, true), Dtype::bool8, "attn.mask"); }
+  // Call at the end: there are as many seeds as calls of dropout.
+  void finish();
+  // The parameter of a module of this layer, or outside of all; kNone where there is none.
+  NodeId parameter(const std::string& module, const char* which) const;
+  NodeId weight(const std::string& module) const { return parameter(module, "weight"); }
+
+  // A module's product, and what peft adds to it (peft 0.21, tuners/lora/layer.py).
+  NodeId project(NodeId x, const std::string& module, const char* role, ReadBy readers = ReadBy::others);
+  // nn.Linear. Under autocast what is not in the compute dtype is cast: an input once for all who read it, each with a gradient of its own.
+  NodeId linear(NodeId x, const std::string& module, const char* role, ReadBy readers = ReadBy::others);
+  // All calls share one buffer of seeds.
+  NodeId dropout(NodeId x, double p, const char* role);
+  // While it is traced the mask's values are not looked at: scaled_dot_product_attention always gets one, and the efficient kernel takes it.
+  NodeId attention_call(NodeId q, NodeId k, NodeId v);
+  // ForCausalLMLoss of logits in any dtype.
+  void loss(NodeId logits, NodeId labels);
+
+  const Architecture& a_;
+  const Training& r_;
+  Graph& g_;
+  GraphBuilder b_;
+  bool mixed_ = false;
+  Dtype stored_ = Dtype::bf16;
+  std::int64_t B = 0, T = 0, D = 0, H = 0, K = 0, h = 0, layer_ = -1;
+  NodeId padding_ = kNone;             // the batch's attention mask
+
+ private:
+  NodeId cast(NodeId x, Dtype d, const char* role);
+
+  std::span<const std::int32_t> adapted_;
+  std::string prefix_, blocks_;
+  std::vector<Parameter> parameters_;
+  std::unordered_map<std::string, NodeId> inputs_;
+  std::unordered_map<NodeId, NodeId> casts_, lora_inputs_;
+  std::int64_t dropouts_ = 0;          // calls so far
+  NodeId seeds_ = kNone, counted_ = kNone, mask_ = kNone;
+};
+
+}  // namespace dryfit
