@@ -90,6 +90,7 @@ PhasePeaks worst_of(const Timeline& timeline, const ReservedResult* simulated) {
 struct Bracket {
   ErrorBand band;
   Bytes rows;  // chat_rl: what at the peak grows with the length of a row
+  Bytes copies = Bytes(0);  // that may stand beside it: of what Inductor pads where that is quicker
 };
 
 // The allocated peak with its interval. The step errs by a share of itself; CORE by the length of its longest prompt, which depends on the
@@ -103,7 +104,7 @@ Estimate with_interval(const Workload& workload, Attention attention, const Phas
     low += moved(tokens.low);
     high += moved(tokens.high);
   }
-  Estimate out{std::max({peaks.step, peaks.core, peaks.chat}), scaled(low, 1 - bracket.band.below), scaled(high, 1 + bracket.band.above), Provenance::modelled};
+  Estimate out{std::max({peaks.step, peaks.core, peaks.chat}), scaled(low, 1 - bracket.band.below), scaled(high, 1 + bracket.band.above) + bracket.copies, Provenance::modelled};
   const auto widen = [&](Bytes at_middle, Bytes short_one, Bytes middle, Bytes long_one) {
     out.low = std::max(out.low, at_middle - middle + short_one);
     out.high = std::max(out.high, at_middle - middle + long_one);
@@ -232,7 +233,7 @@ Report begin_report(const Workload& workload, const Machine& machine, const Esti
   else if (is_trainer_on_several(workload)) report.warnings.push_back("the interval of transformers runs on several GPUs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one GPU (docs/accuracy.md)");
   else if (is_compiled_model(workload)) report.warnings.push_back("the interval of compiled models is 5 % by convention, not from residuals: recordings of PyTorch agree, none was measured on a GPU yet (docs/accuracy.md)");
   if (has_untimed_products(workload)) {
-    report.warnings.push_back("Inductor times on your GPU whether to pad a vocabulary of " + std::to_string(workload.transformers->architecture.vocab) + " that its products dislike, here it does not: where it does, backward holds up to two more copies of the logits' gradient (docs/models.md)");
+    report.warnings.push_back("Inductor times on your GPU whether to pad a vocabulary of " + std::to_string(workload.transformers->architecture.vocab) + " that its products dislike, here it does not: where it does, backward holds up to two more copies of the logits' gradient, which the interval takes in (docs/models.md)");
   }
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
   if (options.allocator) report.alloc_conf_note = "as given";
@@ -259,6 +260,11 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     }
   }
 
+  if (has_untimed_products(workload)) {
+    const Training& t = workload.transformers->training;
+    const Dtype d = t.mixed == MixedPrecision::none ? t.weights : Dtype::bf16;
+    bracket.copies = Bytes(2 * t.device_batch_size * t.seq_len * round_up(workload.transformers->architecture.vocab, 8) * size_of(d));
+  }
   const ReservedResult reserved = judge(report, program, timeline, bracket, outside, detail != Detail::all);
   if (detail == Detail::if_fits && report.verdict != Verdict::fits) return report;
   for (std::size_t i = 0; i < timeline.phases.size(); ++i) {

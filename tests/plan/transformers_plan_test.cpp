@@ -311,5 +311,19 @@ TEST(Table, sharesOutAllWeightsAndNoAdapters) {
   EXPECT_EQ(table_transformers(preset("bert-base-uncased"), flags, {machine("rtx 3090", 2)})->front().way->sharding, Sharding::ddp);
 }
 
+// Inductor pads what products dislike where that is quicker on the user's GPU: two copies of the logits' gradient in bf16 above the interval of 5 %.
+TEST(TransformersPlan, anOddVocabularyMayBePadded) {
+  TransformersFlags flags;
+  flags.compile = true, flags.mixed = MixedPrecision::bf16, flags.device_batch_size = 4, flags.max_seq_len = 512;
+  HfModel model = preset("gpt2");
+  const auto above = [&] {
+    const auto report = estimate(*make_transformers_workload(model, flags), machine("rtx 4090"));
+    return static_cast<double>(report->allocated.high.count) - 1.05 * static_cast<double>(report->allocated.bytes.count);
+  };
+  EXPECT_NEAR(above(), 2.0 * 4 * 512 * 50264 * 2, 2);
+  model.architecture.vocab = 50304;
+  EXPECT_NEAR(above(), 0, 2);
+}
+
 }  // namespace
 }  // namespace dryfit
