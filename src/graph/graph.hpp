@@ -66,6 +66,7 @@ enum class Fn : std::uint8_t {
   sum_columns,   // over all rows: the gradient of what every row was multiplied by, or had added
   random, drop,  // dropout: uniform numbers of a seed; what a mask leaves
   turn,          // complex numbers by those of a table, an opaque kernel; its gradient is turned back
+  dequantize,    // bitsandbytes' kernels, opaque: scales of their own, or whole weights
   mask, shift, compare,  // of integers: an additive mask, those at other places, which of them count
 };
 

@@ -41,7 +41,7 @@ class ModelWriter {
 
   // A module's product, and what peft adds to it (peft 0.21, tuners/lora/layer.py).
   NodeId project(NodeId x, const std::string& module, const char* role, ReadBy readers = ReadBy::others);
-  // nn.Linear. Under autocast what is not in the compute dtype is cast: an input once for all who read it, each with a gradient of its own.
+  // nn.Linear, or bitsandbytes' Linear4bit. Under autocast what is not in the compute dtype is cast: an input once for all who read it, each with a gradient of its own.
   NodeId linear(NodeId x, const std::string& module, const char* role, ReadBy readers = ReadBy::others);
   // All calls share one buffer of seeds.
   NodeId dropout(NodeId x, double p, const char* role);
@@ -61,11 +61,19 @@ class ModelWriter {
 
  private:
   NodeId cast(NodeId x, Dtype d, const char* role);
+  // What a module of this layer, or outside of all, may be called.
+  std::array<std::string, 2> names_of(const std::string& module) const;
+  Shape shape_of(const std::string& module) const;  // of its weight
+  bool is_quantized(const Parameter& p) const { return r_.quantized && p.layer >= 0 && p.group == ParamGroup::transformer_matrices; }
+  // A weight of bitsandbytes' in its own dtype, made by two kernels where its scales are in 8 bits. No op of a graph makes it a second time: where a gradient goes
+  // through it, backward is handed the whole of it (torch/_functorch/partitioners.py knows no rule for such kernels).
+  NodeId whole(const std::string& module);
 
   std::span<const std::int32_t> adapted_;
   std::string prefix_, blocks_;
   std::vector<Parameter> parameters_;
   std::unordered_map<std::string, NodeId> inputs_;
+  std::unordered_map<std::string, Shape> quantized_;  // by the weight's name
   std::unordered_map<NodeId, NodeId> casts_, lora_inputs_;
   std::int64_t dropouts_ = 0;          // calls so far
   NodeId seeds_ = kNone, counted_ = kNone, mask_ = kNone;

@@ -96,8 +96,8 @@ class LlamaWriter : ModelWriter {
   }
 
   NodeId feed_forward(NodeId x) {
-    const Dtype c = g_.compute;
     const NodeId gate = project(x, "mlp.gate_proj", "mlp.gate");
+    const Dtype c = b_[gate].dtype;
     const NodeId act = b_.unary(Fn::silu, gate, c, "mlp.act");
     return project(b_.times(act, project(x, "mlp.up_proj", "mlp.up"), c, "mlp.product"), "mlp.down_proj", "mlp.down");
   }

@@ -378,7 +378,7 @@ Result<void> compiled_is_described(const Architecture& a, const Training& r) {
   if (r.attention != AttentionCode::sdpa) return with("another attention than sdpa", "use --attention sdpa");
   // transformers warns that checkpoints leave the cache out, in every block; Dynamo ends its graph there
   if (r.recompute != Recompute::none && r.use_cache) return with("gradient checkpointing and use_cache, whose warning breaks the graph in every block,", "set model.config.use_cache = False in your script, and say --no-cache");
-  if (r.quantized) return with("4-bit weights", "leave torch.compile out");
+  if (r.quantized && a.conv1d) return with("4-bit weights of " + a.model_type, "leave torch.compile out");
   if (a.family == Family::gpt2 && r.recompute != Recompute::none) return with("gradient checkpointing of GPT-2, whose dropout is drawn a second time,", "leave one of them out");
   if (r.lora && r.recompute != Recompute::none) return with("adapters and gradient checkpointing, whose inputs are told to want gradients, which breaks the graph,", "leave one of them out");
   if (r.lora && (r.lora->rank == 0 || r.lora->dora || r.lora->biases != Lora::Biases::none || !r.lora->saved_modules.empty())) return with("other adapters than LoRA's two matrices", "leave torch.compile out");

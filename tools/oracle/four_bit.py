@@ -45,6 +45,14 @@ def put_into(model, dtype, storage=torch.uint8):
     return model
 
 
+def raise_rest(model):
+    """What is not in 4 bits becomes fp32."""
+    packed = weights(model)
+    for parameter in model.parameters():
+        if id(parameter) not in packed:
+            parameter.data = parameter.data.float()
+
+
 def weights(model):
     """ids of the weights that come to the GPU in 4 bits."""
     return {id(module.weight) for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}

@@ -97,7 +97,7 @@ class Case:
     lora_dropout: float = 0.05
     ema: bool = False             # torch.optim.swa_utils.AveragedModel of the model
     quantized: bool = False       # beside them, frozen weights in 4 bits, scales quantized too
-    adapter: str = ""             # of LoRA, what is not its default: "dora", "bias", "save=lm_head+embed_tokens"; instead of it "prompt" with `lora` virtual tokens
+    adapter: str = ""             # of LoRA, what is not its default: "dora", "bias", "save=lm_head+embed_tokens"; "kbit": what is not in 4 bits is raised to fp32; instead of it "prompt" with `lora` virtual tokens
     parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp1 · fsdp1_grad_op · zero1 · zero2 · zero3
     gpus: int = 1                 # ranks
     rank: int = 0                 # the recorded one
@@ -284,6 +284,13 @@ def compiled():
     yield Case("gpt2", batch=8, length=1024, size="124m", precision="autocast", compiled=True)
     yield Case("gpt2", batch=4, length=1024, size="124m", use_cache=True, accumulation=2, optimizer="fused", compiled=True)
     yield Case("gpt2", vocab=512, lora=8, precision="autocast", compiled=True)
+    # 4-bit weights: one graph too
+    packed = dict(lora=8, quantized=True, compiled=True)
+    yield Case("llama", vocab=512, lora_targets="q_proj,v_proj", precision="bf16+autocast", **packed)
+    yield Case("llama", vocab=512, lora_targets="q_proj,v_proj,down_proj", precision="bf16+autocast", adapter="bf16", **packed)
+    yield Case("llama", vocab=512, lora_targets=ALL_LINEAR, precision="bf16+autocast", adapter="kbit", use_cache=True, **packed)
+    yield Case("qwen2", vocab=1024, lora_targets="q_proj,o_proj,up_proj", **packed)
+    yield Case("llama", batch=2, length=1024, size="1b", lora_targets=ALL_LINEAR, precision="bf16+autocast", adapter="kbit", **packed)
     yield Case("llama", vocab=512, precision="bf16+autocast", compiled=True)
     yield Case("llama", vocab=512, precision="bf16+autocast", lora=8, lora_targets=ALL_LINEAR, compiled=True)
 
@@ -307,6 +314,10 @@ def compiled_unseen():
     yield Case("gpt2", batch=1, length=384, vocab=2048, precision="autocast", accumulation=3, optimizer="fused", compiled=True)
     yield Case("gpt2", batch=16, length=512, size="124m", precision="fp32", use_cache=True, compiled=True)
     yield Case("gpt2", batch=3, length=192, vocab=768, lora=16, lora_targets="c_attn,c_proj,c_fc", use_cache=True, compiled=True)
+    packed = dict(quantized=True, compiled=True)
+    yield Case("qwen3", batch=3, length=256, vocab=2048, lora=4, lora_targets=ALL_LINEAR, precision="bf16+autocast", adapter="kbit", accumulation=2, **packed)
+    yield Case("mistral", batch=2, length=384, vocab=1536, lora=16, lora_targets="k_proj,gate_proj", lora_dropout=0, precision="autocast", use_cache=True, **packed)
+    yield Case("qwen2", batch=2, length=512, size="0.5b", lora=16, lora_targets=ALL_LINEAR, precision="bf16+autocast", optimizer="fused", use_cache=True, **packed)
 
 
 QLORA = dict(precision="bf16+autocast", lora_targets=ALL_LINEAR, kernels=True, quantized=True)

@@ -195,6 +195,8 @@ class Run:
         if case.quantized:
             import four_bit
             model = four_bit.put_into(model, torch.bfloat16 if case.precision.startswith("bf16") else torch.float32, self._storage())
+            if case.adapter == "kbit":  # peft's prepare_model_for_kbit_training
+                four_bit.raise_rest(model)
         if case.lora:
             model = self._with_lora(model)
             if case.adapter == "bf16":  # SFTTrainer beside 4-bit weights
