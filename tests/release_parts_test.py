@@ -46,7 +46,7 @@ def golden_screens(processor, folder):
     binary = folder / archive.name.removesuffix(".tar.gz") / "dryfit"
     head = run(["readelf", "-hld", binary]).stdout
     expect("INTERP" not in head and "NEEDED" not in head and ("AArch64" in head) == (processor == "aarch64"), f"{archive.name}: not a static program of {processor}")
-    made_of(archive, binary, OF_ZIG | {"libunwind", "musl"})
+    made_of(archive, binary, OF_ZIG | {"libunwind", "musl", "mimalloc"})
     if processor != os.uname().machine:
         (program := folder / "emulated").write_text(f"#!/bin/sh\nexec {QEMU} {binary} \"$@\"\n")
         program.chmod(0o755)

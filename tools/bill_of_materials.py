@@ -43,7 +43,11 @@ def parts_of(binary):
         of_debian += OF_GCC
     elif f"ziglang=={ZIGLANG}\n" not in (TOP / "tests/integration/requirements-release.txt").read_text():
         sys.exit(f"error: the versions here are those of ziglang {ZIGLANG}, and another one is pinned\nhint:  look them up in its wheel, then change OF_ZIG")
-    return [component(name, version_of(package), licence, "deb/debian", package) for package, name, licence in of_debian] + [component(name, version, licence, "generic", name) for name, version, licence in of_zig]
+    of_debian = [component(name, version_of(package), licence, "deb/debian", package) for package, name, licence in of_debian]
+    if of_zig and kind == b"\x7fELF":  # from its source (tools/install.sh release)
+        changes = (TOP / "build/release-tools/mimalloc/debian/changelog").read_text()
+        of_debian.append(component("mimalloc", re.match(r"mimalloc \((.*)\)", changes).group(1), "MIT", "deb/debian", "mimalloc"))
+    return of_debian + [component(name, version, licence, "generic", name) for name, version, licence in of_zig]
 
 
 def main():

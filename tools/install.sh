@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing. install.sh build: what the binary needs; test: what the tests need too; web: what the page needs;
-# release: what tools/release.sh builds with, into build/release-tools: pinned tools of PyPI, and libyaml's source, which Debian has for the version that it ships;
+# release: what tools/release.sh builds with, into build/release-tools: pinned tools of PyPI, and the sources of libyaml and mimalloc, which Debian has for the versions that it ships;
 # capture: torch with CUDA, transformers, timm and the package (6 GB) into build/integration/torch, for tests/python/capture_test.py;
 # integration: test, web, release, a browser, Slurm, shells, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
 set -euo pipefail
@@ -48,7 +48,7 @@ fi
 if [ "$what" = release ] || [ "$what" = integration ]; then
   place=$top/build/release-tools
   yaml=$(dpkg-query -W -f='${source:Version}' libyaml-dev)
-  stamp="libyaml $yaml $(sha256sum < "$top/tests/integration/requirements-release.txt")"
+  stamp="libyaml $yaml, mimalloc, $(sha256sum < "$top/tests/integration/requirements-release.txt")"
   if [ "$(cat "$place/installed" 2> /dev/null)" != "$stamp" ]; then
     rm -rf "$place"
     mkdir -p "$place/lists/partial"
@@ -61,9 +61,9 @@ if [ "$what" = release ] || [ "$what" = integration ]; then
       [ -s "$place/from.$from" ] || continue
       options=(-qq -o Dir::Etc::sourceparts=- -o Dir::Etc::sourcelist="$place/from.$from" -o Dir::State::lists="$place/lists" -o APT::Sandbox::User=root)
       apt-get "${options[@]}" update || continue
-      (cd "$place" && apt-get "${options[@]}" source --download-only "libyaml=$yaml") && break
+      (cd "$place" && apt-get "${options[@]}" source --download-only "libyaml=$yaml" mimalloc) && break
     done
-    dpkg-source --no-check -x "$place"/libyaml_*.dsc "$place/libyaml" > /dev/null
+    for source in libyaml mimalloc; do dpkg-source --no-check -x "$place/${source}"_*.dsc "$place/$source" > /dev/null; done
     printf '%s\n' "$stamp" > "$place/installed"
   fi
 fi
