@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "report/screen.hpp"
 
 namespace dryfit {
@@ -11,11 +13,22 @@ namespace {
 
 std::string seconds_text(double s) { return s < 1 ? fmt::format("{:.1f} ms", s * 1e3) : fmt::format("{:.2f} s", s); }
 
+}  // namespace
+
 std::string price_text(const Price& p) {
-  return fmt::format("${:.2f} a GPU-hour{}{}{}", p.usd_per_gpu_hour, p.provider.empty() ? "" : " at " + p.provider, p.kind == "on-demand" ? "" : ", " + p.kind, p.seen.empty() ? "" : ", seen " + p.seen);
+  // a price of one's own need not say when it was seen
+  const std::string seen = !p.seen.empty() ? ", seen " + p.seen : p.source.empty() ? "" : ", day not known";
+  return fmt::format("${:.2f} a GPU-hour{}{}{}", p.usd_per_gpu_hour, p.provider.empty() ? "" : " at " + p.provider, p.kind == "on-demand" ? "" : ", " + p.kind, seen);
 }
 
-}  // namespace
+bool days_known(std::span<const Offer> offers) {
+  return std::ranges::any_of(offers, [](const Offer& o) { return !o.price.seen.empty(); });
+}
+
+std::string prices_note(std::span<const Offer> offers) {
+  const bool examples = std::ranges::all_of(offers, [](const Offer& o) { return std::ranges::find(known_prices(), o.price) != known_prices().end(); });
+  return examples ? " Prices are examples (no day: not known) with their sources in data/prices.csv; --prices FILE takes yours" : "";
+}
 
 std::string short_rate_text(double r) { return r >= 1e6 ? fmt::format("{:.2f} M", r / 1e6) : r >= 1e3 ? fmt::format("{:.1f} k", r / 1e3) : fmt::format("{:.0f}", r); }
 std::string rate_text(double r) { return short_rate_text(r) + " tok/s"; }
@@ -60,13 +73,14 @@ std::string speed_section(const Report& r, const Style& style) {
 std::string offers_text(std::span<const Offer> offers, const Style& style) {
   if (offers.empty()) return "no priced GPU is known to fit this and to have a speed; give prices with --prices FILE\n";
   const Report& first = offers.front().report;
-  std::string out = fmt::format("d{}, {}: {:.2f} B tokens\n\n  GPUs                               provider           $/GPU-hour  batch        tok/s        time     cost\n", first.workload.model.depth, first.speed->horizon->rule, first.speed->horizon->tokens / 1e9);
+  const bool days = days_known(offers);
+  std::string out = fmt::format("d{}, {}: {:.2f} B tokens\n\n  GPUs                               provider           $/GPU-hour  batch        tok/s        time     cost{}\n", first.workload.model.depth, first.speed->horizon->rule, first.speed->horizon->tokens / 1e9, days ? "  seen" : "");
   for (const Offer& o : offers) {
     const SpeedEstimate& s = *o.report.speed;
-    out += fmt::format("{} {:<34} {:<20} {:>8.2f} {:>6} {:>12} {:>11} {:>8}\n", o.best ? (style.ascii ? ">" : "▸") : " ", fmt::format("{} x {}", o.price.gpus, short_gpu(o.price.gpu)).substr(0, 34), (o.price.provider + (o.price.kind == "on-demand" ? "" : " " + o.price.kind)).substr(0, 20),
-                       o.price.usd_per_gpu_hour, o.report.workload.run.device_batch_size, rate_text(s.tokens_per_second), duration_text(*s.horizon_seconds()), usd_text(*s.horizon_usd(o.price.gpus)));
+    out += fmt::format("{} {:<34} {:<20} {:>8.2f} {:>6} {:>12} {:>11} {:>8}{}\n", o.best ? (style.ascii ? ">" : "▸") : " ", fmt::format("{} x {}", o.price.gpus, short_gpu(o.price.gpu)).substr(0, 34), (o.price.provider + (o.price.kind == "on-demand" ? "" : " " + o.price.kind)).substr(0, 20),
+                       o.price.usd_per_gpu_hour, o.report.workload.run.device_batch_size, rate_text(s.tokens_per_second), duration_text(*s.horizon_seconds()), usd_text(*s.horizon_usd(o.price.gpus)), o.price.seen.empty() ? "" : "  " + o.price.seen);
   }
-  out += fmt::format("\n{} no other offer is both faster and cheaper. Training steps alone. Prices are examples with their sources in data/prices.csv; --prices FILE takes yours\n", style.ascii ? ">" : "▸");
+  out += fmt::format("\n{} no other offer is both faster and cheaper. Training steps alone.{}\n", style.ascii ? ">" : "▸", prices_note(offers));
   return out;
 }
 

@@ -16,6 +16,9 @@ std::string small_usd_text(double usd);           // "$0.42", "$0.0130"
 std::string cost_text(const SpeedEstimate& speed, std::int64_t gpus);  // to its horizon, else "$0.42 a million tokens"; empty where no price is known
 std::string speed_line(const Report& report);     // one line without its end; empty: no speed is known
 std::string speed_section(const Report& report, const Style& style);  // of explain
+std::string price_text(const Price& price);       // "$2.29 a GPU-hour at Verda, day not known"
+bool days_known(std::span<const Offer> offers);   // of one price at least
+std::string prices_note(std::span<const Offer> offers);  // a sentence with a space before it; empty where they are the user's own
 std::string offers_text(std::span<const Offer> offers, const Style& style);
 
 }  // namespace dryfit

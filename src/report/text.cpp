@@ -83,7 +83,7 @@ std::string plan_text(const PlanResult& plan, const Machine& m, const Style& sty
   out += fmt::format("\nchosen: {}\n", plan.why);
   if (best.speed && best.speed->horizon) {
     out += fmt::format("time: to {}, training steps alone; 95 % of runs between {:+.0f} and {:+.0f} % of the speed", best.speed->horizon->rule, (best.speed->low / best.speed->tokens_per_second - 1) * 100, (best.speed->high / best.speed->tokens_per_second - 1) * 100);
-    if (best.speed->price) out += fmt::format("; ${:.2f} a GPU-hour{}", best.speed->price->usd_per_gpu_hour, best.speed->price->provider.empty() ? "" : " (" + best.speed->price->provider + ")");
+    if (best.speed->price) out += "; " + price_text(*best.speed->price);
     out += "\n";
   }
   out += "\n";

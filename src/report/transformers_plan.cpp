@@ -45,7 +45,7 @@ std::string speed_note(const Report& r) {
   const auto percent = [&](double edge) { return (edge / s.tokens_per_second - 1) * 100; };
   std::string out = s.horizon ? fmt::format("time: {} steps of {} tokens, training steps alone; ", s.horizon->iterations, r.workload.run.total_batch_size) : "speed: of training steps alone; ";
   out += fmt::format("95 % of runs between {:+.0f} and {:+.0f} % of it", percent(s.low), percent(s.high));
-  if (s.price) out += fmt::format("; ${:.2f} a GPU-hour{}", s.price->usd_per_gpu_hour, s.price->provider.empty() ? "" : " (" + s.price->provider + ")");
+  if (s.price) out += "; " + price_text(*s.price);
   return out + "\n";
 }
 
@@ -112,19 +112,21 @@ std::string offers_text(std::span<const Offer> offers, const HfModel& model, con
   const Report& first = offers.front().report;
   const auto& horizon = first.speed->horizon;
   std::string out = fmt::format("{}, rows of {} tokens{}\n\n", model_line(model), first.workload.run.max_seq_len, horizon ? fmt::format("; {}: {:.3g} B tokens", horizon->rule, horizon->tokens / 1e9) : "");
-  out += fmt::format("  {:<30}{:<20}{:>10}  method  recompute  parallel  batch{:>15}{}\n", "GPUs", "provider", "$/GPU-hour", "tok/s", horizon ? "        time     cost" : "  $/B tok");
+  const bool days = days_known(offers);
+  out += fmt::format("  {:<30}{:<20}{:>10}  method  recompute  parallel  batch{:>15}{}{}\n", "GPUs", "provider", "$/GPU-hour", "tok/s", horizon ? "        time     cost" : "  $/B tok", days ? "  seen" : "");
   for (const Offer& o : offers) {
     const Report& r = o.report;
     const Training& t = r.workload.transformers->training;
     const SpeedEstimate& s = *r.speed;
     out += fmt::format("{} {:<30}{:<20}{:>10.2f}  {:<6}  {:<9}  {:<8} {:>6}{:>15}", o.best ? (style.ascii ? ">" : "▸") : " ", fmt::format("{} x {}", r.machine.gpus, short_gpu(o.price.gpu)).substr(0, 29),
                        (o.price.provider + (o.price.kind == "on-demand" ? "" : " " + o.price.kind)).substr(0, 19), o.price.usd_per_gpu_hour, name_of(method_of(t)), name_of(t.recompute), r.machine.gpus > 1 ? name_of(t.sharding) : "", r.workload.run.device_batch_size, rate_text(s.tokens_per_second));
-    if (horizon) out += fmt::format("{:>12}{:>9}\n", duration_text(*s.horizon_seconds()), usd_text(*s.horizon_usd(r.machine.gpus)));
-    else out += fmt::format("{:>9}\n", usd_text(*s.usd_per_million_tokens(r.machine.gpus) * 1000));
+    if (horizon) out += fmt::format("{:>12}{:>9}", duration_text(*s.horizon_seconds()), usd_text(*s.horizon_usd(r.machine.gpus)));
+    else out += fmt::format("{:>9}", usd_text(*s.usd_per_million_tokens(r.machine.gpus) * 1000));
+    out += (o.price.seen.empty() ? "" : "  " + o.price.seen) + "\n";
   }
   out += fmt::format("\n{} no other offer of the same method is both faster and cheaper; of the others each price at the number of GPUs that costs least. On each machine plan's choice there:\n"
-                     "the fastest way of the first of full, lora, qlora that fits, with its own batch where none is given. Training steps alone. Prices are examples with their sources in data/prices.csv; --prices FILE takes yours\n",
-                     style.ascii ? ">" : "▸");
+                     "the fastest way of the first of full, lora, qlora that fits, with its own batch where none is given. Training steps alone.{}\n",
+                     style.ascii ? ">" : "▸", prices_note(offers));
   if (!horizon) out += "--max-tokens N: time and cost of so many tokens\n";
   return out;
 }
