@@ -186,7 +186,7 @@ function speed_line(speed) {
   if (speed === null) return '';
   const parts = [rate(speed.tokens_per_second)];
   if (speed.horizon) parts.push(`${duration(speed.horizon.seconds)} to ${speed.horizon.rule}`);
-  if (speed.cost) parts.push(`about $${speed.cost.usd < 10 ? speed.cost.usd.toFixed(2) : Math.round(speed.cost.usd)} at ${speed.cost.provider}`);
+  if (speed.cost) parts.push(`about $${speed.cost.usd < 10 ? speed.cost.usd.toFixed(2) : Math.round(speed.cost.usd)} at ${speed.cost.provider}, price ${speed.cost.seen ? `seen ${speed.cost.seen}` : 'undated'}`);
   else if (speed.usd_per_million_tokens !== null) parts.push(`about $${speed.usd_per_million_tokens.toPrecision(2)} a million tokens`);
   return parts.join(' · ');
 }

@@ -1,10 +1,10 @@
 // Questions to the engine's thread, as promises; what came answered with the page is answered at once.
-import { FIRST } from './first.js';
-
+// It starts before all else (index.html has this module load by itself): a thread takes a tenth of a second to come.
 const worker = new Worker('worker.js', { type: 'module' });
 // compiled here, while the thread starts
 WebAssembly.compileStreaming(fetch('dryfit.wasm')).then((module) => worker.postMessage({ module }), (problem) => worker.postMessage({ problem: String(problem) }));
-const waiting = new Map(), known = new Map(FIRST);
+const came = import('./first.js').then(({ FIRST }) => ({ run: FIRST[0][0], known: new Map(FIRST) }));
+const waiting = new Map();
 let last = 0;
 
 worker.onmessage = ({ data }) => {
@@ -26,16 +26,16 @@ async function check(key, body) {
   checked = true;
   const reply = await ask_engine(JSON.parse(key));
   if (reply.status !== 0 || reply.body === body) return;
-  known.clear();
+  (await came).known.clear();
   differs();
 }
 
 // request: as include/dryfit/dryfit.h documents it. Gives {status, body, ms}; body is the bytes that the command line prints. No ms: it came with the page.
-export function ask(request) {
-  const key = JSON.stringify(request), answer = known.get(key);
+export async function ask(request) {
+  const key = JSON.stringify(request), { run, known } = await came, answer = known.get(key);
   if (!answer) return ask_engine(request);
-  if (!checked && key === FIRST[0][0]) setTimeout(check, 0, key, answer.body);  // the engine answers it too: it is warm for the next by then
-  return Promise.resolve(answer);
+  if (!checked && key === run) setTimeout(check, 0, key, answer.body);  // the engine answers it too: it is warm for the next by then
+  return answer;
 }
 
 // While one question is being answered only the latest of those that follow is kept; the ones it replaced give null. newest: none follows.
