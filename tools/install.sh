@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing. install.sh build: what the binary needs; test: what the tests need too; web: what the page needs;
 # release: what tools/release.sh builds with, into build/release-tools: pinned tools of PyPI, and the sources of libyaml and mimalloc, which Debian has for the versions that it ships;
-# capture: torch with CUDA, transformers, timm and the package (6 GB) into build/integration/torch, for tests/python/capture_test.py;
-# integration: test, web, release, a browser, Slurm, shells, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
+# capture: torch with CUDA, transformers, timm, Ray and the package (7 GB) into build/integration/torch, for tests/python/capture_test.py and Ray's job;
+# integration: test, web, release, capture without the package, a browser, Slurm, shells, and, pinned in tests/integration, the official MCP clients, readers of jobs and what builds the Python package, into build/integration.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 what=${1:-build}
@@ -40,10 +40,17 @@ if [ ${#missing[@]} -ne 0 ]; then
   "${run[@]}" apt-get update -qq
   "${run[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
 fi
-if [ "$what" = capture ]; then
-  python3 -m venv "$top/build/integration/torch"
-  "$top/build/integration/torch/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-capture.txt"
-  exec "$top/build/integration/torch/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$top"
+if [ "$what" = capture ] || [ "$what" = integration ]; then
+  place=$top/build/integration/torch
+  stamp=$(sha256sum < "$top/tests/integration/requirements-capture.txt")
+  if [ "$(cat "$place/installed" 2> /dev/null)" != "$stamp" ]; then
+    python3 -m venv "$place"
+    "$place/bin/pip" install --quiet --disable-pip-version-check -r "$top/tests/integration/requirements-capture.txt"
+    printf '%s\n' "$stamp" > "$place/installed"
+  fi
+  if [ "$what" = capture ]; then
+    exec "$place/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$top"
+  fi
 fi
 if [ "$what" = release ] || [ "$what" = integration ]; then
   place=$top/build/release-tools

@@ -1,9 +1,10 @@
-"""Jobs of `--emit` before the engines they are for: a real Slurm of two nodes runs one, SkyPilot and Kubeflow read theirs. Skipped where they are not
+"""Jobs of `--emit` before the engines they are for: a real Slurm of two nodes and a real Ray run theirs, SkyPilot and Kubeflow read theirs. Skipped where they are not
 installed (./test.sh --integration)."""
 import contextlib
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import slurm_cluster  # noqa: E402
 
 DRYFIT = os.path.abspath(os.environ.get("DRYFIT", "build/release/dryfit"))
 READERS = ROOT / "build" / "integration" / "jobs" / "bin" / "python"
+TORCH = ROOT / "build" / "integration" / "torch" / "bin" / "python"  # with Ray beside it
 RUN = ["plan", "--gpu", "h100", "--gpus", "16", "--depth", "26"]
 STAND_IN = """#!/bin/sh
 echo "ran on $SLURMD_NODENAME with $SLURM_GPUS_ON_NODE GPUs:" "$@"
@@ -99,6 +101,41 @@ class Slurm(unittest.TestCase):
             self.assertTrue(line.endswith(" ".join(model_words("llama"))), line)
         self.assertIn("JobState=COMPLETED", alone, alone_log)
         self.assertIn(f"in a job called bash: {' '.join(model_words('litgpt'))}", alone_log)  # Lightning's word for: not Slurm's tasks
+
+
+# In the place of nanochat's scripts/base_train.py: opens its process group over what Ray set up, and says what it was given.
+TRAINS = """import os
+import sys
+
+import torch
+
+torch.distributed.init_process_group("gloo")
+ranks = torch.ones(1)
+torch.distributed.all_reduce(ranks)
+print(f"worker {os.environ['RANK']} of {int(ranks)}, GPU {os.environ['CUDA_VISIBLE_DEVICES']}, {os.environ['OMP_NUM_THREADS']} thread:", *sys.argv[1:])
+torch.distributed.destroy_process_group()
+"""
+
+
+class Ray(unittest.TestCase):
+    def test_two_workers_run_it(self):
+        """Its GPUs are only numbers, which is all that Ray makes of them."""
+        if not TORCH.exists() or subprocess.run([TORCH, "-c", "import ray, torch"], capture_output=True).returncode != 0:
+            self.skipTest(f"no Ray beside a torch in {TORCH}: ./test.sh --integration")
+        run = ["plan", "--gpu", "h100", "--gpus", "2", "--depth", "26"]
+        text, answer = (subprocess.run([DRYFIT, *run, *more], capture_output=True, text=True, check=True).stdout for more in (["--emit", "ray"], ["--json"]))
+        wanted = json.loads(answer)["plans"][0]["command"].split("scripts.base_train")[1].removeprefix(" --").strip()
+        with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a short name: Ray's sockets lie there
+            checkout = pathlib.Path(folder) / "nanochat"
+            (checkout / "scripts").mkdir(parents=True)
+            (checkout / "scripts" / "base_train.py").write_text(TRAINS)
+            (checkout / "job.py").write_text(text)
+            told = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 4, "GPU": 2}', "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "HOME": folder}
+            done = subprocess.run([TORCH, "job.py"], cwd=checkout, env=os.environ | told, capture_output=True, text=True, timeout=280)
+        self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+        said = done.stdout + done.stderr
+        for rank in range(2):
+            self.assertRegex(said, rf"worker {rank} of 2, GPU [01](,[01])?, 1 thread: {re.escape(wanted)}")
 
 
 class Readers(unittest.TestCase):
