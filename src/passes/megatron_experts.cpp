@@ -382,8 +382,8 @@ Tensor MegatronChunk::run_experts(const Experts& e, const Tensor& x, const Tenso
     const Tensor out = down(expert_product(rows, std::span(&e.up[i], 1), "experts.up"), e.up[i].bias, share, std::span(&e.down[i], 1));
     if (!e.down[i].bias.defined()) return out;
     const std::int64_t n = rows.dims().size[0];
-    const Tensor bias = t_.view(e.down[i].bias, {1, a_.width}), weights = t_.view(share, {n, 1});
-    const Tensor shifted = t_.mul(bias, weights, "experts.bias");
+    const Tensor bias = t_.view(e.down[i].bias, {1, a_.width}), column = t_.view(share, {n, 1});
+    const Tensor shifted = t_.mul(bias, column, "experts.bias");
     return t_.add_in_place(out, t_.to(shifted, dtype(), "experts.bias"));
   };
   const auto count = static_cast<std::int64_t>(e.up.size());

@@ -6,9 +6,9 @@
 
 namespace dryfit {
 
-namespace {
-
 using Optimizer = NanochatVersion::Optimizer;
+
+namespace {
 
 bool is_matrix(const Parameter& p) { return p.group == ParamGroup::transformer_matrices; }
 constexpr std::int64_t kSmallParameter = 1024;  // below, AdamW state is replicated instead of sharded
