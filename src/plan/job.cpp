@@ -85,17 +85,19 @@ class JobWriter {
     return out + "  " + launcher("\"$first:29500\"", "\"$SKYPILOT_TASK_ID\"") + "\n";
   }
 
-  // Ray opens a process group of its own on every worker; nanochat opens it itself from the same variables, so Ray's is closed first.
+  // Ray opens a process group of its own on every worker; the script opens it itself from the same variables, so Ray's is closed first. The script's meets on the next port:
+  // a worker that is ahead would find Ray's store still open, and what the first group left in it.
   std::string ray() const {
     const bool module = parts_.script.size() > 1;
-    std::string out = head("# ") + "# python job.py, on the head of a Ray cluster, in " + parts_.place + " that every node has" + (r_.workload.transformers ? parts_.once : "") + "\n" + (module ? "" : "import os\n") + "import runpy\nimport sys\n\nimport ray\nimport ray.train\nimport torch.distributed\nfrom ray.train.torch import TorchTrainer\n\n";
+    std::string out = head("# ") + "# python job.py, on the head of a Ray cluster, in " + parts_.place + " that every node has" + (r_.workload.transformers ? parts_.once : "") + "\nimport os\nimport runpy\nimport sys\n\nimport ray\nimport ray.train\nimport torch.distributed\nfrom ray.train.torch import TorchTrainer\n\n";
     out += std::string(module ? "MODULE" : "SCRIPT") + " = " + quoted(parts_.script.back()) + "\nARGUMENTS = [";
     for (std::size_t i = 0; i < parts_.arguments.size(); ++i) out += (i > 0 ? ", " : "") + quoted(parts_.arguments[i]);
     out += "]\nENVIRONMENT = {";
     for (std::size_t i = 0; i < parts_.environment.size(); ++i) {
       out += (i > 0 ? ", " : "") + quoted(parts_.environment[i].first) + ": " + quoted(parts_.environment[i].second);
     }
-    out += "}\n\n\ndef train():\n    if torch.distributed.is_initialized():\n        torch.distributed.destroy_process_group()\n";
+    out += "}\n\n\ndef train():\n    if torch.distributed.is_initialized():\n        torch.distributed.destroy_process_group()\n"
+           "        os.environ[\"MASTER_PORT\"] = str(int(os.environ[\"MASTER_PORT\"]) + 1)\n";
     out += module ? "    sys.argv = [MODULE, *ARGUMENTS]\n    runpy.run_module(MODULE, run_name=\"__main__\")\n\n\n"
                   : "    sys.argv = [SCRIPT, *ARGUMENTS]\n    sys.path.insert(0, os.path.dirname(os.path.abspath(SCRIPT)))\n    runpy.run_path(SCRIPT, run_name=\"__main__\")\n\n\n";
     out += "if __name__ == \"__main__\":\n    ray.init(runtime_env={\"env_vars\": ENVIRONMENT})\n    scaling = ray.train.ScalingConfig(num_workers=" + number(r_.workload.run.world_size) + ", use_gpu=True)\n    TorchTrainer(train, scaling_config=scaling).fit()\n";
