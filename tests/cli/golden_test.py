@@ -91,7 +91,7 @@ os.chdir(FOLDER.parent.parent.parent)  # screens name files as a user at the top
 FOLDER.mkdir(parents=True, exist_ok=True)
 failures = 0
 for name, words in SCREENS.items():
-    done = subprocess.run([DRYFIT, *words], capture_output=True, text=True, env=environment, timeout=60, cwd=FOLDER.parent.parent.parent)
+    done = subprocess.run([DRYFIT, *words], capture_output=True, text=True, env=environment, timeout=300, cwd=FOLDER.parent.parent.parent)
     screen = f"$ dryfit {' '.join(words)}\n[exit {done.returncode}]\n--- stdout\n{done.stdout}--- stderr\n{done.stderr}"
     path = FOLDER / f"{name}.txt"
     if update:
