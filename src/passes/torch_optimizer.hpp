@@ -36,7 +36,7 @@ class Optimizer {
 
   Tape& t_;
   OptimizerKind kind_;
-  std::vector<Trained> all_, parameters_, matrices_;  // every one; Muon's matrices; the others, which of another kind are all
+  std::vector<Trained> all_, matrices_, parameters_;  // every one; Muon's; the others, of another kind all of them
   std::vector<Tensor> state_;
   bool begun_ = false;
 };

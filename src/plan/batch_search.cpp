@@ -93,7 +93,7 @@ class BatchSearch {
     }
     std::size_t i = 0;
     while (i + 1 < ways.size() && layout(ways[i].front()).ids == TrainingLayout::Ids::more_than_rows) ++i;
-    if (roughly(ways[i].back()) > room_) i = ways.size() - 1;  // likely nothing will: only the smallest is told
+    if (roughly(ways[i].back()) > static_cast<double>(room_.count)) i = ways.size() - 1;  // likely nothing will: only the smallest is told
     auto asked = of_way(ways[i]);
     while (asked && !asked->found && i + 1 < ways.size()) asked = of_way(ways[++i]);
     while (asked && asked->found && asked->largest && i > 0) {
@@ -107,11 +107,11 @@ class BatchSearch {
   }
 
   // What lives through the run and what blocks keep for backward, some 24 bytes of each element or what a checkpoint is given: where the search begins depends on it, not what it finds.
-  Bytes roughly(std::int64_t batch) const {
+  double roughly(std::int64_t batch) const {
     const Architecture& a = w_.transformers->architecture;
     const StaticBytes fixed = static_bytes(w_);
-    const std::int64_t kept = w_.transformers->training.recompute == Recompute::none ? 24 : 2;
-    return fixed.weights + fixed.gradients + fixed.optimizer + Bytes(batch * w_.run.max_seq_len * a.width * a.layers * kept);
+    const double kept = w_.transformers->training.recompute == Recompute::none ? 24 : 2;
+    return static_cast<double>((fixed.weights + fixed.gradients + fixed.optimizer).count) + kept * static_cast<double>(batch) * static_cast<double>(w_.run.max_seq_len) * static_cast<double>(a.width * a.layers);
   }
 
   // A loss without all logits cuts each batch into parts of its own size; torch.compile decides for each what it keeps; packed, a batch is one long row.

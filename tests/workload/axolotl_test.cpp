@@ -164,7 +164,8 @@ TEST(Axolotl, refusesByName) {
   EXPECT_EQ(fault("- 1\n"), "bad_config a.yml");
   EXPECT_EQ(with("micro_batch_size: 0"), "bad_config a.yml: micro_batch_size");
   EXPECT_EQ(with("bf16: maybe"), "bad_config a.yml: bf16");
-  EXPECT_EQ(with("optimizer: muon"), "bad_value a.yml: optimizer");
+  EXPECT_EQ(with("optimizer: sophia"), "bad_value a.yml: optimizer");
+  EXPECT_EQ(with("optimizer: muon"), "unsupported_training a.yml: optimizer");  // torch's is laid out, axolotl has its own
   EXPECT_EQ(with("gradient_checkpointing: offload"), "bad_config a.yml: gradient_checkpointing");
   EXPECT_EQ(fault("base_model: gpt2\nflex_attention: true\n"), "bad_value a.yml: flex_attention");
 }
