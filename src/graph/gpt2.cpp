@@ -73,11 +73,7 @@ class Gpt2Writer : ModelWriter {
 bool has_gpt2_graph(const Architecture& a) { return a.family == Family::gpt2 && a.conv1d && a.activation == Activation::gelu_new; }
 
 Graph gpt2_forward(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, int multiprocessors) {
-  Graph graph;
-  graph.multiprocessors = multiprocessors;
-  graph.nodes.reserve(static_cast<std::size_t>(a.layers) * 320 + 64);
-  Gpt2Writer(a, r, adapted, graph).write();
-  return graph;
+  return written_by<Gpt2Writer>(a, r, adapted, multiprocessors);
 }
 
 }  // namespace dryfit

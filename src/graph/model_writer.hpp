@@ -73,10 +73,20 @@ class ModelWriter {
   std::string prefix_, blocks_;
   std::vector<Parameter> parameters_;
   std::unordered_map<std::string, NodeId> inputs_;
-  std::unordered_map<std::string, Shape> quantized_;  // by the weight's name
+  std::unordered_map<std::string, Shape> quantized_;  // of weights in 4 bits, by their modules
   std::unordered_map<NodeId, NodeId> casts_, lora_inputs_;
   std::int64_t dropouts_ = 0;          // calls so far
   NodeId seeds_ = kNone, counted_ = kNone, mask_ = kNone;
 };
+
+// The graph of one pass that a writer of these writes.
+template <class Writer>
+Graph written_by(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, int multiprocessors) {
+  Graph graph;
+  graph.multiprocessors = multiprocessors;
+  graph.nodes.reserve(static_cast<std::size_t>(a.layers) * 320 + 64);
+  Writer(a, r, adapted, graph).write();
+  return graph;
+}
 
 }  // namespace dryfit

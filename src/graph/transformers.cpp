@@ -130,11 +130,7 @@ bool has_graph(const Architecture& a) {
 
 Graph transformer_forward(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, int multiprocessors) {
   if (a.family == Family::gpt2) return gpt2_forward(a, r, adapted, multiprocessors);
-  Graph graph;
-  graph.multiprocessors = multiprocessors;
-  graph.nodes.reserve(static_cast<std::size_t>(a.layers) * 320 + 64);
-  LlamaWriter(a, r, adapted, graph).write();
-  return graph;
+  return written_by<LlamaWriter>(a, r, adapted, multiprocessors);
 }
 
 bool loss_is_apart(const Architecture& a) { return a.family == Family::gpt2; }

@@ -204,7 +204,6 @@ class Tape {
   // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
   // What its backward kernel takes beside the gradients. q: [B, H, T, h]; of so many heads of keys.
-  void flash_3_scratch(const Dims& q, std::int64_t key_heads);
   void attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype);
   Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward
@@ -335,6 +334,7 @@ class Tape {
   void backward_product(std::int32_t n, std::vector<Tensor>& out);
   void backward_matmul(std::int32_t n, std::vector<Tensor>& out);
   void backward_embedding(std::int32_t n, std::vector<Tensor>& out);
+  void flash_3_scratch(const Dims& q, std::int64_t key_heads);  // attention_scratch of FlashAttention 3
   const Input& input(std::int32_t n, std::size_t i) { return node(n).inputs[i]; }
   bool wants(std::int32_t n, std::size_t i) { return input(n, i).edge.node >= 0; }
 

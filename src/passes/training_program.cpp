@@ -167,7 +167,7 @@ class Trainer {
       for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", kCublasLtWorkspace); });
     }
     tape_.causal(a_.causal);
-    if (r_.packed && (is_flash(r_.attention) || forward.attention == Attention::flash)) tape_.sequences(r_.device_batch_size);
+    if (r_.packed && (forward.attention == Attention::flash || forward.attention == Attention::fa3)) tape_.sequences(r_.device_batch_size);
     work_.laid_out.reserve(3);  // lists keep their places
     step("first_step", false);
     const auto steady = static_cast<std::int32_t>(tape_.events());
@@ -399,8 +399,7 @@ Result<void> sharding_is_described(const Architecture& a, const Training& r) {
   if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel fsdp1, which shares them out, or zero2");
   if (a.shared_parallel_norm && r.recompute == Recompute::full) return unsupported("checkpoints under ZeRO-3 of " + a.model_type + ", whose branches share a norm,", "use --parallel zero2");
   // recordings of these are up to 2.4 % higher in forward, where one weight more is on its way; why is not known
-  const bool gathered_whole = a.family == Family::mixtral || a.family == Family::qwen2_moe || a.family == Family::qwen3_moe;
-  if (gathered_whole && r.recompute == Recompute::full && r.reentrant) return unsupported("checkpoints of the older form under ZeRO-3 of " + a.model_type, r.lora ? "use --parallel zero2 or fsdp2" : "leave use_reentrant out of gradient_checkpointing_kwargs");
+  if (eager::is_leaf_mixture(a) && r.recompute == Recompute::full && r.reentrant) return unsupported("checkpoints of the older form under ZeRO-3 of " + a.model_type, r.lora ? "use --parallel zero2 or fsdp2" : "leave use_reentrant out of gradient_checkpointing_kwargs");
   if (a.encoder || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
   return {};
 }

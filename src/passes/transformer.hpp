@@ -54,6 +54,9 @@ struct ModuleHooks {
   std::function<void(Who who, const Tensor& weight)> takes;  // the module that runs asks another for its weight
 };
 
+// Whether DeepSpeed's ZeRO-3 takes a mixture of experts for one module (deepspeed/runtime/zero/leaf_module_config.py, since 0.18).
+bool is_leaf_mixture(const Architecture& architecture);
+
 class Transformer {
  public:
   // Allocates the parameters and buffers on the tape, as loading does.
@@ -173,7 +176,6 @@ class Transformer {
   Tensor sorted_mixture(const Block& block, const Tensor& x);
   Tensor corrected_mixture(const Block& block, const Tensor& x);
   std::int64_t expert_rows() const;
-  bool is_leaf_mixture() const;
   Tensor into_mixture(const Block& block, const Tensor& x);
   Tensor expert(const Block& block, std::int64_t index, const Tensor& x);
   Tensor router_logits(const Block& block, const Tensor& x);

@@ -10,13 +10,10 @@ namespace dryfit::eager {
 // Rows of an expert.
 std::int64_t Transformer::expert_rows() const { return std::max<std::int64_t>(1, N * a_.moe->top_k / a_.moe->experts); }
 
-// deepspeed/runtime/zero/leaf_module_config.py, since 0.18: mixtures that ZeRO-3 gathers as one.
-bool Transformer::is_leaf_mixture() const {
-  return modules_.before_leaf && (a_.family == Family::mixtral || a_.family == Family::qwen2_moe || a_.family == Family::qwen3_moe);
-}
+bool is_leaf_mixture(const Architecture& a) { return a.family == Family::mixtral || a.family == Family::qwen2_moe || a.family == Family::qwen3_moe; }
 
 Tensor Transformer::into_mixture(const Block& b, const Tensor& x) {
-  if (!is_leaf_mixture()) {
+  if (!modules_.before_leaf || !is_leaf_mixture(a_)) {
     into(&b.mixture, {}, {});
     return x;
   }

@@ -206,12 +206,13 @@ void warn_of_capture(Report& report) {
 }
 
 bool is_compiled_model(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.transformers->training.compile; }
-// Inductor times on the GPU whether padding a product's sizes to 16 bytes pays (fx_passes/pad_mm.py).
-bool has_untimed_products(const Workload& w) {
-  if (!is_compiled_model(w)) return false;
+// Inductor times on the GPU whether padding a product's sizes to 16 bytes pays (fx_passes/pad_mm.py): what both products of the logits' gradient copy where it does; 0 where there is
+// nothing to pad.
+Bytes padded_copies(const Workload& w) {
+  if (!is_compiled_model(w)) return Bytes(0);
   const Training& t = w.transformers->training;
-  const bool half = t.mixed != MixedPrecision::none || t.weights != Dtype::fp32;
-  return w.transformers->architecture.vocab % (half ? 8 : 4) != 0;
+  const std::int64_t vocab = w.transformers->architecture.vocab, size = size_of(t.mixed == MixedPrecision::none ? t.weights : Dtype::bf16);
+  return vocab % (16 / size) == 0 ? Bytes(0) : Bytes(2 * t.device_batch_size * t.seq_len * round_up(vocab, 8) * size);
 }
 bool is_trainer_on_several(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.run.world_size > 1; }
 
@@ -232,7 +233,7 @@ Report begin_report(const Workload& workload, const Machine& machine, const Esti
   else if (!workload.transformers) warn_of_nanochat(report);
   else if (is_trainer_on_several(workload)) report.warnings.push_back("the interval of transformers runs on several GPUs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one GPU (docs/accuracy.md)");
   else if (is_compiled_model(workload)) report.warnings.push_back("the interval of compiled models is 5 % by convention, not from residuals: recordings of PyTorch agree, none was measured on a GPU yet (docs/accuracy.md)");
-  if (has_untimed_products(workload)) {
+  if (padded_copies(workload) > Bytes(0)) {
     report.warnings.push_back("Inductor times on your GPU whether to pad a vocabulary of " + std::to_string(workload.transformers->architecture.vocab) + " that its products dislike, here it does not: where it does, backward holds up to two more copies of the logits' gradient, which the interval takes in (docs/models.md)");
   }
   report.allocator = options.allocator ? *options.allocator : usual_allocator(workload, report.alloc_conf_note);
@@ -260,11 +261,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     }
   }
 
-  if (has_untimed_products(workload)) {
-    const Training& t = workload.transformers->training;
-    const Dtype d = t.mixed == MixedPrecision::none ? t.weights : Dtype::bf16;
-    bracket.copies = Bytes(2 * t.device_batch_size * t.seq_len * round_up(workload.transformers->architecture.vocab, 8) * size_of(d));
-  }
+  bracket.copies = padded_copies(workload);
   const ReservedResult reserved = judge(report, program, timeline, bracket, outside, detail != Detail::all);
   if (detail == Detail::if_fits && report.verdict != Verdict::fits) return report;
   for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
