@@ -10,10 +10,13 @@ import time
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "srun"]
 
 
+CGROUPS = "/sys/fs/cgroup"  # slurmd ends at its start where no cgroups are, as in a chroot without /sys
+
+
 def missing():
-    """The programs that are not here."""
+    """What is not here: programs, cgroups."""
     path = os.environ["PATH"] + ":/usr/sbin"
-    return [p for p in PROGRAMS if shutil.which(p, path=path) is None]
+    return [p for p in PROGRAMS if shutil.which(p, path=path) is None] + ([] if os.path.ismount(CGROUPS) else [f"cgroups at {CGROUPS}"])
 
 
 def free_ports(count):
@@ -95,7 +98,7 @@ PartitionName=all Nodes=n[1-2] Default=YES State=UP
 
 
 def run(text, environment, folder, seconds=120):
-    """Submits a batch script from `folder` and waits for it. Returns its log."""
+    """Submits a batch script from `folder` and waits for it. Returns (what Slurm says of the job, the job's log); the daemons' last words too where it did not end."""
     script = pathlib.Path(folder) / "job.sbatch"
     script.write_text(text)
     for _ in range(60):  # until the nodes have registered
@@ -111,5 +114,7 @@ def run(text, environment, folder, seconds=120):
         if "JobState=COMPLETED" in state or "JobState=FAILED" in state or "JobState=TIMEOUT" in state:
             break
         time.sleep(0.3)
+    else:
+        state += (pathlib.Path(environment["SLURM_CONF"]).parent / "errors").read_text()[-4000:]
     logs = list(pathlib.Path(folder).glob(f"*-{job}.log"))
     return state, logs[0].read_text() if logs else ""
