@@ -112,7 +112,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
   lay(under.compile, over.compile), lay(under.use_cache, over.use_cache), lay(under.liger, over.liger), lay(under.liger_parts, over.liger_parts), lay(under.adapter_kernels, over.adapter_kernels), lay(under.packed, over.packed), lay(under.ema, over.ema), lay(under.head, over.head), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
-  lay(under.max_grad_norm, over.max_grad_norm), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
+  lay(under.max_grad_norm, over.max_grad_norm), lay(under.weight_decay, over.weight_decay), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
   if (!theirs) lay(under.optimizer, over.optimizer);
   lay(under.litgpt_script, over.litgpt_script), lay(under.torchtune, over.torchtune), lay(under.torchtitan, over.torchtitan), lay(under.described, over.described);

@@ -11,9 +11,6 @@ constexpr std::int64_t kSmallest8Bit = 4096;  // bitsandbytes min_8bit_size: sma
 constexpr std::int64_t kBlock8Bit = 256;
 constexpr std::int64_t kSmallestPaged = 100000;
 
-bool is_8bit(OptimizerKind k) { return k == OptimizerKind::adamw_8bit || k == OptimizerKind::paged_adamw_8bit || k == OptimizerKind::lion_8bit; }
-bool is_paged(OptimizerKind k) { return k == OptimizerKind::paged_adamw_8bit || k == OptimizerKind::paged_adamw; }
-
 // Launches of multi_tensor_apply over lists of tensors: 320 chunks of 65536 elements, or so many tensors (aten/src/ATen/native/cuda/MultiTensorApply.cuh).
 std::int64_t foreach_launches(const std::vector<Trained>& parameters, std::size_t lists) {
   constexpr std::int64_t kChunk = 65536, kChunks = 320, kTensors[] = {110, 64, 48, 36, 30};
@@ -38,7 +35,10 @@ std::pair<std::int64_t, std::int64_t> sides(const Trained& p) {
 
 }  // namespace
 
-Optimizer::Optimizer(Tape& tape, OptimizerKind kind, std::vector<Trained> parameters) : t_(tape), kind_(kind), all_(std::move(parameters)), parameters_(all_) {
+Optimizer::Optimizer(Tape& tape, OptimizerKind kind, std::vector<Trained> parameters, double weight_decay) : t_(tape), kind_(kind), all_(std::move(parameters)), parameters_(all_), decays_(weight_decay > 0 && copies_to_decay(kind)) {
+  if (kind_ == OptimizerKind::adagrad) {
+    for (const Trained& p : parameters_) state_.push_back(like("adagrad.sum", p, p.parameter.dtype()));
+  }
   if (kind_ != OptimizerKind::muon) return;
   kind_ = OptimizerKind::adamw;
   const auto of_muon = [](const Trained& p) { return p.layer >= 0 && p.parameter.dims().rank == 2; };
@@ -56,6 +56,10 @@ void Optimizer::tell_update() {
   Work w;
   w.kind = WorkKind::optimizer;
   w.role = "optimizer.update";
+  if (const auto theirs = of_bitsandbytes(kind_)) {  // states read and written
+    w.fixed_bytes = 3 * bytes + 2 * theirs->moments * (theirs->in_8_bits ? 1 : 4) * elements, w.launches = n;
+    return t_.tell(w);
+  }
   switch (kind_) {
     case OptimizerKind::adamw:        // mul_, lerp_, mul_, addcmul_, sqrt, div_, add_, addcdiv_ over lists
       w.fixed_bytes = 21 * bytes, w.launches = 8 * foreach_launches(parameters_, 3), w.calls = 3 * n;
@@ -66,16 +70,6 @@ void Optimizer::tell_update() {
     case OptimizerKind::adamw_fused:  // p, g and both moments read; p and both moments written
       w.fixed_bytes = 7 * bytes, w.launches = foreach_launches(parameters_, 4) + ceil_div(n, 110);
       break;
-    case OptimizerKind::paged_adamw:
-      w.fixed_bytes = 3 * bytes + 16 * elements, w.launches = n;
-      break;
-    case OptimizerKind::adamw_8bit:
-    case OptimizerKind::paged_adamw_8bit:  // states of a byte, read and written
-      w.fixed_bytes = 3 * bytes + 4 * elements, w.launches = n;
-      break;
-    case OptimizerKind::lion_8bit:
-      w.fixed_bytes = 3 * bytes + 2 * elements, w.launches = n;
-      break;
     case OptimizerKind::lion:         // mul_ of p; clone, mul_, add_, sign_ of the update, added; mul_, add_ of the momentum
       w.fixed_bytes = 20 * bytes, w.launches = 8 * n;
       break;
@@ -83,10 +77,16 @@ void Optimizer::tell_update() {
     case OptimizerKind::sgd_momentum:  // decay, momentum, update
       w.fixed_bytes = 11 * bytes, w.launches = 4 * foreach_launches(parameters_, 2);
       break;
-    case OptimizerKind::muon: break;
+    case OptimizerKind::rmsprop:      // mul_, addcmul_, sqrt, add_, addcdiv_
+      w.fixed_bytes = 14 * bytes, w.launches = 5 * foreach_launches(parameters_, 3), w.calls = n;
+      break;
+    case OptimizerKind::adagrad:      // addcmul_, sqrt, add_, mul, addcdiv_
+      w.fixed_bytes = 14 * bytes, w.launches = 5 * foreach_launches(parameters_, 3), w.calls = 2 * n;
+      break;
     case OptimizerKind::adafactor:    // copies to 32 bits, square, two means, outer product, rms, scaling, decay, update and copy back
       w.fixed_bytes = 4 * bytes + 60 * elements, w.launches = 24 * n;
       break;
+    default: break;
   }
   t_.tell(w);
 }
@@ -103,23 +103,33 @@ Tensor Optimizer::make(const char* role, int layer, Dims d, Dtype dtype) {
 
 Tensor Optimizer::like(const char* role, const Trained& p, Dtype d) { return make(role, p.layer, eager::like(p.parameter.dims()), d); }
 
-// bitsandbytes: one byte an element, a scale for every 256; tensors below 4096 elements stay in fp32, and Trainer.create_optimizer asks the
-// same for embeddings. Paged: larger ones lie in managed memory, which PyTorch does not count.
-void Optimizer::adamw_8bit_state(const Trained& p, int moments) {
+// bitsandbytes: of 8 bits one byte an element, a scale for every 256; tensors below 4096 elements stay in fp32, and Trainer.create_optimizer asks the
+// same for embeddings. AdEMAMix keeps two of its three averages in one tensor.
+void Optimizer::bitsandbytes_state(const Trained& p, const BitsandbytesOptimizer& theirs) {
   const std::int64_t n = p.parameter.dims().numel();
-  const bool small = n < kSmallest8Bit || p.embedding || !is_8bit(kind_);
-  const bool paged = is_paged(kind_) && n >= kSmallestPaged;
-  for (int i = 0; i < moments; ++i) {
-    if (!paged) state_.push_back(like(i == 0 ? "adamw.exp_avg" : "adamw.exp_avg_sq", p, small ? Dtype::fp32 : Dtype::uint8));
-    if (!small) state_.push_back(make("adamw.absmax", p.layer, dims({ceil_div(n, kBlock8Bit)}, false), Dtype::fp32));
+  const bool small = !theirs.in_8_bits || n < kSmallest8Bit || p.embedding;
+  const bool paged = theirs.paged && n >= kSmallestPaged;
+  const auto averages = [&](int i) { return theirs.moments - i == 3 ? 2 : 1; };
+  const int tensors = std::min(theirs.moments, 2);
+  const auto scales = [&] {
+    for (int i = 0; !small && i < tensors; ++i) state_.push_back(make("adamw.absmax", p.layer, dims({averages(i) * ceil_div(n, kBlock8Bit)}, false), Dtype::fp32));
+  };
+  if (theirs.moments == 3) scales();
+  for (int i = 0; !paged && i < tensors; ++i) {
+    Dims shape = eager::like(p.parameter.dims());
+    shape.size[0] *= averages(i);
+    state_.push_back(make(i == 0 ? "adamw.exp_avg" : "adamw.exp_avg_sq", p.layer, shape, small ? Dtype::fp32 : Dtype::uint8));
   }
+  if (theirs.moments != 3) scales();
 }
 
 void Optimizer::first_state() {
   if (begun_) return;
   begun_ = true;
-  if (is_8bit(kind_)) {
-    for (int i = 0; i < (kind_ == OptimizerKind::lion_8bit ? 1 : 2); ++i) state_.push_back(make("adamw.qmap", -1, dims({256}, false), Dtype::fp32));
+  if (const auto theirs = of_bitsandbytes(kind_)) {
+    for (int i = 0; theirs->in_8_bits && i < std::min(theirs->moments, 2); ++i) state_.push_back(make("adamw.qmap", -1, dims({256}, false), Dtype::fp32));
+    for (const Trained& p : parameters_) bitsandbytes_state(p, *theirs);
+    return;
   }
   for (const Trained& p : parameters_) {
     const Dtype d = p.parameter.dtype();
@@ -131,15 +141,9 @@ void Optimizer::first_state() {
         state_.push_back(like("adamw.exp_avg", p, d));
         state_.push_back(like("adamw.exp_avg_sq", p, d));
         break;
-      case OptimizerKind::adamw_8bit:
-      case OptimizerKind::paged_adamw_8bit:
-      case OptimizerKind::paged_adamw: adamw_8bit_state(p, 2); break;
-      case OptimizerKind::lion_8bit: adamw_8bit_state(p, 1); break;
+      case OptimizerKind::rmsprop: state_.push_back(like("rmsprop.square_avg", p, d)); break;
       case OptimizerKind::lion: state_.push_back(like("lion.exp_avg", p, d)); break;
-      case OptimizerKind::sgd: break;
-      case OptimizerKind::sgd_momentum: break;  // cloned from the gradient, in step()
-      case OptimizerKind::adafactor: break;  // made in each parameter's turn
-      case OptimizerKind::muon: break;  // made before these
+      default: break;  // of SGD's momentum clones of the gradients, in step(); Adafactor's in each parameter's turn; Adagrad's and Muon's are there
     }
   }
 }
@@ -166,10 +170,17 @@ void Optimizer::clip() {
   t_.category(before);
 }
 
-// torch's foreach AdamW: the denominators of all parameters of one dtype at once. SGD with weight decay: gradients plus decay at once.
-void Optimizer::foreach_temporaries() {
-  std::vector<Tensor> held;
-  for (const Trained& p : parameters_) held.push_back(like(kind_ == OptimizerKind::adamw ? "adamw.denominator" : "sgd.decayed", p, p.parameter.dtype()));
+// One of each parameter at once, by torch's foreach functions.
+void Optimizer::of_all(std::vector<Tensor>& held, const char* role) {
+  for (const Trained& p : parameters_) held.push_back(like(role, p, p.parameter.dtype()));
+}
+
+// Gradients and their decay, as new tensors: of matrices, as Trainer's groups have it.
+void Optimizer::decayed(std::vector<Tensor>& held) {
+  if (!decays_) return;
+  for (const Trained& p : parameters_) {
+    if (p.parameter.dims().rank >= 2) held.push_back(like("optimizer.decayed", p, p.parameter.dtype()));
+  }
 }
 
 // One parameter after the other; the last one's denominator keeps its name until the next is there.
@@ -221,8 +232,8 @@ void Optimizer::adafactor_state(const Trained& p) {
 void Optimizer::update() {
   if (kind_ == OptimizerKind::sgd_momentum) {
     // weight decay makes new gradients for all; momentum buffers are clones of the first ones
-    std::vector<Tensor> decayed;
-    for (const Trained& p : parameters_) decayed.push_back(like("sgd.decayed", p, p.parameter.dtype()));
+    std::vector<Tensor> held;
+    of_all(held, "sgd.decayed");
     if (!begun_) {
       for (const Trained& p : parameters_) state_.push_back(like("sgd.momentum", p, p.parameter.dtype()));
     }
@@ -231,8 +242,21 @@ void Optimizer::update() {
   }
   if (kind_ == OptimizerKind::adafactor) return adafactor();
   first_state();
+  std::vector<Tensor> held;
   switch (kind_) {
-    case OptimizerKind::adamw: foreach_temporaries(); break;
+    case OptimizerKind::adamw: of_all(held, "adamw.denominator"); break;
+    case OptimizerKind::sgd: decayed(held); break;
+    case OptimizerKind::rmsprop:
+      decayed(held);
+      of_all(held, "rmsprop.denominator");
+      break;
+    case OptimizerKind::adagrad:  // the step's numerator as well, which is the decayed gradient where there is one
+      decayed(held);
+      of_all(held, "adagrad.denominator");
+      for (const Trained& p : parameters_) {
+        if (!decays_ || p.parameter.dims().rank < 2) held.push_back(like("adagrad.numerator", p, p.parameter.dtype()));
+      }
+      break;
     case OptimizerKind::adamw_loop: single_temporaries(); break;
     case OptimizerKind::lion:
       for (const Trained& p : parameters_) const Tensor update = like("lion.update", p, p.parameter.dtype());

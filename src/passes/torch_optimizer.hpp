@@ -1,5 +1,5 @@
 // torch.optim and its kin on the eager engine: state made at the first step, temporaries of each step, clipping. Sources:
-// torch/optim/{adamw,adam,sgd,_muon}.py, torch/nn/utils/clip_grad.py, transformers/optimization.py, bitsandbytes/optim/optimizer.py, Lion's paper's code.
+// torch/optim/{adamw,adam,sgd,rmsprop,adagrad,_muon}.py, torch/nn/utils/clip_grad.py, transformers/optimization.py, bitsandbytes/optim/{optimizer,ademamix}.py, Lion's paper's code.
 #pragma once
 
 #include <span>
@@ -14,7 +14,7 @@ struct Trained { Tensor parameter; const char* role; int layer; bool embedding =
 
 class Optimizer {
  public:
-  Optimizer(Tape& tape, OptimizerKind kind, std::vector<Trained> parameters);
+  Optimizer(Tape& tape, OptimizerKind kind, std::vector<Trained> parameters, double weight_decay = 0);
   void clip();                 // torch.nn.utils.clip_grad_norm_, foreach
   void step();
   void zero_grad();
@@ -26,8 +26,9 @@ class Optimizer {
   void first_state();
   void update();
   void tell_update();
-  void adamw_8bit_state(const Trained& p, int moments);
-  void foreach_temporaries();
+  void bitsandbytes_state(const Trained& p, const BitsandbytesOptimizer& theirs);
+  void of_all(std::vector<Tensor>& held, const char* role);
+  void decayed(std::vector<Tensor>& held);
   void single_temporaries();
   void adafactor();
   void adafactor_state(const Trained& p);
@@ -38,7 +39,7 @@ class Optimizer {
   OptimizerKind kind_;
   std::vector<Trained> all_, matrices_, parameters_;  // every one; Muon's; the others, of another kind all of them
   std::vector<Tensor> state_;
-  bool begun_ = false;
+  bool begun_ = false, decays_ = false;
 };
 
 }  // namespace dryfit::eager

@@ -160,7 +160,7 @@ class Trainer {
     } else if (tune_ && r_.torchtune.optimizer_in_backward) {
       step_in_backward(trained);
     } else {
-      optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained));
+      optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained), r_.weight_decay);
     }
     for (const bool inside : {false, true}) tape_.on_first_product(inside, [this, inside] { workspaces_[inside ? 1 : 0] = workspace("cublas_workspace", cublas_workspace_bytes(target_)); });
     if (r_.framework != Framework::litgpt) {
@@ -210,7 +210,7 @@ class Trainer {
   // torchtune's register_optim_in_bwd_hooks: an optimizer for each parameter.
   void step_in_backward(const std::vector<eager::Trained>& trained) {
     for (const eager::Trained& p : trained) {
-      eager::Optimizer* own = in_backward_.emplace_back(std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::vector{p})).get();
+      eager::Optimizer* own = in_backward_.emplace_back(std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::vector{p}, r_.weight_decay)).get();
       tape_.on_gradient(p.parameter, [own] {
         own->step();
         own->zero_grad();

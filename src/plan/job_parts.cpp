@@ -46,11 +46,6 @@ void split_command(const std::vector<std::string>& words, JobParts& out) {
   std::copy(w, words.end(), std::back_inserter(out.arguments));
 }
 
-bool of_bitsandbytes(OptimizerKind kind) {
-  static constexpr std::array kTheirs = {OptimizerKind::adamw_8bit, OptimizerKind::paged_adamw_8bit, OptimizerKind::paged_adamw, OptimizerKind::lion, OptimizerKind::lion_8bit};
-  return std::ranges::find(kTheirs, kind) != kTheirs.end();
-}
-
 std::vector<std::string> pip_commands(const Training& t, const std::string& torch, bool trl) {
   std::vector<std::string> words{"pip", "install", "torch==" + torch};
   const auto add_if = [&](bool wanted, const char* package) { if (wanted) words.emplace_back(package); };

@@ -184,6 +184,9 @@ class TrainerReader {
       if (!steps) return std::unexpected(steps.error());
       if (*steps > 0) f().max_steps = *steps;
     }
+    if (n == "weight-decay") {  // its own optimizers decay in place; read all the same, and told with its like
+      if (const auto read = put(f().weight_decay, parse_real(value(a), flag)); !read) return read;
+    }
     if (n == "max-grad-norm") return put(f().max_grad_norm, parse_real(value(a), flag));
     if (n == "deepspeed") {
       out_.deepspeed_file = value(a);

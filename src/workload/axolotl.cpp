@@ -127,6 +127,7 @@ class AxolotlReader {
       if (!kind) return std::unexpected(kind.error());
       if (*kind == OptimizerKind::muon) return fail("unsupported_training", f_.place("optimizer") + ": axolotl's own Muon is not laid out yet, torch's is", "use another optimizer; near to it is what dryfit check --optimizer muon says of the same model", f_.place("optimizer"));
       flags_.optimizer = *kind;
+      if (copies_to_decay(*kind)) flags_.weight_decay = f_.real("weight_decay", 0, 1e9);
     }
     struct Older { std::string_view flag, code; };
     std::string code = f_.text("attn_implementation").value_or(""), key = "attn_implementation";

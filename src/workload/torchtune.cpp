@@ -178,6 +178,7 @@ class TorchtuneReader {
     else if (bnb && (name == "PagedAdamW8bit" || name == "PagedAdam8bit")) flags_.optimizer = OptimizerKind::paged_adamw_8bit;
     else if (bnb && (name == "PagedAdamW" || name == "PagedAdamW32bit" || name == "PagedAdam")) flags_.optimizer = OptimizerKind::paged_adamw;
     else return f_.not_laid_out("optimizer._component_", "\"" + component.substr(0, 60) + "\"", "torch.optim.AdamW and SGD, bitsandbytes.optim.AdamW8bit, PagedAdamW and PagedAdamW8bit are laid out");
+    if (copies_to_decay(*flags_.optimizer)) flags_.weight_decay = o.real("weight_decay", 0, 1e9);
     o.tell(told);
     if (o.error()) return std::unexpected(*o.error());
     return {};

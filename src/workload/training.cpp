@@ -16,8 +16,11 @@ struct Word { std::string_view text; Value value; };
 constexpr std::array kOptimizers = {
     Word{"adamw_torch", OptimizerKind::adamw}, Word{"adamw_torch_fused", OptimizerKind::adamw_fused}, Word{"adamw_8bit", OptimizerKind::adamw_8bit}, Word{"adamw_bnb_8bit", OptimizerKind::adamw_8bit},
     Word{"paged_adamw_8bit", OptimizerKind::paged_adamw_8bit}, Word{"paged_adamw_32bit", OptimizerKind::paged_adamw}, Word{"paged_adamw", OptimizerKind::paged_adamw}, Word{"adafactor", OptimizerKind::adafactor},
-    Word{"sgd", OptimizerKind::sgd}, Word{"sgd_momentum", OptimizerKind::sgd_momentum}, Word{"lion_32bit", OptimizerKind::lion}, Word{"lion_8bit", OptimizerKind::lion_8bit},
-    Word{"adamw_loop", OptimizerKind::adamw_loop}, Word{"muon", OptimizerKind::muon}, Word{"adamw", OptimizerKind::adamw}, Word{"adamw_hf", OptimizerKind::adamw}, Word{"lion", OptimizerKind::lion}};
+    Word{"sgd", OptimizerKind::sgd}, Word{"sgd_momentum", OptimizerKind::sgd_momentum}, Word{"lion_32bit", OptimizerKind::lion_32bit}, Word{"lion_8bit", OptimizerKind::lion_8bit},
+    Word{"paged_lion_32bit", OptimizerKind::paged_lion}, Word{"paged_lion_8bit", OptimizerKind::paged_lion_8bit}, Word{"ademamix", OptimizerKind::ademamix}, Word{"ademamix_8bit", OptimizerKind::ademamix_8bit},
+    Word{"paged_ademamix_32bit", OptimizerKind::paged_ademamix}, Word{"paged_ademamix_8bit", OptimizerKind::paged_ademamix_8bit}, Word{"rmsprop", OptimizerKind::rmsprop}, Word{"rmsprop_bnb", OptimizerKind::rmsprop_bnb},
+    Word{"rmsprop_bnb_32bit", OptimizerKind::rmsprop_bnb}, Word{"rmsprop_bnb_8bit", OptimizerKind::rmsprop_bnb_8bit}, Word{"adagrad", OptimizerKind::adagrad},
+    Word{"adamw_loop", OptimizerKind::adamw_loop}, Word{"muon", OptimizerKind::muon}, Word{"adamw", OptimizerKind::adamw}, Word{"adamw_hf", OptimizerKind::adamw}, Word{"lion", OptimizerKind::lion_32bit}, Word{"lion_pytorch", OptimizerKind::lion}};
 
 constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sharding::ddp}, Word{"zero1", Sharding::zero1}, Word{"zero2", Sharding::zero2},
                                    Word{"zero3", Sharding::zero3}, Word{"fsdp1", Sharding::fsdp1}, Word{"fsdp", Sharding::fsdp1}, Word{"fsdp1-grad-op", Sharding::fsdp1_grad_op}, Word{"fsdp-grad-op", Sharding::fsdp1_grad_op},

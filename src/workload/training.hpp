@@ -15,12 +15,38 @@
 namespace dryfit {
 
 // TrainingArguments.optim; state a parameter: adamw 2 numbers in the parameter's dtype, 8-bit 2 bytes and scales, adafactor rows + columns.
-enum class OptimizerKind : std::uint8_t { adamw, adamw_fused, adamw_8bit, paged_adamw_8bit, paged_adamw, adafactor, sgd, sgd_momentum, lion, lion_8bit,
+enum class OptimizerKind : std::uint8_t { adamw, adamw_fused, adamw_8bit, paged_adamw_8bit, paged_adamw, adafactor, sgd, sgd_momentum,
+  lion,          // its paper's own code, the package lion-pytorch
+  lion_32bit, lion_8bit, paged_lion, paged_lion_8bit, ademamix, ademamix_8bit, paged_ademamix, paged_ademamix_8bit, rmsprop_bnb, rmsprop_bnb_8bit,  // bitsandbytes'
+  rmsprop, adagrad,
   adamw_loop,    // foreach=False
   muon };        // torch.optim.Muon of the matrices of blocks, AdamW of all else
+
+// An optimizer of bitsandbytes, which updates in place. moments: states a weight, in bytes with scales, or in fp32; paged: larger ones lie in managed memory, which PyTorch does not count.
+struct BitsandbytesOptimizer { int moments; bool in_8_bits, paged; };
+constexpr std::optional<BitsandbytesOptimizer> of_bitsandbytes(OptimizerKind k) {
+  switch (k) {
+    case OptimizerKind::adamw_8bit: return BitsandbytesOptimizer{2, true, false};
+    case OptimizerKind::paged_adamw: return BitsandbytesOptimizer{2, false, true};
+    case OptimizerKind::paged_adamw_8bit: return BitsandbytesOptimizer{2, true, true};
+    case OptimizerKind::lion_32bit: return BitsandbytesOptimizer{1, false, false};
+    case OptimizerKind::lion_8bit: return BitsandbytesOptimizer{1, true, false};
+    case OptimizerKind::paged_lion: return BitsandbytesOptimizer{1, false, true};
+    case OptimizerKind::paged_lion_8bit: return BitsandbytesOptimizer{1, true, true};
+    case OptimizerKind::ademamix: return BitsandbytesOptimizer{3, false, false};
+    case OptimizerKind::ademamix_8bit: return BitsandbytesOptimizer{3, true, false};
+    case OptimizerKind::paged_ademamix: return BitsandbytesOptimizer{3, false, true};
+    case OptimizerKind::paged_ademamix_8bit: return BitsandbytesOptimizer{3, true, true};
+    case OptimizerKind::rmsprop_bnb: return BitsandbytesOptimizer{1, false, false};
+    case OptimizerKind::rmsprop_bnb_8bit: return BitsandbytesOptimizer{1, true, false};
+    default: return std::nullopt;
+  }
+}
 std::string_view name_of(OptimizerKind kind);  // as in --optim: "adamw_torch_fused"
+// Whether it adds weight decay to a copy of the gradients; AdamW's kind decays the weights in place.
+constexpr bool copies_to_decay(OptimizerKind k) { return k == OptimizerKind::sgd || k == OptimizerKind::rmsprop || k == OptimizerKind::adagrad; }
 // Whether --optim has a word for it; another one a script hands to Trainer as `optimizers`.
-constexpr bool has_word_in_trainer(OptimizerKind k) { return k != OptimizerKind::adamw_loop && k != OptimizerKind::sgd_momentum && k != OptimizerKind::muon; }
+constexpr bool has_word_in_trainer(OptimizerKind k) { return k != OptimizerKind::adamw_loop && k != OptimizerKind::sgd_momentum && k != OptimizerKind::muon && k != OptimizerKind::lion; }
 
 enum class MixedPrecision : std::uint8_t { none, bf16, fp16 };  // --bf16, --fp16: autocast around the forward pass
 enum class Recompute : std::uint8_t { none, full };             // --gradient_checkpointing: each block's input is kept, the rest computed again
@@ -174,6 +200,7 @@ struct Training {
   bool quantized = false;               // the frozen weights of Linear modules in 4 bits (nf4, blocks of 64)
   bool double_quantized = false;
   double max_grad_norm = 1.0;           // 0: no clipping
+  double weight_decay = 0;              // of matrices and embeddings; moves memory where copies_to_decay
   std::optional<std::int64_t> max_steps, max_tokens;  // how long it trains, as far as the user says
   bool dropout = true;                  // the model is in training mode
   bool ema = false;                     // torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: a copy of the model, on the GPU, updated after each step

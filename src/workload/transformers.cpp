@@ -269,6 +269,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.holds_outputs = litgpt;  // its loops name the logits
   t.max_grad_norm = f.max_grad_norm.value_or(pretrains ? 1.0 : 0.0);
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
+  t.weight_decay = f.weight_decay.value_or(0);
+  if (!(t.weight_decay >= 0 && t.weight_decay <= 1e9)) return fail("bad_value", "--weight_decay is out of range", "use 0 or a number up to 1e9", "--weight_decay");
   t.max_steps = f.max_steps, t.max_tokens = f.max_tokens;
   constexpr std::int64_t kMostSteps = 1'000'000'000'000, kMostTokens = 1'000'000'000'000'000'000;
   if (t.max_steps && (*t.max_steps < 1 || *t.max_steps > kMostSteps)) return out_of_range("--max-steps", *t.max_steps, kMostSteps);

@@ -37,7 +37,7 @@ struct TransformersFlags {
   std::optional<std::string> deepspeed_file;  // that an accelerate configuration names: to be read after it
   std::optional<ZeroConfig> zero;       // fields of zero_optimization; those that wait for the model's width ("auto"):
   bool auto_reduce_bucket = false, auto_prefetch_bucket = false, auto_persistence = false;
-  std::optional<double> max_grad_norm;
+  std::optional<double> max_grad_norm, weight_decay;
   std::optional<Lora> lora;
   bool quantized = false, double_quantized = false;  // frozen weights in 4 bits
   std::optional<Dtype> quant_storage;   // bnb_4bit_quant_storage: what those are packed into

@@ -99,8 +99,10 @@ Training training_of(const json& j) {
   t.recompute = j["checkpoint"] == "none" ? Recompute::none : Recompute::full;
   t.reentrant = j["checkpoint"] != "nonreentrant";
   static const std::map<std::string, OptimizerKind> kinds = {{"foreach", OptimizerKind::adamw}, {"fused", OptimizerKind::adamw_fused}, {"loop", OptimizerKind::adamw_loop},
-                                                             {"sgd", OptimizerKind::sgd_momentum}, {"adafactor", OptimizerKind::adafactor}, {"muon", OptimizerKind::muon}};
-  t.optimizer = kinds.at(j["optimizer"]);
+                                                             {"sgd", OptimizerKind::sgd_momentum}, {"plain_sgd", OptimizerKind::sgd}, {"adafactor", OptimizerKind::adafactor}, {"muon", OptimizerKind::muon}};
+  const std::string optimizer = j["optimizer"], bare = optimizer.substr(0, optimizer.find('+'));
+  t.optimizer = kinds.contains(bare) ? kinds.at(bare) : *optimizer_of(bare.starts_with("bnb_") ? bare.substr(4) : bare, "");
+  t.weight_decay = bare == optimizer ? 0 : 0.01;
   const std::string parallel = j.value("parallel", "none");
   t.world_size = j.value("gpus", 1);
   t.sharding = parallel.starts_with("fsdp1") ? (parallel == "fsdp1" ? Sharding::fsdp1 : Sharding::fsdp1_grad_op) : parallel.starts_with("ddp") ? Sharding::ddp : parallel.starts_with("fsdp2") ? Sharding::fsdp2 : parallel.starts_with("zero") ? *sharding_of(parallel, "") : Sharding::none;
@@ -468,6 +470,25 @@ TEST(Transformers, statesOfOptimizers) {
   EXPECT_EQ(state(OptimizerKind::sgd_momentum), 2 * count);
   EXPECT_EQ(state(OptimizerKind::lion), 2 * count);
   EXPECT_EQ(state(OptimizerKind::adamw_8bit), 2 * large + 8 * small + 8 * blocks + 2 * 1024);
+  EXPECT_EQ(state(OptimizerKind::lion_32bit), 4 * count);
+  EXPECT_EQ(state(OptimizerKind::rmsprop_bnb_8bit), large + 4 * small + 4 * blocks + 1024);
+  EXPECT_EQ(state(OptimizerKind::ademamix), 12 * count);
+  EXPECT_EQ(state(OptimizerKind::ademamix_8bit), 3 * large + 12 * small + 12 * blocks + 2 * 1024);
+  EXPECT_EQ(state(OptimizerKind::rmsprop), 2 * count);
+  EXPECT_EQ(state(OptimizerKind::adagrad), 2 * count);
+}
+
+// Optimizers that do not decay in place copy the gradients of matrices, and those alone.
+TEST(Transformers, weightDecayCopiesGradients) {
+  Training t = small_run();
+  std::int64_t matrices = 0;
+  for (const Parameter& w : parameters_of(small_llama())) matrices += w.shape.size() >= 2 ? w.count() : 0;
+  for (const OptimizerKind kind : {OptimizerKind::sgd, OptimizerKind::rmsprop, OptimizerKind::adagrad, OptimizerKind::adamw}) {
+    t.optimizer = kind, t.weight_decay = 0;
+    EXPECT_EQ(bytes_of(built(small_llama(), t), "optimizer.decayed"), 0);
+    t.weight_decay = 0.1;
+    EXPECT_EQ(bytes_of(built(small_llama(), t), "optimizer.decayed"), copies_to_decay(kind) ? 2 * 2 * matrices : 0) << name_of(kind);  // of 2 bytes, in two steps
+  }
 }
 
 // A compiled step ends as an eager one does: gradients and optimizer state are the same bytes, nothing of its own stays.

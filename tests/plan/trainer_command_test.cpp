@@ -176,7 +176,7 @@ TEST(TrainerCommand, argumentsInAFile) {
   };
   const auto sft = with("accelerate launch --num_processes 2 sft.py --config args.yaml --per_device_train_batch_size 4 --bf16 False --use_liger_kernel",
                         "model_name_or_path: gpt2\nper_device_train_batch_size: 2\nbf16: yes\nmax_grad_norm: 1.0e-1\nuse_peft: true\nlora_target_modules: [c_attn, c_proj]\ngradient_checkpointing: true\n"
-                        "gradient_checkpointing_kwargs: {use_reentrant: false}\nreport_to: null\nlearning_rate: 1e-5\npacking: true\nneftune_noise_alpha: 5\ndeepspeed: {zero_optimization: {stage: 2}}\n");
+                        "gradient_checkpointing_kwargs: {use_reentrant: false}\nreport_to: null\nlearning_rate: 1e-5\nweight_decay: 0.01\npacking: true\nneftune_noise_alpha: 5\ndeepspeed: {zero_optimization: {stage: 2}}\n");
   ASSERT_TRUE(sft) << sft.error().message;
   const TransformersFlags& f = sft->flags;
   EXPECT_EQ(f.model, "gpt2");
@@ -184,6 +184,7 @@ TEST(TrainerCommand, argumentsInAFile) {
   EXPECT_FALSE(f.mixed);
   EXPECT_EQ(f.gpus, 2);
   EXPECT_EQ(f.max_grad_norm, 0.1);
+  EXPECT_EQ(f.weight_decay, 0.01);
   EXPECT_EQ(f.reentrant, false);
   EXPECT_EQ(f.lora->targets, (std::vector<std::string>{"c_attn", "c_proj"}));
   EXPECT_EQ(sft->deepspeed_file, "{\"zero_optimization\": {\"stage\": 2}}");

@@ -33,7 +33,7 @@ def record(wanted, raw, runner):
     taken = (torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__)  # some cases answer these themselves
     for case in wanted:
         began = time.monotonic()
-        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized")) or getattr(case, "attention", "").startswith("flash_attention")
+        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized")) or getattr(case, "attention", "").startswith("flash_attention") or getattr(case, "optimizer", "").startswith("bnb_")
         if changes and len(wanted) > 1:  # transformers' modules for good: a process of its own
             subprocess.run([sys.executable, __file__, "--raw", raw, "--golden", raw, "--only", f"={case.name()}"], check=True)
             continue

@@ -85,7 +85,7 @@ class Case:
     precision: str = "bf16"       # bf16: a bf16 model · autocast: an fp32 model under bf16 autocast · bf16+autocast · fp32
     attention: str = "sdpa"       # attn_implementation
     checkpoint: str = "none"      # none · reentrant · nonreentrant
-    optimizer: str = "foreach"    # torch.optim.AdamW: foreach · fused · loop; sgd · adafactor; muon, and AdamW beside it
+    optimizer: str = "foreach"    # torch.optim.AdamW: foreach · fused · loop; sgd (momentum and decay) · plain_sgd · rmsprop · adagrad, "+decay" · adafactor; muon, and AdamW beside it; "bnb_" and a word of --optim
     accumulation: int = 1
     lora: int = 0                 # rank; 0: full fine-tuning
     lora_targets: str = ""        # comma separated; empty: peft's default
@@ -216,6 +216,8 @@ def seen():
     yield Case("llama", optimizer="muon")
     yield Case("gpt2", optimizer="muon", precision="autocast", accumulation=2)
     yield Case("llama", optimizer="muon", lora=8, lora_targets=ALL_LINEAR)
+    yield Case("llama", optimizer="plain_sgd+decay")
+    yield Case("llama", optimizer="adagrad", accumulation=2)
     yield Case("llama", ema=True)
     yield Case("gpt2", ema=True, precision="autocast", optimizer="fused", accumulation=2)
     yield Case("gpt_oss", batch=1, length=168, precision="bf16+autocast", attention="eager", checkpoint="nonreentrant", optimizer="adafactor", accumulation=2)
@@ -345,6 +347,8 @@ def axolotl():
     yield Case("llama", lora=8, cut=True, checkpoint="nonreentrant", liger="rms_norm+rope+swiglu", **QLORA)
     yield Case("qwen3", batch=2, length=256, vocab=4096, lora=16, lora_targets="q_proj,k_proj,v_proj,o_proj", kernels=True, cut=True, optimizer="fused", accumulation=2)
     yield Case("gemma", lora=8, lora_targets="gate_proj,up_proj,down_proj,q_proj", kernels=True)
+    for word in ("lion_32bit", "paged_lion_8bit", "ademamix_8bit", "rmsprop_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"):
+        yield Case("llama", optimizer=f"bnb_{word}")
 
 
 def four_bit():
@@ -368,9 +372,14 @@ def axolotl_unseen():
     yield Case("gemma3_text", batch=2, length=200, attention="flash_attention_3", precision="autocast", optimizer="fused")
     yield Case("qwen2", batch=3, length=176, packed=True, attention="flash_attention_3", checkpoint="reentrant", accumulation=2)
     yield Case("phi3", batch=1, length=320, attention="flash_attention_3", precision="autocast", checkpoint="nonreentrant")
+    yield Case("llama", optimizer="bnb_paged_ademamix_32bit")
+    yield Case("gpt2", batch=2, length=96, optimizer="bnb_ademamix_8bit", precision="autocast", accumulation=2)
+    yield Case("qwen2", batch=2, length=144, lora=8, lora_targets="q_proj,v_proj", optimizer="bnb_paged_adamw_8bit")
 
 
 def unseen():
+    yield Case("llama", optimizer="rmsprop+decay", precision="autocast")
+    yield Case("llama", optimizer="adagrad+decay", precision="autocast")
     yield Case("mixtral", batch=2, length=96, optimizer="muon")
     yield Case("qwen2", batch=2, length=112, precision="fp32", optimizer="muon", checkpoint="nonreentrant", accumulation=2)
     yield Case("phi3", batch=1, length=136, precision="autocast", optimizer="muon")

@@ -315,7 +315,19 @@ class Run:
 
     def optimizer(self):
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        match self.case.optimizer:
+        kind, _, decay = self.case.optimizer.partition("+")  # "rmsprop+decay": of matrices, as Trainer.create_optimizer groups them
+        matrices = [p for p in parameters if p.ndim >= 2]
+        groups = [{"params": matrices, "weight_decay": 0.01 if decay else 0.0}, {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
+        match kind:
+            case "plain_sgd":
+                return torch.optim.SGD(groups, lr=1e-4, foreach=True)
+            case "rmsprop":
+                return torch.optim.RMSprop(groups, lr=1e-4, foreach=True)
+            case "adagrad":
+                return torch.optim.Adagrad(groups, lr=1e-4, foreach=True)
+            case kind if kind.startswith("bnb_"):
+                import bitsandbytes_optimizer
+                return bitsandbytes_optimizer.of(self.model, kind.removeprefix("bnb_"), groups)
             case "sgd":
                 return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=0.01, foreach=True)  # on a GPU the default
             case "adafactor":
