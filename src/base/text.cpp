@@ -99,6 +99,22 @@ Result<double> parse_real(std::string_view text, std::string_view where) {
   return value;
 }
 
+Result<std::int64_t> parse_count(std::string_view text, std::string_view where) {
+  const auto plain = parse_int(text, where);
+  if (plain || text.empty()) return plain;
+  constexpr std::string_view kUnits = "kmbt";
+  constexpr double kLargest = 9007199254740992.0;  // 2^53: beyond it not every whole number is a double
+  const std::size_t unit = kUnits.find(lower(text.back()));
+  const auto number = parse_real(unit == std::string_view::npos ? text : text.substr(0, text.size() - 1), where);
+  const double value = number ? *number * (unit == std::string_view::npos ? 1 : std::pow(1000.0, static_cast<double>(unit + 1))) : 0.5;
+  if (std::abs(value) > kLargest || std::abs(value - std::round(value)) > 1e-9 * std::abs(value)) {
+    Error error = plain.error();
+    error.hint = "give a whole number, such as 1000000000, 1e9 or 1B";
+    return std::unexpected(error);
+  }
+  return static_cast<std::int64_t>(std::llround(value));
+}
+
 Result<Bytes> parse_size(std::string_view text, std::string_view where) {
   const std::string_view body = trim(text);
   std::size_t digits = 0;

@@ -17,6 +17,8 @@ namespace dryfit {
 // Whole decimal number, optional sign, optional single underscores between digits (as Python's int()); nothing else around it.
 // Errors: "bad_number" with `where` as given.
 Result<std::int64_t> parse_int(std::string_view text, std::string_view where);
+// The same, or as people write many: "1e9", "1.5B", "500M", "10k" (powers of 1000). Errors: "bad_number".
+Result<std::int64_t> parse_count(std::string_view text, std::string_view where);
 // What std::from_chars reads of the whole text as a double (libc++ has that from 20 on); value is untouched unless {} is given.
 std::errc read_real(std::string_view text, double& value);
 // Finite decimal number ("0.85", "1e3"); NaN, infinities and overflow are errors ("bad_number").

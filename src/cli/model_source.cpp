@@ -264,10 +264,15 @@ Result<void> yes_or_no(const Options& o, const std::string& flag, std::optional<
 
 Result<void> own_flags(const Options& o, TransformersFlags& f) {
   struct Whole { const char* flag; std::optional<std::int64_t> TransformersFlags::*field; };
-  for (const Whole& w : {Whole{"device-batch-size", &TransformersFlags::device_batch_size}, Whole{"grad-accum-steps", &TransformersFlags::grad_accum_steps}, Whole{"max-seq-len", &TransformersFlags::max_seq_len}, Whole{"gpus", &TransformersFlags::gpus}, Whole{"total-batch-size", &TransformersFlags::total_batch_size}, Whole{"max-steps", &TransformersFlags::max_steps}, Whole{"max-tokens", &TransformersFlags::max_tokens}}) {
+  for (const Whole& w : {Whole{"device-batch-size", &TransformersFlags::device_batch_size}, Whole{"grad-accum-steps", &TransformersFlags::grad_accum_steps}, Whole{"max-seq-len", &TransformersFlags::max_seq_len}, Whole{"gpus", &TransformersFlags::gpus}, Whole{"total-batch-size", &TransformersFlags::total_batch_size}, Whole{"max-steps", &TransformersFlags::max_steps}}) {
     const auto n = number_of(o, w.flag);
     if (!n) return std::unexpected(n.error());
     if (*n) f.*w.field = *n;
+  }
+  if (const auto text = o.get("max-tokens")) {
+    const auto n = parse_count(*text, "--max-tokens");
+    if (!n) return std::unexpected(n.error());
+    f.max_tokens = *n;
   }
   if (o.has("max-steps") && o.has("max-tokens")) return fail("bad_value", "--max-steps and --max-tokens say the same", "give one of them", "--max-tokens");
   if (o.has("max-tokens")) f.max_steps.reset();  // a pasted command's

@@ -23,6 +23,18 @@ TEST(ParseInt, readsWholeNumbersOnly) {
   }
 }
 
+TEST(ParseCount, readsCountsAsPeopleWriteThem) {
+  for (const auto& [text, count] : std::initializer_list<std::pair<const char*, std::int64_t>>{{"524_288", 524288}, {"1e9", 1000000000}, {"1.5B", 1500000000}, {"500m", 500000000}, {"15T", 15000000000000}, {"10k", 10000}, {"0.1k", 100}, {"-3", -3}}) {
+    EXPECT_EQ(parse_count(text, "--x").value(), count) << text;
+  }
+  for (const char* bad : {"", "B", "1.5", "1e-3", "0.0001k", "1e99", "99999T", "1 B", "1BB", "nan", "infB", "0x1B", "1Q"}) {
+    const auto r = parse_count(bad, "--x");
+    ASSERT_FALSE(r) << bad << " is " << *r;
+    EXPECT_EQ(r.error().where, "--x");
+    EXPECT_FALSE(r.error().hint.empty());
+  }
+}
+
 TEST(ReadReal, readsWhatFromCharsReads) {
   const auto same = [](const std::string& text) {
     double ours = 7, theirs = 7;
