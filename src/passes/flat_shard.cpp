@@ -76,7 +76,8 @@ void FlatShard::place(Unit& u) {
   const Dtype loaded = u.leaf ? options_.loaded_adapters : u.trains ? options_.loaded : options_.frozen;
   Tensor whole, joined;
   if (options_.joins) whole = t_.buffer("load.unit", u.layout.elements, loaded, Category::weights), joined = t_.buffer("load.unit", u.layout.elements, loaded, Category::weights);
-  if (loaded != u.stored) u.as_loaded = t_.buffer("fsdp.shard", u.layout.shard, loaded, Category::weights);
+  if (options_.host) u.shard = t_.hollow_parameter("fsdp.shard", dims({u.layout.shard}, false), u.layout.shard, u.stored, u.trains && !original);
+  else if (loaded != u.stored) u.as_loaded = t_.buffer("fsdp.shard", u.layout.shard, loaded, Category::weights);
   else u.shard = t_.parameter("fsdp.shard", dims({u.layout.shard}, false), u.stored, u.trains && !original);
   t_.at(-1);
   t_.category(outer);
@@ -99,7 +100,7 @@ void FlatShard::name_parts(Unit& u) {
     Member& m = u.members[i];
     const std::int64_t first = u.layout.first[i];
     m.here = std::max<std::int64_t>(0, std::min(end, first + m.dims.numel()) - std::max(begin, first));
-    if (original && m.here > 0 && m.trains) m.part = t_.leaf(t_.slice(u.shard, 0, m.here));
+    if (original && m.here > 0 && m.trains && !options_.host) m.part = t_.leaf(t_.slice(u.shard, 0, m.here));
   }
   if (u.trains) t_.on_gradient(u.full, [this, &u] { post_backward(u); });
   t_.at(-1);
@@ -124,7 +125,7 @@ std::vector<Trained> FlatShard::trained() const {
   std::vector<Trained> out;
   if (!options_.config.original_parameters) {
     for (const Unit& u : units_) {
-      if (u.trains) out.push_back({u.shard, "fsdp.shard", u.layer});
+      if (u.trains && !options_.host) out.push_back({u.shard, "fsdp.shard", u.layer});
     }
     return out;
   }
@@ -184,16 +185,27 @@ Tensor FlatShard::after(int unit, const Tensor& y) {
   return graph_elsewhere ? y : t_.hook(y, [this, &u] { pre_backward(u); });
 }
 
-// The shard in the computed dtype, on a stream of its own, until it is gathered.
+// The shard in the computed dtype, on a stream of its own, until it is gathered. From the host it comes where nothing has to be gathered, too ("pre_unshard").
+Tensor FlatShard::gathered_from(Unit& u) {
+  Tensor input;
+  if (u.stored != u.computed) input = t_.buffer("fsdp.low_precision_shard", u.layout.shard, u.computed, Category::communication, casting);
+  if (!options_.host) return input;
+  Tensor copy = t_.buffer("fsdp.from_host", u.layout.shard, u.stored, Category::communication, casting);
+  if (input.defined()) return input;
+  if (options_.config.original_parameters) u.from_host = copy;
+  return copy;
+}
+
 void FlatShard::unshard(Unit& u, bool forward) {
   u.in_use = true;
-  if (!u.there) {
+  if (!u.there || options_.host) {
     t_.at(u.layer);
-    Tensor input;
-    if (u.stored != u.computed) input = t_.buffer("fsdp.low_precision_shard", u.layout.shard, u.computed, Category::communication, casting);
-    t_.resize(u.full, true);
-    t_.send("fsdp.all_gather", static_cast<double>(u.layout.shard * options_.shards * size_of(u.computed)), Work::Beside::earlier);
-    u.there = true;
+    const Tensor input = gathered_from(u);
+    if (!u.there) {
+      t_.resize(u.full, true);
+      t_.send("fsdp.all_gather", static_cast<double>(u.layout.shard * options_.shards * size_of(u.computed)), Work::Beside::earlier);
+      u.there = true;
+    }
     t_.at(-1);
   }
   u.named = u.named || forward || options_.config.original_parameters;
@@ -220,7 +232,10 @@ void FlatShard::name_views(Unit& u) {
 
 // "_use_sharded_flat_param": names stay those of whole weights where these stay after forward, and where there are no others.
 void FlatShard::reshard(Unit& u, bool free, bool forward) {
-  if (options_.config.original_parameters && !(forward && !options_.reshard_after_forward && keeps_graph())) u.named = false;
+  if (options_.config.original_parameters && !(forward && !options_.reshard_after_forward && keeps_graph())) {
+    u.named = false;
+    u.from_host.reset();
+  }
   if (free && u.there) {
     t_.resize(u.full, false);
     u.there = false;
@@ -292,6 +307,10 @@ void FlatShard::reduce(Unit& u) {
 }
 
 void FlatShard::hand_over(Unit& u, Tensor gradient) {
+  if (options_.host) {  // "_accumulate_sharded_grad", "_offload_grad"
+    if (!u.gradient.defined()) u.gradient = std::move(gradient);
+    return;
+  }
   if (!options_.config.original_parameters) {
     if (!t_.gradient(u.shard).defined()) t_.set_gradient(u.shard, std::move(gradient));
     return;
@@ -302,11 +321,18 @@ void FlatShard::hand_over(Unit& u, Tensor gradient) {
   }
 }
 
+// clip_grad_norm_: norms of what lies on the host come here as numbers.
+void FlatShard::clip_on_host() {
+  std::vector<Tensor> norms;
+  for (int i = 0; i < 3; ++i) norms.push_back(t_.buffer("clip.norm", 1, Dtype::fp32, Category::optimizer));
+}
+
 void FlatShard::after_backward() {
   in_backward_ = false;
   for (Unit& u : units_) {
     if (u.in_use) reshard(u, frees_in_backward());  // "_catch_all_reshard"
     u.ran_backward = u.needs_backward = u.prefetched = u.in_backward = false;
+    if (options_.host) u.gradient.reset();  // "prepare_gradient_for_optim"
     u.position.reset();
   }
   order_.clear();
@@ -314,13 +340,13 @@ void FlatShard::after_backward() {
 
 std::int64_t FlatShard::weight_bytes() const {
   std::int64_t sum = 0;
-  for (const Unit& u : units_) sum += u.layout.shard * size_of(u.stored);
+  for (const Unit& u : units_) sum += options_.host ? 0 : u.layout.shard * size_of(u.stored);
   return sum;
 }
 
 std::int64_t FlatShard::gradient_bytes() const {
   std::int64_t sum = 0;
-  for (const Unit& u : units_) sum += u.trains ? u.layout.shard * size_of(u.stored) : 0;
+  for (const Unit& u : units_) sum += u.trains && !options_.host ? u.layout.shard * size_of(u.stored) : 0;
   return sum;
 }
 

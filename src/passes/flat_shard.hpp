@@ -24,6 +24,7 @@ struct FlatShardOptions {
   bool reshard_after_forward = true;   // FULL_SHARD; false: SHARD_GRAD_OP
   bool wrap_blocks = true;             // false: the model is the only unit
   FlatShardConfig config;
+  bool host = false;                   // CPUOffload: shards, their gradients and the optimizer stay there
   bool graph_stays = false;            // checkpoints of the newer form: what runs first has hooks in the graph that backward follows
 };
 
@@ -45,6 +46,7 @@ class FlatShard {
   std::vector<Trained> trained() const;  // parts of the shards, or shards
   void reduces(bool on) { reduces_ = on; }  // false: within no_sync()
   void after_backward();                 // "_post_backward_final_callback"
+  void clip_on_host();
   std::int64_t weight_bytes() const;     // shards
   std::int64_t gradient_bytes() const;
 
@@ -58,7 +60,8 @@ class FlatShard {
     FlatLayout layout;
     Tensor as_loaded;
     Tensor shard, full;                  // full: "_full_param_padded", a leaf that is there or not
-    Tensor gradient;                     // use_orig_params: of the shard; zero_grad() of what is named does not reach it
+    Tensor gradient;                     // use_orig_params: of the shard; zero_grad() of what is named does not reach it. On the host: what was sent there, until backward ends
+    Tensor from_host;                    // the shard's copy here: use_orig_params names parts of it until it is named on the host again ("flat_param_to")
     bool whole = false;                  // no_sync() left a gradient of all of it
     bool trains = false, there = false, in_use = false, prefetched = false, needs_forward = false, needs_backward = false, ran_backward = false;
     bool named = false;                  // the module's attributes are views of all of it, not of the shard
@@ -78,6 +81,7 @@ class FlatShard {
   Tensor after(int unit, const Tensor& y);
   void forget_gradients();
   void unshard(Unit& u, bool forward);
+  Tensor gathered_from(Unit& u);
   void name_views(Unit& u);
   void reshard(Unit& u, bool free, bool forward = false);
   void prefetch_backward(Unit& u);

@@ -25,13 +25,14 @@ FullyShard::FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weigh
     if (d.rank == 0) d = dims({1}, false);
     d.size[0] = ceil_div(d.size[0], options_.shards);
     t_.at(w.layer);
-    const bool read = options_.torchtune && !std::string_view(w.role).starts_with("lora.");
+    const bool read = options_.host || (options_.torchtune && !std::string_view(w.role).starts_with("lora."));  // on the host: fsdp2_load_full_state_dict
     Tensor whole, part;
     if (read) whole = t_.buffer(w.role, w.tensor.dims().numel(), options_.stored, Category::communication, compute);
-    m.shard = t_.parameter(w.role, contiguous(d), w.trains ? options_.stored : options_.frozen, w.trains);
+    const Dtype stored = w.trains ? options_.stored : options_.frozen;
+    m.shard = options_.host ? t_.hollow_parameter(w.role, contiguous(d), d.numel(), stored, w.trains) : t_.parameter(w.role, contiguous(d), stored, w.trains);
     m.padded = d.numel() * options_.shards;
     if (read && m.padded != w.tensor.dims().numel()) part = t_.buffer(w.role, d.numel(), options_.stored, Category::communication, compute);
-    if (w.trains) trained_.push_back({m.shard, m.role, m.layer});
+    if (w.trains && !options_.host) trained_.push_back({m.shard, m.role, m.layer});
     group_of(unit).members.push_back(std::move(m));
   }
   t_.at(-1);
@@ -52,6 +53,7 @@ UnitHooks FullyShard::hooks() {
 std::int64_t FullyShard::weight_bytes() const {
   std::int64_t sum = 0;
   for (const Group& g : groups_) {
+    if (options_.host) break;
     for (const Member& m : g.members) sum += m.shard.dims().numel() * size_of(m.shard.dtype());
   }
   return sum;
@@ -100,11 +102,24 @@ void FullyShard::unshard(Group& g) {
     bytes += m.padded * size_of(d);
     uniform = uniform && d == first;
   }
-  Tensor input;
-  if (cast > 0) input = t_.buffer("fsdp.all_gather_input", cast, first, Category::communication, gathering);
+  std::vector<Tensor> inputs;
+  if (options_.host) inputs = from_host(g);
+  else if (cast > 0) inputs.push_back(t_.buffer("fsdp.all_gather_input", cast, first, Category::communication, gathering));
   t_.send("fsdp.all_gather", static_cast<double>(bytes), Work::Beside::earlier);
   // of several dtypes it goes as bytes
   g.gathered = t_.buffer("fsdp.all_gather", uniform ? bytes / size_of(first) : bytes, uniform ? first : Dtype::uint8, Category::communication, gathering);
+}
+
+// all_gather_inputs: each shard comes as it is stored, and is cast on its own.
+std::vector<Tensor> FullyShard::from_host(const Group& g) {
+  std::vector<Tensor> inputs;
+  for (const Member& m : g.members) {
+    const std::int64_t n = m.shard.dims().numel();
+    Tensor input = t_.buffer("fsdp.from_host", n, m.stored(), Category::communication, gathering);
+    if (m.full.dtype() != m.stored()) input = t_.buffer("fsdp.all_gather_input", n, m.full.dtype(), Category::communication, gathering);
+    inputs.push_back(std::move(input));
+  }
+  return inputs;
 }
 
 // wait_for_unshard. In forward the output stays until the next unit's copy-out, so that the two can overlap; a local of it until that is done.
@@ -187,6 +202,7 @@ void FullyShard::reduce(Group& g, std::vector<Tensor> gradients, const std::vect
   Tensor output = t_.buffer("fsdp.reduce_scatter", padded / options_.shards, options_.reduced, cast ? Category::communication : Category::gradients, reducing);
   if (cast) output = t_.buffer("fsdp.gradients", padded / options_.shards, options_.stored, Category::gradients, reducing);
   for (Member* m : members) {
+    if (options_.host) break;  // copies go there, and are added there
     if (!t_.gradient(m->shard).defined()) t_.set_gradient(m->shard, t_.slice(output, 0, m->padded / options_.shards));
     t_.kept_gradient(m->shard);
   }

@@ -23,6 +23,7 @@ struct FullyShardOptions {
   // whole weights that come one by one (set_model_state_dict), adapters' apart.
   bool torchtune = false, embedding_apart = true, head_apart = true;
   bool tail_reshards = false, last_block_reshards = true;  // beside reshard_after_forward
+  bool host = false;                   // CPUOffloadPolicy: shards, their gradients and the optimizer stay there
 };
 
 // Rank 0 of W, which holds the largest shards: chunks are ceil(rows / W) rows, what is missing lacks in the last.
@@ -31,8 +32,8 @@ class FullyShard {
   // Allocates the shards of a model's hollow weights (ForwardOptions::shards).
   FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weights, FullyShardOptions options);
   UnitHooks hooks();
-  const std::vector<Trained>& trained() const { return trained_; }  // shards, with .grad after backward
-  std::int64_t weight_bytes() const;     // of all shards, frozen ones too
+  const std::vector<Trained>& trained() const { return trained_; }  // shards on the GPU, with .grad after backward
+  std::int64_t weight_bytes() const;     // of all shards on the GPU, frozen ones too
   void reduces(bool on) { reduces_ = on; }  // set_requires_gradient_sync: whole gradients stay until it is on again
   void after_backward();                 // the root's final callback
 
@@ -62,6 +63,7 @@ class FullyShard {
   Tensor before(int unit, const Tensor& x);
   Tensor after(int unit, const Tensor& y);
   void unshard(Group& g);
+  std::vector<Tensor> from_host(const Group& g);
   void wait(Group& g);
   void reshard(Group& g);
   void pre_backward(Group& g);

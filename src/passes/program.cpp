@@ -152,7 +152,7 @@ bool repeat_events(Program& program, std::int32_t first_event) {
   for (std::size_t i = 0; i < found.size(); ++i) std::swap(as[static_cast<std::size_t>(found[i])], as[static_cast<std::size_t>(left[i])]);
   const auto again = [&](std::int32_t t) { return t < 0 ? t : as[static_cast<std::size_t>(t)]; };
   const auto shift = static_cast<std::int32_t>(end - begin);
-  const auto segment = std::ranges::lower_bound(program.segments, first_event, {}, &Segment::first_event) - program.segments.begin();
+  const auto segment = std::ranges::upper_bound(program.segments, first_event, {}, &Segment::first_event) - program.segments.begin() - 1;  // those of before may be empty
   for (std::size_t i = static_cast<std::size_t>(segment), n = program.segments.size(); i < n; ++i) {
     program.segments.push_back(program.segments[i]);
     program.segments.back().first_event += shift;

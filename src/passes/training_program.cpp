@@ -47,6 +47,7 @@ eager::FullyShardOptions fully_shard_options(const Architecture& a, const Traini
   const Dtype trains = r.lora && r.framework == Framework::transformers ? stored_adapters(r) : stored(r);
   const Dtype reduced = r.lora && r.mixed == MixedPrecision::none && r.framework == Framework::transformers ? trains : computed(r).weights;
   eager::FullyShardOptions out{r.world_size, trains, r.weights, reduced, r.reshard_after_forward, r.wrap_blocks, a.tied_head && !torchtune, !r.lora && !torchtune, torchtune, !torchtune || r.torchtune.embedding_apart, !torchtune || r.torchtune.head_apart};
+  out.host = r.offload_parameters;
   if (r.framework != Framework::torchtitan) return out;
   out.reduced = Dtype::fp32;
   out.norm_in_tail = out.embedding_apart = out.head_apart = out.last_block_reshards = r.torchtitan.wraps_ends();
@@ -60,6 +61,7 @@ eager::FlatShardOptions flat_shard_options(const Training& r) {
   out.loaded_adapters = apart ? r.lora->dtype.value_or(Dtype::fp32) : out.adapters;
   if (apart && !computes_in_16_bits(r)) out.computed.reset();
   out.graph_stays = r.recompute == Recompute::full && !r.reentrant;
+  out.host = r.offload_parameters;
   // Lightning's "bf16-mixed" gathers fp32 weights, for autocast to cast, and reduces in 16 bits (fabric/plugins/precision/fsdp.py)
   if (!out.reduced && r.mixed != MixedPrecision::none) out.reduced = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
   return out;
@@ -291,6 +293,11 @@ class Trainer {
     tape_.tell_work_to(nullptr);
   }
 
+  void clip() {
+    if (!r_.offload_parameters) optimizer_->clip();
+    else if (flat_) flat_->clip_on_host();
+  }
+
   void optimizer_step() {
     if (zero_) zero_->step();
     if (gathered_) gathered_->step();
@@ -298,7 +305,7 @@ class Trainer {
     if (zero_ || gathered_) return;
     if (!in_backward_.empty()) return tune_->log();
     if (tune_) tune_->scale_gradients();
-    if (r_.max_grad_norm > 0) optimizer_->clip();
+    if (r_.max_grad_norm > 0) clip();
     optimizer_->step();
     if (titan_) titan_->end_step();  // gradients go when the next one begins
     optimizer_->zero_grad();

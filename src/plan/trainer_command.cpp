@@ -455,12 +455,13 @@ std::vector<std::string> arguments_of(const Workload& workload) {
     while (norm.ends_with('0')) norm.pop_back();
     add("max_grad_norm", norm + (norm.ends_with('.') ? "0" : ""));
   }
+  const char* offload = t.offload_parameters ? " offload" : "";
   if (is_fsdp1(t.sharding)) {
-    add("fsdp", std::string(t.sharding == Sharding::fsdp1 ? "full_shard" : "shard_grad_op") + (t.wrap_blocks ? " auto_wrap" : ""));
+    add("fsdp", std::string(t.sharding == Sharding::fsdp1 ? "full_shard" : "shard_grad_op") + (t.wrap_blocks ? " auto_wrap" : "") + offload);
     if (const std::string config = flat_json(t.flat, t.quantized); !config.empty()) add("fsdp_config", config);
   }
   if (t.sharding == Sharding::fsdp2) {
-    add("fsdp", "full_shard auto_wrap");
+    add("fsdp", std::string("full_shard auto_wrap") + offload);
     add("fsdp_config", t.reshard_after_forward ? "{\"version\": 2}" : "{\"version\": 2, \"reshard_after_forward\": false}");
   }
   if (is_zero(t.sharding)) add("deepspeed", zero_json(t));

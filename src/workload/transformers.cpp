@@ -298,9 +298,12 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   const Architecture& a = model.architecture;
   const Training& t = plan->training;
   if (t.master_weights) return fail("unsupported_training", "DeepSpeed's engine without ZeRO (stage 0, or no zero_optimization) is not laid out yet", "stages 1, 2 and 3 are; without DeepSpeed --parallel ddp", "");
-  if ((t.offload_optimizer || t.offload_parameters) && !is_zero(t.sharding)) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet", "leave it out; the rest of the run is. ZeRO's is: --parallel zero3", "");
+  const bool fsdp = is_fsdp1(t.sharding) || t.sharding == Sharding::fsdp2;
+  if ((t.offload_optimizer || t.offload_parameters) && !is_zero(t.sharding) && !fsdp) return fail("bad_value", "what is kept on the host has to be shared out", "add --parallel fsdp2 or zero3", "");
+  if (fsdp && t.offload_optimizer != t.offload_parameters) return fail("bad_value", "FSDP keeps weights, gradients and the optimizer on the host, or none of them", "say fsdp_offload_params, or leave offload_optimizer and offload_param out", "");
+  if (t.offload_parameters && fsdp && t.framework != Framework::transformers) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet in " + std::string(name_of(t.framework)), "leave it out; the rest of the run is", "");
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
-  if (t.offload_parameters && t.sharding != Sharding::zero3) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
+  if (t.offload_parameters && t.sharding != Sharding::zero3 && !fsdp) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
   w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users};
   w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.is("axolotl.cli.train");
@@ -323,6 +326,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
+  if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");
   if (t.ema) w.warnings.push_back("--ema is no argument of a script's: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn, updated after each step");
   if (a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");

@@ -50,6 +50,7 @@ void set_flat(Training& t, const json& j) {
     else if (word == "prefetch=post") t.flat.backward_prefetch = FlatShardConfig::Prefetch::post;
     else if (word == "orig=false") t.flat.original_parameters = false;
     else if (word == "no_sync=false") t.flat.no_sync = false;
+    else if (word == "offload") t.offload_parameters = t.offload_optimizer = true;
     else if (word == "forward_prefetch") t.flat.forward_prefetch = true;
     else if (word == "reduce=fp32") t.flat.reduced = Dtype::fp32;
     else if (word == "wrap=none") t.wrap_blocks = false;
@@ -109,6 +110,7 @@ Training training_of(const json& j) {
   if (parallel.starts_with("zero")) set_zero(t, j);
   if (parallel.starts_with("fsdp1")) set_flat(t, j);
   t.reshard_after_forward = parallel != "fsdp2_keep";
+  if (parallel == "fsdp2_offload") t.offload_parameters = t.offload_optimizer = true;
   t.ddp_find_unused = parallel == "ddp";
   if (j["lora"] > 0) {
     t.lora.emplace();

@@ -101,7 +101,7 @@ TEST(Transformers, deepspeedsAutoIsByTheModelsWidth) {
   EXPECT_EQ(plan->training.optimizer, OptimizerKind::adamw_fused);
 }
 
-// Without ZeRO DeepSpeed has other optimizers, FSDP has another way to the host, and only stage 3 can send parameters there.
+// Without ZeRO DeepSpeed has other optimizers; only stage 3 can send parameters to the host.
 TEST(Transformers, whatDeepspeedIsNotLaidOutForIsSaid) {
   const auto refused = [](std::string_view json) {
     TransformersFlags f = deepspeed(json);
@@ -111,6 +111,22 @@ TEST(Transformers, whatDeepspeedIsNotLaidOutForIsSaid) {
   EXPECT_NE(refused(R"({"bf16": {"enabled": true}})").find("without ZeRO"), std::string::npos);
   EXPECT_NE(refused(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}})").find("stage 3"), std::string::npos);
   EXPECT_EQ(refused(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}})"), "");
+}
+
+// All or nothing, and of transformers' own loop.
+TEST(Transformers, whatFsdpKeepsOnTheHostIsSaid) {
+  const auto refused = [](Sharding sharding, bool parameters, Framework framework) {
+    TransformersFlags f;
+    f.gpus = 2, f.sharding = sharding, f.device_batch_size = 1, f.max_seq_len = 128;
+    f.offload_optimizer = true, f.offload_parameters = parameters, f.framework = framework;
+    const auto w = make_transformers_workload(preset("llama-3.1-8b"), f);
+    return w ? std::string() : w.error().message;
+  };
+  EXPECT_EQ(refused(Sharding::fsdp1, true, Framework::transformers), "");
+  EXPECT_EQ(refused(Sharding::fsdp2, true, Framework::transformers), "");
+  EXPECT_NE(refused(Sharding::fsdp2, false, Framework::transformers).find("or none of them"), std::string::npos);
+  EXPECT_NE(refused(Sharding::ddp, true, Framework::transformers).find("shared out"), std::string::npos);
+  EXPECT_NE(refused(Sharding::fsdp1, true, Framework::litgpt).find("litgpt"), std::string::npos);
 }
 
 TEST(Transformers, deepspeedLeavesAutoToTheArguments) {

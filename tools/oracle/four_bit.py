@@ -58,10 +58,10 @@ def weights(model):
     return {id(module.weight) for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
 
 
-def in_4_bits(weight, storage=torch.uint8):
-    """As Params4bit comes to the GPU: whole, then quantized."""
+def in_4_bits(weight, storage=torch.uint8, place="cuda"):
+    """As Params4bit comes to the GPU: whole, then quantized. place: where what is packed waits; its scales stay."""
     packed, state = quantize_4bit(weight.contiguous(), blocksize=64, compress_statistics=True, quant_type="nf4", quant_storage=storage)
-    out = torch.nn.Parameter(packed, requires_grad=False)
+    out = torch.nn.Parameter(packed.to(place), requires_grad=False)
     out.quant_state = state
     return out
 

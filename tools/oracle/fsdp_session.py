@@ -51,6 +51,8 @@ class Run(transformers_session.Run):
 
     def _parallel(self, model):
         case, words = self.case, self._words()
+        if self.offloads():
+            transformers_session.let_data_change_device()
         self.tracker.adopt([*model.parameters(), *model.buffers()], "load")
         self.tracker.mark("parallel")
         layers = {type(m) for m in model.modules() if type(m).__name__ in model._no_split_modules}
@@ -70,7 +72,7 @@ class Run(transformers_session.Run):
         model = fsdp.FullyShardedDataParallel(
             model, device_id=torch.device("cuda", 0), mixed_precision=precision, backward_prefetch=prefetch, limit_all_gathers=True,
             sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD if case.parallel == "fsdp1" else fsdp.ShardingStrategy.SHARD_GRAD_OP,
-            auto_wrap_policy=None if self._units() == "none" else policy, forward_prefetch=words.get("forward_prefetch") == "true", use_orig_params=words.get("orig", "true") == "true")
+            auto_wrap_policy=None if self._units() == "none" else policy, forward_prefetch=words.get("forward_prefetch") == "true", cpu_offload=fsdp.CPUOffload(self.offloads()), use_orig_params=words.get("orig", "true") == "true")
         if mixed:  # Accelerator.prepare_model: what trains is kept in fp32
             for module in fsdp.FullyShardedDataParallel.fsdp_modules(model):
                 if module._has_params and module._flat_param.dtype != torch.float32 and module._flat_param.requires_grad:

@@ -98,7 +98,7 @@ class Case:
     ema: bool = False             # torch.optim.swa_utils.AveragedModel of the model
     quantized: bool = False       # beside them, frozen weights in 4 bits, scales quantized too
     adapter: str = ""             # of LoRA, what is not its default: "dora", "bias", "save=lm_head+embed_tokens"; "kbit": what is not in 4 bits is raised to fp32; instead of it "prompt" with `lora` virtual tokens
-    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp1 · fsdp1_grad_op · zero1 · zero2 · zero3
+    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp2_offload (CPUOffloadPolicy) · fsdp1 · fsdp1_grad_op · zero1 · zero2 · zero3
     gpus: int = 1                 # ranks
     rank: int = 0                 # the recorded one
     zero: str = ""                # of DeepSpeed's zero_optimization, what is not its default: "reduce_bucket_size=65536,overlap_comm"
@@ -427,6 +427,8 @@ def parallel():
     yield Case("llama", parallel="fsdp2", gpus=2, lora=8, precision="autocast", checkpoint="nonreentrant", lora_targets=ALL_LINEAR, optimizer="fused", accumulation=2)
     yield Case("llama", parallel="fsdp2", gpus=4, lora=8, precision="bf16+autocast", checkpoint="nonreentrant")
     yield Case("gpt_oss", batch=2, attention="eager", precision="autocast", checkpoint="nonreentrant", optimizer="fused", parallel="fsdp2", gpus=2)
+    yield Case("llama", parallel="fsdp2_offload", gpus=2)
+    yield Case("llama", parallel="fsdp2_offload", gpus=2, lora=8, lora_targets="q_proj,v_proj", precision="autocast")
 
 
 def trl_parallel():
@@ -445,6 +447,8 @@ def parallel_unseen():
     yield Case("qwen2", parallel="fsdp2", gpus=4, batch=2, lora=16, lora_targets=ALL_LINEAR, precision="bf16+autocast", checkpoint="nonreentrant", optimizer="fused")
     yield Case("qwen3", parallel="fsdp2", gpus=4, batch=3, length=200, precision="autocast", checkpoint="nonreentrant", accumulation=3)
     yield Case("mistral", parallel="fsdp2_keep", gpus=8, batch=2, length=256, lora=4, lora_targets="q_proj,v_proj", precision="autocast")
+    yield Case("qwen2", parallel="fsdp2_offload", gpus=4, batch=2, length=200, precision="bf16+autocast", checkpoint="nonreentrant", accumulation=2)
+    yield Case("mistral", parallel="fsdp2_offload", gpus=8, batch=2, length=300, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
     yield Case("mistral", batch=2, length=300, vocab=70000, trl=True, parallel="zero3", gpus=8, checkpoint="nonreentrant", optimizer="fused", zero="reduce_bucket_size=5000000,stage3_prefetch_bucket_size=500000")
     yield Case("qwen3", batch=3, length=200, vocab=50000, trl=True, parallel="zero3", gpus=4, lora=8, lora_targets=ALL_LINEAR, checkpoint="reentrant", accumulation=2)
 
@@ -519,6 +523,9 @@ def fsdp1():
     yield Case("llama", parallel="fsdp1", gpus=4, rank=3, batch=1, precision="autocast", fsdp="reduce=fp32")
     yield Case("llama", parallel="fsdp1", gpus=2, lora=8)
     yield Case("gpt2", parallel="fsdp1", gpus=7, rank=5, batch=1, precision="autocast", accumulation=2, fsdp="orig=false")
+    yield Case("llama", parallel="fsdp1", gpus=2, fsdp="offload")
+    yield Case("llama", parallel="fsdp1", gpus=4, precision="bf16+autocast", checkpoint="reentrant", accumulation=2, fsdp="offload")
+    yield Case("qwen2", parallel="fsdp1_grad_op", gpus=2, batch=1, length=120, checkpoint="nonreentrant", accumulation=2, fsdp="offload")
 
 
 def fsdp1_unseen():
@@ -528,6 +535,8 @@ def fsdp1_unseen():
     yield Case("gpt2", parallel="fsdp1", gpus=8, batch=3, length=96, attention="eager", fsdp="orig=false,prefetch=post")
     yield Case("qwen2", parallel="fsdp1_grad_op", gpus=3, rank=2, batch=1, length=224, precision="autocast", checkpoint="nonreentrant", fsdp="forward_prefetch,reduce=fp32")
     yield Case("llama", parallel="fsdp1", gpus=8, batch=2, length=208, lora=8, lora_targets="q_proj,o_proj,up_proj", checkpoint="nonreentrant")
+    yield Case("llama", parallel="fsdp1", gpus=2, batch=2, length=144, fsdp="offload,orig=false")
+    yield Case("gpt2", parallel="fsdp1_grad_op", gpus=2, batch=2, precision="autocast", fsdp="offload,orig=false")
 
 
 TRL_QLORA = dict(quantized=True, adapter="bf16", trl=True, vocab=40000, precision="bf16+autocast", checkpoint="nonreentrant")  # as SFTTrainer has it by itself
@@ -552,6 +561,7 @@ def shared_adapters():
     yield Case("llama", parallel="fsdp1_grad_op", gpus=4, lora=8, lora_targets=ALL_LINEAR, fsdp="wrap=peft,orig=false", accumulation=2, **TRL_QLORA)
     yield Case("llama", parallel="fsdp2", gpus=2, lora=8, quantized=True, precision="bf16+autocast")
     yield Case("qwen2", parallel="fsdp2", gpus=4, lora=8, lora_targets=ALL_LINEAR, accumulation=2, **TRL_QLORA)
+    yield Case("llama", parallel="fsdp1", gpus=2, batch=2, lora=8, lora_targets="q_proj,v_proj", precision="bf16+autocast", checkpoint="nonreentrant", fsdp="offload,wrap=peft")
     small = "reduce_bucket_size=300000,stage3_prefetch_bucket_size=100000,stage3_param_persistence_threshold=2560"
     yield Case("llama", parallel="zero3", gpus=2, batch=2, lora=8, checkpoint="reentrant", zero=small)
     yield Case("llama", parallel="zero3", gpus=2, batch=2, lora=8, lora_targets="q_proj,down_proj", checkpoint="reentrant", accumulation=2, zero=small + ",stage3_max_live_parameters=400000,stage3_max_reuse_distance=0")
@@ -567,5 +577,8 @@ def shared_adapters_unseen():
     yield Case("qwen2", parallel="fsdp1", gpus=4, batch=2, length=320, lora=16, lora_targets="q_proj,v_proj,down_proj", lora_dropout=0, quantized=True, fsdp="wrap=peft", precision="bf16+autocast", optimizer="fused")
     yield Case("mistral", parallel="fsdp2", gpus=4, batch=2, length=300, lora=16, lora_targets=ALL_LINEAR, quantized=True, precision="bf16+autocast", checkpoint="nonreentrant", optimizer="fused")
     yield Case("qwen3", parallel="fsdp2_keep", gpus=2, batch=2, length=256, lora=8, quantized=True, accumulation=2)
+    of_qlora = dict(batch=2, length=200, lora=8, lora_targets="q_proj,v_proj", quantized=True, precision="bf16+autocast", checkpoint="nonreentrant", gpus=2)
+    yield Case("llama", parallel="fsdp2_offload", **of_qlora)
+    yield Case("qwen2", parallel="fsdp1", fsdp="offload,wrap=peft", **of_qlora)
     yield Case("mistral", parallel="zero3", gpus=4, batch=3, length=200, lora=16, lora_targets=ALL_LINEAR, checkpoint="reentrant", accumulation=2, optimizer="fused", zero="reduce_bucket_size=500000,stage3_prefetch_bucket_size=200000")
     yield Case("qwen2", parallel="zero3", gpus=8, rank=3, batch=2, length=256, lora=4, lora_targets="q_proj,o_proj", checkpoint="reentrant", zero="stage3_prefetch_bucket_size=0,stage3_max_reuse_distance=0")

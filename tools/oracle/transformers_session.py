@@ -21,7 +21,7 @@ import transformers.models.deepseek_v2.modeling_deepseek_v2 as deepseek_v2
 import transformers.models.distilbert.modeling_distilbert as distilbert
 import transformers.models.xlm_roberta.modeling_xlm_roberta as xlm_roberta
 import triton
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.distributed.device_mesh import init_device_mesh
@@ -147,6 +147,16 @@ class _Several:
             optimizer.zero_grad()
 
 
+def let_data_change_device():
+    """`tensor.data = tensor.to(device)`, with which FSDP moves parameters: a fake tensor takes the storage alone."""
+    data = torch.Tensor.data
+
+    def take(tensor, new):
+        data.__set__(tensor, new)
+        tensor.fake_device = new.fake_device
+    FakeTensor.data = property(data.__get__, take)
+
+
 class Run:
     """The state of one training process. `tracker` holds what was recorded."""
 
@@ -215,6 +225,10 @@ class Run:
             four_bit.keep_states(model)
         return self._ready(model)
 
+    def offloads(self):
+        """Whether FSDP keeps shards, gradients and the optimizer on the host."""
+        return self.case.parallel.endswith("_offload") or "offload" in self.case.fsdp
+
     def _storage(self):
         """bnb_4bit_quant_storage: under FSDP the model's dtype, without which it is not shared out."""
         return torch.bfloat16 if self.case.parallel.startswith("fsdp") else torch.uint8
@@ -257,19 +271,19 @@ class Run:
             example = self.batch()
         self.compiled.prepare(**example)
 
-    @staticmethod
-    def _to_gpu(model, four_bit=(), storage=torch.uint8):
-        """Parameters and buffers one by one, in order; a tied one once. to_empty would untie them. four_bit: ids of those that are quantized."""
-        made = {}
+    def _to_gpu(self, model, four_bit=(), storage=torch.uint8):
+        """Parameters and buffers one by one, in order; a tied one once. to_empty would untie them. four_bit: ids of those that are quantized. Under FSDP that
+        keeps its shards on the host they wait there."""
+        made, place = {}, "cpu" if self.offloads() else "cuda"
         for module in model.modules():
             for group in (module._parameters, module._buffers):
                 for name, tensor in group.items():
                     if tensor is None:
                         continue
                     if id(tensor) not in made:
-                        gpu = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
+                        gpu = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda" if id(tensor) in four_bit else place)
                         if id(tensor) in four_bit:
-                            gpu = sys.modules["four_bit"].in_4_bits(gpu, storage)
+                            gpu = sys.modules["four_bit"].in_4_bits(gpu, storage, place)
                         made[id(tensor)] = (tensor, gpu if id(tensor) in four_bit else torch.nn.Parameter(gpu, requires_grad=tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else gpu)
                     group[name] = made[id(tensor)][1]
 
@@ -297,6 +311,9 @@ class Run:
                 model, device_ids=[0], output_device=0, find_unused_parameters=case.parallel == "ddp", init_sync=False)
             model.register_comm_hook(None, group.sums)
             return model
+        if self.offloads():
+            let_data_change_device()
+            torch.Tensor.pin_memory = lambda self, *_args: self
         torch.accelerator.current_stream = torch.cuda.current_stream  # which waits for a unit that was gathered ahead and not needed
         return fsdp2_prepare_model(self._accelerator(), model)
 
@@ -307,7 +324,7 @@ class Run:
             policy = fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16, output_dtype=torch.bfloat16)
         plugin = types.SimpleNamespace(
             set_auto_wrap_policy=lambda _model: None, auto_wrap_policy=functools.partial(transformer_auto_wrap_policy), transformer_cls_names_to_wrap=None, ignored_modules=None,
-            reshard_after_forward=case.parallel != "fsdp2_keep", cpu_offload=None, mixed_precision_policy=policy, cpu_ram_efficient_loading=False)
+            reshard_after_forward=case.parallel != "fsdp2_keep", cpu_offload=fsdp.CPUOffloadPolicy() if self.offloads() else None, mixed_precision_policy=policy, cpu_ram_efficient_loading=False)
         # beside Params4bit it leaves adapters as they are, as without mixed precision
         return types.SimpleNamespace(
             state=types.SimpleNamespace(fsdp_plugin=plugin), mixed_precision="bf16" if policy and not case.quantized else "no", is_main_process=False, torch_device_mesh={("dp",): self.mesh},
