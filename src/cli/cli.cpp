@@ -15,6 +15,7 @@
 #include "cli/doctor_live.hpp"
 #include "cli/job_flags.hpp"
 #include "cli/list.hpp"
+#include "cli/live_flags.hpp"
 #include "cli/model_source.hpp"
 #include "cli/options.hpp"
 #include "cli/rule.hpp"
@@ -336,8 +337,34 @@ class Command {
     return print(explain_text(*r, style_) + (o_.has("timeline") ? timeline_text(*r, style_) : ""));
   }
 
+  // doctor's, of a Hugging Face model.
+  Result<int> doctor_of_model() {
+    auto request = transformers_told();
+    if (!request) return std::unexpected(request.error());
+    if (request->flags.device_batch_size == -1) return fail("bad_value", "the run that failed had a device batch: -1 is searched for", "write the batch that it had", "--device-batch-size");
+    WorkloadFlags gpus;
+    gpus.gpus = request->flags.gpus;
+    const auto machine = machine_flags(gpus);
+    if (!machine) return std::unexpected(machine.error());
+    if (machine->gpus) request->flags.gpus = machine->gpus;
+    const auto workload = transformers_workload(*request, env_);
+    if (!workload) return std::unexpected(workload.error());
+    const auto options = estimate_options();
+    if (!options) return std::unexpected(options.error());
+    Given given{{}, *machine, options->allocator};
+    given.model = *workload;
+    given.model_source = o_.pasted.empty() ? "the flags given" : "the command given";
+    return doctor({o_.positional, std::move(given), json(), o_.get("svg")}, env_, style_);
+  }
+
   // Flags and a pasted command tell what the log does not.
   Result<int> doctor_command() {
+    const auto hf = transformers();
+    if (!hf) return std::unexpected(hf.error());
+    if (*hf && !o_.has("live")) {
+      if (const auto ok = no_live_flags(o_); !ok) return std::unexpected(ok.error());
+      return doctor_of_model();
+    }
     auto flags = workload_flags();
     if (!flags) return std::unexpected(flags.error());
     const auto machine = machine_flags(*flags);
@@ -345,10 +372,8 @@ class Command {
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
     if (o_.has("live")) return doctor_live_command(*flags, *machine, options->allocator);
-    for (const char* live : {"pid", "log", "seconds", "replay"}) {
-      if (o_.has(live)) return fail("bad_value", "--" + std::string(live) + " goes with --live only", "dryfit doctor --live --" + std::string(live) + " ..., or a file: dryfit doctor train.log", "--" + std::string(live));
-    }
-    return doctor({o_.positional, {*flags, *machine, options->allocator, {}, {}, {}}, json(), o_.get("svg")}, env_, style_);
+    if (const auto ok = no_live_flags(o_); !ok) return std::unexpected(ok.error());
+    return doctor({o_.positional, {*flags, *machine, options->allocator}, json(), o_.get("svg")}, env_, style_);
   }
 
   Result<int> doctor_live_command(WorkloadFlags flags, const MachineFlags& machine, const std::optional<AllocatorConfig>& allocator) {
@@ -359,51 +384,19 @@ class Command {
       if (const auto named = machine_from_flags(machine); !named) return std::unexpected(named.error());
     }
     DoctorLiveRequest request;
-    request.given = {std::move(flags), machine, allocator, {}, {}, {}};
+    request.given = {std::move(flags), machine, allocator};
     request.json = json();
     for (const auto& [flag, field] : {std::pair{"log", &DoctorLiveRequest::log}, std::pair{"replay", &DoctorLiveRequest::replay}}) {
-      if (const auto ok = file_flag(flag, request.*field); !ok) return std::unexpected(ok.error());
+      if (const auto ok = file_flag(o_, flag, request.*field); !ok) return std::unexpected(ok.error());
     }
-    const auto pid = pid_flag();
+    const auto pid = pid_flag(o_);
     if (!pid) return std::unexpected(pid.error());
     request.pid = *pid;
-    const auto seconds = seconds_flag("seconds", 0);
+    const auto seconds = seconds_flag(o_, "seconds", 0);
     if (!seconds) return std::unexpected(seconds.error());
     request.seconds = *seconds;
-    if (const auto ok = no_live_flags_with_replay({"pid", "log"}); !ok) return std::unexpected(ok.error());
+    if (const auto ok = no_live_flags_with_replay(o_, {"pid", "log"}); !ok) return std::unexpected(ok.error());
     return doctor_live(request, env_, style_);
-  }
-
-  // A file named by a flag; left alone when it is not given.
-  Result<void> file_flag(const std::string& flag, std::string& name) const {
-    const auto given = o_.get(flag);
-    if (!given) return {};
-    if (given->empty()) return fail("missing_value", "--" + flag + " has an empty name", "write --" + flag + " FILE", "--" + flag);
-    name = *given;
-    return {};
-  }
-
-  Result<std::optional<std::int64_t>> pid_flag() const {
-    const auto pid = number("pid");
-    if (pid && *pid && (**pid < 1 || **pid > (std::int64_t{1} << 31))) return fail("bad_value", "--pid " + std::to_string(**pid) + " is no process number", "see: nvidia-smi, or leave it out", "--pid");
-    return pid;
-  }
-
-  Result<std::optional<double>> seconds_flag(const std::string& flag, double least) const {
-    const auto text = o_.get(flag);
-    if (!text) return std::optional<double>();
-    const auto seconds = parse_real(*text, "--" + flag);
-    if (!seconds) return std::unexpected(seconds.error());
-    if (*seconds < least || *seconds > 3600) return fail("bad_value", "--" + flag + " " + text->substr(0, 30) + " is out of range", fmt::format("use seconds from {:g} to 3600", least), "--" + flag);
-    return std::optional(*seconds);
-  }
-
-  Result<void> no_live_flags_with_replay(std::initializer_list<const char*> live) const {
-    if (!o_.has("replay")) return {};
-    for (const char* flag : live) {
-      if (o_.has(flag)) return fail("bad_value", "--" + std::string(flag) + " and --replay do not go together", "a recording holds its own job and log", "--" + std::string(flag));
-    }
-    return {};
   }
 
   // The job's own environment decides its dtype, not this shell's: only flags and a pasted command are handed on.
@@ -421,15 +414,15 @@ class Command {
     request.once = o_.has("once");
     request.json = json();
     for (const auto& [flag, field] : {std::pair{"log", &WatchRequest::log}, std::pair{"record", &WatchRequest::record}, std::pair{"replay", &WatchRequest::replay}, std::pair{"prometheus", &WatchRequest::prometheus}}) {
-      if (const auto ok = file_flag(flag, request.*field); !ok) return std::unexpected(ok.error());
+      if (const auto ok = file_flag(o_, flag, request.*field); !ok) return std::unexpected(ok.error());
     }
-    const auto pid = pid_flag();
+    const auto pid = pid_flag(o_);
     if (!pid) return std::unexpected(pid.error());
     request.pid = *pid;
-    const auto interval = seconds_flag("interval", request.replay.empty() ? 0.1 : 0);
+    const auto interval = seconds_flag(o_, "interval", request.replay.empty() ? 0.1 : 0);
     if (!interval) return std::unexpected(interval.error());
     request.interval = *interval;
-    if (const auto ok = no_live_flags_with_replay({"pid", "log", "record"}); !ok) return std::unexpected(ok.error());
+    if (const auto ok = no_live_flags_with_replay(o_, {"pid", "log", "record"}); !ok) return std::unexpected(ok.error());
     return watch(std::move(request), env_, style_);
   }
 

@@ -139,7 +139,12 @@ void predict(Diagnosis& d, std::optional<Report>& report, std::optional<Program>
   EstimateOptions options;
   options.allocator = d.known.allocator;
   options.alternatives = d.failure.has_value();
-  program = build_program(*d.known.workload, target_of(*d.known.machine), d.known.workload->run.grad_accum_steps > 1);
+  auto laid_out = program_for(*d.known.workload, target_of(*d.known.machine), d.known.workload->run.grad_accum_steps > 1);
+  if (!laid_out) {
+    d.notes.push_back(laid_out.error().message);
+    return;
+  }
+  program = std::move(*laid_out);
   auto result = estimate_program(*d.known.workload, *d.known.machine, options, *program);
   if (!result) {
     d.notes.push_back(result.error().message);
@@ -229,7 +234,7 @@ Result<Diagnosis> diagnose(LogFacts facts, const Given& given) {
       d.finding = Diagnosis::Finding::healthy;
       predict_run(d);
       if (d.prediction && d.run.peak) d.prediction->unaccounted = *d.run.peak - d.prediction->allocated;
-      d.underuse = diagnose_underuse(observation_of(d.run, d.known.machine), d.known.workload, d.known.machine);
+      d.underuse = diagnose_underuse(observation_of(d.run, d.known.machine), nanochat_of(d.known), d.known.machine);
     }
   }
   if (d.known.problem && given.flags.depth) return std::unexpected(*d.known.problem);

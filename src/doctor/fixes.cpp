@@ -28,7 +28,27 @@ std::optional<WorkloadFlags> flags_of(const Workload& workload) {
   return f;
 }
 
+// The same of a Hugging Face model: a smaller batch with as much more accumulation, shorter rows.
+std::optional<Workload> changed_model(Workload w, const std::vector<std::pair<std::string, std::string>>& change) {
+  for (const auto& [key, value] : change) {
+    const auto n = parse_int(value, key);
+    if (!n) return std::nullopt;
+    Run& run = w.run;
+    if (key == "--device-batch-size" && run.device_batch_size % *n == 0) {
+      run.grad_accum_steps *= run.device_batch_size / *n;
+      run.device_batch_size = *n;
+    } else if (key == "--max-seq-len" && *n < run.max_seq_len) {
+      run.total_batch_size = run.total_batch_size / run.max_seq_len * *n;
+      run.max_seq_len = *n;
+    } else {
+      return std::nullopt;
+    }
+  }
+  return w;
+}
+
 std::optional<Workload> changed(const Workload& workload, const std::vector<std::pair<std::string, std::string>>& change) {
+  if (workload.transformers) return changed_model(workload, change);
   auto flags = flags_of(workload);
   if (!flags) return std::nullopt;
   bool batch_given = false;
@@ -65,7 +85,7 @@ std::string speed_of(const Alternative& a) {
   if (key == "--fp8") return "faster on Hopper, Ada and Blackwell";
   if (key == "--gpus") return "faster, on more GPUs";
   if (is_variable(key)) return "no cost";
-  if (key == "recompute") return "about a third slower";
+  if (key == "recompute" || key == "--recompute") return "about a third slower";
   return "about the same";
 }
 
@@ -82,6 +102,8 @@ Fix fix_of(const Alternative& a, const Report& report) {
   fix.note = a.note;
   if (!a.change.empty() && is_variable(a.change.front().first)) {
     fix.command = fix.change + " " + report.command;
+  } else if (!a.command.empty()) {
+    fix.command = a.command;
   } else if (!a.needs_code_change) {
     if (const auto w = changed(report.workload, a.change)) fix.command = shell_join(launch_command(*w));
   }
@@ -114,6 +136,19 @@ std::optional<Fix> rung(const Report& report, const KnownRun& known, std::vector
   Fix fix = fix_of(a, report);
   fix.command = shell_join(launch_command(*w));
   return fix;
+}
+
+// Smaller device batches with the same total, the largest first.
+std::vector<std::int64_t> smaller_batches(const Workload& w) {
+  std::vector<std::int64_t> out;
+  if (!w.transformers) {
+    std::ranges::copy_if(legal_device_batches(w), std::back_inserter(out), [&](std::int64_t b) { return b < w.run.device_batch_size; });
+    return out;
+  }
+  for (std::int64_t b = w.run.device_batch_size / 2; b >= 1; --b) {
+    if (w.run.device_batch_size % b == 0) out.push_back(b);
+  }
+  return out;
 }
 
 int order_of(const Fix& f) { return (f.verdict ? static_cast<int>(*f.verdict) : 2) * 8 + (f.needs_code_change ? 4 : 0) + (f.identical_training.value_or(true) ? 0 : 2) + (f.change.starts_with("--gpus") ? 1 : 0); }
@@ -204,13 +239,13 @@ class Fixes {
   void levers() {
     if (!report_) return generic();
     std::vector<Fix> found;
-    const auto legal = legal_device_batches(report_->workload);
-    for (std::int64_t b : legal) {  // the largest smaller batch that fits
-      if (b >= report_->workload.run.device_batch_size) continue;
-      const auto w = with_device_batch(report_->workload, b);
-      auto fix = rung(*report_, known_, {{"--device-batch-size", std::to_string(b)}}, true, w ? said("same total batch: accumulation ", report_->workload.run.grad_accum_steps, " -> ", w->run.grad_accum_steps) : std::string());
+    const auto smaller = smaller_batches(report_->workload);
+    for (std::int64_t b : smaller) {  // the largest that fits
+      const std::vector<std::pair<std::string, std::string>> change{{"--device-batch-size", std::to_string(b)}};
+      const auto w = changed(report_->workload, change);
+      auto fix = rung(*report_, known_, change, true, w ? said("same total batch: accumulation ", report_->workload.run.grad_accum_steps, " -> ", w->run.grad_accum_steps) : std::string());
       if (!fix) continue;
-      if (fix->verdict == Verdict::fits || b == legal.back()) {
+      if (fix->verdict == Verdict::fits || b == smaller.back()) {
         found.push_back(std::move(*fix));
         break;
       }
@@ -221,6 +256,7 @@ class Fixes {
     }
     std::ranges::stable_sort(found, {}, order_of);
     const bool any = std::ranges::any_of(found, [](const Fix& x) { return x.verdict != Verdict::wont_fit; });
+    if (!any && report_->workload.transformers && !report_->command.empty()) add(in_words("several changes at once", "no single one makes it fit: batch, recomputation, method and sharding chosen together", "dryfit plan --gpu \"" + report_->machine.gpu.name + "\" -- " + report_->command));
     for (Fix& fix : found) {
       if (!any || fix.verdict != Verdict::wont_fit) add(std::move(fix));
     }
@@ -229,7 +265,7 @@ class Fixes {
   void generic() {
     const bool gpu = oom_.backend != Backend::host;
     if (!gpu) return;
-    Fix half = in_words("half the device batch, twice the accumulation", "activations and logits halve; weights, gradients and optimizer state stay. for nanochat dryfit predicts how much: add --depth N, or the training command after --", halved_command(run_.command));
+    Fix half = in_words("half the device batch, twice the accumulation", "activations and logits halve; weights, gradients and optimizer state stay. dryfit predicts how much: add the training command after --, or --depth N (nanochat), or --model NAME", halved_command(run_.command));
     half.identical_training = true;
     half.speed = "a little slower: more, smaller micro-steps";
     add(std::move(half));
@@ -283,7 +319,7 @@ class Fixes {
     }
     if (held > Bytes(0)) look.saving = held;
     add(std::move(look));
-    if (report_) add(in_words("plan around it", "dryfit leaves free what you reserve", "dryfit plan --gpu \"" + report_->machine.gpu.name + "\" --reserve " + std::to_string((held.count >> 20) + 1) + "MiB --depth " + std::to_string(report_->workload.model.depth)));
+    if (report_) add(in_words("plan around it", "dryfit leaves free what you reserve", "dryfit plan --gpu \"" + report_->machine.gpu.name + "\" --reserve " + std::to_string((held.count >> 20) + 1) + "MiB " + (report_->workload.transformers ? "-- " + report_->command : "--depth " + std::to_string(report_->workload.model.depth))));
   }
 
   void leak() {
@@ -294,7 +330,7 @@ class Fixes {
   }
 
   void evaluation() {
-    if (run_.nanochat || report_) {
+    if (run_.nanochat || (report_ && !report_->workload.transformers)) {
       const std::string base = command();
       const bool underscores = base.find("_batch_size") != std::string::npos;
       const auto flag = [&](std::string text) {
@@ -391,12 +427,11 @@ std::vector<Fix> find_ladder(const RunLog& run, const KnownRun& known, const std
     const auto add = [&](const char* flag, std::int64_t value, bool identical, std::string note) {
       if (auto r = rung(*report, known, {{flag, std::to_string(value)}}, identical, std::move(note))) out.push_back(std::move(*r));
     };
-    for (std::int64_t b : legal_device_batches(w)) {
-      if (b < w.run.device_batch_size) add("--device-batch-size", b, true, "same training");
-    }
+    for (std::int64_t b : smaller_batches(w)) add("--device-batch-size", b, true, "same training");
     if (w.run.max_seq_len > 1024) add("--max-seq-len", 1024, false, "shorter context");
     if (w.run.max_seq_len > 512) add("--max-seq-len", 512, false, "shorter context");
-    if (w.model.depth > 12) add("--depth", 12, false, "a smaller model, for experiments");
+    if (w.transformers) out.push_back(in_words("a smaller model", "for experiments"));
+    else if (w.model.depth > 12) add("--depth", 12, false, "a smaller model, for experiments");
     else if (w.model.depth > 4) add("--depth", 4, false, "a smaller model, for experiments");
   } else {
     out.push_back(in_words("a smaller device batch: half, then 4, 2, 1", "same training with as much more accumulation", halved_command(run.command)));

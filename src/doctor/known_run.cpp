@@ -152,10 +152,24 @@ void find_machine(const RunLog& run, const OomEvent* event, const Given& given, 
   if (machine->usable() > Bytes(0)) out.machine = *machine;
 }
 
+void read_allocator(const std::optional<std::string>& conf, KnownRun& out) {
+  if (out.allocator || !conf) return;
+  if (const auto parsed = parse_alloc_conf(*conf)) out.allocator = *parsed;
+  else out.notes.push_back("allocator settings not used: " + parsed.error().message);
+}
+
 }  // namespace
 
 KnownRun known_run(const RunLog& run, const OomEvent* event, const Given& given) {
   KnownRun out;
+  if (given.model) {
+    out.workload = given.model;
+    out.allocator = given.allocator;
+    out.sources.push_back(given.model_source);
+    read_allocator(run.alloc_conf.empty() ? std::nullopt : std::optional(run.alloc_conf), out);
+    find_machine(run, event, given, out);
+    return out;
+  }
   WorkloadFlags flags;
   std::optional<std::string> conf;
   from_command(run, flags, conf, out);
@@ -168,10 +182,7 @@ KnownRun known_run(const RunLog& run, const OomEvent* event, const Given& given)
   if (given.flags.depth) out.sources.insert(out.sources.begin(), "the flags given");
   out.allocator = given.allocator;
   if (!run.alloc_conf.empty()) conf = run.alloc_conf;
-  if (!out.allocator && conf) {
-    if (const auto parsed = parse_alloc_conf(*conf)) out.allocator = *parsed;
-    else out.notes.push_back("allocator settings not used: " + parsed.error().message);
-  }
+  read_allocator(conf, out);
   if (!flags.gpus && given.here) flags.gpus = given.here->gpus;
   if (flags.depth) {
     if (!flags.nanochat) flags.nanochat = version_of(run, flags);

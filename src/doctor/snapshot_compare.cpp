@@ -16,7 +16,12 @@ std::optional<SnapshotComparison> compare_prediction(const DeviceReport& device,
   }
   EstimateOptions options;
   options.allocator = known.allocator;
-  const Program program = build_program(*known.workload, target_of(*known.machine), known.workload->run.grad_accum_steps > 1);
+  const auto laid_out = program_for(*known.workload, target_of(*known.machine), known.workload->run.grad_accum_steps > 1);
+  if (!laid_out) {
+    notes.push_back(laid_out.error().message);
+    return std::nullopt;
+  }
+  const Program& program = *laid_out;
   const auto report = estimate_program(*known.workload, *known.machine, options, program);
   if (!report) {
     notes.push_back(report.error().message);

@@ -39,6 +39,7 @@ struct Alternative {
   bool identical_training = false;
   bool needs_code_change = false;
   std::string note;
+  std::string command;                                      // of a Hugging Face model: to start the run so changed; empty: not one command
 };
 
 // As it is typed: "--device-batch-size 16", "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True".

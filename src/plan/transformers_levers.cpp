@@ -126,6 +126,7 @@ class TransformersLevers {
     const bool no_argument = change.front().first == "--no-cache";
     out_.push_back(alternative(std::move(change), *result, identical, std::move(note)));
     out_.back().needs_code_change = no_argument;
+    if (!no_argument) out_.back().command = result->command;
     out_.back().step_time_ratio = step_time;
   }
 

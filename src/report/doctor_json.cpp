@@ -56,7 +56,8 @@ Json workload_json(const KnownRun& known) {
   if (!known.workload) return {};
   const Workload& w = *known.workload;
   const Run& run = w.run;
-  return {{"family", "nanochat"}, {"version", w.model.version.epoch}, {"depth", w.model.depth}, {"params", w.model.param_count()},
+  const auto& hf = w.transformers;
+  return {{"family", hf ? "transformers" : "nanochat"}, {"version", hf ? hf->architecture.class_name : w.model.version.epoch}, {"depth", w.model.depth}, {"params", w.model.param_count()},
           {"run", {{"device_batch_size", run.device_batch_size}, {"total_batch_size", run.total_batch_size}, {"max_seq_len", run.max_seq_len}, {"grad_accum_steps", run.grad_accum_steps}, {"world_size", run.world_size}, {"dtype", name_of(run.compute)}, {"fp8", run.fp8}}},
           {"sources", strings(known.sources)}};
 }

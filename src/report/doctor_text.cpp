@@ -147,7 +147,7 @@ std::string failure_text(const Diagnosis& d, const std::string& name, const Styl
   const std::size_t most = style.quiet ? 1 : style.verbose ? f.fixes.size() : 4;
   for (std::size_t i = 0; i < f.fixes.size() && i < most; ++i) out += fix_text(f.fixes[i], i + 1, style);
   if (!style.quiet && !f.ladder.empty()) out += ladder_text(f, d.known.workload.has_value() && d.prediction.has_value(), style);
-  if (!d.known.workload && !f.ladder.empty() && !style.quiet) out += fmt::format("\nnext: if this is nanochat, dryfit doctor {} --depth N ... (or: -- the training command)\n      names the tensor and puts numbers to each fix\n", name == "(stdin)" ? "-" : name);
+  if (!d.known.workload && !f.ladder.empty() && !style.quiet) out += fmt::format("\nnext: dryfit doctor {} -- the training command (or: --depth N of nanochat, --model NAME)\n      names the tensor and puts numbers to each fix\n", name == "(stdin)" ? "-" : name);
   return out;
 }
 
@@ -163,11 +163,16 @@ std::string next_text(const Underuse& u, const Style& style) {
   return out;
 }
 
+std::string run_name(const Workload& w) {
+  const std::string model = w.transformers ? printable(w.transformers->architecture.name, 60) : fmt::format("d{}", w.model.depth);
+  return fmt::format("{}, device batch {}", model.empty() ? "the model" : model, w.run.device_batch_size);
+}
+
 std::string healthy_text(const Diagnosis& d, const std::string& name, const Style& style) {
   const Underuse& u = *d.underuse;
   std::string title = "no memory failure";
   if (d.run.steps.seen > 0) title += fmt::format("; {} step{}", d.run.steps_done(), d.run.steps_done() == 1 ? "" : "s");
-  if (d.known.workload) title += fmt::format(" of d{}, device batch {}", d.known.workload->model.depth, d.known.workload->run.device_batch_size);
+  if (d.known.workload) title += " of " + run_name(*d.known.workload);
   std::string out = paint(name, "1", style) + "  " + wrapped(title, 2, style) + "\n\n";
   const auto line = [&](const char* what, const std::string& value) { out += fmt::format("  {:<14} {}\n", what, value); };
   if (d.run.peak) line("peak", exact_text(*d.run.peak) + " allocated, as nanochat printed");
@@ -230,7 +235,7 @@ std::string live_text(const Diagnosis& d, const std::string& name, const Style& 
   std::string title = live.samples == 1 ? "one reading" : fmt::format("{:.0f} s of readings", live.seconds);
   title += fmt::format(" ({})", printable(live.source, 40));
   if (live.pid) title += fmt::format(", pid {}", *live.pid);
-  if (d.known.workload) title += fmt::format(", d{}, device batch {}", d.known.workload->model.depth, d.known.workload->run.device_batch_size);
+  if (d.known.workload) title += ", " + run_name(*d.known.workload);
   if (!live.gpus.empty()) title += fmt::format(", {} x {}", live.gpus.size(), printable(live.gpus.front().reading.name, 60));
   std::string out = paint(name, "1", style) + "  " + wrapped(title, 2, style) + "\n\n";
   if (d.underuse) {

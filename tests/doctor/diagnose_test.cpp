@@ -11,7 +11,9 @@
 #include "messages.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
+#include "plan/trainer_command.hpp"
 #include "report/doctor.hpp"
+#include "workload/probe_presets.hpp"
 
 namespace dryfit {
 namespace {
@@ -35,7 +37,7 @@ Machine h100(std::int64_t gpus) { return *machine_from_flags({"h100", gpus, std:
 // The message that PyTorch would print where the predicted run dies on a card of this capacity.
 test::Numbers predicted_message(const Workload& w, const Machine& machine, Bytes capacity, TensorMatch* where = nullptr) {
   const auto report = estimate(w, machine);
-  const Program program = build_program(w, target_of(machine), w.run.grad_accum_steps > 1);
+  const Program program = program_for(w, target_of(machine), w.run.grad_accum_steps > 1).value();
   const auto dies = predicted_failure(program, report->allocator, capacity - report->context);
   EXPECT_TRUE(dies);
   if (where != nullptr) *where = *dies;
@@ -141,6 +143,41 @@ TEST(Diagnose, TheRequestGetsItsTensor) {
     EXPECT_EQ(d->failure->cause.confidence, Confidence::certain);
     EXPECT_EQ(d->failure->phase_source, "prediction");
   }
+}
+
+// The same of a Hugging Face model; and what a fix promises is what check would say of its command.
+TEST(Diagnose, ARequestOfAModelGetsItsTensor) {
+  const auto run_of = [](const std::vector<std::string>& words) {
+    const auto pasted = read_trainer_command(*parse_launch(words)).value();
+    return make_transformers_workload(find_preset(*pasted.flags.model)->preset->model, pasted.flags).value();
+  };
+  const std::vector<std::string> words = *shell_split("python run_clm.py --model_name_or_path gpt2 --per_device_train_batch_size 20 --block_size 1024 --bf16 --output_dir out");
+  Given given;
+  given.model = run_of(words);
+  given.model_source = "the command given";
+  given.machine.gpu = "4090";
+  const Machine machine = machine_from_flags(given.machine).value();
+  TensorMatch dies;
+  const test::Numbers n = predicted_message(*given.model, machine, Bytes(25254400000), &dies);
+  const auto d = diagnosed(test::modern(n), given);
+  ASSERT_TRUE(d && d->failure && !d->failure->matches.empty());
+  const TensorMatch& m = d->failure->matches.front();
+  EXPECT_EQ(m.tensor.name(), dies.tensor.name());
+  EXPECT_EQ(m.part, dies.part);
+  EXPECT_LT(std::llabs(d->prediction->unaccounted->count), 1 << 25);
+  EXPECT_EQ(name_of(d->failure->cause.cause), "too_big");
+  EXPECT_EQ(d->known.sources, (std::vector<std::string>{"the command given"}));
+  int checked = 0;
+  for (const Fix& f : d->failure->fixes) {
+    if (!f.process || f.needs_code_change || f.command.starts_with("PYTORCH")) continue;
+    const auto report = estimate(run_of(*shell_split(f.command)), *d->known.machine);
+    ASSERT_TRUE(report) << f.command;
+    EXPECT_EQ(report->process.bytes.count, f.process->count) << f.change;
+    EXPECT_EQ(report->verdict, *f.verdict) << f.change;
+    ++checked;
+  }
+  EXPECT_GE(checked, 3);
+  for (const Fix& f : d->failure->ladder) EXPECT_EQ(f.change.find("depth"), std::string::npos);
 }
 
 TEST(Diagnose, SmallRequestsNameNoTensor) {
