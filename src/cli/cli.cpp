@@ -361,7 +361,8 @@ class Command {
   Result<int> doctor_command() {
     const auto hf = transformers();
     if (!hf) return std::unexpected(hf.error());
-    if (*hf && !o_.has("live")) {
+    if (*hf && o_.has("live")) return fail("unsupported_training", "--live lays out nanochat's runs alone", "leave the model out: whether GPUs are in use is told of every job; what its log or a traceback holds is explained without --live", "--live");
+    if (*hf) {
       if (const auto ok = no_live_flags(o_); !ok) return std::unexpected(ok.error());
       return doctor_of_model();
     }

@@ -338,7 +338,7 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words) {
   const auto script = script_of(launch->script);
   if (!script && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch))) {
     return fail("unsupported_script", "nanochat's commands are read here, and this is one of " + std::string(is_axolotl_command(*launch) ? "axolotl" : is_litgpt_command(*launch) ? "LitGPT" : is_torchtune_command(*launch) ? "torchtune" : is_torchtitan_command(*launch) ? "torchtitan" : is_megatron_command(*launch) ? "Megatron-LM" : "transformers' Trainer"),
-                "dryfit check, explain and plan read it", "pasted command");
+                "dryfit check, explain, plan and doctor read it", "pasted command");
   }
   if (!script) {
     return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + launch->script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");
