@@ -26,12 +26,13 @@ FullyShard::FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weigh
     d.size[0] = ceil_div(d.size[0], options_.shards);
     t_.at(w.layer);
     const bool read = options_.host || (options_.torchtune && !std::string_view(w.role).starts_with("lora."));  // on the host: fsdp2_load_full_state_dict
-    Tensor whole, part;
-    if (read) whole = t_.buffer(w.role, w.tensor.dims().numel(), options_.stored, Category::communication, compute);
     const Dtype stored = w.trains ? options_.stored : options_.frozen;
+    Tensor whole, part;
+    if (read) whole = t_.buffer(w.role, w.tensor.dims().numel(), stored, Category::communication, compute);
     m.shard = options_.host ? t_.hollow_parameter(w.role, contiguous(d), d.numel(), stored, w.trains) : t_.parameter(w.role, contiguous(d), stored, w.trains);
     m.padded = d.numel() * options_.shards;
-    if (read && m.padded != w.tensor.dims().numel()) part = t_.buffer(w.role, d.numel(), options_.stored, Category::communication, compute);
+    if (read && m.padded != w.tensor.dims().numel()) part = t_.buffer(w.role, d.numel(), stored, Category::communication, compute);
+    if (options_.host) t_.buffer(w.role, d.numel(), stored, Category::communication, compute);  // cut here, and sent there
     if (w.trains && !options_.host) trained_.push_back({m.shard, m.role, m.layer});
     group_of(unit).members.push_back(std::move(m));
   }

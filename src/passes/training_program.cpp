@@ -304,7 +304,7 @@ class Trainer {
     if (graph_stays()) model_->finish();
     if (zero_ || gathered_) return;
     if (!in_backward_.empty()) return tune_->log();
-    if (tune_) tune_->scale_gradients();
+    if (tune_ && !r_.offload_parameters) tune_->scale_gradients();
     if (r_.max_grad_norm > 0) clip();
     optimizer_->step();
     if (titan_) titan_->end_step();  // gradients go when the next one begins

@@ -206,7 +206,7 @@ class TorchtuneReader {
     if (!several()) return {};
     flags_.sharding = Sharding::fsdp2;
     flags_.reshard_after_forward = f_.yes("fsdp_reshard_after_forward").value_or(true);
-    if (f_.yes("fsdp_cpu_offload").value_or(false)) return f_.not_laid_out("fsdp_cpu_offload", "shards on the host", "fsdp_cpu_offload=False is laid out");
+    if (f_.yes("fsdp_cpu_offload").value_or(false)) flags_.offload_parameters = flags_.offload_optimizer = true;
     if (f_.whole("tensor_parallel_dim", 1, 4096).value_or(1) > 1) return f_.not_laid_out("tensor_parallel_dim", "tensor parallelism", "tensor_parallel_dim=1 is laid out");
     f_.used("tensor_parallel_plan");
     const Document* selective = f_.find("ac_mode");

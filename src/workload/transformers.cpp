@@ -301,7 +301,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   const bool fsdp = is_fsdp1(t.sharding) || t.sharding == Sharding::fsdp2;
   if ((t.offload_optimizer || t.offload_parameters) && !is_zero(t.sharding) && !fsdp) return fail("bad_value", "what is kept on the host has to be shared out", "add --parallel fsdp2 or zero3", "");
   if (fsdp && t.offload_optimizer != t.offload_parameters) return fail("bad_value", "FSDP keeps weights, gradients and the optimizer on the host, or none of them", "say fsdp_offload_params, or leave offload_optimizer and offload_param out", "");
-  if (t.offload_parameters && fsdp && t.framework != Framework::transformers) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet in " + std::string(name_of(t.framework)), "leave it out; the rest of the run is", "");
+  if (t.offload_parameters && fsdp && t.framework != Framework::transformers && t.framework != Framework::torchtune) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet in " + std::string(name_of(t.framework)), "leave it out; the rest of the run is", "");
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3 && !fsdp) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;

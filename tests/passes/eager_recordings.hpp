@@ -73,7 +73,7 @@ inline const Part* part_named(const std::vector<Part>& parts, const std::string&
 }
 
 constexpr double kAllowed = 0.001;  // the share by which a peak may differ
-constexpr std::int64_t kLoss = 2048, kScalars = 131072;  // bytes: of the loss and its kin; of what stays where it is scalars and the scales of 4-bit weights
+constexpr std::int64_t kLoss = 2048, kScalars = 262144;  // bytes: of the loss and its kin; of what stays where it is scalars, the scales of 4-bit weights and rotary tables
 
 struct Worst { double peak = 0; std::int64_t saved = 0; int parts = 0, exact = 0; };
 

@@ -31,6 +31,7 @@ Training training_of(const json& j) {
   const bool several = t.world_size > 1;
   if (several) t.sharding = Sharding::fsdp2;
   t.reshard_after_forward = j.value("reshards", true);
+  t.offload_parameters = t.offload_optimizer = j.value("host", false);
   const std::string apart = j.value("apart", "");
   tune.embedding_apart = apart.contains("tok_embeddings"), tune.head_apart = apart.contains("output");
   tune.recipe = several ? TorchtuneRecipe::full_distributed : TorchtuneRecipe::full_single_device;

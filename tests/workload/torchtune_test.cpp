@@ -114,8 +114,8 @@ TEST(TorchtuneConfig, shards) {
   EXPECT_TRUE(o.flags.torchtune->offload_activations);
   EXPECT_TRUE(o.told.unused.empty()) << o.told.unused[0];
   EXPECT_FALSE(apply(kLora, TorchtuneRecipe::lora_single_device).flags.sharding);
+  EXPECT_EQ(apply(kLora, TorchtuneRecipe::lora_distributed, "fsdp_cpu_offload=True").flags.offload_parameters, true);
   const auto several = [](std::string_view words) { return fault(kFull, words, TorchtuneRecipe::full_distributed); };
-  EXPECT_EQ(several("fsdp_cpu_offload=True"), "unsupported_training t.yaml: fsdp_cpu_offload");
   EXPECT_EQ(several("tensor_parallel_dim=2"), "unsupported_training t.yaml: tensor_parallel_dim");
   EXPECT_EQ(several("ac_mode=selective"), "unsupported_training t.yaml: ac_mode");
   EXPECT_EQ(several("custom_sharded_layers=[norm]"), "unsupported_training t.yaml: custom_sharded_layers");

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import wrap  # noqa: E402
 
 from peft.utils.other import fsdp_auto_wrap_policy  # noqa: E402
 
+import on_host  # noqa: E402
 import transformers_session  # noqa: E402
 
 torch.cuda.default_stream = torch.cuda.current_stream
@@ -52,7 +53,7 @@ class Run(transformers_session.Run):
     def _parallel(self, model):
         case, words = self.case, self._words()
         if self.offloads():
-            transformers_session.let_data_change_device()
+            on_host.let_data_move()
         self.tracker.adopt([*model.parameters(), *model.buffers()], "load")
         self.tracker.mark("parallel")
         layers = {type(m) for m in model.modules() if type(m).__name__ in model._no_split_modules}

@@ -47,6 +47,7 @@ class Case:
     gpus: int = 1                 # the recipe for several, as rank 0 holds it
     reshards: bool = True         # fsdp_reshard_after_forward
     apart: str = ""               # custom_sharded_layers
+    host: bool = False            # fsdp_cpu_offload
 
     kind = "torchtune"
 
@@ -61,6 +62,8 @@ class Case:
             del fields["compiled"]
         if self.gpus == 1:
             del fields["gpus"], fields["reshards"], fields["apart"]
+        if not self.host:
+            del fields["host"]
         return {"kind": self.kind, **fields, "config": {**config, "architectures": [ARCHITECTURES[config["model_type"]]]}}
 
     def name(self):
@@ -82,6 +85,7 @@ class Case:
         parts += [f"W{self.gpus}"] if self.gpus > 1 else []
         parts += [] if self.reshards else ["keeps"]
         parts += [self.apart.replace(",", "+")] if self.apart else []
+        parts += ["host"] if self.host else []
         return "-".join(parts)
 
 
@@ -135,6 +139,7 @@ def seen():
     yield Case("qwen2", gpus=2, checkpoint=True, in_backward=True, optimizer="fused")
     yield Case("llama3", gpus=2, packed="flex", checkpoint=True, batch=2, length=256)
     yield Case("llama3", gpus=2, checkpoint=True, apart="tok_embeddings,output", in_backward=True)
+    yield Case("llama3", gpus=2, host=True)
     yield Case("llama2", gpus=4, checkpoint=True, apart="tok_embeddings", chunked=False, optimizer="fused")
     yield Case("llama2", packed="flex", checkpoint=True, offload=True, compiled=True, lora=8, lora_mlp=True, batch=3, length=144, dropout=0.05)
 
@@ -155,6 +160,8 @@ def unseen():
     yield Case("llama2", checkpoint=True, offload=True, compiled=True, batch=3, length=144, chunked=False, clip=True)
     yield Case("llama2", gpus=3, checkpoint=True, lora=16, lora_output=True, dropout=0.05, batch=2, length=208, clip=True)
     yield Case("llama3", gpus=8, checkpoint=True, accumulation=2, optimizer="fused", batch=3, length=120, apart="tok_embeddings,output")
+    yield Case("llama3", gpus=4, host=True, lora=8, lora_mlp=True, clip=True, accumulation=2, checkpoint=True)
+    yield Case("llama2", gpus=8, host=True, batch=2, length=256, optimizer="fused", chunked=False)
     yield Case("llama3_tied", gpus=2, checkpoint=True, offload=True, batch=2, length=176, chunked=False)
     yield Case("llama3_tied", packed="flex", compiled=True, batch=1, length=256, lora=8, lora_modules=ALL, lora_mlp=True, checkpoint=True, optimizer="fused")
     yield Case("qwen2", packed="flex", batch=2, length=384, checkpoint=True)

@@ -2,6 +2,7 @@
 import functools
 import types
 
+import on_host
 import torchtune_session
 
 import torch
@@ -19,9 +20,11 @@ class Run(torchtune_session.Run):
         self.mesh = init_device_mesh("cuda", (case.gpus,), mesh_dim_names=("dp",))  # it looks at values
 
     def how_it_lies(self):
-        return dict(fsdp_cpu_offload=False, reshard_after_forward=self.case.reshards, custom_sharded_layers=self.case.apart.split(",") if self.case.apart else None)
+        return dict(fsdp_cpu_offload=self.case.host, reshard_after_forward=self.case.reshards, custom_sharded_layers=self.case.apart.split(",") if self.case.apart else None)
 
     def set_up(self, module):
+        if self.case.host:
+            on_host.let_data_move()
         module.init_process_group = lambda *_args: None
         module.init_device_mesh = lambda *_args, **_kwargs: {"dp": self.mesh}
         training.shard_model = functools.partial(training.shard_model, dp_mesh=self.mesh)

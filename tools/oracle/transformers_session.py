@@ -11,6 +11,7 @@ import types
 
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 
+import on_host
 import packed_texts
 import torch
 import torch.distributed.fsdp as fsdp
@@ -21,7 +22,7 @@ import transformers.models.deepseek_v2.modeling_deepseek_v2 as deepseek_v2
 import transformers.models.distilbert.modeling_distilbert as distilbert
 import transformers.models.xlm_roberta.modeling_xlm_roberta as xlm_roberta
 import triton
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.distributed.device_mesh import init_device_mesh
@@ -145,16 +146,6 @@ class _Several:
     def zero_grad(self):
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-
-
-def let_data_change_device():
-    """`tensor.data = tensor.to(device)`, with which FSDP moves parameters: a fake tensor takes the storage alone."""
-    data = torch.Tensor.data
-
-    def take(tensor, new):
-        data.__set__(tensor, new)
-        tensor.fake_device = new.fake_device
-    FakeTensor.data = property(data.__get__, take)
 
 
 class Run:
@@ -312,8 +303,7 @@ class Run:
             model.register_comm_hook(None, group.sums)
             return model
         if self.offloads():
-            let_data_change_device()
-            torch.Tensor.pin_memory = lambda self, *_args: self
+            on_host.let_data_move()
         torch.accelerator.current_stream = torch.cuda.current_stream  # which waits for a unit that was gathered ahead and not needed
         return fsdp2_prepare_model(self._accelerator(), model)
 
