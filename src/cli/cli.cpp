@@ -239,7 +239,7 @@ class Command {
   Result<bool> transformers() const {
     const auto asks = asks_for_transformers(o_);
     if (!asks || *asks) return asks;
-    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "max-steps", "max-tokens", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "ema", "parallel", "framework"}) {
+    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "max-steps", "max-tokens", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "ema", "offload", "parallel", "framework"}) {
       if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));
     }
     return false;

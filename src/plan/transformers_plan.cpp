@@ -88,6 +88,25 @@ std::optional<Alternative> change_of(const std::vector<Candidate>& candidates, M
   return change != nullptr ? std::optional(*change) : std::nullopt;
 }
 
+// The first way that fits with its states on the host, at its largest device batch.
+std::optional<Alternative> on_host(const HfModel& model, const TransformersFlags& flags, Method method, const Machine& machine, const EstimateOptions& options) {
+  for (const Way& way : ways_on_host(flags, method, machine)) {
+    const auto found = candidate(model, way, machine, options);
+    if (!found || !found->fits) continue;
+    const Training& t = found->report.workload.transformers->training;
+    std::vector<std::pair<std::string, std::string>> change{{"--parallel", std::string(name_of(t.sharding))}, {"--offload", ""}, {"--device-batch-size", std::to_string(found->report.workload.run.device_batch_size)}};
+    if (t.recompute == Recompute::full) change.insert(change.begin(), {"--recompute", "full"});
+    Workload on_gpus = found->report.workload;
+    on_gpus.transformers->training.offload_optimizer = on_gpus.transformers->training.offload_parameters = false;
+    const auto sum = [](const StaticBytes& s) { return s.weights + s.gradients + s.optimizer; };
+    const Bytes host = (sum(static_bytes(on_gpus)) - sum(static_bytes(found->report.workload))) * t.world_size;
+    Alternative out = alternative(std::move(change), found->report, true, "states on the host, some " + std::to_string(ceil_div(host.count, std::int64_t{1} << 30)) + " GiB of it; slow");
+    out.command = found->report.command;
+    return out;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::string_view name_of(Method method) {
@@ -142,10 +161,11 @@ Result<TransformersPlan> plan_transformers(const HfModel& model, const Transform
     if (const auto growing = growing_segments_of(best, options, built ? &*built : nullptr)) best.alternatives = {*growing};
   }
   plan.missed.resize(tried.size());
-  go_over(options.loop, 2 * tried.size(), [&](std::size_t i) {
-    Missed& missed = plan.missed[i / 2];
-    missed.method = tried[i / 2];
-    if (i % 2 == 0) missed.change = change_of(plan.candidates, missed.method, options);
+  go_over(options.loop, 3 * tried.size(), [&](std::size_t i) {
+    Missed& missed = plan.missed[i / 3];
+    missed.method = tried[i / 3];
+    if (i % 3 == 2) missed.on_host = on_host(model, flags, missed.method, machine, options);
+    else if (i % 3 == 0) missed.change = change_of(plan.candidates, missed.method, options);
     else missed.rent = cheapest_machine(model, flags, missed.method, options);
     return true;
   });

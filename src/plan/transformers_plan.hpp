@@ -39,6 +39,7 @@ struct Missed {
   Method method = Method::full;
   std::optional<Alternative> change;  // of the way that needs least: one argument
   std::optional<Rent> rent;
+  std::optional<Alternative> on_host;  // its states on the host, which is slow: how, and what it then needs
 };
 
 struct TransformersPlan {

@@ -1,6 +1,9 @@
 // See ways.hpp.
 #include "plan/ways.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 namespace dryfit {
 
 namespace {
@@ -55,6 +58,22 @@ std::vector<Way> ways_of(const TransformersFlags& given, Method method, const Ma
       out.back().flags.sharding = sharding;
       buckets_by_width(out.back());
     }
+  }
+  return out;
+}
+
+std::vector<Way> ways_on_host(const TransformersFlags& given, Method method, const Machine& machine) {
+  std::vector<Way> out;
+  if (has_own_loop(given) || given.offload || given.offload_optimizer.value_or(false)) return out;
+  std::vector<Sharding> shardings{Sharding::zero2, Sharding::zero3};
+  if (machine.gpus > 1) shardings = method == Method::qlora ? std::vector{Sharding::fsdp1} : std::vector{Sharding::zero2, Sharding::fsdp2, Sharding::zero3};
+  else if (method == Method::qlora) shardings = {Sharding::zero2};
+  if (given.sharding) shardings = {*given.sharding};
+  for (const Sharding sharding : shardings) {
+    TransformersFlags flags = given;
+    flags.sharding = sharding;
+    flags.offload = true;
+    std::ranges::move(ways_of(flags, method, machine), std::back_inserter(out));
   }
   return out;
 }

@@ -19,6 +19,9 @@ std::vector<Method> methods_of(const TransformersFlags& flags);
 // Without recomputation before with; ddp, fsdp2, zero1, zero2, zero3: communication grows. Of LitGPT what its scripts can do.
 std::vector<Way> ways_of(const TransformersFlags& flags, Method method, const Machine& machine);
 
+// The same with gradients, optimizer states and where they are gathered weights on the host; those that keep least on the GPU last. Of transformers' own loop.
+std::vector<Way> ways_on_host(const TransformersFlags& flags, Method method, const Machine& machine);
+
 // Precision that is open is autocast to 16 bits where the GPU's tensor cores take them.
 Result<Workload> workload_of(const HfModel& model, const Way& way, const Machine& machine);
 

@@ -156,7 +156,7 @@ std::string plan_json(const TransformersPlan& plan, std::string_view check, cons
   Json plans = Json::array(), candidates = Json::array(), missed = Json::array();
   for (std::size_t i = 0; i < plan.candidates.size(); ++i) candidates.push_back(candidate_json(plan.candidates[i], i == plan.chosen));
   if (plan.chosen) plans.push_back(to_json(plan.candidates[*plan.chosen].report));
-  for (const Missed& m : plan.missed) missed.push_back({{"method", name_of(m.method)}, {"change", m.change ? alternative_json(*m.change) : Json()}, {"rent", m.rent ? rent_json(*m.rent) : Json()}});
+  for (const Missed& m : plan.missed) missed.push_back({{"method", name_of(m.method)}, {"change", m.change ? alternative_json(*m.change) : Json()}, {"rent", m.rent ? rent_json(*m.rent) : Json()}, {"on_host", m.on_host ? alternative_json(*m.on_host) : Json()}});
   Json out = {{"schema_version", 1}, {"plans", plans}, {"chosen", plan.chosen ? Json(0) : Json()}, {"why", plan.why}, {"candidates", candidates}, {"missed", missed}, {"check", check.empty() ? Json() : Json(check)}};
   if (job) out["job"] = job_json(*job);
   return dump(out);

@@ -66,7 +66,9 @@ std::string candidate_line(const Candidate& c, bool chosen, bool several, const 
 std::string missed_text(const Missed& missed, const OwnCommands& commands) {
   std::string out = fmt::format("{} would fit\n", name_of(missed.method));
   if (missed.change) out += fmt::format("  with {}: peak {} ({})\n", change_text(*missed.change), gib_text(*missed.change->process), missed.change->note);
-  else out += "  with no single change of an argument here\n";
+  else if (!missed.on_host) out += "  with no single change of an argument here\n";
+  if (missed.on_host) out += fmt::format("  with {}: peak {} ({})\n", change_text(*missed.on_host), gib_text(*missed.on_host->process), missed.on_host->note);
+  if (missed.on_host) out += "    " + missed.on_host->command + "\n";
   if (!missed.rent) return out + "  on none of the priced machines of up to 8 GPUs (data/prices.csv, --prices FILE)\n";
   const Rent& rent = *missed.rent;
   const Machine& m = rent.report.machine;

@@ -265,7 +265,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.flat = f.flat.value_or(FlatShardConfig());
   t.ddp_find_unused = f.ddp_find_unused;
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
-  t.offload_optimizer = f.offload_optimizer.value_or(false), t.offload_parameters = f.offload_parameters.value_or(false);
+  t.offload_optimizer = f.offload_optimizer.value_or(f.offload);
+  t.offload_parameters = f.offload_parameters.value_or(f.offload && gathers_weights(t.sharding));
   t.holds_outputs = litgpt;  // its loops name the logits
   t.max_grad_norm = f.max_grad_norm.value_or(pretrains ? 1.0 : 0.0);
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");

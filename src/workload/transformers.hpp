@@ -32,6 +32,7 @@ struct TransformersFlags {
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
   std::optional<bool> offload_optimizer, offload_parameters;
+  bool offload = false;                 // --offload: as much of them as the sharding can keep on the host
   std::optional<FlatShardConfig> flat;  // FSDP1's own arguments, as its launcher leaves them
   bool deepspeed = false;               // the engine of DeepSpeed: 16-bit weights with fp32 masters instead of autocast
   std::optional<std::string> deepspeed_file;  // that an accelerate configuration names: to be read after it

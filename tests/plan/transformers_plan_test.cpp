@@ -136,6 +136,20 @@ TEST(TransformersPlan, goesOnToMethodsThatTrainLess) {
   if (plan->missed[0].change) {
     EXPECT_EQ(plan->missed[0].change->verdict, Verdict::fits);
   }
+  ASSERT_TRUE(plan->missed[0].on_host);
+  EXPECT_EQ(plan->missed[0].on_host->verdict, Verdict::fits);
+  TransformersFlags there = flags;  // as the flags that it names ask for it
+  for (const auto& [key, value] : plan->missed[0].on_host->change) {
+    if (key == "--parallel") there.sharding = *sharding_of(value, "");
+    else if (key == "--offload") there.offload = true;
+    else if (key == "--recompute") there.recompute = Recompute::full;
+    else if (key == "--device-batch-size") there.device_batch_size = std::stoll(value);
+    else FAIL() << key;
+  }
+  there.all_weights = true;
+  const auto asked = plan_transformers(model, there, card("rtx 4090", mib(5000)));
+  ASSERT_TRUE(asked && asked->chosen);
+  EXPECT_EQ(asked->candidates[*asked->chosen].report.process.bytes, *plan->missed[0].on_host->process);
 }
 
 TEST(TransformersPlan, whatIsFixedStays) {
