@@ -6,6 +6,8 @@
 #include <optional>
 #include <utility>
 
+#include "base/text.hpp"
+#include "cli/model_source.hpp"
 #include "cli/snapshot_file.hpp"
 #include "doctor/diagnosis.hpp"
 #include "doctor/snapshot_report.hpp"
@@ -121,6 +123,38 @@ Result<int> doctor_snapshot(const Snapshot& snapshot, const DoctorRequest& reque
   return status;
 }
 
+// The run of a Hugging Face model that a log's own command line starts. Files that it names are another machine's, and are not read.
+Result<std::optional<Workload>> model_of(const std::string& command, const Given& given, const Env& env) {
+  Options options;
+  const auto words = shell_split(command);
+  if (!words) return std::unexpected(words.error());
+  options.command = "doctor", options.pasted = *words, options.has_pasted = true;
+  const auto asks = asks_for_transformers(options);
+  if (!asks || !*asks) return std::optional<Workload>();
+  Env words_alone = env;
+  words_alone.variable = [](const char*) { return std::nullopt; };
+  words_alone.stream_file = [](const std::string& path, const ReadSink&) -> Result<void> { return fail("unreadable_file", "it names '" + path.substr(0, 60) + "', a file", "give the command after --, where its files are", path); };
+  auto request = transformers_request(options, words_alone);
+  if (!request) return std::unexpected(request.error());
+  if (given.machine.gpus) request->flags.gpus = given.machine.gpus;
+  auto workload = transformers_workload(*request, words_alone);
+  if (!workload) return std::unexpected(workload.error());
+  return std::optional(std::move(*workload));
+}
+
+Result<Diagnosis> diagnosed(const LogFacts& facts, const Given& given, const Env& env) {
+  auto diagnosis = diagnose(facts, given);
+  if (!diagnosis || diagnosis->known.workload || diagnosis->known.problem || diagnosis->run.command.empty()) return diagnosis;
+  const std::string where = "the training command (line " + std::to_string(diagnosis->run.command_line) + ")";
+  auto model = model_of(diagnosis->run.command, given, env);
+  if (!model) diagnosis->notes.push_back(where + " could not be used: " + model.error().message);
+  if (!model || !*model) return diagnosis;
+  Given with = given;
+  with.model = std::move(*model);
+  with.model_source = where;
+  return diagnose(facts, with);
+}
+
 }  // namespace
 
 Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& style) {
@@ -150,9 +184,9 @@ Result<int> doctor(const DoctorRequest& request, const Env& env, const Style& st
   }
   if (kind != FileKind::text) return not_readable(kind, path);
   if (request.svg) return fail("no_timeline", "--svg draws the timeline of a memory snapshot; '" + path + "' is a log", "give a snapshot, or: dryfit explain ... --svg FILE", "--svg");
-  LogFacts facts = intake->log();
+  const LogFacts facts = intake->log();
   if (facts.bytes == 0) return fail("empty_file", path == "-" ? "standard input is empty" : "'" + path + "' is empty", "give a training log, or paste a traceback: dryfit doctor -", path);
-  auto diagnosis = diagnose(std::move(facts), request.given);
+  auto diagnosis = diagnosed(facts, request.given, env);
   if (!diagnosis) {
     Error error = diagnosis.error();
     if (error.where.empty()) error.where = path;

@@ -36,6 +36,19 @@ def essence(d):
     return d
 
 
+# the command of a Hugging Face model in the log: its words, and no file that it names
+failed = (LOGS / "llama_forward.txt").read_text()
+llama = diagnosis(("+ python run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B --per_device_train_batch_size 8 --block_size 2048 --bf16 --torch_dtype float32 --optim adamw_torch --output_dir o\n" + failed).encode())
+expect(llama["workload"]["family"] == "transformers" and llama["workload"]["sources"] == ["the training command (line 1)"], llama["workload"])
+expect(llama["failure"]["matches"][0]["name"] == "h.8.mlp.gate", llama["failure"]["matches"][:1])
+with tempfile.NamedTemporaryFile("w", suffix=".yaml") as elsewhere:
+    elsewhere.write("num_processes: 8\n")
+    elsewhere.flush()
+    named = diagnosis((f"+ accelerate launch --config_file {elsewhere.name} run_clm.py --model_name_or_path gpt2 --per_device_train_batch_size 8\n" + failed).encode())
+    expect(named["workload"] is None and any("a file" in note for note in named["notes"]), named["notes"])
+own = diagnosis(("+ python run_clm.py --model_name_or_path no/such-model --per_device_train_batch_size 8\n" + failed).encode())
+expect(own["workload"] is None and any("no/such-model" in note for note in own["notes"]), own["notes"])
+
 text = (LOGS / "first_step.log").read_text()
 plain = diagnosis(text.encode())
 expect(plain["failure"]["cause"]["name"] == "too_big" and plain["failure"]["matches"][0]["name"] == "h.18.mlp.square", "the log itself")
