@@ -1,7 +1,44 @@
 // Building graphs: shapes, node bookkeeping, names for people. Nothing about memory.
 #include "graph/graph.hpp"
 
+#include <algorithm>
+#include <cstdlib>
+
+#include "workload/workload.hpp"
+
 namespace dryfit {
+
+namespace {
+
+// How many parts an outer reduction of rows x columns is split into: ir.py, Reduction.num_splits; choices.py, reduction_split_factor.
+std::int64_t outer_splits(std::int64_t rows, std::int64_t columns, std::int64_t multiprocessors) {
+  constexpr std::int64_t kLeast = 32, kMost = 512, kThreads = 2048, kBlock = 256, kColumns = 128, kAtOnce = 4;
+  if (rows <= kLeast || columns >= multiprocessors * 2 * 32) return 1;
+  const std::int64_t elements = rows * columns, device = multiprocessors * kThreads;
+  // the divisor of rows that lies nearest, the smaller of two
+  const auto nearest = [&](std::int64_t to) {
+    std::int64_t best = 1;
+    for (std::int64_t d = 1; d * d <= rows; ++d) {
+      if (rows % d != 0) continue;
+      for (std::int64_t candidate : {d, rows / d}) {
+        const std::int64_t now = std::abs(candidate - to), before = std::abs(best - to);
+        if (now < before || (now == before && candidate < best)) best = candidate;
+      }
+    }
+    return best;
+  };
+  std::int64_t size = kLeast;
+  if (elements >= kMost * device) {
+    const std::int64_t even = nearest(kMost);
+    size = std::abs(even - kMost) < 50 ? even : kMost;
+  } else if (elements >= kLeast * device) {
+    const std::int64_t blocks = ceil_div(device / kBlock, ceil_div(columns, kColumns)), wanted = ceil_div(rows, kAtOnce * blocks), even = nearest(wanted);
+    size = std::abs(wanted - even) < 20 ? std::max(even, kLeast) : wanted;
+  }
+  return ceil_div(rows, kAtOnce * size);
+}
+
+}  // namespace
 
 Shape shape(std::span<const std::int64_t> dims, bool batched) {
   Shape s;
@@ -185,6 +222,41 @@ NodeId GraphBuilder::log_softmax(NodeId logits) {
   const NodeId shifted = binary(Fn::sub, logits, reduce(Fn::amax_rows, logits, row, f, "loss.amax"), f, "loss");
   const NodeId sum = reduce(Fn::sum_rows, unary(Fn::exp, shifted, f, "loss"), row, f, "loss.sum");
   return binary(Fn::sub, shifted, unary(Fn::log, sum, f, "loss.logsum"), f, "loss");
+}
+
+NodeId GraphBuilder::reduce_rows(Fn fn, NodeId x, Dtype d, const char* role) {
+  const Shape s = (*this)[x].shape;
+  const NodeId y = reduce(fn, x, rows_of(s), d, role);
+  if (s.dim[s.rank - 1] < 8) graph_.nodes.back().kind = Kind::pointwise;
+  return y;
+}
+
+Routing GraphBuilder::route(NodeId logits, std::int64_t k, bool shared_out, Dtype d) {
+  const Dtype f = Dtype::fp32;
+  const char* role = "router.probs";
+  Routing r{logits, kNone, kNone, kNone, kNone, kNone, kNone};
+  const NodeId wide = convert(logits, f, role);
+  const NodeId shifted = binary(Fn::sub, wide, reduce_rows(Fn::amax_rows, wide, f, role), f, role);
+  const NodeId raised = unary(Fn::exp, shifted, f, role);
+  r.probs = binary(Fn::mul, raised, reduce_rows(Fn::sum_rows, raised, f, role), f, role);
+  Shape best = (*this)[logits].shape;
+  best.dim[best.rank - 1] = k;
+  const NodeId largest = kernel(Fn::topk, std::array{r.probs}, "router.topk");
+  r.shares = r.values = result(largest, 0, best, f, "router.weights");
+  r.places = result(largest, 1, best, Dtype::int64, "router.selected");
+  if (shared_out) {
+    r.sum = reduce_rows(Fn::sum_rows, r.values, f, "router.sum");
+    r.shares = binary(Fn::mul, r.values, r.sum, f, "router.weights");
+  }
+  r.out = convert(r.shares, d, "router.weights");
+  graph_.routings.push_back(r);
+  return r;
+}
+
+NodeId GraphBuilder::column_sums(NodeId x, Shape s, Dtype d, const char* role) {
+  const std::int64_t columns = s.numel(), rows = (*this)[x].shape.numel() / columns, parts = outer_splits(rows, columns, graph_.multiprocessors);
+  if (parts > 1) x = reduce(Fn::sum_columns, x, shape({parts, columns}, false), d == Dtype::int64 ? d : Dtype::fp32, role);
+  return reduce(Fn::sum_columns, x, s, d, role);
 }
 
 NodeId GraphBuilder::kernel(Fn fn, std::span<const NodeId> in, const char* role) {

@@ -66,6 +66,7 @@ enum class Fn : std::uint8_t {
   sum_columns,   // over all rows: the gradient of what every row was multiplied by, or had added
   random, drop,  // dropout: uniform numbers of a seed; what a mask leaves
   turn,          // complex numbers by those of a table, an opaque kernel; its gradient is turned back
+  topk,          // an opaque kernel: the largest of each row, and their places
   dequantize,    // bitsandbytes' kernels, opaque: scales of their own, or whole weights
   mask, shift, compare,  // of integers: an additive mask, those at other places, which of them count
 };
@@ -85,12 +86,14 @@ struct Node {
 };
 
 constexpr int kNumberOne = 1;  // of those that several nodes use
+constexpr int kShiftPads = 1;  // the variant of a shift that is nothing but padding, which fuses with nothing to the partitioner
 
 // What a graph input is to the outside.
 struct GraphInput {
   NodeId node;
   std::int32_t parameter;          // index into Model::parameters, or -1: token ids, targets, rotary tables
   bool trains = true;              // of a parameter: wants a gradient
+  bool passing = false;            // made for a call, of no batch: lives as long as backward reads it
 };
 
 // Composites that autograd differentiates as one, as torch does: their inner nodes get no gradients of their own.
@@ -107,8 +110,12 @@ struct Float8Linear { NodeId x; Float8 x8; NodeId w; Float8 w8; NodeId out; };  
 // product: x W^T; `out` itself where the bias is added within, as it is unless all who read y are pointwise (fx_passes/post_grad.py, should_prefer_unfused_addmm).
 struct CastLinear { NodeId x, w, bias, out, product; };
 
+// Softmax of logits over a row, its largest, shared out of one where sum is given. out: the shares, cast or not.
+struct Routing { NodeId logits, probs, values, places, sum, shares, out; };
+
 struct Graph {
   std::vector<CastLinear> linears;
+  std::vector<Routing> routings;
   std::vector<RmsNorm> norms;
   std::vector<LayerNorm> layer_norms;
   std::vector<Split> splits;
@@ -165,6 +172,12 @@ class GraphBuilder {
   NodeId scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int variant, const char* role);
   // fp32 logits to log-probabilities: maximum and sum of each row.
   NodeId log_softmax(NodeId logits);
+  // The k largest of each row's softmax in `d`, listed among the graph's.
+  Routing route(NodeId logits, std::int64_t k, bool shared_out, Dtype d);
+  // Sums and maxima over rows of fewer than eight are written out (inductor.config.unroll_reductions_threshold): no loop of their own.
+  NodeId reduce_rows(Fn fn, NodeId x, Dtype d, const char* role);
+  // Over all rows, to shape `s`; in two kernels where there are many (choices.py, reduction_split_factor, of an outer reduction).
+  NodeId column_sums(NodeId x, Shape s, Dtype d, const char* role);
   NodeId kernel(Fn fn, std::span<const NodeId> in, const char* role);
   NodeId result(NodeId kernel, int which, Shape s, Dtype d, const char* role);
   const Node& operator[](NodeId id) const { return graph_.nodes[static_cast<std::size_t>(id)]; }

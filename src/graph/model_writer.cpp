@@ -18,17 +18,23 @@ ModelWriter::ModelWriter(const Architecture& a, const Training& r, std::span<con
   B = r.device_batch_size, T = r.seq_len, D = a.width, H = a.heads, K = a.kv_heads, h = a.head_dim;
 }
 
+NodeId ModelWriter::declare(Shape s, Dtype d, const char* role, bool trains) {
+  const NodeId id = b_.input(s, d, role, place_++);
+  g_.inputs.back().trains = trains;
+  return id;
+}
+
+void ModelWriter::declare_adapter(const std::string& module, Shape weight) {
+  const Dtype d = r_.lora->dtype.value_or(Dtype::fp32);
+  declare_weight(module + ".lora_A.weight", shape({r_.lora->rank, weight.dim[1]}, false), d, true);
+  declare_weight(module + ".lora_B.weight", shape({weight.dim[0], r_.lora->rank}, false), d, true);
+}
+
+bool ModelWriter::is_adapted(const std::string& name) const {
+  return std::ranges::any_of(adapted_, [&](std::int32_t place) { return parameters_[static_cast<std::size_t>(place)].name == name; });
+}
+
 void ModelWriter::declare_parameters() {
-  std::int32_t place = 0;
-  const auto declare = [&](const std::string& name, Shape s, Dtype d, bool trains) {
-    inputs_[name] = b_.input(s, d, "weight", place++);
-    g_.inputs.back().trains = trains;
-  };
-  const auto declare_adapter = [&](const std::string& module, Shape weight) {
-    const Dtype d = r_.lora->dtype.value_or(Dtype::fp32);
-    declare(module + ".lora_A.weight", shape({r_.lora->rank, weight.dim[1]}, false), d, true);
-    declare(module + ".lora_B.weight", shape({weight.dim[0], r_.lora->rank}, false), d, true);
-  };
   std::string adapted;  // the module whose adapter comes next
   std::vector<std::pair<int, std::string>> last;  // those beside weights in 4 bits, which are no parameters of the graph, come after all
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
@@ -38,7 +44,7 @@ void ModelWriter::declare_parameters() {
     if (a_.conv1d && p.group == ParamGroup::transformer_matrices) std::swap(s.dim[0], s.dim[1]);  // written as nn.Linear has it
     const std::string module = p.name.substr(0, p.name.rfind('.'));
     if (is_quantized(p)) quantized_[module] = s;
-    else declare(p.name, s, stored_, !r_.lora);
+    else declare_weight(p.name, s, stored_, !r_.lora);
     if (std::ranges::binary_search(adapted_, static_cast<std::int32_t>(i))) adapted = module;
     const bool bias_follows = i + 1 < parameters_.size() && parameters_[i + 1].name == adapted + ".bias";
     if (adapted.empty() || bias_follows) continue;
@@ -141,7 +147,9 @@ NodeId ModelWriter::attention_call(NodeId q, NodeId k, NodeId v) {
 void ModelWriter::loss(NodeId logits, NodeId labels) {
   const Dtype f = Dtype::fp32;
   const NodeId y = b_.convert(logits, f, "logits");
-  const NodeId targets = b_.pointwise(Fn::shift, std::array{labels}, tokens(1), Dtype::int64, "loss.targets");
+  NodeId targets = b_.with_number(Fn::shift, labels, B == 1 ? kShiftPads : 0, Dtype::int64, "loss.targets");
+  b_.viewed(targets, B == 1 ? shape({1, T + 1}, true) : tokens(1));
+  if (B == 1) targets = b_.slice(targets, tokens(1), 0, "loss.targets");  // of several texts a copy
   const NodeId lp = b_.log_softmax(y);
   const auto valid = [&] { return b_.unary(Fn::compare, targets, Dtype::bool8, "loss.valid"); };  // compared for the count, and for the gradient in another shape
   const NodeId counts = b_.reduce(Fn::sum_all, valid(), shape({1}, false), f, "loss.count");

@@ -31,6 +31,12 @@ class ModelWriter {
 
   NodeId declare_ids() { return b_.input(shape({B, T}, true), Dtype::int64, "batch.ids", -1); }
   void declare_parameters();
+  // One by one: what the caller has made, which may want a gradient, and a weight by its name, with peft's adapter after a module's where it has one.
+  NodeId declare(Shape s, Dtype d, const char* role, bool trains = true);
+  void declare_weight(const std::string& name, Shape s, Dtype d, bool trains) { inputs_[name] = declare(s, d, "weight", trains); }
+  void declare_adapter(const std::string& module, Shape weight);
+  // Whether a weight has an adapter, by its name in parameters_of().
+  bool is_adapted(const std::string& name) const;
   // What of the mask the layers will look at.
   void read_padding() { counted_ = b_.pointwise(Fn::shift, std::array{padding_}, shape({B, T}, true), Dtype::bool8, "attn.mask"); }
   // Call at the end: there are as many seeds as calls of dropout.
@@ -58,6 +64,7 @@ class ModelWriter {
   Dtype stored_ = Dtype::bf16;
   std::int64_t B = 0, T = 0, D = 0, H = 0, K = 0, h = 0, layer_ = -1;
   NodeId padding_ = kNone;             // the batch's attention mask
+  NodeId counted_ = kNone;             // what of it the layers look at
 
  private:
   NodeId cast(NodeId x, Dtype d, const char* role);
@@ -76,7 +83,8 @@ class ModelWriter {
   std::unordered_map<std::string, Shape> quantized_;  // of weights in 4 bits, by their modules
   std::unordered_map<NodeId, NodeId> casts_, lora_inputs_;
   std::int64_t dropouts_ = 0;          // calls so far
-  NodeId seeds_ = kNone, counted_ = kNone, mask_ = kNone;
+  NodeId seeds_ = kNone, mask_ = kNone;
+  std::int32_t place_ = 0;             // of the next input that wants a gradient
 };
 
 // The graph of one pass that a writer of these writes.

@@ -12,34 +12,6 @@ namespace dryfit {
 
 namespace {
 
-// How many parts an outer reduction of rows x columns is split into: ir.py, Reduction.num_splits; choices.py, reduction_split_factor.
-std::int64_t outer_splits(std::int64_t rows, std::int64_t columns, std::int64_t multiprocessors) {
-  constexpr std::int64_t kLeast = 32, kMost = 512, kThreads = 2048, kBlock = 256, kColumns = 128, kAtOnce = 4;
-  if (rows <= kLeast || columns >= multiprocessors * 2 * 32) return 1;
-  const std::int64_t elements = rows * columns, device = multiprocessors * kThreads;
-  // the divisor of rows that lies nearest, the smaller of two
-  const auto nearest = [&](std::int64_t to) {
-    std::int64_t best = 1;
-    for (std::int64_t d = 1; d * d <= rows; ++d) {
-      if (rows % d != 0) continue;
-      for (std::int64_t candidate : {d, rows / d}) {
-        const std::int64_t now = std::abs(candidate - to), before = std::abs(best - to);
-        if (now < before || (now == before && candidate < best)) best = candidate;
-      }
-    }
-    return best;
-  };
-  std::int64_t size = kLeast;
-  if (elements >= kMost * device) {
-    const std::int64_t even = nearest(kMost);
-    size = std::abs(even - kMost) < 50 ? even : kMost;
-  } else if (elements >= kLeast * device) {
-    const std::int64_t blocks = ceil_div(device / kBlock, ceil_div(columns, kColumns)), wanted = ceil_div(rows, kAtOnce * blocks), even = nearest(wanted);
-    size = std::abs(wanted - even) < 20 ? std::max(even, kLeast) : wanted;
-  }
-  return ceil_div(rows, kAtOnce * size);
-}
-
 class Engine {
  public:
   explicit Engine(Graph forward) : joint_{std::move(forward), 0, kNone, {}, {}}, g_(joint_.graph), b_(g_) {
@@ -68,6 +40,7 @@ class Engine {
         case Composite::attention: attention(g_.attentions[composite_[index(id)].second]); break;
         case Composite::float8: float8(g_.float8[composite_[index(id)].second]); break;
         case Composite::linear: linear(g_.linears[composite_[index(id)].second]); break;
+        case Composite::routing: routing(g_.routings[composite_[index(id)].second]); break;
         case Composite::none: plain(id); break;
       }
     }
@@ -76,7 +49,7 @@ class Engine {
   }
 
  private:
-  enum class Composite : std::uint8_t { none, norm, layer_norm, split, part, loss, attention, float8, linear };
+  enum class Composite : std::uint8_t { none, norm, layer_norm, split, part, loss, attention, float8, linear, routing };
   static std::size_t index(NodeId id) { return static_cast<std::size_t>(id); }
   Node node(NodeId id) const { return g_.nodes[index(id)]; }  // by value: the vector grows
 
@@ -89,6 +62,7 @@ class Engine {
     for (std::size_t i = 0; i < g_.attentions.size(); ++i) composite_[index(g_.attentions[i].out)] = {Composite::attention, i};
     for (std::size_t i = 0; i < g_.float8.size(); ++i) composite_[index(g_.float8[i].out)] = {Composite::float8, i};
     for (std::size_t i = 0; i < g_.linears.size(); ++i) composite_[index(g_.linears[i].out)] = {Composite::linear, i};
+    for (std::size_t i = 0; i < g_.routings.size(); ++i) composite_[index(g_.routings[i].out)] = {Composite::routing, i};
     if (g_.loss != kNone) composite_[index(g_.loss)] = {Composite::loss, 0};
   }
 
@@ -102,11 +76,14 @@ class Engine {
     return grad_[index(output)] = t;
   }
 
+  static bool is_integer(Dtype d) { return d == Dtype::int64 || d == Dtype::int32 || d == Dtype::uint8 || d == Dtype::bool8; }
+
   // A node wants a gradient when a parameter stands above it.
   void mark_wanted() {
     wanted_.assign(g_.nodes.size(), false);
     for (const GraphInput& input : g_.inputs) wanted_[index(input.node)] = input.parameter >= 0 && input.trains;
     for (std::size_t i = 0; i < g_.nodes.size(); ++i) {
+      if (is_integer(g_.nodes[i].dtype)) continue;
       for (std::uint8_t k = 0; k < g_.nodes[i].inputs; ++k) wanted_[i] = wanted_[i] || wanted_[index(g_.nodes[i].in[k])];
     }
   }
@@ -142,13 +119,7 @@ class Engine {
     return b_.reduce(Fn::sum_rows, g, s, node(like).dtype, role);
   }
 
-  // Inductor sums over many rows in two kernels (choices.py, reduction_split_factor, of an outer reduction).
-  NodeId column_sums(NodeId g, NodeId like, const char* role) {
-    const Shape s = node(like).shape;
-    const std::int64_t columns = s.numel(), rows = node(g).shape.numel() / columns, parts = outer_splits(rows, columns, g_.multiprocessors);
-    if (parts > 1) g = b_.reduce(Fn::sum_columns, g, shape({parts, columns}, false), Dtype::fp32, role);
-    return b_.reduce(Fn::sum_columns, g, s, node(like).dtype, role);
-  }
+  NodeId column_sums(NodeId g, NodeId like, const char* role) { return b_.column_sums(g, node(like).shape, node(like).dtype, role); }
 
   void plain(NodeId id) {
     const Node n = node(id);
@@ -236,6 +207,26 @@ class Engine {
     if (dx != kNone) accumulate(c.x, b_.convert(dx, node(c.x).dtype, n.role));
     if (c.bias != kNone && wanted_[index(c.bias)]) accumulate(c.bias, column_sums(g, c.bias, n.role));
     if (dw != kNone) accumulate(c.w, b_.convert(dw, node(c.w).dtype, n.role));
+  }
+
+  // Of the shares to the largest, of those to all of their row, of probabilities to logits (derivatives.yaml: div, topk, _softmax).
+  void routing(const Routing& c) {
+    const char* role = node(c.out).role;
+    const Dtype f = Dtype::fp32;
+    NodeId g = b_.convert(grad_[index(c.out)], f, role);
+    if (c.sum != kNone) {
+      const NodeId shares = c.out == c.shares ? b_.binary(Fn::mul, c.values, c.sum, f, role) : c.shares;  // what is returned has no other user
+      const NodeId again = b_.binary(Fn::mul, shares, c.sum, f, role);
+      const NodeId turned = b_.binary(Fn::mul, b_.unary(Fn::scale, g, f, role), again, f, role);
+      const NodeId direct = b_.binary(Fn::mul, g, c.sum, f, role);
+      g = b_.binary(Fn::add, direct, b_.reduce_rows(Fn::sum_rows, turned, f, role), f, role);
+    }
+    const NodeId zeros = b_.pointwise(Fn::fill, {}, node(c.probs).shape, f, role);
+    const NodeId all = b_.pointwise(Fn::scatter_rows, std::array{zeros, g, c.places}, node(c.probs).shape, f, role);
+    const NodeId product = b_.binary(Fn::mul, all, c.probs, f, role);
+    const NodeId sum = b_.reduce_rows(Fn::sum_rows, product, f, role);
+    const NodeId d = b_.pointwise(Fn::add, std::array{b_.unary(Fn::scale, c.probs, f, role), sum, product}, node(c.probs).shape, f, role);
+    accumulate(c.logits, b_.convert(d, node(c.logits).dtype, role));
   }
 
   // A product that will be summed to a scalar parameter is formed in fp32, as the parameter is.

@@ -1,6 +1,7 @@
 // Joins the passes: autograd, partition, fusion of each half. Holds no rules of its own but the order of recomputation.
 #include "passes/compile.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "passes/partition.hpp"
@@ -74,9 +75,12 @@ CompiledStep compile_step(Graph forward, bool compile) {
     while (nodes[static_cast<std::size_t>(v)].kind == Kind::view) v = nodes[static_cast<std::size_t>(v)].in[0];
     return v;
   };
+  const auto is_of_one_call = [&](NodeId v) {
+    return nodes[static_cast<std::size_t>(v)].shape.batched || std::ranges::any_of(joint.graph.inputs, [&](const GraphInput& in) { return in.node == v && in.passing; });
+  };
   for (NodeId v : cut) {
     const NodeId owner = storage(v);
-    if (nodes[static_cast<std::size_t>(owner)].kind == Kind::input && nodes[static_cast<std::size_t>(owner)].shape.batched) step.read_again.push_back(owner);
+    if (nodes[static_cast<std::size_t>(owner)].kind == Kind::input && is_of_one_call(owner)) step.read_again.push_back(owner);
     if (nodes[static_cast<std::size_t>(owner)].kind == Kind::input || stored[static_cast<std::size_t>(owner)]) continue;
     stored[static_cast<std::size_t>(owner)] = true;
     step.saved.push_back(owner);

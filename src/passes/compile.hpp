@@ -9,7 +9,7 @@ namespace dryfit {
 struct CompiledStep {
   JointGraph joint;
   std::vector<NodeId> saved;          // forward to backward, graph inputs left out
-  std::vector<NodeId> read_again;     // graph inputs of each batch that backward reads: they live as long
+  std::vector<NodeId> read_again;     // graph inputs of one call that backward reads: they live as long
   std::vector<BufferStep> forward;    // ends with the loss and the saved values alive
   std::vector<BufferStep> backward;   // ends with the gradients alive
   std::vector<Launch> forward_launches, backward_launches;

@@ -113,7 +113,12 @@ std::vector<Tensor> CompiledFunction::operator()(std::span<const Tensor> inputs)
   wanted_.clear();
   for (const Tensor& t : wanting) wanted_.push_back(t.dims());
   buffers.clear();
-  return t_.function(outs, wanting, saved, "compiled", [this](std::span<const Tensor> given, std::vector<Tensor>& kept) { return backward(given, kept); });
+  std::vector<Tensor> made = t_.function(outs, wanting, saved, "compiled", [this](std::span<const Tensor> given, std::vector<Tensor>& kept) { return backward(given, kept); });
+  const std::size_t first = outs.size() - step_.outputs.size();
+  for (std::size_t i = first; i < outs.size(); ++i) {  // what wants no gradient is no output of the node
+    if (step_.joint.tangents[i - first] == kNone) made[i] = outs[i];
+  }
+  return made;
 }
 
 }  // namespace dryfit::eager

@@ -21,22 +21,29 @@ std::vector<std::int32_t> adapted(const Architecture& a, const Transformer& mode
 }  // namespace
 
 CompiledTransformer::CompiledTransformer(Tape& tape, const Architecture& a, const Training& r, const Transformer& model, int multiprocessors)
-    : model_(model), rotary_(a.position == Position::rotary), forward_(tape, transformer_forward(a, r, adapted(a, model), multiprocessors), static_cast<std::int64_t>(model.weights().size())) {
-  if (!loss_is_apart(a)) return;
-  loss_.emplace(tape, transformer_loss(a, r), 0);
+    : model_(model), rotary_(a.position == Position::rotary) {
+  if (has_mixture_graph(a)) mixture_.emplace(tape, a, r, adapted(a, model), model, multiprocessors);
+  else forward_.emplace(tape, transformer_forward(a, r, adapted(a, model), multiprocessors), static_cast<std::int64_t>(model.weights().size()));
+  if (!mixture_ && !loss_is_apart(a)) return;
+  if (!mixture_) loss_.emplace(tape, transformer_loss(a, r), 0);
   if (r.mixed != MixedPrecision::none) handed_out_.emplace(tape, logits_handed_out(a, r), 0);
 }
 
 Transformer::Outputs CompiledTransformer::forward(const Transformer::Batch& batch) {
+  if (mixture_) {
+    Transformer::Outputs outs = mixture_->forward(batch);
+    if (handed_out_) outs.logits = (*handed_out_)(std::array{outs.logits}).front();
+    return outs;
+  }
   std::vector<Tensor> inputs{batch.ids, batch.mask};
   if (rotary_) inputs.emplace_back();  // the frequencies of its tables
   for (const Transformer::Weight& w : model_.weights()) inputs.push_back(w.tensor);
   if (!loss_) {
     inputs.push_back(batch.labels);
-    const std::vector<Tensor> outs = forward_(inputs);
+    const std::vector<Tensor> outs = (*forward_)(inputs);
     return {outs[0], outs[1], {}};
   }
-  std::vector<Tensor> outs = forward_(inputs);  // the cache is named until the outputs are handed out, what the head was given until the model returns
+  std::vector<Tensor> outs = (*forward_)(inputs);  // the cache is named until the outputs are handed out, what the head was given until the model returns
   const Tensor loss = (*loss_)(std::array{outs[0], batch.labels}).front();
   outs.pop_back();
   return {loss, handed_out_ ? (*handed_out_)(std::array{outs[0]}).front() : outs[0], {}};

@@ -1,9 +1,10 @@
-// A Hugging Face model under torch.compile: its forward as one function, or three. Loops and optimizers stay eager.
+// A Hugging Face model under torch.compile: its forward as one function, or several. Loops and optimizers stay eager.
 #pragma once
 
 #include <optional>
 
 #include "passes/compiled_function.hpp"
+#include "passes/compiled_mixture.hpp"
 #include "passes/transformer.hpp"
 
 namespace dryfit::eager {
@@ -17,7 +18,8 @@ class CompiledTransformer {
  private:
   const Transformer& model_;
   bool rotary_;                      // frequencies are an input
-  CompiledFunction forward_;
+  std::optional<CompiledMixture> mixture_;  // in place of one graph up to the loss
+  std::optional<CompiledFunction> forward_;
   std::optional<CompiledFunction> loss_, handed_out_;  // where Dynamo ends its graph at the loss
 };
 

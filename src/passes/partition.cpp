@@ -20,6 +20,14 @@ class Partitioner {
     list_users();
     kept_.assign(nodes_.size(), false);
     for (NodeId v : joint.graph.kept) kept_[at(v)] = true;
+    returned_.assign(nodes_.size(), false);
+    for (NodeId v : joint.graph.outputs) returned_[at(v)] = true;
+    needed_.assign(nodes_.size(), false);
+    for (NodeId v : joint.graph.outputs) needed_[at(v)] = true;
+    if (joint.graph.loss != kNone) needed_[at(joint.graph.loss)] = true;
+    for (NodeId v = forward_; v-- > 0;) {
+      for (std::uint8_t k = 0; needed_[at(v)] && k < node(v).inputs; ++k) needed_[at(node(v).in[k])] = true;
+    }
     banned_.assign(at(forward_), false);
     free_.assign(at(forward_), false);
     // parameters and the rotary tables live anyway (treat_parameters_as_free_to_save); token ids come anew each step
@@ -41,6 +49,7 @@ class Partitioner {
   static std::size_t at(NodeId v) { return static_cast<std::size_t>(v); }
   const Node& node(NodeId v) const { return nodes_[at(v)]; }
   bool in_forward(NodeId v) const { return v < forward_; }
+  bool needed(NodeId v) const { return in_forward(v) && needed_[at(v)]; }
 
   // All users of all nodes in one array, ascending; users_of(v) is v's stretch of it.
   void list_users() {
@@ -61,17 +70,20 @@ class Partitioner {
   bool fusible(NodeId v) const {
     const Node& n = node(v);
     return (n.kind == Kind::pointwise || n.kind == Kind::reduction || n.kind == Kind::view) && n.fn != Fn::embedding &&
-           n.fn != Fn::scatter_rows && n.fn != Fn::random;
+           n.fn != Fn::scatter_rows && n.fn != Fn::random && !(n.fn == Fn::shift && n.variant == kShiftPads);
   }
   bool recomputable(NodeId v) const { return fusible(v) && node(v).fn != Fn::shift; }
-  bool fuses(NodeId a, NodeId b) const { return node(b).kind == Kind::cat || (fusible(a) && fusible(b)); }
+  bool fuses(NodeId a, NodeId b) const {
+    if (node(b).fn == Fn::nll_grad && node(a).dtype == Dtype::int64) return false;  // a scatter at these places
+    return node(b).kind == Kind::cat || (fusible(a) && fusible(b));
+  }
 
   void measure_distance() {
     distance_.assign(nodes_.size(), 0);
     for (NodeId v = forward_ - 1; v >= 0; --v) {
       std::int64_t d = 1'000'000'000;
       for (NodeId user : users_of(v)) d = std::min(d, distance_[at(user)] + 1);
-      distance_[at(v)] = d;
+      distance_[at(v)] = needed(v) ? d : 0;
     }
   }
 
@@ -82,7 +94,7 @@ class Partitioner {
       const NodeId current = open.back();
       open.pop_back();
       for (NodeId user : users_of(current)) {
-        if (!in_forward(user) && !fuses(current, user)) return true;
+        if (!needed(user) && !fuses(current, user)) return true;
         if (node(user).kind == Kind::view) open.push_back(user);
       }
     }
@@ -99,9 +111,9 @@ class Partitioner {
 
   bool should_ban(NodeId v) const {
     const Node& n = node(v);
-    if (n.kind == Kind::input || n.kind == Kind::result) return false;
+    if (n.kind == Kind::input || n.kind == Kind::result || !needed(v)) return false;
     if (in_checkpoint(v)) return true;  // where it is not computed again for certain, it is saved
-    if (!recomputable(v) || materialized_in_backward(v)) return true;
+    if (!recomputable(v) || materialized_in_backward(v) || returned_[at(v)]) return true;
     std::int64_t in = 0;
     for (std::uint8_t k = 0; k < n.inputs; ++k) in += node(n.in[k]).bytes();
     return n.bytes() * 4 < in;
@@ -119,7 +131,7 @@ class Partitioner {
       open.erase(open.begin());
       if (!fuses_here) return v;
       for (NodeId user : users_of(v)) {
-        if (in_forward(user) && user <= range) open.insert({user, fuses(v, user)});
+        if (needed(user) && user <= range) open.insert({user, fuses(v, user)});
       }
     }
     return range;
@@ -130,7 +142,7 @@ class Partitioner {
     for (NodeId v = 0; v < forward_; ++v) {
       std::vector<NodeId> users;
       for (NodeId user : users_of(v)) {
-        if (in_forward(user)) users.push_back(user);
+        if (needed(user)) users.push_back(user);
       }
       if (users.size() < 2) continue;
       const NodeId limit = first_unfusible(users, *std::ranges::max_element(users));
@@ -143,6 +155,7 @@ class Partitioner {
   void ban_long_chains() {
     std::vector<bool> visited(at(forward_), false);
     for (NodeId start = 0; start < forward_; ++start) {
+      if (!needed(start)) continue;
       std::priority_queue<NodeId, std::vector<NodeId>, std::greater<>> open;
       open.push(start);
       while (!open.empty()) {
@@ -155,7 +168,7 @@ class Partitioner {
           break;
         }
         for (NodeId user : users_of(v)) {
-          if (in_forward(user) && fuses(v, user) && !banned_[at(user)]) open.push(user);
+          if (needed(user) && fuses(v, user) && !banned_[at(user)]) open.push(user);
         }
       }
     }
@@ -167,7 +180,7 @@ class Partitioner {
     if (n.kind == Kind::kernel) return MaxFlow::kInfinite;
     if (free_[at(v)]) return 0;
     const double grown = std::floor(static_cast<double>(n.bytes()) * growth_[at(static_cast<NodeId>(std::clamp<std::int64_t>(distance_[at(v)], 1, 100)))]);
-    const bool written = n.kind == Kind::input || !std::ranges::all_of(users_of(v), [&](NodeId user) { return fuses(v, user); });
+    const bool written = n.kind == Kind::input || returned_[at(v)] || !std::ranges::all_of(users_of(v), [&](NodeId user) { return fuses(v, user); });
     return written ? grown : 2 * grown;
   }
 
@@ -204,6 +217,8 @@ class Partitioner {
   std::vector<NodeId> users_;
   std::vector<std::int64_t> distance_;
   std::vector<bool> banned_, free_, kept_;
+  std::vector<bool> needed_;       // by what forward returns: what is written down beside it, of backward alone, may be computed there
+  std::vector<bool> returned_;     // by the function: in memory anyway, and never computed again
   std::array<double, 101> growth_{};
 };
 

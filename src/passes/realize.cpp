@@ -11,6 +11,8 @@ constexpr std::size_t kReadsThreshold = 4;    // inductor.config.realize_reads_t
 constexpr std::size_t kMostReads = 8;         // inductor.config.realize_acc_reads_threshold: with any number
 constexpr std::int32_t kMostOperations = 30;  // inductor.config.realize_opcount_threshold
 constexpr std::int32_t kTooDeep = 100;        // graph.py, run_node: whatever it reads
+constexpr std::uint32_t kTurned = 19;         // a half of a head put in the other's place
+constexpr std::uint32_t kFirstPart = 32;      // of a sum that is written out: its first term, the others follow
 
 }  // namespace
 
@@ -64,6 +66,7 @@ Realization::Operations Realization::operations(const Node& n) const {
     case Fn::expand: case Fn::shift: return {0, 0};
     case Fn::fill: return {0, 1};
     case Fn::slice: return {0, 0};
+    case Fn::sum_rows: case Fn::amax_rows: return {std::max(1, static_cast<std::int32_t>(terms(n)) - 1), 0};
     default: return {1, 0};
   }
 }
@@ -80,9 +83,24 @@ std::uint32_t Realization::shifted(NodeId reader, NodeId source, std::uint32_t s
   const Node& n = node(reader);
   if (n.fn == Fn::slice) return shift * 31 + static_cast<std::uint32_t>(n.variant) + 1;
   if (n.fn == Fn::pad) return shift * 31 + 17;
-  if (n.fn == Fn::rotate_half) return shift * 31 + 19;
+  if (n.fn == Fn::rotate_half) return shift * 31 + kTurned;
   if (n.fn == Fn::random) return static_cast<std::uint32_t>(reader) + 1;  // a seed of its own
   return node(source).shape.numel() < n.shape.numel() ? 0 : shift;
+}
+
+// How many terms of each row are written out, one expression for each; 1: it is no such sum or maximum.
+std::uint32_t Realization::terms(const Node& n) const {
+  if (n.kind != Kind::pointwise || (n.fn != Fn::sum_rows && n.fn != Fn::amax_rows)) return 1;
+  return static_cast<std::uint32_t>(node(n.in[0]).shape.numel() / n.shape.numel());
+}
+
+// ir.py, should_realize_on_reuse: of what is read many times as often as it has elements (lowering.py, expand, which every broadcast goes through).
+bool Realization::too_much_to_repeat(NodeId v) const {
+  if (node(v).kind != Kind::pointwise || node(v).fn == Fn::fill) return false;
+  const auto reads = std::span(reads_).subspan(reads_begin_[at(v)], reads_end_[at(v)] - reads_begin_[at(v)]);
+  // of a half that is put in the other's place two are loaded, one for each
+  const auto loads = reads.size() + static_cast<std::size_t>(std::ranges::count_if(reads, [](const Read& r) { return r.shift % 31 == kTurned; }));
+  return loads > kReadsThreshold || (operations_[at(v)] > kMostOperations && count_operations(v, kMostOperations) > kMostOperations);
 }
 
 // Operations of the whole expression, equal ones once (ops_handler.py, OpCounterCSE). Only asked where a count without merging is too high.
@@ -101,9 +119,13 @@ std::int32_t Realization::count_operations(NodeId v, std::int32_t limit) const {
       constants.push_back(number);
     }
     for (std::uint8_t k = 0; k < node(u).inputs; ++k) {
-      const std::pair<NodeId, std::uint32_t> next{node(u).in[k], shifted(u, node(u).in[k], shift)};
-      auto& list = stored_for(next.first, u) ? loads : seen;
-      if (std::ranges::find(list, next) == list.end()) list.push_back(next);
+      const std::uint32_t parts = terms(node(u));
+      for (std::uint32_t part = 0; part < parts; ++part) {
+        const std::uint32_t from = parts == 1 ? shifted(u, node(u).in[k], shift) : kFirstPart + part;
+        const std::pair<NodeId, std::uint32_t> next{node(u).in[k], from};
+        auto& list = stored_for(next.first, u) ? loads : seen;
+        if (std::ranges::find(list, next) == list.end()) list.push_back(next);
+      }
     }
   }
   return count + static_cast<std::int32_t>(loads.size());
@@ -141,12 +163,27 @@ void Realization::realize() {
     operations_[at(v)] = operations(n).own + operations(n).constants;
     for (std::uint8_t k = 0; k < n.inputs; ++k) {
       const NodeId source = n.in[k];
+      const bool broadcast = (straight && n.kind == Kind::pointwise) || n.fn == Fn::expand;
+      if (!eager_ && broadcast && !stored_for(source, v) && node(source).shape.numel() < n.shape.numel() && too_much_to_repeat(source)) {
+        realized_[at(source)] = true;
+        stored_at_[at(source)] = 2 * position_[at(v)] - 1;
+      }
       const bool stored = stored_for(source, v);
-      operations_[at(v)] += stored ? 1 : operations_[at(source)];
-      if (stored) {
+      const std::uint32_t parts = terms(n);
+      operations_[at(v)] += (stored ? 1 : operations_[at(source)]) * static_cast<std::int32_t>(parts);
+      if (stored && parts == 1) {
         add_read(reads_, {source, straight, shifted(v, source, 0)}, from);
         continue;
       }
+      for (std::uint32_t part = 0; parts > 1 && part < parts; ++part) {
+        if (stored) add_read(reads_, {source, false, kFirstPart + part}, from);
+        for (std::size_t i = reads_begin_[at(source)]; !stored && i < reads_end_[at(source)]; ++i) {
+          const Read r = reads_[i];
+          const bool straight_there = r.shift == 0 && node(r.node).shape.numel() >= node(source).shape.numel();
+          add_read(reads_, {r.node, false, straight_there ? kFirstPart + part : r.shift}, from);
+        }
+      }
+      if (parts > 1) continue;
       for (std::size_t i = reads_begin_[at(source)]; i < reads_end_[at(source)]; ++i) {
         const Read r = reads_[i];
         const bool along = moves_along(n.fn) && node(r.node).shape.numel() >= node(source).shape.numel();

@@ -72,6 +72,8 @@ class Realization {
   struct Operations { std::int32_t own, constants; };
   enum class Store : std::uint8_t { never, at_once, for_external };
   Operations operations(const Node& n) const;
+  std::uint32_t terms(const Node& n) const;
+  bool too_much_to_repeat(NodeId v) const;
   std::int64_t constant(NodeId v) const;
   std::uint32_t shifted(NodeId reader, NodeId source, std::uint32_t shift) const;
   std::int32_t count_operations(NodeId v, std::int32_t limit) const;

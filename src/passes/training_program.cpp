@@ -379,9 +379,15 @@ Result<void> torchtitan_is_described(const Architecture& a, const Training& r) {
 
 Result<void> compiled_is_described(const Architecture& a, const Training& r) {
   const auto with = [](std::string what, std::string hint) { return unsupported("torch.compile with " + std::move(what), std::move(hint)); };
-  // its experts' loop asks which are hit (nonzero): Dynamo leaves the layer to Python, each expert to a function of a length that changes
-  if (a.moe) return with("a mixture of experts, whose layers Dynamo takes apart at nonzero(),", "leave torch.compile out");
-  if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of GPT-2, Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
+  if (a.moe) {
+    if (!has_mixture_graph(a)) return unsupported("torch.compile of " + a.model_type + "'s mixtures of experts", "it is of Mixtral's and Qwen 3's without a loss of their routers; without it the run is");
+    // DynamicCache's layers are told apart: Dynamo compiles every block anew, and gives up at the ninth
+    if (r.use_cache) return with("a mixture of experts and use_cache, with which every block is compiled anew until Dynamo gives up,", "set model.config.use_cache = False in your script, and say --no-cache");
+    if (r.recompute != Recompute::none) return with("a mixture of experts and gradient checkpointing", "leave one of them out");
+    const auto of_attention = [](const std::string& target) { return target == "q_proj" || target == "k_proj" || target == "v_proj" || target == "o_proj"; };
+    if (r.lora && !std::ranges::all_of(r.lora->targets, of_attention)) return with("a mixture of experts and adapters of other products than attention's", "set target_modules to some of q_proj, k_proj, v_proj, o_proj");
+    if (r.quantized) return with("a mixture of experts in 4 bits", "leave torch.compile out");
+  } else if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of GPT-2, Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
   if (r.attention != AttentionCode::sdpa) return with("another attention than sdpa", "use --attention sdpa");
   // transformers warns that checkpoints leave the cache out, in every block; Dynamo ends its graph there
   if (r.recompute != Recompute::none && r.use_cache) return with("gradient checkpointing and use_cache, whose warning breaks the graph in every block,", "set model.config.use_cache = False in your script, and say --no-cache");

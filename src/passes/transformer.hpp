@@ -57,6 +57,9 @@ struct ModuleHooks {
 // Whether DeepSpeed's ZeRO-3 takes a mixture of experts for one module (deepspeed/runtime/zero/leaf_module_config.py, since 0.18).
 bool is_leaf_mixture(const Architecture& architecture);
 
+// Rows of each expert, whose tokens are taken to be shared evenly.
+std::int64_t rows_of_expert(const Architecture& architecture, std::int64_t tokens);
+
 class Transformer {
  public:
   // Allocates the parameters and buffers on the tape, as loading does.
@@ -175,7 +178,7 @@ class Transformer {
   Tensor stacked_experts(const Block& block, const Tensor& x, const Tensor& scores);
   Tensor sorted_mixture(const Block& block, const Tensor& x);
   Tensor corrected_mixture(const Block& block, const Tensor& x);
-  std::int64_t expert_rows() const;
+  std::int64_t expert_rows() const { return rows_of_expert(a_, N); }
   Tensor into_mixture(const Block& block, const Tensor& x);
   Tensor expert(const Block& block, std::int64_t index, const Tensor& x);
   Tensor router_logits(const Block& block, const Tensor& x);

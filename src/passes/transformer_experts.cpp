@@ -7,8 +7,7 @@
 
 namespace dryfit::eager {
 
-// Rows of an expert.
-std::int64_t Transformer::expert_rows() const { return std::max<std::int64_t>(1, N * a_.moe->top_k / a_.moe->experts); }
+std::int64_t rows_of_expert(const Architecture& a, std::int64_t tokens) { return std::max<std::int64_t>(1, tokens * a.moe->top_k / a.moe->experts); }
 
 bool is_leaf_mixture(const Architecture& a) { return a.family == Family::mixtral || a.family == Family::qwen2_moe || a.family == Family::qwen3_moe; }
 

@@ -6,11 +6,14 @@ import contextlib
 
 import torch
 import torch._inductor.compile_fx as compile_fx
+from torch._dynamo import trace_rules
+from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._guards import TracingContext, tracing
 from torch.utils._python_dispatch import _disable_current_modes
 
 import hopper
 from dryfit.tracing import inductor
+from dryfit.tracing.compiler import OURS, as_traced, compile_without_modes
 from dryfit.tracing.played import Half
 
 
@@ -81,12 +84,9 @@ class Compiled:
         # arguments are looked up at each call: keep only what the function holds itself (parameters, buffers)
         return function, [None if place is not None else tensor for tensor, place in zip(inputs, places)], places
 
-    def _backend(self, graph, inputs):
-        kept = [i if isinstance(i, torch.nn.Parameter) else self._stand_in(i) for i in inputs]
-        with _disable_current_modes(), tracing(TracingContext(self.fake_mode)):
-            return compile_fx.compile_fx(graph, kept, inner_compile=self._inner)
-
     def _inner(self, graph, inputs, **options):
+        if not any(node.op.startswith("call") for node in graph.graph.nodes):
+            return make_boxed_func(graph.forward)  # it hands its inputs on; Inductor writes nothing for it
         lowering, text = inductor.take_wrapper(lambda: compile_fx.compile_fx_inner(graph, inputs, **options))
         half = Half(graph, lowering, text, "backward" if options.get("is_backward") else "forward", self.fake_mode, self.tracker)
         self.halves.append(half)
@@ -94,12 +94,28 @@ class Compiled:
 
 
 class Broken(Compiled):
-    """A function that Dynamo takes in several graphs: what lies between them runs as it stands, with nothing recorded of it."""
+    """A function that Dynamo takes in several graphs. What lies between them runs op by op, and is recorded."""
+
+    _followed = False
 
     def __init__(self, function, fake_mode, tracker):
         super().__init__(function, fake_mode, tracker)
-        self._run = hopper.REAL_COMPILE(function, dynamic=False, backend=self._backend)
+        if not Broken._followed:
+            compile_without_modes()
+            for name in ("compiled", "routed"):
+                trace_rules.add(name)
+            for name in OURS:
+                trace_rules.add(f"dryfit.tracing.{name}")
+            Broken._followed = True
+        torch._dynamo.reset()
+        self._run = hopper.REAL_COMPILE(function, backend=self._backend)
 
     def __call__(self, *args, **kwargs):
+        return self._run(*args, **kwargs)
+
+    def _backend(self, graph, inputs):
+        return compile_fx.compile_fx(graph, as_traced(graph, inputs), inner_compile=self._inner_without_modes)
+
+    def _inner_without_modes(self, graph, inputs, **options):
         with _disable_current_modes():
-            return self._run(*args, **kwargs)
+            return self._inner(graph, inputs, **options)

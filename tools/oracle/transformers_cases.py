@@ -72,6 +72,9 @@ SIZES = {
     "1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=4, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=True, max_position_embeddings=8192),
     "0.5b": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=4, num_attention_heads=14, num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True, max_position_embeddings=8192),
     "124m": dict(n_embd=768, n_layer=4, n_head=12, vocab_size=50304, n_positions=1024),
+    "8x7b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=2, num_attention_heads=32, num_key_value_heads=8, vocab_size=32000, num_local_experts=8, max_position_embeddings=32768),
+    "30b": dict(hidden_size=2048, intermediate_size=6144, moe_intermediate_size=768, num_hidden_layers=2, num_attention_heads=32, num_key_value_heads=4, head_dim=128, vocab_size=151936,
+                num_experts=128, num_experts_per_tok=8, max_position_embeddings=32768),
     "70b": dict(hidden_size=8192, intermediate_size=28672, num_hidden_layers=2, num_attention_heads=64, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False, max_position_embeddings=8192),
 }
 
@@ -245,8 +248,8 @@ ALL_LINEAR = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 
 
 def breaks(case):
-    """Whether Dynamo takes the forward in several graphs: GPT-2's class has a name from which transformers knows no loss, of which it warns."""
-    return case.model == "gpt2"
+    """Whether Dynamo takes the forward in several graphs: GPT-2's class has a name from which transformers knows no loss, of which it warns; experts ask which of them are hit."""
+    return case.model in ("gpt2", "mixtral", "qwen3_moe")
 
 
 def compiled():
@@ -295,6 +298,15 @@ def compiled():
     yield Case("llama", batch=2, length=1024, size="1b", lora_targets=ALL_LINEAR, precision="bf16+autocast", adapter="kbit", **packed)
     yield Case("llama", vocab=512, precision="bf16+autocast", compiled=True)
     yield Case("llama", vocab=512, precision="bf16+autocast", lora=8, lora_targets=ALL_LINEAR, compiled=True)
+    # mixtures of experts: functions between which Python goes on
+    for model, precision in itertools.product(("mixtral", "qwen3_moe"), ("bf16", "autocast")):
+        yield Case(model, vocab=512, precision=precision, compiled=True)
+    yield Case("mixtral", vocab=2048, batch=2, length=256, precision="fp32", compiled=True)
+    yield Case("mixtral", batch=4, length=1024, size="8x7b", compiled=True)
+    yield Case("mixtral", batch=2, length=1024, size="8x7b", precision="autocast", compiled=True)
+    yield Case("qwen3_moe", batch=2, length=1024, size="30b", compiled=True)
+    yield Case("mixtral", vocab=512, lora=8, compiled=True)
+    yield Case("mixtral", vocab=512, lora=8, precision="autocast", lora_targets="q_proj,k_proj,v_proj,o_proj", compiled=True)
 
 
 def compiled_unseen():
@@ -316,6 +328,13 @@ def compiled_unseen():
     yield Case("gpt2", batch=1, length=384, vocab=2048, precision="autocast", accumulation=3, optimizer="fused", compiled=True)
     yield Case("gpt2", batch=16, length=512, size="124m", precision="fp32", use_cache=True, compiled=True)
     yield Case("gpt2", batch=3, length=192, vocab=768, lora=16, lora_targets="c_attn,c_proj,c_fc", use_cache=True, compiled=True)
+    yield Case("mixtral", batch=3, length=192, vocab=1536, precision="bf16+autocast", accumulation=2, optimizer="fused", compiled=True)
+    yield Case("mixtral", batch=1, length=2048, size="8x7b", precision="bf16+autocast", compiled=True)
+    yield Case("mixtral", batch=3, length=512, size="8x7b", precision="autocast", optimizer="fused", compiled=True)
+    yield Case("qwen3_moe", batch=6, length=128, vocab=3072, precision="fp32", compiled=True)
+    yield Case("qwen3_moe", batch=1, length=1536, size="30b", precision="autocast", accumulation=2, compiled=True)
+    yield Case("mixtral", batch=2, length=1024, size="8x7b", lora=16, precision="bf16+autocast", lora_targets="q_proj,k_proj,v_proj,o_proj", optimizer="fused", compiled=True)
+    yield Case("qwen3_moe", batch=3, length=224, vocab=1024, lora=4, lora_targets="q_proj,o_proj", precision="autocast", accumulation=2, compiled=True)
     packed = dict(quantized=True, compiled=True)
     yield Case("qwen3", batch=3, length=256, vocab=2048, lora=4, lora_targets=ALL_LINEAR, precision="bf16+autocast", adapter="kbit", accumulation=2, **packed)
     yield Case("mistral", batch=2, length=384, vocab=1536, lora=16, lora_targets="k_proj,gate_proj", lora_dropout=0, precision="autocast", use_cache=True, **packed)

@@ -35,6 +35,7 @@ from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 from dryfit.tracing import group
 import transformers_cases
 from compiled import Broken, Compiled
+from routed import Routed
 from dryfit.tracing.tracker import Tracker
 
 
@@ -155,6 +156,7 @@ class Run:
         self.case = case
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.tracker = Tracker()
+        self.routed = None
         if case.parallel != "none":
             group.join(case.rank, case.gpus)
             self.mesh = init_device_mesh("cuda", (case.gpus,))
@@ -173,7 +175,10 @@ class Run:
         case = self.case
         for name in ("num_local_experts", "num_experts", "n_routed_experts"):
             if getattr(config, name, None):
-                _share_tokens_evenly(getattr(config, name), config.model_type == "gpt_oss")
+                if case.compiled:
+                    self.routed = Routed(getattr(config, name))
+                else:
+                    _share_tokens_evenly(getattr(config, name), config.model_type == "gpt_oss")
                 break
         if case.model == "deepseek_v2":
             _split_tokens_evenly()
@@ -256,11 +261,21 @@ class Run:
             forward = convert_outputs_to_fp32(torch.amp.autocast("cuda", dtype=torch.bfloat16)(forward))
         if transformers_cases.breaks(self.case):
             self.compiled = Broken(forward, self.fake_mode, self.tracker)
+            if self.routed:
+                self._vary_rows()
             return
         self.compiled = Compiled(forward, self.fake_mode, self.tracker, fullgraph=True)
         with _disable_current_modes(), self.fake_mode:  # unseen by the tracker
             example = self.batch()
         self.compiled.prepare(**example)
+
+    def _vary_rows(self):
+        """An expert's MLP is compiled for the first number of rows that any gets, and, when another comes, once for all numbers: as good as always the latter runs."""
+        with _disable_current_modes(), self.tracker.unseen(), self.fake_mode, self.routed:
+            self.routed.more = 8
+            self.compiled(**self.batch())
+            self.routed.more = 0
+            gc.collect()
 
     def _to_gpu(self, model, four_bit=(), storage=torch.uint8):
         """Parameters and buffers one by one, in order; a tied one once. to_empty would untie them. four_bit: ids of those that are quantized. Under FSDP that
@@ -378,7 +393,8 @@ class Run:
         inputs = self.batch()
         tracker.mark(f"{step} {micro + 1} forward")
         if self.case.compiled:
-            outputs = self.compiled(**inputs)  # what Dynamo's graph hands out: the cache's keys and values, the loss, the logits
+            with self.routed or contextlib.nullcontext():
+                outputs = self.compiled(**inputs)  # what Dynamo's graph hands out: the cache's keys and values, the loss, the logits
             loss = outputs["loss"] if transformers_cases.breaks(self.case) else next(t for t in outputs if t.dim() == 0)
             del outputs, inputs
         elif self.case.trl:

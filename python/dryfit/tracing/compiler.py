@@ -72,32 +72,9 @@ class Compiler:
         nn_module.unpatched_nn_module_call = torch.nn.Module.__call__  # modules' calls are watched; within a graph Dynamo goes on to their forward as ever
         torch._dynamo.eval_frame.skip_code(torch.nn.Module.__call__.__code__)
         self.tracker.leave_to_itself(torch._dynamo.disable)
-        self._compile_without_modes()
+        compile_without_modes()
         self._hear_dynamo()
         return True
-
-    @staticmethod
-    def _compile_without_modes():
-        """Dynamo leaves modes while it compiles, but for DistributedDataParallel's buckets. What it will compare a host tensor with when the function is called again is as it is under the modes."""
-        from torch._dynamo.backends.distributed import DDPOptimizer
-        from torch._dynamo.convert_frame import CatchErrorsWrapper
-        from torch._dynamo.guards import CheckFunctionManager
-        convert, split, guard, left = CatchErrorsWrapper.__call__, DDPOptimizer.compile_fn, CheckFunctionManager.__init__, []
-
-        def without_modes(self, *frame):
-            with _disable_current_modes() as modes:
-                left.append(modes[::-1])
-                try:
-                    return convert(self, *frame)
-                finally:
-                    left.pop()
-
-        def guarded(self, *args, **options):
-            with bodies.under(left[-1] if left else []):
-                guard(self, *args, **options)
-        CatchErrorsWrapper.__call__ = without_modes
-        CheckFunctionManager.__init__ = guarded
-        DDPOptimizer.compile_fn = lambda self, graph, inputs: split(self, graph, _as_traced(graph, inputs))
 
     def _hear_dynamo(self):
         """Where Dynamo itself fails, over tensors without data, the function runs as it stands; an error of the script's own comes again then."""
@@ -131,6 +108,29 @@ class Compiler:
         return found
 
 
+def compile_without_modes():
+    """Dynamo leaves modes while it compiles, but for DistributedDataParallel's buckets. What it will compare a host tensor with when the function is called again is as it is under the modes."""
+    from torch._dynamo.backends.distributed import DDPOptimizer
+    from torch._dynamo.convert_frame import CatchErrorsWrapper
+    from torch._dynamo.guards import CheckFunctionManager
+    convert, split, guard, left = CatchErrorsWrapper.__call__, DDPOptimizer.compile_fn, CheckFunctionManager.__init__, []
+
+    def without_modes(self, *frame):
+        with _disable_current_modes() as modes:
+            left.append(modes[::-1])
+            try:
+                return convert(self, *frame)
+            finally:
+                left.pop()
+
+    def guarded(self, *args, **options):
+        with bodies.under(left[-1] if left else []):
+            guard(self, *args, **options)
+    CatchErrorsWrapper.__call__ = without_modes
+    CheckFunctionManager.__init__ = guarded
+    DDPOptimizer.compile_fn = lambda self, graph, inputs: split(self, graph, as_traced(graph, inputs))
+
+
 class Backend:
     """Inductor, for Dynamo. config: what torch.compile's mode and options say."""
 
@@ -148,7 +148,7 @@ class Backend:
     def __call__(self, graph, inputs):
         import torch._inductor.compile_fx as compile_fx
         spare = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
-        examples = _as_traced(graph, inputs)
+        examples = as_traced(graph, inputs)
         if not any(_on_gpu(n.meta.get("example_value")) for n in graph.graph.nodes) and not any(map(_on_gpu, examples)):
             return spare.forward  # of the host: it runs
         try:
@@ -200,7 +200,7 @@ def _on_gpu(value):
     return any(isinstance(v, torch.Tensor) and v.device.type == "cuda" for v in values)
 
 
-def _as_traced(graph, inputs):
+def as_traced(graph, inputs):
     """What Dynamo traced with in place of a graph's inputs: its own fake tensors, which know its symbols. Its new mode is for inputs that are real."""
     context = TracingContext.get()
     examples = [given if not isinstance(given, torch.Tensor) or getattr(given, "fake_mode", None) is context.fake_mode else node.meta.get("example_value", given)

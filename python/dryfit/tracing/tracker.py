@@ -54,6 +54,16 @@ class Tracker(TorchDispatchMode):
         self.poll()
         self.marks.append((name, len(self.events)))
 
+    @contextlib.contextmanager
+    def unseen(self):
+        """Nothing is noted of what is born within and dies before its end."""
+        self.poll()
+        before, peak = len(self.events), self.peak
+        yield
+        self.poll()
+        del self.events[before:]
+        self.peak = peak
+
     def adopt(self, tensors, label):
         """Storages that exist already, such as parameters."""
         for tensor in tensors:
