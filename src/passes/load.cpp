@@ -9,16 +9,20 @@ namespace dryfit {
 // Tensor i stands for graph node i, so that events of the compiled step need no table.
 void ProgramLayout::add_graph_tensors() {
   p_.tensors.reserve(graph().nodes.size() + 2048);
-  for (const Node& n : graph().nodes) {
+  add_tensors_of(graph());
+  for (NodeId g : step_.gradients) {
+    if (g != kNone) p_.tensors[static_cast<std::size_t>(g)].category = Category::gradients;
+  }
+  mark_gradient_logits();
+}
+
+void ProgramLayout::add_tensors_of(const Graph& of) {
+  for (const Node& n : of.nodes) {
     Category category = Category::activations;
     if (std::strcmp(n.role, "logits") == 0 && n.kind == Kind::matmul && n.variant == 0) category = Category::logits;
     if (n.fn == Fn::input) category = Category::weights;
     tensor(n.role, category, n.dtype, n.shape, n.layer);
   }
-  for (NodeId g : step_.gradients) {
-    if (g != kNone) p_.tensors[static_cast<std::size_t>(g)].category = Category::gradients;
-  }
-  mark_gradient_logits();
 }
 
 // The gradient of the logits overwrites them: it is the same memory and belongs to the same row of the account.

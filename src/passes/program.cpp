@@ -63,6 +63,7 @@ void ProgramLayout::release_stashes() {
 void ProgramLayout::core_evaluation() {
   release_stashes();
   segment("core_evaluation", "forward");
+  leave_fp8();
   const CorePrompts prompts = core_prompts(run_);
   append(core_forward(w_, resolve_attention(w_, target_), prompts.choices, std::min(prompts.middle, 10 * run_.max_seq_len)));
 }
@@ -77,6 +78,7 @@ void ProgramLayout::chat_evaluation() {
 
 void ProgramLayout::sampling(const char* phase, const Generation& generation) {
   segment(phase, "generate");
+  leave_fp8();
   append(generate(w_, resolve_attention(w_, target_), generation));
 }
 

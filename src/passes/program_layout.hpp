@@ -47,6 +47,7 @@ class ProgramLayout {
 
   // load.cpp
   void add_graph_tensors();
+  void add_tensors_of(const Graph& graph);
   void mark_gradient_logits();
   void load();
   std::vector<std::int32_t> init_model(bool replaced);
@@ -60,12 +61,12 @@ class ProgramLayout {
   NodeId input_named(const char* role) const;
 
   // training_step.cpp
-  void play(const std::vector<BufferStep>& steps);
+  void play(const Graph& of, const std::vector<BufferStep>& steps, std::int32_t first);
   void play(EagerStep::Part part);
   void eager_micro_step(const char* phase, int micro);
   struct Workspace { std::int32_t tensor = -1; bool made = false; };  // of a thread, kept for the life of the process
   void make_once(Workspace& w) { if (!std::exchange(w.made, true)) alloc(w.tensor); }
-  void multiplied(const BufferStep& s, int thread);
+  void multiplied(const Graph& of, const BufferStep& s, int thread);
   void training_step(const char* phase, bool rolls_out = false);
   void play_backward();
   void scratch(const Node& dq);
@@ -74,6 +75,7 @@ class ProgramLayout {
   void validation();
   void lay_out_validation();
   void validation_loader();
+  void leave_fp8();
 
   // optimizer_step.cpp
   std::int32_t temporary(const char* role, Dtype d, std::int64_t elements, Category category = Category::optimizer);
@@ -105,6 +107,9 @@ class ProgramLayout {
   std::optional<EagerStep> eager_;      // of a run that is not compiled
   std::vector<std::int32_t> eager_tensors_;  // of those, the tensor here
   std::vector<BufferStep> validation_;  // laid out once, played before and after training
+  std::optional<Graph> plain_;          // of an fp8 run: the model as it is evaluated, in bf16
+  std::int32_t plain_first_ = 0;        // the tensor that stands for its first node
+  std::vector<std::int32_t> swapped_;   // weights of the Linears that stand in for those in fp8
   NodeId losses_ = kNone;
   bool validated_ = false;
   Program p_;

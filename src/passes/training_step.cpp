@@ -1,13 +1,18 @@
 // A training step: its micro-steps forward and backward, what happens to the gradients; and the validation, which runs the forward pass alone.
 // Order and lifetimes: scripts/base_train.py of the version.
 #include <iterator>
+#include <utility>
 
+#include "graph/nanochat.hpp"
 #include "passes/program_layout.hpp"
 
 namespace dryfit {
 
-void ProgramLayout::play(const std::vector<BufferStep>& steps) {
-  for (const BufferStep& s : steps) add(s), multiplied(s, 0);
+void ProgramLayout::play(const Graph& of, const std::vector<BufferStep>& steps, std::int32_t first) {
+  for (const BufferStep& s : steps) {
+    add({s.alloc, s.node + first, s.op + first, s.from == kNone ? kNone : s.from + first});
+    multiplied(of, s, 0);
+  }
 }
 
 void ProgramLayout::play(EagerStep::Part part) {
@@ -24,10 +29,10 @@ void ProgramLayout::eager_micro_step(const char* phase, int micro) {
 }
 
 // A thread's first matrix product has its result and then takes the workspace: cuBLAS', or cuBLASLt's, which runs those in fp8.
-void ProgramLayout::multiplied(const BufferStep& s, int thread) {
-  const Node& n = node(s.node);
+void ProgramLayout::multiplied(const Graph& of, const BufferStep& s, int thread) {
+  const Node& n = of.nodes[static_cast<std::size_t>(s.node)];
   if (!s.alloc || n.fn != Fn::matmul) return;
-  const Dtype in = node(n.in[0]).dtype;
+  const Dtype in = of.nodes[static_cast<std::size_t>(n.in[0])].dtype;
   make_once((in == Dtype::fp8_e4m3 || in == Dtype::fp8_e5m2 ? lt_workspaces_ : workspaces_)[thread]);
 }
 
@@ -42,7 +47,7 @@ void ProgramLayout::training_step(const char* phase, bool rolls_out) {
     }
     const Provenance provenance = run_.compile ? Provenance::exact : Provenance::modelled;
     segment(phase, "forward", micro, provenance);
-    play(step_.forward);
+    play(graph(), step_.forward, 0);
     alloc(loss_);
     segment(phase, "backward", micro, provenance);
     play_backward();
@@ -65,7 +70,7 @@ void ProgramLayout::play_backward() {
     const bool takes_over = i + 1 < steps.size() && steps[i + 1].from != kNone;  // nothing comes between the two
     if (first_of_attention(steps[takes_over ? i + 1 : i]) && steps[i].from == kNone) scratch(node(steps[takes_over ? i + 1 : i].node));
     add(steps[i]);
-    multiplied(steps[i], 1);
+    multiplied(graph(), steps[i], 1);
   }
 }
 
@@ -105,6 +110,7 @@ void ProgramLayout::free_gradients() {
 // Validation: the forward pass without gradients; only the loss of each token comes out.
 void ProgramLayout::validation() {
   segment("validation", "forward");
+  leave_fp8();
   if (!validated_) validation_loader();
   validated_ = true;
   if (eager_) {
@@ -112,16 +118,35 @@ void ProgramLayout::validation() {
     return play(EagerStep::validation);
   }
   if (losses_ == kNone) lay_out_validation();
-  play(validation_);
+  play(plain_ ? *plain_ : graph(), validation_, plain_first_);
   free(losses_);
 }
 
 void ProgramLayout::lay_out_validation() {
-  FuseInput fw{&graph(), {}, {}, {}, {graph().loss}};
-  for (NodeId v = 0; v < step_.joint.forward_count; ++v) (node(v).kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
+  auto count = static_cast<NodeId>(step_.joint.forward_count);
+  if (run_.fp8) {
+    Workload plain = w_;
+    plain.run.fp8 = false;
+    plain_ = nanochat_forward(plain, resolve_attention(w_, target_));
+    plain_first_ = static_cast<std::int32_t>(p_.tensors.size());
+    add_tensors_of(*plain_);
+    count = static_cast<NodeId>(plain_->nodes.size());
+  }
+  const Graph& of = plain_ ? *plain_ : graph();
+  FuseInput fw{&of, {}, {}, {}, {of.loss}};
+  for (NodeId v = 0; v < count; ++v) (of.nodes[static_cast<std::size_t>(v)].kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
   FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
   validation_ = std::move(done.steps);
-  losses_ = done.outputs.front();
+  losses_ = done.outputs.front() + plain_first_;
+}
+
+// nanochat evaluates in bf16: each Linear in fp8 is replaced by a fresh one, whose own weight goes as soon as it is there (base_train.py, disable_fp8).
+void ProgramLayout::leave_fp8() {
+  if (!run_.fp8 || !m_.version.fp8_swapped_on_gpu) return;
+  if (swapped_.empty()) {
+    for (const Float8Linear& l : graph().float8) swapped_.push_back(tensor("linear.weight", Category::weights, node(l.w).dtype, node(l.w).shape, node(l.w).layer));
+  }
+  for (const std::int32_t t : swapped_) alloc(t), free(t);
 }
 
 // The name of the validation loader stays until the next one: so does its batch.

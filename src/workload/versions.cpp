@@ -43,13 +43,13 @@ std::vector<NanochatVersion> build_versions() {
   next("E4c", "41bb2ea", "2026-01-29"), v.default_data_ratio = 10.5, rows.push_back(v);
   next("E4d", "6a341f2", "2026-01-30"), v.loader_gpu_buffer = true, rows.push_back(v);
   next("E4e", "1ddaad1", "2026-01-31"), v.sft = NanochatVersion::Sft::packed, rows.push_back(v);
-  next("E4f", "6079f78", "2026-02-03"), v.fp8_available = true, v.default_eval_tokens = 40LL * 524288, rows.push_back(v);
+  next("E4f", "6079f78", "2026-02-03"), v.fp8_available = v.fp8_swapped_on_gpu = true, v.default_eval_tokens = 40LL * 524288, rows.push_back(v);
   next("E4g", "f41dd3c", "2026-02-05"), v.auto_total_batch = true, v.default_total_batch = -1, rows.push_back(v);
   next("E4h", "8180e1d", "2026-02-16"), v.sft = NanochatVersion::Sft::inherits, rows.push_back(v);
   next("E5", "1076f97", "2026-03-04"), v.autocast = false, rows.push_back(v);
   next("E5b", "6ed7d1d", "2026-03-09"), v.short_window = Short::third128, v.ve_gate_channels = 12, v.default_eval_tokens = 80LL * 524288, rows.push_back(v);
   next("E6", "a825e63", "2026-03-14"), v.short_window = Short::quarter128, v.smear_backout = true, rows.push_back(v);
-  next("E6b", "47e983e", "2026-03-26"), v.default_data_ratio = 12, rows.push_back(v);
+  next("E6b", "47e983e", "2026-03-26"), v.default_data_ratio = 12, v.fp8_swapped_on_gpu = false, rows.push_back(v);
   next("E7", "a9d0a86", "2026-07-03"), v.optimizer = Optimizer::muon_all_groups, v.flash_attention3_ampere = true, v.kv_cache = NanochatVersion::Cache::compute, rows.push_back(v);
   return rows;
 }

@@ -55,6 +55,7 @@ struct NanochatVersion {
   // of the base run, its optimizer state, ChatCORE
   enum class Cache { grown, bf16, compute } kv_cache = Cache::compute;  // sampling's; before E3 made by the first key, E7: in the compute dtype
   bool fp8_available = true;          // E4f
+  bool fp8_swapped_on_gpu = false;    // before E6b: evaluations in bf16 replace each fp8 Linear by one that is made on the GPU (pull request 616)
   bool auto_total_batch = true;       // E4g: --total-batch-size default -1
   bool flags_with_dashes = true;      // E3b
   std::int64_t default_total_batch = -1;

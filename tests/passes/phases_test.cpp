@@ -67,6 +67,42 @@ TEST(Phases, CheckpointsStandBesideAModelAtFirst) {
   EXPECT_GT(phase(t, "validation"), Bytes(0));
 }
 
+// nanochat leaves fp8 to evaluate (base_train.py, disable_fp8): the compiled forward pass is that of a bf16 run, and before E6b every Linear that stands in
+// for one in fp8 makes a weight of its own first.
+TEST(Phases, Fp8RunsAreEvaluatedInBf16) {
+  // bytes above what was there, and how many Linears came and went, in the first validation
+  struct Validation { std::int64_t peak = 0, linears = 0; };
+  const auto first_validation = [](const char* version, bool fp8) {
+    Workload w = make(version, "base_train");
+    w.run.fp8 = fp8;
+    const Program p = build_program(w, {9, 0, 989}, false);
+    Validation v;
+    std::int64_t live = 0;
+    bool inside = false;
+    for (std::size_t i = 0; i < p.events.size(); ++i) {
+      const Segment& s = p.segment_of(static_cast<std::int32_t>(i));
+      if (inside && std::string_view(s.phase) != "validation") break;
+      inside = std::string_view(s.phase) == "validation";
+      const Event& e = p.events[i];
+      const TensorInfo& t = p.tensors[static_cast<std::size_t>(e.tensor)];
+      if (!inside) continue;
+      live += e.kind == Event::Kind::alloc ? block_bytes(t.bytes) : -block_bytes(t.bytes);
+      v.peak = std::max(v.peak, live);
+      v.linears += e.kind == Event::Kind::alloc && std::string_view(t.role) == "linear.weight" ? 1 : 0;
+    }
+    return v;
+  };
+  for (const char* version : {"E4g", "E6b", "E7"}) {
+    EXPECT_GT(first_validation(version, false).peak, 0) << version;
+    EXPECT_EQ(first_validation(version, true).peak, first_validation(version, false).peak) << version;
+  }
+  constexpr std::int64_t kLinears = 4 * 6 + 1;  // of four blocks six each, and the head; gates are too small for fp8
+  EXPECT_EQ(first_validation("E4f", true).linears, kLinears);
+  EXPECT_EQ(first_validation("E6", true).linears, kLinears);
+  EXPECT_EQ(first_validation("E6b", true).linears, 0);
+  EXPECT_EQ(first_validation("E6", false).linears, 0);
+}
+
 TEST(Phases, NothingIsMadeForACheckpoint) {
   const Workload w = make("E7", "base_train");
   const Program p = build_program(w, {9, 0, 0}, true);
