@@ -127,7 +127,7 @@ void ProgramLayout::read_weights() {
   }
 }
 
-void ProgramLayout::read_optimizer() { make_state(); }
+void ProgramLayout::read_optimizer() { make_states(state_.size()); }
 
 void ProgramLayout::let_go(const std::vector<std::int32_t>& tensors) {
   for (std::int32_t t : tensors) free(t);
@@ -139,6 +139,7 @@ void ProgramLayout::make_later_tensors() {
     const std::int32_t t = tensor(s.role, Category::optimizer, s.dtype, shape({s.elements}, false));
     if (std::strcmp(s.role, "muon.zero_buffer") == 0) alloc(t);  // made with the optimizer, not with its first step
     else state_.push_back(t);
+    if (std::string_view(s.role).starts_with("adamw.")) ++adamw_states_;
   }
   // one cuBLAS workspace for the main thread, one for autograd's: kept for the life of the process
   const std::int64_t workspace = cublas_workspace_bytes(target_);

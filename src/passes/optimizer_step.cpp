@@ -9,6 +9,12 @@ namespace dryfit {
 
 using Optimizer = NanochatVersion::Optimizer;
 
+namespace {
+
+constexpr std::size_t kGroupStates = 2;  // of stacked matrices of one shape: momentum and the factored second moment
+
+}  // namespace
+
 std::int32_t ProgramLayout::temporary(const char* role, Dtype d, std::int64_t elements, Category category) {
   return tensor(role, category, d, shape({elements}, false));
 }
@@ -35,10 +41,9 @@ void ProgramLayout::orthogonalize(std::int64_t count, std::int64_t m, std::int64
   }
 }
 
-void ProgramLayout::make_state() {
-  if (have_state_) return;
-  have_state_ = true;
-  for (std::int32_t t : state_) alloc(t);
+// The next `count` of the states that are not there yet: the first step makes each as it comes to it.
+void ProgramLayout::make_states(std::size_t count) {
+  for (; count > 0 && states_made_ < state_.size(); --count) alloc(state_[states_made_++]);
 }
 
 void ProgramLayout::optimizer_step() {
@@ -48,32 +53,35 @@ void ProgramLayout::optimizer_step() {
 }
 
 void ProgramLayout::single_gpu_step() {
-  make_state();
+  const Optimizer kind = m_.version.optimizer;
+  const std::vector<MuonGroup> groups = muon_groups(m_);
+  const auto stack = [&](const char* role, const MuonGroup& g) {
+    const std::int32_t t = temporary(role, Dtype::fp32, g.count * g.elements());
+    alloc(t);
+    return t;
+  };
   std::vector<std::int32_t> held;
-  for (const MuonGroup& g : muon_groups(m_)) {
-    if (m_.version.optimizer == Optimizer::torch_adamw_muon || m_.version.optimizer == Optimizer::muon_per_param) {
-      orthogonalize(1, g.rows, g.cols);
-      continue;
-    }
-    const std::int32_t grads = temporary("muon.stacked_grads", Dtype::fp32, g.count * g.elements());
-    const std::int32_t params = temporary("muon.stacked_params", Dtype::fp32, g.count * g.elements());
-    alloc(grads);
-    if (m_.version.optimizer == Optimizer::muon_stacked_by_group) {
-      alloc(params);
+  if (kind == Optimizer::torch_adamw_muon || kind == Optimizer::muon_per_param) {
+    make_states(state_.size());
+    for (const MuonGroup& g : groups) orthogonalize(1, g.rows, g.cols);
+  } else if (kind == Optimizer::muon_stacked_by_group) {
+    make_states(adamw_states_);
+    for (const MuonGroup& g : groups) {
+      make_states(kGroupStates);
+      const std::int32_t grads = stack("muon.stacked_grads", g), params = stack("muon.stacked_params", g);
       orthogonalize(g.count, g.rows, g.cols);
       free(grads);
       free(params);
-    } else {
-      held.push_back(grads);
-      later_.push_back({params, g});
+    }
+  } else {  // E7: every group's gradients are stacked first, and updated stacks wait for the last phase
+    for (const MuonGroup& g : groups) held.push_back(stack("muon.stacked_grads", g));
+    make_states(adamw_states_);
+    for (const MuonGroup& g : groups) {
+      make_states(kGroupStates);
+      held.push_back(stack("muon.stacked_params", g));
+      orthogonalize(g.count, g.rows, g.cols);
     }
   }
-  for (const auto& [params, g] : later_) {  // E7: every group is stacked first, and updated stacks wait for the last phase
-    alloc(params);
-    orthogonalize(g.count, g.rows, g.cols);
-    held.push_back(params);
-  }
-  later_.clear();
   for (std::int32_t t : held) free(t);
   free_gradients();
 }
@@ -93,7 +101,7 @@ void ProgramLayout::distributed_lists() {
     alloc(kept.back());
     release_stash();  // at the first collective
   }
-  make_state();
+  make_states(state_.size());
   for (const MuonGroup& g : muon_groups(m_)) {
     const std::int64_t rounds = ceil_div(g.count, world), padding = rounds * world - g.count;
     for (std::int64_t r = 0; r < rounds; ++r) {
@@ -132,8 +140,9 @@ void ProgramLayout::distributed_stacks() {
     alloc(kept.back());
     free(grad_stack);
   }
-  make_state();
+  make_states(adamw_states_);
   for (const MuonGroup& g : muon_groups(m_)) {
+    make_states(kGroupStates);
     const std::int64_t chunk = ceil_div(g.count, world);
     const std::int32_t owned = temporary("muon.stacked_owned", Dtype::fp32, std::min(chunk, g.count) * g.elements());
     kept.push_back(temporary("muon.updated_params", Dtype::fp32, chunk * g.elements(), Category::communication));

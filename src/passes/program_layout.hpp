@@ -80,7 +80,7 @@ class ProgramLayout {
   // optimizer_step.cpp
   std::int32_t temporary(const char* role, Dtype d, std::int64_t elements, Category category = Category::optimizer);
   void orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n);
-  void make_state();
+  void make_states(std::size_t count);
   void optimizer_step();
   void single_gpu_step();
   void distributed_lists();
@@ -117,9 +117,9 @@ class ProgramLayout {
   Workspace workspaces_[2], lt_workspaces_[2];  // cuBLAS', cuBLASLt's; of the main thread, of autograd's
   std::vector<std::int32_t> scratch_;
   std::int32_t loss_ = -1;
-  bool have_state_ = false, released_ = false;
+  std::size_t adamw_states_ = 0, states_made_ = 0;  // how many of state_ are AdamW's, the first; how many are there
+  bool released_ = false;
   std::vector<std::vector<std::int32_t>> stashes_;
-  std::vector<std::pair<std::int32_t, MuonGroup>> later_;
 };
 
 }  // namespace dryfit
