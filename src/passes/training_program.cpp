@@ -102,10 +102,11 @@ Attention attention_of(const Architecture& a, const Training& r, const Target& t
 
 bool is_embedding(std::string_view role) { return role == "wte" || role == "wpe" || role == "token_types"; }
 
-std::vector<eager::Trained> trained_weights(const std::vector<Transformer::Weight>& weights) {
+std::vector<eager::Trained> trained_weights(const std::vector<Transformer::Weight>& weights, Framework framework) {
   std::vector<eager::Trained> out;
+  const bool as_it_comes = framework == Framework::torchtune;  // bitsandbytes, which transformers tells to keep embeddings' states in 32 bits
   for (const Transformer::Weight& w : weights) {
-    if (w.trains) out.push_back({w.tensor, w.role, w.layer, is_embedding(w.role)});
+    if (w.trains) out.push_back({w.tensor, w.role, w.layer, is_embedding(w.role) && !as_it_comes});
   }
   return out;
 }
@@ -134,10 +135,7 @@ class Trainer {
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
     if (r_.ema) copy_model();
-    std::vector<eager::Trained> trained = trained_weights(weights());
-    if (tune_) {
-      for (eager::Trained& p : trained) p.embedding = false;  // bitsandbytes as it comes
-    }
+    std::vector<eager::Trained> trained = trained_weights(weights(), r_.framework);
     if (is_fully_sharded(r_)) {
       sharded_ = std::make_unique<eager::FullyShard>(tape_, tune_ ? tune_->loading_order() : weights(), fully_shard_options(a_, r_));
       if (tune_) tune_->around_units(sharded_->hooks());
@@ -475,7 +473,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   const auto& weights = litgpt ? litgpt->weights() : tune ? tune->weights() : titan ? titan->weights() : transformer->weights();
   StaticBytes out;
   const auto bytes_of = [](const eager::Tensor& t) { return Bytes(t.dims().numel() * size_of(t.dtype())); };
-  std::vector<eager::Trained> trained = trained_weights(weights);
+  std::vector<eager::Trained> trained = trained_weights(weights, r.framework);
   std::unique_ptr<eager::FullyShard> sharded;
   if (is_fully_sharded(r)) {
     sharded = std::make_unique<eager::FullyShard>(tape, tune ? tune->loading_order() : weights, fully_shard_options(a, r));
