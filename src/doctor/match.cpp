@@ -83,7 +83,7 @@ std::optional<TensorMatch> predicted_failure(const Program& program, const Alloc
   for (std::size_t i = 0; i < program.events.size(); ++i) {
     const Event& e = program.events[i];
     const Bytes before = allocator.stats().allocated;
-    if (playback.play(i)) continue;
+    if (playback.play(i) != Playback::Played::out_of_memory) continue;
     const Segment& s = program.segment_of(static_cast<std::int32_t>(i));
     return TensorMatch{program.tensors[static_cast<std::size_t>(e.tensor)], s.phase, s.part, program.tensors[static_cast<std::size_t>(e.op)].name(), s.micro_step, before};
   }

@@ -97,7 +97,7 @@ struct CachingAllocator::Impl {
   Candidate find(Pool& pool, std::int64_t rounded, std::int64_t stream) {
     ++pool.finds;
     Shelf::Row& row = pool.free.of(stream);
-    auto it = Shelf::at_least(row, rounded);
+    auto it = row.at_least(rounded);
     if (it == row.end()) return {};
     if (it->block->expandable) {
       if (config.expandable_segments) {
@@ -439,7 +439,7 @@ struct CachingAllocator::Impl {
   bool release_oversize(Pool& pool, std::int64_t rounded, std::int64_t stream) {
     const std::int64_t least = std::max(rounded, max_split());
     Shelf::Row& row = pool.free.of(stream);
-    const auto it = Shelf::at_least(row, least);
+    const auto it = row.at_least(least);
     if (it != row.end()) {
       if (!it->block->split() && !it->block->expandable) release(it->block);
       return true;
@@ -539,9 +539,13 @@ std::vector<BlockId> CachingAllocator::restore(const std::vector<SegmentView>& s
   return ids;
 }
 
-Result<BlockId> CachingAllocator::malloc(Bytes size, std::int64_t stream) {
+std::optional<BlockId> CachingAllocator::take(Bytes size, std::int64_t stream) {
   if (size.count <= 0) return BlockId{0};
-  if (const Block* b = impl_->malloc(size.count, stream)) return b->id;
+  const Block* b = impl_->malloc(size.count, stream);
+  return b != nullptr ? std::optional(b->id) : std::nullopt;
+}
+Result<BlockId> CachingAllocator::malloc(Bytes size, std::int64_t stream) {
+  if (const auto block = take(size, stream)) return *block;
   return fail("out_of_memory", "the allocator cannot get " + std::to_string(impl_->alloc_size(impl_->round_size(size.count))) + " bytes",
               "use a smaller device batch or a GPU with more memory");
 }

@@ -66,6 +66,7 @@ class CachingAllocator {
 
   // Returns a block, or "out_of_memory" after the same retries PyTorch makes. size 0 gives block 0 and changes nothing.
   Result<BlockId> malloc(Bytes size, std::int64_t stream = 0);
+  std::optional<BlockId> take(Bytes size, std::int64_t stream = 0);  // the same, where nobody reads why there is none
   void free(BlockId block);                                   // on the stream it was made on
   void record_stream(BlockId block, std::int64_t stream);     // its free completes only after complete_events()
   void complete_events();                                     // all pending stream uses are over

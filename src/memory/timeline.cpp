@@ -16,6 +16,22 @@ std::size_t place_of(std::vector<std::string_view>& met, std::string_view phase)
   return met.size() - 1;
 }
 
+// Calls enter(segment) once for each stretch in which something happens, then event(i) for its events, until that is false. Returns the number of the next stretch.
+template <typename Enter, typename OfEvent>
+std::size_t go_through(const Program& program, Enter enter, OfEvent event) {
+  const std::size_t count = program.events.size();
+  std::size_t segment = count == 0 ? 1 : 0;
+  for (std::size_t i = 0; i < count; ++segment) {
+    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment;
+    enter(program.segments[segment]);
+    const std::size_t end = segment + 1 < program.segments.size() ? std::min(count, static_cast<std::size_t>(program.segments[segment + 1].first_event)) : count;
+    for (; i < end; ++i) {
+      if (!event(i)) return segment + 1;
+    }
+  }
+  return segment;
+}
+
 }  // namespace
 
 std::int64_t block_bytes(std::int64_t bytes) { return bytes <= 0 ? 0 : round_up(bytes, 512); }
@@ -24,32 +40,31 @@ Timeline run_timeline(const Program& program) {
   Timeline t;
   t.live.reserve(program.events.size());
   std::int64_t live = 0;
-  std::size_t segment = 0, here = 0;
   std::vector<std::string_view> met;
-  for (std::size_t i = 0; i < program.events.size(); ++i) {
-    bool entered = i == 0;
-    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment, entered = true;
-    const Segment& s = program.segments[segment];
-    if (entered) {
-      here = place_of(met, s.phase);
-      if (here == t.phases.size()) t.phases.push_back({s.phase, static_cast<std::int32_t>(i), Bytes(0), s.provenance});
-    }
+  PhasePeak* phase = nullptr;
+  Provenance provenance{};
+  const auto enter = [&](const Segment& s) {
+    const std::size_t here = place_of(met, s.phase);
+    if (here == t.phases.size()) t.phases.push_back({s.phase, static_cast<std::int32_t>(t.live.size()), Bytes(0), s.provenance});
+    phase = &t.phases[here];
+    provenance = s.provenance;
+  };
+  std::size_t segment = go_through(program, enter, [&](std::size_t i) {
     const Event& e = program.events[i];
     const std::int64_t bytes = block_bytes(program.tensors[static_cast<std::size_t>(e.tensor)].bytes);
     live += e.kind == Event::Kind::alloc ? bytes : -bytes;
     t.live.push_back(live);
-    PhasePeak& phase = t.phases[here];
-    if (Bytes(live) > phase.allocated) {
-      phase.allocated = Bytes(live);
-      phase.event = static_cast<std::int32_t>(i);
-      phase.provenance = s.provenance;
-    }
+    if (Bytes(live) <= phase->allocated) return true;
+    phase->allocated = Bytes(live);
+    phase->event = static_cast<std::int32_t>(i);
+    phase->provenance = provenance;
     if (Bytes(live) > t.peak) {
       t.peak = Bytes(live);
       t.peak_event = static_cast<std::int32_t>(i);
     }
-  }
-  for (++segment; segment < program.segments.size(); ++segment) {  // stretches at the end in which nothing happens
+    return true;
+  });
+  for (; segment < program.segments.size(); ++segment) {  // stretches at the end in which nothing happens
     const Segment& s = program.segments[segment];
     if (place_of(met, s.phase) == t.phases.size()) t.phases.push_back({s.phase, kNothing, Bytes(live), s.provenance});
   }
@@ -121,55 +136,56 @@ Envelope make_envelope(const Program& program) {
   return envelope;
 }
 
-Result<bool> Playback::play(std::size_t event) {
+Playback::Played Playback::play(std::size_t event) {
   const Event& e = program_.events[event];
   BlockId& block = blocks_[static_cast<std::size_t>(e.tensor)];
   if (e.kind == Event::Kind::free) {
     const bool handed_over = event + 1 < program_.events.size() && program_.events[event + 1].from == e.tensor;
     if (!handed_over) allocator_.free(block);
-    return false;
+    return Played::without_asking;
   }
   if (e.from >= 0) {
     block = blocks_[static_cast<std::size_t>(e.from)];
-    return false;
+    return Played::without_asking;
   }
   const TensorInfo& t = program_.tensors[static_cast<std::size_t>(e.tensor)];
-  const auto got = allocator_.malloc(Bytes(t.bytes), t.stream);
-  if (!got) return std::unexpected(got.error());
+  const auto got = allocator_.take(Bytes(t.bytes), t.stream);
+  if (!got) return Played::out_of_memory;
   block = *got;
-  return true;
+  return Played::asked;
 }
 
 ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity, std::string_view undisturbed) {
   ReservedResult result;
   CachingAllocator allocator(config, capacity);
+  const AllocatorStats& stats = allocator.stats();
   Playback playback(program, allocator);
   std::vector<std::string_view> met;
-  std::size_t segment = 0, here = 0;
-  for (std::size_t i = 0; i < program.events.size(); ++i) {
-    bool entered = i == 0;
-    while (segment + 1 < program.segments.size() && program.segments[segment + 1].first_event <= static_cast<std::int32_t>(i)) ++segment, entered = true;
-    if (entered) {
-      here = place_of(met, program.segments[segment].phase);
-      result.by_phase.resize(met.size());
-    }
-    const auto asked = playback.play(i);
-    if (!asked) {
+  ReservedResult::Peak* now = nullptr;
+  bool ends_with_a_flush = false;
+  const auto enter = [&](const Segment& s) {
+    const std::size_t here = place_of(met, s.phase);
+    result.by_phase.resize(met.size());
+    now = &result.by_phase[here];
+    ends_with_a_flush = undisturbed == s.phase;
+  };
+  std::size_t segment = go_through(program, enter, [&](std::size_t i) {
+    const Playback::Played played = playback.play(i);
+    if (played == Playback::Played::without_asking) return true;
+    if (played == Playback::Played::out_of_memory) {
       result.out_of_memory = true;
-      break;
+      return false;
     }
-    if (!*asked) continue;
-    ReservedResult::Peak& now = result.by_phase[here];
-    now.allocated = std::max(now.allocated, allocator.stats().allocated);
-    now.reserved = std::max(now.reserved, allocator.stats().reserved);
-    now.retries += allocator.stats().retries - result.peak.retries;
-    result.peak.retries = allocator.stats().retries;
-    if (now.retries > 0 && undisturbed == met[here]) break;
+    now->allocated = std::max(now->allocated, stats.allocated);
+    now->reserved = std::max(now->reserved, stats.reserved);
+    now->retries += stats.retries - result.peak.retries;
+    result.peak.retries = stats.retries;
+    return now->retries == 0 || !ends_with_a_flush;
+  });
+  for (; segment < program.segments.size(); ++segment) {
+    if (place_of(met, program.segments[segment].phase) == result.by_phase.size()) result.by_phase.push_back({stats.allocated, stats.reserved});
   }
-  for (++segment; segment < program.segments.size(); ++segment) {
-    if (place_of(met, program.segments[segment].phase) == result.by_phase.size()) result.by_phase.push_back({allocator.stats().allocated, allocator.stats().reserved});
-  }
-  result.peak = {allocator.stats().allocated_peak, allocator.stats().reserved_peak, allocator.stats().retries};
+  result.peak = {stats.allocated_peak, stats.reserved_peak, stats.retries};
   return result;
 }
 

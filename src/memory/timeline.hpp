@@ -46,7 +46,8 @@ Envelope make_envelope(const Program& program);
 class Playback {
  public:
   Playback(const Program& program, CachingAllocator& allocator) : program_(program), allocator_(allocator), blocks_(program.tensors.size(), 0) {}
-  Result<bool> play(std::size_t event);  // whether memory was asked for. Errors: "out_of_memory"
+  enum class Played : std::uint8_t { without_asking, asked, out_of_memory };
+  Played play(std::size_t event);
 
  private:
   const Program& program_;

@@ -4,8 +4,57 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <algorithm>
+#include <limits>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "memory/shelf.hpp"
+
 namespace dryfit {
 namespace {
+
+// Rows of free blocks against the set that PyTorch has: few sizes and many, more equal ones than a page holds.
+TEST(Shelf, isAnOrderedSet) {
+  const auto less = [](const Block* a, const Block* b) { return std::pair(a->size, a->address) < std::pair(b->size, b->address); };
+  std::mt19937 random(7);
+  for (const std::int64_t sizes : {1, 3, 5000}) {
+    std::vector<Block> blocks(3000);
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      blocks[i].address = static_cast<std::int64_t>(random() % 10'000'000 * 4096 + i);
+      blocks[i].size = 512 * (1 + static_cast<std::int64_t>(random() % static_cast<std::uint32_t>(sizes)) * (sizes > 3 ? 977 : 40'000));
+    }
+    Shelf shelf(true);
+    std::set<Block*, decltype(less)> set(less);
+    for (int step = 0; step < 12'000; ++step) {
+      Block* b = &blocks[random() % blocks.size()];
+      if (step % 4000 > 3000 ? set.contains(b) : !set.contains(b)) {  // grows, then shrinks
+        set.contains(b) ? shelf.erase(b) : shelf.insert(b);
+        set.contains(b) ? static_cast<void>(set.erase(b)) : static_cast<void>(set.insert(b));
+      }
+      Block asked;
+      asked.size = b->size + 512 * (step % 3 - 1);
+      asked.address = std::numeric_limits<std::int64_t>::min();
+      const Shelf::Row& row = shelf.of(0);
+      const auto found = row.at_least(asked.size);
+      const auto expected = set.lower_bound(&asked);
+      ASSERT_EQ(found == row.end(), expected == set.end());
+      if (expected == set.end()) continue;
+      ASSERT_EQ(found->block, *expected);
+      if (step % 8 == 0) {
+        shelf.replace(shelf.of(0), found, *expected);  // itself: nothing changes
+        ASSERT_EQ(shelf.of(0).at_least(asked.size)->block, *expected);
+      }
+      if (step % 1000 == 0) {
+        ASSERT_TRUE(std::ranges::equal(shelf.blocks(), set));
+        std::vector<Block*> down;
+        for (auto it = row.end(); it != row.begin();) down.push_back((--it)->block);
+        ASSERT_TRUE(std::equal(down.begin(), down.end(), set.rbegin(), set.rend()));
+      }
+    }
+  }
+}
 
 TEST(Rounding, blocksAndSegments) {
   const CachingAllocator a({}, std::nullopt);
