@@ -363,10 +363,15 @@ void Tape::backward_embedding(std::int32_t n, std::vector<Tensor>& out) {
   const Tensor offsets = indices(ids, batched), number_of_segments = counter(), per_segment = indices(segments, grows), per_segment_offset = indices(segments, grows), number_of_partials = counter();
   // one a row of the table, and one more for every ten ids
   const std::int64_t partials = ids / 10 + segments, always = grows ? 0 : segments;
+  const auto scales = [&](std::int64_t row) {
+    if (!batched) return;
+    p_.tensors.back().fixed = always * row;
+    p_.tensors.back().sorted_ids = static_cast<std::int32_t>(ids / p_.device_batch);
+  };
   const Tensor partial_offset = indices(partials, batched);
-  p_.tensors.back().fixed = batched ? always * size_of(Dtype::int64) : 0;
+  scales(size_of(Dtype::int64));
   const Tensor sums = scratch("wte.partial_sums", eager::dims({partials, D}, batched), Dtype::fp32);
-  p_.tensors.back().fixed = batched ? always * D * size_of(Dtype::fp32) : 0;
+  scales(D * size_of(Dtype::fp32));
 }
 
 void Tape::backward_norm(std::int32_t n, std::vector<Tensor>& out) {

@@ -71,7 +71,7 @@ double Tape::take_made() {
 // Buffers of collectives and workspaces are given room and nothing else.
 void Tape::settle_made(std::int32_t beside) {
   if (told_ == nullptr) return;
-  for (const std::int32_t s : std::exchange(made_, {})) {
+  for (const std::int32_t s : made_) {
     const TensorInfo& t = p_.tensors[static_cast<std::size_t>(s)];
     if (s == beside || t.category == Category::communication || t.category == Category::workspace) continue;
     Work w;
@@ -83,6 +83,7 @@ void Tape::settle_made(std::int32_t beside) {
     w.calls = std::exchange(calls_, 0);
     told_->push_back(w);
   }
+  made_.clear();
 }
 
 void Tape::ask(Rule rule, std::span<const Tensor> inputs) {
@@ -142,7 +143,7 @@ void Tape::tell_attention(Attention kind, bool masked, std::span<const Operand> 
 void Tape::tell_forward(const Tensor& out) {
   asked_.open = false;
   if (told_ == nullptr) return;
-  const std::vector<Operand> in = std::exchange(asked_.in, {});
+  const std::vector<Operand>& in = asked_.in;
   const Operand result = described(out);
   const char* role = node_role(out);
   Work w;

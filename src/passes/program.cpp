@@ -170,6 +170,10 @@ bool repeat_events(Program& program, std::int32_t first_event) {
 Program at_batch(Program program, std::int64_t device_batch) {
   for (TensorInfo& t : program.tensors) {
     if (t.batched) t.bytes = (t.bytes - t.fixed) / program.device_batch * device_batch + t.fixed;
+    if (t.sorted_ids > 0) {
+      const std::int64_t ids = t.sorted_ids * device_batch;
+      t.bytes = t.fixed + (ids / 10 + (t.fixed > 0 ? 0 : ids)) * (t.shape.numel() / t.shape.dim[0]) * size_of(t.dtype);
+    }
     if (t.summed_rows > 0) t.bytes = column_sum(t.summed_rows * device_batch, t.shape.dim[1], program.gpu).partials;
   }
   program.work = at_batch(std::move(program.work), device_batch);

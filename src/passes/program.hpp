@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,6 +35,7 @@ struct TensorInfo {
   std::int64_t bytes = 0;           // storage, not rounded
   std::int64_t fixed = 0;           // of a batched one: those that every device batch has
   std::int32_t summed_rows = 0;     // of a kernel's partial sums (column_sum.hpp): the rows of one sequence, whatever `batched` says; 0 of all else
+  std::int32_t sorted_ids = 0;      // of a row for every ten ids whose gradients are summed, beside `fixed`, or where that is 0 one for each: those of one sequence; 0 of all else
   std::string name() const;         // "h.3.attn.q"
   friend bool operator==(const TensorInfo&, const TensorInfo&) = default;
 };
@@ -54,6 +56,9 @@ struct Segment {
   Provenance provenance;
 };
 
+// Tensors that live through the run, in bytes as stored: weights; gradients; this GPU's optimizer state.
+struct StaticBytes { Bytes weights, gradients, optimizer; };
+
 struct Program {
   std::vector<TensorInfo> tensors;
   std::vector<Event> events;
@@ -61,6 +66,7 @@ struct Program {
   std::int64_t device_batch = 1;
   Multiprocessors gpu;              // that its kernels' partial sums are of
   StepWork work;                    // the same step as arithmetic and traffic
+  std::optional<StaticBytes> fixed = {};  // of its workload, where whoever built it knew them
   const Segment& segment_of(std::int32_t event) const;
 };
 
@@ -104,8 +110,7 @@ Program build_program(const Workload& workload, const Target& target, bool accum
 // Of either kind of workload. Errors: "unsupported_training", for transformers.
 Result<Program> program_for(const Workload& workload, const Target& target, bool accumulate);
 
-// Tensors that live through the run, in bytes as stored: weights; gradients; this GPU's optimizer state.
-struct StaticBytes { Bytes weights, gradients, optimizer; };
+// The same whatever the device batch and the accumulation.
 StaticBytes static_bytes(const Workload& workload);
 // The same of a program whose workload is not described: the most of each that is there at once.
 StaticBytes static_bytes(const Program& program);

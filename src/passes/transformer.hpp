@@ -121,7 +121,7 @@ class Transformer {
   Tensor weight_of(const char* role, const Parameter& p);
   bool trains(const Parameter& p) const;
   bool is_saved_module(const Parameter& p) const;
-  bool is_target(const std::string& module) const;
+  bool is_target(std::string_view module) const;
   Tensor project(const Linear& l, const Tensor& x, const char* role);
   Tensor product(const Linear& l, const Tensor& x, const char* role);
   Tensor adapted(Tensor result, const Linear& l, const Tensor& x, const char* role);

@@ -43,9 +43,9 @@ constexpr std::array kModules = {
 };
 
 // "model.layers.3.self_attn.q_proj.weight" -> "self_attn.q_proj"; gpt-oss' "mlp.experts.down_proj_bias" -> "mlp.experts.down"
-std::string module_of(const Parameter& p) {
+std::string_view module_of(const Parameter& p) {
   const std::size_t stacked = p.name.find("_proj", p.name.rfind('.'));
-  std::string name = p.name.substr(0, stacked != std::string::npos ? stacked : p.name.rfind('.'));
+  const std::string_view name = std::string_view(p.name).substr(0, stacked != std::string::npos ? stacked : p.name.rfind('.'));
   if (p.layer >= 0) {
     const std::string number = "." + std::to_string(p.layer) + ".";
     return name.substr(name.find(number) + number.size());
@@ -57,8 +57,13 @@ std::string module_of(const Parameter& p) {
 }
 
 const char* ours(std::string_view module) {
-  const auto it = std::ranges::find(kModules, module, &Name::theirs);
-  return it == kModules.end() ? nullptr : it->ours;
+  static constexpr auto kByName = [] {
+    auto sorted = kModules;
+    std::ranges::sort(sorted, {}, &Name::theirs);
+    return sorted;
+  }();
+  const auto it = std::ranges::lower_bound(kByName, module, {}, &Name::theirs);
+  return it == kByName.end() || it->theirs != module ? nullptr : it->ours;
 }
 
 Dims shape_of(const Parameter& p) {
@@ -88,8 +93,8 @@ Tensor Transformer::make(const char* role, Dims d, Dtype dtype, bool trains) {
   return t;
 }
 
-bool Transformer::is_target(const std::string& module) const {
-  const std::string leaf = module.substr(module.rfind('.') + 1);
+bool Transformer::is_target(std::string_view module) const {
+  const std::string_view leaf = module.substr(module.rfind('.') + 1);
   const std::vector<std::string>& wanted = r_.lora->targets;
   if (wanted.empty()) {  // peft's defaults (utils/constants.py)
     if (a_.fused_qkv) return ours(module) == std::string_view("attn.qkv");
@@ -228,13 +233,12 @@ void Transformer::load() {
 
 void Transformer::place(const Parameter& p) {
   t_.at(p.layer);
-  if (p.name.find("mlp.experts.") != std::string::npos && !a_.moe->stacked) {
+  if (a_.moe && !a_.moe->stacked && p.name.find("mlp.experts.") != std::string::npos) {
     expert_weights(p);
     t_.at(-1);
     return;
   }
-  const std::string module = module_of(p);
-  const char* name = ours(module);
+  const char* name = ours(module_of(p));
   if (name == nullptr) name = "parameter";
   const bool bias = p.name.ends_with("bias");
   Block& block = p.layer >= 0 ? blocks_[static_cast<std::size_t>(p.layer)] : outer_;

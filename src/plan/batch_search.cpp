@@ -12,10 +12,16 @@ namespace {
 
 using Batches = std::span<const std::int64_t>;  // largest first
 
+Result<Program> program_with(const Workload& w, const Target& target, const std::optional<StaticBytes>& fixed) {
+  auto program = program_for(w, target, w.run.grad_accum_steps > 1);
+  if (program) program->fixed = fixed ? *fixed : static_bytes(w);
+  return program;
+}
+
 class BatchSearch {
  public:
-  BatchSearch(const Workload& workload, const Machine& machine, const EstimateOptions& options, SharedLayouts* shared = nullptr)
-      : w_(workload), machine_(machine), options_(options), shared_(shared), room_(most_that_may_fit(workload, machine, options)), above_(error_band(workload, true).above) {
+  BatchSearch(const Workload& workload, const Machine& machine, const EstimateOptions& options, std::optional<StaticBytes> fixed, SharedLayouts* shared = nullptr)
+      : w_(workload), machine_(machine), options_(options), fixed_(fixed), shared_(shared), room_(most_that_may_fit(workload, machine, options)), above_(error_band(workload, true).above) {
     options_.alternatives = options_.timeline = options_.fine_tuning = false;
   }
 
@@ -32,7 +38,7 @@ class BatchSearch {
 
   Result<BatchFound> built(const Workload& w, bool only_if_it_fits = false) const {
     if (shared_ != nullptr) {
-      const auto laid_out = shared_->of(w, target_of(machine_));
+      const auto laid_out = shared_->of(w, target_of(machine_), fixed_);
       if (!laid_out) return std::unexpected(laid_out.error());
       return answer(estimate_if_it_fits(w, machine_, options_, (*laid_out)->program));
     }
@@ -43,41 +49,27 @@ class BatchSearch {
     return found;
   }
 
-  // Its own batch and the next larger one are built beside each other: the answer that is usual.
+  // Its own batch built; where that does not fit after all, smaller ones.
   Result<BatchFound> confirmed() const {
     const auto legal = legal_device_batches(w_);
-    auto at = std::ranges::find(legal, w_.run.device_batch_size);
-    Result<BatchFound> own, larger;
-    go_over(options_.loop, at == legal.begin() ? 1 : 2, [&](std::size_t i) {
-      if (i == 1) larger = built_if_it_fits(*(at - 1));
-      else own = built(w_);
-      return i == 1 || (own && own->fits);
-    });
-    if (!own) return own;
-    BatchFound found = std::move(*own);
-    while (found.fits && at != legal.begin()) {
-      if (!larger) return larger;
-      if (!larger->fits) break;
-      found = std::move(*larger);
-      if (--at != legal.begin()) larger = built_if_it_fits(*(at - 1));
-    }
-    while (!found.fits && at + 1 != legal.end()) {
+    auto found = built(w_);
+    for (auto at = std::ranges::find(legal, w_.run.device_batch_size); found && !found->fits && at + 1 != legal.end();) {
       auto smaller = built_if_it_fits(*++at);
-      if (!smaller) return smaller;
-      if (smaller->fits || at + 1 == legal.end()) return smaller->fits ? smaller : built(*with_device_batch(w_, *at));
+      if (!smaller || smaller->fits) return smaller;
+      if (at + 1 == legal.end()) return built(*with_device_batch(w_, *at));
     }
     return found;
   }
 
  private:
-  struct Asked { std::optional<BatchFound> found; bool largest = false; std::shared_ptr<const SharedLayouts::LaidOut> laid_out; };
+  struct Asked { std::optional<BatchFound> found; bool largest = false; std::shared_ptr<const SharedLayouts::LaidOut> laid_out; };  // laid_out: none where its program was used up
 
   TrainingLayout layout(std::int64_t batch) const {
     const auto& total = w_.transformers->total_batch_size;
     const std::int64_t ids = batch * w_.run.max_seq_len;
     return layout_of(w_.transformers->architecture, batch, w_.run.max_seq_len, total ? *total / (ids * w_.run.world_size) : w_.run.grad_accum_steps);
   }
-  Result<Program> program_of(const Workload& w) const { return program_for(w, target_of(machine_), w.run.grad_accum_steps > 1); }
+  Result<Program> program_of(const Workload& w) const { return program_with(w, target_of(machine_), fixed_); }
   static Result<BatchFound> answer(Result<Report> report) {
     if (!report) return std::unexpected(report.error());
     return BatchFound{report->verdict == Verdict::fits, std::move(*report)};
@@ -103,13 +95,14 @@ class BatchSearch {
     }
     if (!asked) return std::unexpected(asked.error());
     if (asked->found) return std::move(*asked->found);
+    if (!asked->laid_out) return built(*with_device_batch(w_, batches.back()));
     return answer((shared_ != nullptr ? estimate_if_it_fits : estimate_program)(*with_device_batch(w_, batches.back()), machine_, options_, asked->laid_out->program));
   }
 
   // What lives through the run and what blocks keep for backward, some 24 bytes of each element or what a checkpoint is given: where the search begins depends on it, not what it finds.
   double roughly(std::int64_t batch) const {
     const Architecture& a = w_.transformers->architecture;
-    const StaticBytes fixed = static_bytes(w_);
+    const StaticBytes fixed = fixed_ ? *fixed_ : static_bytes(w_);
     const double kept = w_.transformers->training.recompute == Recompute::none ? 24 : 2;
     return static_cast<double>((fixed.weights + fixed.gradients + fixed.optimizer).count) + kept * static_cast<double>(batch) * static_cast<double>(w_.run.max_seq_len) * static_cast<double>(a.width * a.layers);
   }
@@ -134,14 +127,15 @@ class BatchSearch {
   // The program of the smallest of them, scaled. What its envelope says does not fit, does not; segments may need more than it says.
   Result<Asked> of_way(Batches batches) const {
     SharedLayouts own;
-    const auto laid_out = (shared_ != nullptr ? *shared_ : own).of(*with_device_batch(w_, batches.back()), target_of(machine_));
+    const auto laid_out = (shared_ != nullptr ? *shared_ : own).of(*with_device_batch(w_, batches.back()), target_of(machine_), fixed_);
     if (!laid_out) return std::unexpected(laid_out.error());
     const auto may = [&](std::int64_t b) { return static_cast<double>((*laid_out)->envelope.at(b).count) * (1 + above_) <= static_cast<double>(room_.count); };
     auto good = std::ranges::partition_point(batches, [&](std::int64_t b) { return !may(b); });
     Asked asked;
     asked.laid_out = *laid_out;
     if (good == batches.end()) return asked;
-    Program scaled = (*laid_out)->program;
+    Program scaled = shared_ != nullptr ? (*laid_out)->program : std::move((*laid_out)->program);
+    if (shared_ == nullptr) asked.laid_out.reset();
     const auto does = [&](std::int64_t b) {
       scaled = at_batch(std::move(scaled), b);
       auto found = answer(estimate_if_it_fits(*with_device_batch(w_, b), machine_, options_, scaled));
@@ -164,6 +158,7 @@ class BatchSearch {
   const Workload& w_;
   const Machine& machine_;
   EstimateOptions options_;
+  std::optional<StaticBytes> fixed_;
   SharedLayouts* shared_;
   Bytes room_;
   double above_;
@@ -171,32 +166,33 @@ class BatchSearch {
 
 }  // namespace
 
-SharedLayouts::Answer SharedLayouts::of(const Workload& w, const Target& target) {
+SharedLayouts::Answer SharedLayouts::of(const Workload& w, const Target& target, const std::optional<StaticBytes>& fixed) {
   for (const Known& k : known_) {
     if (k.device_batch == w.run.device_batch_size && k.grad_accum_steps == w.run.grad_accum_steps) return k.laid_out;
   }
-  auto program = program_for(w, target, w.run.grad_accum_steps > 1);
+  auto program = program_with(w, target, fixed);
   Answer answer;
   if (!program) {
     answer = std::unexpected(program.error());
   } else {
     Envelope envelope = make_envelope(*program);
-    answer = std::make_shared<const LaidOut>(LaidOut{std::move(*program), std::move(envelope)});
+    answer = std::make_shared<LaidOut>(LaidOut{std::move(*program), std::move(envelope)});
   }
   known_.push_back({w.run.device_batch_size, w.run.grad_accum_steps, answer});
   return answer;
 }
 
-Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, bool fixed, SharedLayouts* shared) {
-  const BatchSearch search(workload, machine, options, shared);
-  if (fixed) return search.built(workload);
+Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, SearchOf of) {
+  const BatchSearch search(workload, machine, options, of.fixed, of.shared);
+  if (of.own_batch) return search.built(workload);
   const auto legal = legal_device_batches(workload);
   return search.all(legal);
 }
 
 Result<BatchFound> confirm_device_batch(BatchFound found, const Machine& machine, const EstimateOptions& options) {
-  const Workload workload = found.report.workload;
-  return BatchSearch(workload, machine, options).confirmed();
+  const Report& r = found.report;
+  const Workload workload = r.workload;
+  return BatchSearch(workload, machine, options, StaticBytes{r.weights, r.gradients, r.optimizer}).confirmed();
 }
 
 }  // namespace dryfit

@@ -19,20 +19,25 @@ struct BatchFound {
 class SharedLayouts {
  public:
   struct LaidOut { Program program; Envelope envelope; };
-  using Answer = Result<std::shared_ptr<const LaidOut>>;
-  Answer of(const Workload& workload, const Target& target);
+  using Answer = Result<std::shared_ptr<LaidOut>>;
+  Answer of(const Workload& workload, const Target& target, const std::optional<StaticBytes>& fixed);
 
  private:
   struct Known { std::int64_t device_batch, grad_accum_steps; Answer laid_out; };
   std::vector<Known> known_;
 };
 
-// By bisection on programs scaled to each batch, one for each way that steps are laid out (layout_of). The report's tensors have the shapes of the batch
-// that was built. fixed: the workload's own batch is the only one, and is built. shared: layouts are taken from there, and of what does not fit only that is said.
-// Errors: "unsupported_training".
-Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, bool fixed = false, SharedLayouts* shared = nullptr);
+struct SearchOf {
+  bool own_batch = false;                 // the workload's own batch is the only one, and is built
+  std::optional<StaticBytes> fixed = {};  // of the workload, where they are known
+  SharedLayouts* shared = nullptr;        // layouts are taken from there, and of what does not fit only that is said
+};
 
-// The same answer from programs built for its own batch, which fits, and for the next larger of legal_device_batches, which does not.
+// By bisection on programs scaled to each batch, one for each way that steps are laid out (layout_of). The report's tensors have the shapes of the batch
+// that was built. Errors: "unsupported_training".
+Result<BatchFound> search_device_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, SearchOf of = {});
+
+// The same answer from a program built for its own batch.
 Result<BatchFound> confirm_device_batch(BatchFound found, const Machine& machine, const EstimateOptions& options);
 
 }  // namespace dryfit

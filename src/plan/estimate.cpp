@@ -268,7 +268,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
     if (timeline.phases[i].phase == kTraining && reserved.by_phase[i].retries > 0) report.warnings.push_back("every step runs out of room and gives cached memory back to the GPU to go on: it takes longer than is said here");
   }
   report.headroom = machine.usable() - report.process.bytes;
-  put(report, workload.captured ? static_bytes(program) : static_bytes(workload));
+  put(report, program.fixed ? *program.fixed : workload.captured ? static_bytes(program) : static_bytes(workload));
   fill_peak(report, program, timeline);
   report.categories[static_cast<std::size_t>(Category::context)].at_peak = outside.memory.middle;
   report.categories[static_cast<std::size_t>(Category::fragmentation)].at_peak = reserved.peak.reserved - timeline.peak;
@@ -349,22 +349,23 @@ Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& mach
   return fill_report(workload, machine, options, program, Detail::if_fits);
 }
 
-Result<std::optional<Report>> estimate_if_hopeless(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
+Result<Outlook> outlook_of(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
   const Training& t = workload.transformers->training;
-  if (t.framework == Framework::megatron || t.torchtune.optimizer_in_backward) return std::nullopt;
+  if (t.framework == Framework::megatron || t.torchtune.optimizer_in_backward) return Outlook{};
   if (auto ok = is_laid_out(workload.transformers->architecture, training_of(*workload.transformers, workload.run), target_of(machine)); !ok) return std::unexpected(ok.error());
-  const StaticBytes fixed = static_bytes(workload);
+  Outlook outlook{static_bytes(workload), {}};
+  const StaticBytes& fixed = *outlook.fixed;
   const Bytes sum = fixed.weights + fixed.gradients + fixed.optimizer;
   const OutsideEstimate outside = outside_memory_of(workload, machine, options);
-  if (sum + outside.memory.middle <= machine.usable()) return std::nullopt;
-  Report report = begin_report(workload, machine, options, outside);
+  if (sum + outside.memory.middle <= machine.usable()) return outlook;
+  Report& report = outlook.hopeless.emplace(begin_report(workload, machine, options, outside));
   put(report, fixed);
   report.verdict = Verdict::wont_fit;
   report.allocated = report.reserved = {sum, sum, sum, Provenance::exact};
   report.context = outside.memory.middle;
   report.process = {sum + outside.memory.middle, sum + outside.memory.low, sum + outside.memory.high, outside.provenance};
   report.headroom = machine.usable() - report.process.bytes;
-  return report;
+  return outlook;
 }
 
 }  // namespace dryfit

@@ -47,9 +47,10 @@ Result<Report> estimate_program(const Workload& workload, const Machine& machine
 // program: built for this workload and machine.
 Result<Report> estimate_if_it_fits(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);
 
-// A transformers run, not Megatron-LM's, whose weights, gradients and optimizer states alone are more than the machine has: a report of their sum, without a program. None where they
-// are not, or do not all live at once (torchtune's optimizer in backward). Errors: "unsupported_training".
-Result<std::optional<Report>> estimate_if_hopeless(const Workload& workload, const Machine& machine, const EstimateOptions& options);
+// What is known of a transformers run without a program: what lives through it, and where that alone is more than the machine has, a report of its sum. Neither of
+// Megatron-LM's runs, nor where not all of it lives at once (torchtune's optimizer in backward). Errors: "unsupported_training".
+struct Outlook { std::optional<StaticBytes> fixed; std::optional<Report> hopeless; };
+Result<Outlook> outlook_of(const Workload& workload, const Machine& machine, const EstimateOptions& options);
 
 // Largest legal device batch whose verdict is at least `fits`, and the program built for it; none when batch 1 does not fit.
 struct LargestBatch { std::int64_t device_batch; Program program; };

@@ -98,8 +98,8 @@ std::optional<Rent> cheapest_machine(const HfModel& model, const TransformersFla
       if (!w) continue;
       const int major = offered.machine.gpu.compute_major;
       if (w->run.compute == Dtype::bf16 && major > 0 && major < 8) continue;  // has no tensor cores for it
-      if (sums.of(*w) > offered.machine.usable()) continue;
-      auto found = search_device_batch(*w, offered.machine, options, true);
+      if (least_bytes(*w, sums.of(*w)) > offered.machine.usable()) continue;
+      auto found = search_device_batch(*w, offered.machine, options, {true, sums.of(*w)});
       if (found && found->fits) return Rent{offered.price, std::move(found->report)};
     }
   }

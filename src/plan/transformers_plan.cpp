@@ -24,10 +24,10 @@ Result<Candidate> candidate(Method method, Result<BatchFound> found) {
 Result<Candidate> candidate(const HfModel& model, const Way& way, const Machine& machine, const EstimateOptions& options) {
   const auto workload = workload_of(model, way, machine);
   if (!workload) return std::unexpected(workload.error());
-  auto hopeless = estimate_if_hopeless(*workload, machine, options);
-  if (!hopeless) return std::unexpected(hopeless.error());
-  if (*hopeless) return Candidate{way.method, false, std::move(**hopeless), true};
-  return candidate(way.method, search_device_batch(*workload, machine, options, way.fixed_batch));
+  auto outlook = outlook_of(*workload, machine, options);
+  if (!outlook) return std::unexpected(outlook.error());
+  if (outlook->hopeless) return Candidate{way.method, false, std::move(*outlook->hopeless), true};
+  return candidate(way.method, search_device_batch(*workload, machine, options, {way.fixed_batch, outlook->fixed}));
 }
 
 // Every way of one method that is laid out.
@@ -184,8 +184,8 @@ BestWays best_ways(const HfModel& model, const TransformersFlags& flags, std::sp
       SharedLayouts shared;
       for (std::size_t i = 0; i < machines.size(); ++i) {
         if (out.of[i]) continue;
-        const bool too_large = w && sums.of(*w) > most_that_may_fit(*w, machines[i], options);
-        auto found = !w ? std::unexpected(w.error()) : too_large ? Result<BatchFound>(BatchFound{}) : search_device_batch(*w, machines[i], options, way.fixed_batch, &shared);
+        const bool too_large = w && least_bytes(*w, sums.of(*w)) > most_that_may_fit(*w, machines[i], options);
+        auto found = !w ? std::unexpected(w.error()) : too_large ? Result<BatchFound>(BatchFound{}) : search_device_batch(*w, machines[i], options, {way.fixed_batch, sums.of(*w), &shared});
         if (!found && !refused) refused = found.error();
         laid_out = laid_out || found;
         if (found && found->fits) candidates[i].push_back({method, true, std::move(found->report)});

@@ -17,27 +17,29 @@ constexpr std::array<std::string_view, 8> kActivations = {"gelu", "gelu_new", "g
 // Writes tensors down under a prefix, in order.
 class Writer {
  public:
-  explicit Writer(const Architecture& a) : a_(a), dtype_(a.dtype.value_or(Dtype::fp32)) {}
+  explicit Writer(const Architecture& a) : a_(a), dtype_(a.dtype.value_or(Dtype::fp32)) { out_.reserve(static_cast<std::size_t>(a.layers) * 12); }
 
   void at(std::string prefix, std::int64_t layer = -1) {
     prefix_ = std::move(prefix);
     layer_ = static_cast<int>(layer);
   }
-  void tensor(std::string_view name, std::vector<std::int64_t> shape, ParamGroup group) {
-    out_.push_back({prefix_ + std::string(name), std::move(shape), dtype_, group, layer_});
+  void tensor(std::string_view name, std::vector<std::int64_t> shape, ParamGroup group, std::string_view ending = {}) {
+    Parameter& p = out_.emplace_back(Parameter{{}, std::move(shape), dtype_, group, layer_});
+    p.name.reserve(prefix_.size() + name.size() + ending.size());
+    p.name.append(prefix_).append(name).append(ending);
   }
   // nn.Linear: weight [out, in]; GPT-2's Conv1D: [in, out].
-  void linear(const std::string& name, std::int64_t in, std::int64_t out, bool bias, ParamGroup group = ParamGroup::transformer_matrices) {
-    if (a_.conv1d && group == ParamGroup::transformer_matrices) tensor(name + ".weight", {in, out}, group);
-    else tensor(name + ".weight", {out, in}, group);
-    if (bias) tensor(name + ".bias", {out}, ParamGroup::scalars);
+  void linear(std::string_view name, std::int64_t in, std::int64_t out, bool bias, ParamGroup group = ParamGroup::transformer_matrices) {
+    if (a_.conv1d && group == ParamGroup::transformer_matrices) tensor(name, {in, out}, group, ".weight");
+    else tensor(name, {out, in}, group, ".weight");
+    if (bias) tensor(name, {out}, ParamGroup::scalars, ".bias");
   }
-  void norm(const std::string& name, std::int64_t size) {
+  void norm(std::string_view name, std::int64_t size) {
     if (a_.norm == NormKind::non_parametric) return;
-    tensor(name + ".weight", {size}, ParamGroup::scalars);
-    if (a_.norm == NormKind::layer_norm && a_.norm_bias) tensor(name + ".bias", {size}, ParamGroup::scalars);
+    tensor(name, {size}, ParamGroup::scalars, ".weight");
+    if (a_.norm == NormKind::layer_norm && a_.norm_bias) tensor(name, {size}, ParamGroup::scalars, ".bias");
   }
-  void embedding(const std::string& name, std::int64_t rows) { tensor(name + ".weight", {rows, a_.width}, ParamGroup::wte); }
+  void embedding(std::string_view name, std::int64_t rows) { tensor(name, {rows, a_.width}, ParamGroup::wte, ".weight"); }
 
   std::vector<Parameter> take() { return std::move(out_); }
 

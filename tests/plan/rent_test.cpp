@@ -4,10 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 
+#include "memory/timeline.hpp"
 #include "passes/program.hpp"
+#include "plan/static_sums.hpp"
+#include "plan/ways.hpp"
 #include "workload/probe_presets.hpp"
 
 namespace dryfit {
@@ -49,6 +53,52 @@ TEST(CheapestMachine, isFoundForWhatCannotCheckpoint) {
     const auto rent = cheapest_machine(preset("llama-3.2-1b"), f, way, options);
     ASSERT_TRUE(rent);
     EXPECT_EQ(rent->report.workload.transformers->training.recompute, Recompute::none);
+  }
+}
+
+// torchtune's optimizer in backward has one gradient at a time: the sum with all of them may be more than a machine that it fits has.
+TEST(CheapestMachine, isFoundWhereGradientsAreNeverThereTogether) {
+  TransformersFlags f;
+  f.framework = Framework::torchtune, f.weights = Dtype::bf16, f.optimizer = OptimizerKind::adamw_fused, f.recompute = Recompute::full, f.max_seq_len = 128, f.device_batch_size = 1, f.gpus = 1;
+  f.torchtune.emplace().optimizer_in_backward = true;
+  const HfModel& model = preset("llama-3.2-3b");
+  const Machine small = machine("rtx 4090", 1);
+  const StaticBytes fixed = static_bytes(*make_transformers_workload(model, f));
+  ASSERT_GT(fixed.weights + fixed.gradients + fixed.optimizer, small.usable());
+  ASSERT_EQ(estimate(*make_transformers_workload(model, f), small)->verdict, Verdict::fits);
+  const BestWays best = best_ways(model, f, std::array{small}, {});
+  ASSERT_TRUE(best.of.front());
+  EXPECT_TRUE(best.of.front()->fits);
+  const std::vector<Price> prices = *read_prices("gpu,provider,gpus,usd_per_gpu_hour,kind\nRTX 4090,a,1,0.40\nA100 80GB PCIe,b,1,1.40\n", "test");
+  EstimateOptions options;
+  options.prices = &prices;
+  const auto rent = cheapest_machine(model, f, Method::full, options);
+  ASSERT_TRUE(rent);
+  EXPECT_EQ(rent->price.provider, "a");
+}
+
+// No sum that rules a way out is more than what the way allocates.
+TEST(StaticSums, leaveOutNothingThatFits) {
+  TransformersFlags tune;
+  tune.framework = Framework::torchtune, tune.weights = Dtype::bf16, tune.optimizer = OptimizerKind::adamw_8bit, tune.gpus = 1;
+  TransformersFlags in_backward = tune, script, host;
+  host.offload_optimizer = host.offload_parameters = true;
+  in_backward.torchtune.emplace().optimizer_in_backward = true;
+  script.framework = Framework::litgpt;
+  for (TransformersFlags f : {TransformersFlags(), host, script, tune, in_backward}) {
+    f.max_seq_len = 64;
+    for (const Machine& m : {machine("h100", 1), machine("rtx 3090", 4)}) {
+      if (f.gpus && m.gpus > 1) continue;
+      StaticSums sums;
+      for (const Method method : methods_of(f)) {
+        for (const Way& way : ways_of(f, method, m)) {
+          const auto w = workload_of(preset("llama-3.2-1b"), way, m);
+          const auto program = w ? program_for(*w, target_of(m), false) : std::unexpected(w.error());
+          if (!program) continue;
+          EXPECT_LE(least_bytes(*w, sums.of(*w)), run_timeline(*program).peak) << name_of(method) << " " << name_of(w->transformers->training.sharding) << " " << name_of(w->transformers->training.framework);
+        }
+      }
+    }
   }
 }
 
