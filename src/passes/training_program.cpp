@@ -409,8 +409,7 @@ Result<void> sharding_is_described(const Architecture& a, const Training& r) {
   // bitsandbytes' products name every weight they were given, whole, until the graph goes at the end of the step
   if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel fsdp1, which shares them out, or zero2");
   if (a.shared_parallel_norm && r.recompute == Recompute::full) return unsupported("checkpoints under ZeRO-3 of " + a.model_type + ", whose branches share a norm,", "use --parallel zero2");
-  // recordings of these are up to 2.4 % higher in forward, where one weight more is on its way; why is not known
-  if (eager::is_leaf_mixture(a) && r.recompute == Recompute::full && r.reentrant) return unsupported("checkpoints of the older form under ZeRO-3 of " + a.model_type, r.lora ? "use --parallel zero2 or fsdp2" : "leave use_reentrant out of gradient_checkpointing_kwargs");
+  if (eager::is_leaf_mixture(a) && r.recompute == Recompute::full && r.reentrant && r.lora) return unsupported("adapters and checkpoints of the older form under ZeRO-3 of " + a.model_type, "use --parallel zero2 or fsdp2");
   if (a.encoder || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
   return {};
 }

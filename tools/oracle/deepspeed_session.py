@@ -24,6 +24,14 @@ import transformers_session  # noqa: E402
 for _name in ("reset_peak_memory_stats", "memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
     setattr(torch.cuda, _name, lambda *_args: 0)  # DeepSpeed prints them
 
+
+class _ByNumber(set):
+    """What DeepSpeed fetches is a set of tensors, which comes in the order of their addresses: which buffers of a module's gathers stay longest is chance. Here it comes in the model's order."""
+    def __iter__(self):
+        return iter(sorted(super().__iter__(), key=lambda p: getattr(p, "ds_id", p)))
+
+
+coordinator.set = _ByNumber
 coordinator.assert_ints_same_as_other_ranks = lambda *_args: None  # asks the other ranks
 torch.cuda.default_stream, torch.cuda.memory_stats = torch.cuda.current_stream, lambda *_args: {}
 torch.Tensor.record_stream = lambda *_args: None

@@ -520,6 +520,9 @@ def zero_unseen():
     yield Case("qwen2_moe", batch=2, length=96, gpus=2, **of)
     yield Case("olmoe", batch=2, length=96, gpus=2, checkpoint="nonreentrant", **of)
     yield Case("deepseek_v2", batch=1, length=144, gpus=2, checkpoint="nonreentrant", optimizer="fused", parallel="zero3")
+    yield Case("mixtral", batch=1, length=128, gpus=8, checkpoint="reentrant", accumulation=2, optimizer="fused", **of)
+    yield Case("qwen3_moe", batch=2, gpus=4, checkpoint="reentrant", **of)
+    yield Case("qwen2_moe", batch=2, length=96, gpus=2, checkpoint="reentrant", **of)
 
 
 def fsdp1():
