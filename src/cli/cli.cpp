@@ -15,7 +15,7 @@
 #include "cli/doctor_live.hpp"
 #include "cli/job_flags.hpp"
 #include "cli/list.hpp"
-#include "cli/live_flags.hpp"
+#include "cli/running_job_flags.hpp"
 #include "cli/model_source.hpp"
 #include "cli/options.hpp"
 #include "cli/rule.hpp"

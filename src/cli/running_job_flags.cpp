@@ -1,5 +1,5 @@
-// See live_flags.hpp.
-#include "cli/live_flags.hpp"
+// See running_job_flags.hpp.
+#include "cli/running_job_flags.hpp"
 
 #include <fmt/format.h>
 
