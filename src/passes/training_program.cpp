@@ -15,6 +15,7 @@
 #include "passes/torch_optimizer.hpp"
 #include "passes/torchtitan.hpp"
 #include "passes/torchtune.hpp"
+#include "passes/whole_states.hpp"
 #include "passes/zero_gather.hpp"
 #include "passes/zero_partition.hpp"
 
@@ -80,7 +81,8 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
   if (is_fully_sharded(r)) forward.shards = r.world_size, forward.adapters = r.mixed != MixedPrecision::none ? computed(r).weights : r.lora ? stored_adapters(r) : Dtype::fp32;
   using Loading = eager::ForwardOptions::Loading;
   if (r.quantized && (is_fully_sharded(r) || is_fsdp1(r.sharding))) forward.loading = is_fsdp1(r.sharding) && r.flat.loads_on_host ? Loading::on_host : Loading::whole;
-  if (!is_zero(r.sharding) && !is_fsdp1(r.sharding)) return;
+  if (r.sharding == Sharding::zero0) forward.adapters = computed(r).weights;
+  if ((!is_zero(r.sharding) || r.sharding == Sharding::zero0) && !is_fsdp1(r.sharding)) return;
   forward.flat = true;
   forward.gathered = r.sharding == Sharding::zero3 || is_fsdp1(r.sharding);
   forward.adapters = computed(r).weights;
@@ -155,6 +157,8 @@ class Trainer {
     if (r_.sharding == Sharding::zero3) {
       gathered_ = std::make_unique<eager::ZeroGather>(tape_, model_->weights(), computed_);
       model_->around_modules(gathered_->hooks());
+    } else if (r_.sharding == Sharding::zero0) {
+      whole_ = std::make_unique<eager::WholeStates>(tape_, std::move(trained), computed_);
     } else if (is_zero(r_.sharding)) {
       zero_ = std::make_unique<eager::ZeroPartition>(tape_, std::move(trained), computed_);
     } else if (tune_ && r_.torchtune.optimizer_in_backward) {
@@ -269,6 +273,7 @@ class Trainer {
     if (sharded_) sharded_->after_backward();
     if (flat_) flat_->after_backward();
     if (zero_) zero_->after_backward();
+    if (whole_) whole_->after_backward(reduces);
     if (gathered_) gathered_->after_backward();
     if (graph_stays() && reduces) return;
     if (model_) model_->finish();
@@ -298,9 +303,10 @@ class Trainer {
 
   void optimizer_step() {
     if (zero_) zero_->step();
+    if (whole_) whole_->step();
     if (gathered_) gathered_->step();
     if (graph_stays()) model_->finish();
-    if (zero_ || gathered_) return;
+    if (zero_ || gathered_ || whole_) return;
     if (!in_backward_.empty()) return tune_->log();
     if (tune_ && !r_.offload_parameters) tune_->scale_gradients();
     if (r_.max_grad_norm > 0) clip();
@@ -323,6 +329,7 @@ class Trainer {
   std::unique_ptr<eager::DataParallel> replicated_;
   std::unique_ptr<eager::FullyShard> sharded_;
   std::unique_ptr<eager::FlatShard> flat_;
+  std::unique_ptr<eager::WholeStates> whole_;    // DeepSpeed without ZeRO
   std::unique_ptr<eager::ZeroPartition> zero_;   // stages 1 and 2
   std::unique_ptr<eager::ZeroGather> gathered_;  // stage 3
   std::unique_ptr<eager::Optimizer> optimizer_;
@@ -494,6 +501,12 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
     return out;
   };
   if (r.sharding == Sharding::zero3) return account(eager::ZeroGather(tape, weights, computes));
+  if (r.sharding == Sharding::zero0) {
+    eager::WholeStates whole(tape, std::move(trained), computes);
+    whole.step();
+    out.gradients = Bytes(whole.gradient_bytes()), out.optimizer = Bytes(whole.state_bytes());
+    return out;
+  }
   if (is_zero(r.sharding)) return account(eager::ZeroPartition(tape, std::move(trained), computes));
   std::optional<eager::FlatShard> flat;
   if (is_fsdp1(r.sharding)) {

@@ -293,7 +293,7 @@ class TrainerReader {
       f().deepspeed = true;
       if (!f().sharding) f().sharding = Sharding::zero2;
     } else if (name == "zero-stage" && value.size() == 1 && value[0] >= '0' && value[0] <= '3') {
-      constexpr Sharding kStages[] = {Sharding::ddp, Sharding::zero1, Sharding::zero2, Sharding::zero3};
+      constexpr Sharding kStages[] = {Sharding::zero0, Sharding::zero1, Sharding::zero2, Sharding::zero3};
       f().sharding = kStages[value[0] - '0'];
     } else if ((name == "offload-optimizer-device" || name == "offload-param-device") && (value == "cpu" || value == "nvme" || value == "none")) {
       (name == "offload-param-device" ? f().offload_parameters : f().offload_optimizer) = value != "none";

@@ -70,6 +70,9 @@ class TransformersLevers {
     if (t.sharding == Sharding::fsdp1_grad_op) {
       add({{"--parallel", "fsdp1"}}, true, "blocks given back after forward and gathered again in backward", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp1; });
     }
+    if (t.sharding == Sharding::zero0 && run.world_size > 1) {
+      add({{"--parallel", "zero1"}}, true, "fp32 weights and states shared out over the GPUs", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero1; });
+    }
     if (t.sharding == Sharding::zero1) {
       add({{"--parallel", "zero2"}}, true, "gradients shared out over the GPUs too", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero2; });
     }

@@ -22,7 +22,7 @@ constexpr std::array kOptimizers = {
     Word{"rmsprop_bnb_32bit", OptimizerKind::rmsprop_bnb}, Word{"rmsprop_bnb_8bit", OptimizerKind::rmsprop_bnb_8bit}, Word{"adagrad", OptimizerKind::adagrad},
     Word{"adamw_loop", OptimizerKind::adamw_loop}, Word{"muon", OptimizerKind::muon}, Word{"adamw", OptimizerKind::adamw}, Word{"adamw_hf", OptimizerKind::adamw}, Word{"lion", OptimizerKind::lion_32bit}, Word{"lion_pytorch", OptimizerKind::lion}};
 
-constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sharding::ddp}, Word{"zero1", Sharding::zero1}, Word{"zero2", Sharding::zero2},
+constexpr std::array kShardings = {Word{"none", Sharding::none}, Word{"ddp", Sharding::ddp}, Word{"zero0", Sharding::zero0}, Word{"zero1", Sharding::zero1}, Word{"zero2", Sharding::zero2},
                                    Word{"zero3", Sharding::zero3}, Word{"fsdp1", Sharding::fsdp1}, Word{"fsdp", Sharding::fsdp1}, Word{"fsdp1-grad-op", Sharding::fsdp1_grad_op}, Word{"fsdp-grad-op", Sharding::fsdp1_grad_op},
                                    Word{"fsdp2", Sharding::fsdp2}};
 

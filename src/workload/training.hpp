@@ -54,11 +54,11 @@ constexpr std::string_view name_of(Recompute recompute) { return recompute == Re
 enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2, flash_attention_3 };  // attn_implementation
 std::string_view name_of(AttentionCode code);
 constexpr bool is_flash(AttentionCode code) { return code == AttentionCode::flash_attention_2 || code == AttentionCode::flash_attention_3; }  // a library of Dao-AILab's
-enum class Sharding : std::uint8_t { none, ddp, zero1, zero2, zero3, fsdp1, fsdp1_grad_op, fsdp2 };  // over W GPUs
+enum class Sharding : std::uint8_t { none, ddp, zero0, zero1, zero2, zero3, fsdp1, fsdp1_grad_op, fsdp2 };  // over W GPUs
 std::string_view name_of(Sharding sharding);
 constexpr bool is_fsdp1(Sharding s) { return s == Sharding::fsdp1 || s == Sharding::fsdp1_grad_op; }  // FullyShardedDataParallel
 constexpr bool gathers_weights(Sharding s) { return s == Sharding::zero3 || s == Sharding::fsdp2 || is_fsdp1(s); }  // a module's are there as a whole only while it runs
-constexpr bool is_zero(Sharding s) { return s == Sharding::zero1 || s == Sharding::zero2 || s == Sharding::zero3; }  // DeepSpeed's engine
+constexpr bool is_zero(Sharding s) { return s == Sharding::zero0 || s == Sharding::zero1 || s == Sharding::zero2 || s == Sharding::zero3; }  // DeepSpeed's engine
 
 struct Lora {
   std::int64_t rank = 8;
@@ -180,7 +180,6 @@ struct Training {
   LigerParts liger;                     // of a model that Liger-Kernel knows
   HeadLoss head = HeadLoss::logits;
   OptimizerKind optimizer = OptimizerKind::adamw_fused;
-  std::optional<Dtype> master_weights;  // DeepSpeed without ZeRO: a copy of the weights beside 16-bit ones
   Recompute recompute = Recompute::none;
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
   bool use_cache = false;               // a key-value cache is filled while training, unless it checkpoints: config.json's use_cache

@@ -65,10 +65,6 @@ void set_precision(TrainingDraft& d, const HfModel& model, const TransformersFla
     d.assume("mixed", t.weights == Dtype::fp16 ? "fp16" : "bf16", "DeepSpeed trains 16-bit weights with it alone");
     return;
   }
-  if (!f.deepspeed || t.mixed == MixedPrecision::none) return;
-  t.weights = t.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
-  t.mixed = MixedPrecision::none;
-  t.master_weights = Dtype::fp32;
 }
 
 // "auto" or nothing leaves a value to the Trainer's arguments.
@@ -298,9 +294,11 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (!plan) return std::unexpected(plan.error());
   const Architecture& a = model.architecture;
   const Training& t = plan->training;
-  if (t.master_weights) return fail("unsupported_training", "DeepSpeed's engine without ZeRO (stage 0, or no zero_optimization) is not laid out yet", "stages 1, 2 and 3 are; without DeepSpeed --parallel ddp", "");
+  if (t.sharding == Sharding::zero0 && !t.zero.split_groups && t.optimizer == OptimizerKind::adamw_fused && t.mixed != MixedPrecision::none) {
+    return fail("unsupported_training", "DeepSpeed's own FusedAdam without ZeRO (stage 0), which joins all weights, is not laid out yet", "leave `optimizer` out of its file: Trainer then brings torch's; or use stage 1", "optimizer");
+  }
   const bool fsdp = is_fsdp1(t.sharding) || t.sharding == Sharding::fsdp2;
-  if ((t.offload_optimizer || t.offload_parameters) && !is_zero(t.sharding) && !fsdp) return fail("bad_value", "what is kept on the host has to be shared out", "add --parallel fsdp2 or zero3", "");
+  if ((t.offload_optimizer || t.offload_parameters) && (!is_zero(t.sharding) || t.sharding == Sharding::zero0) && !fsdp) return fail("bad_value", "what is kept on the host has to be shared out", "add --parallel fsdp2 or zero3", "");
   if (fsdp && t.offload_optimizer != t.offload_parameters) return fail("bad_value", "FSDP keeps weights, gradients and the optimizer on the host, or none of them", "say fsdp_offload_params, or leave offload_optimizer and offload_param out", "");
   if (t.offload_parameters && fsdp && t.framework != Framework::transformers && t.framework != Framework::torchtune) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet in " + std::string(name_of(t.framework)), "leave it out; the rest of the run is", "");
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
@@ -331,7 +329,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");
   if (t.ema) w.warnings.push_back("--ema is no argument of a script's: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn, updated after each step");
   if (a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
-  if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
+  if (is_zero(t.sharding) && t.sharding != Sharding::zero0 && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
   if (!model.unused.empty()) w.warnings.push_back("fields of config.json that are not read: " + first_ten(model.unused, 60));
   return w;
 }
@@ -374,7 +372,7 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
   }
   if (const Document* zero = f.map("zero_optimization")) {
     Fields g(*zero, std::string(where), "zero_optimization.");
-    constexpr Sharding kStages[] = {Sharding::ddp, Sharding::zero1, Sharding::zero2, Sharding::zero3};
+    constexpr Sharding kStages[] = {Sharding::zero0, Sharding::zero1, Sharding::zero2, Sharding::zero3};
     flags.sharding = kStages[g.whole("stage", 0, 3).value_or(0)];
     const bool split = !flags.zero || flags.zero->split_groups;
     zero_fields(g, flags);
@@ -387,7 +385,7 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
     g.tell(told);
     if (g.error()) return std::unexpected(*g.error());
   } else {
-    flags.sharding = Sharding::ddp;
+    flags.sharding = Sharding::zero0;
   }
   f.tell(told);
   if (f.error()) return std::unexpected(*f.error());
@@ -477,7 +475,7 @@ Result<void> apply_accelerate(const Document& config, std::string_view where, Tr
   if (const Document* section = f.map("deepspeed_config"); section != nullptr && kind == "DEEPSPEED") {
     flags.deepspeed = true;
     Fields g(*section, std::string(where), "deepspeed_config.");
-    constexpr Sharding kStages[] = {Sharding::ddp, Sharding::zero1, Sharding::zero2, Sharding::zero3};
+    constexpr Sharding kStages[] = {Sharding::zero0, Sharding::zero1, Sharding::zero2, Sharding::zero3};
     flags.sharding = kStages[g.whole("zero_stage", 0, 3).value_or(2)];
     flags.offload_optimizer = g.text("offload_optimizer_device").value_or("none") != "none";
     flags.offload_parameters = g.text("offload_param_device").value_or("none") != "none";

@@ -64,6 +64,20 @@ TEST(Zero, stagesOneAndTwoHoldWeightsWholeAndStatesInParts) {
   }
 }
 
+// Without ZeRO 2 bytes a parameter, 4 of a copy and 8 of two moments, whatever the number of GPUs.
+TEST(Zero, withoutItStatesAreWhole) {
+  std::int64_t n = 0, tensors = 0;
+  for (const Parameter& w : parameters_of(small_llama())) n += w.count(), ++tensors;
+  for (const std::int64_t gpus : {1, 8}) {
+    const Training t = run_under(Sharding::zero0, gpus);
+    EXPECT_EQ(bytes_by_role(built(t)).at("deepspeed.fp32_weights"), 4 * n);
+    const StaticBytes fixed = static_bytes(small_llama(), t);
+    EXPECT_EQ(fixed.weights.count, 2 * n);
+    EXPECT_EQ(fixed.gradients.count, 2 * n);
+    EXPECT_EQ(fixed.optimizer.count, 12 * n + 4 * tensors);
+  }
+}
+
 // Every weight is cut by itself: ceil(n / W) elements of each.
 TEST(Zero, stageThreeCutsEveryTensor) {
   for (const std::int64_t gpus : {1, 2, 3, 8, 1000}) {
@@ -117,7 +131,7 @@ TEST(Zero, partitionsCutParametersWhereTheyFall) {
 
 // Nothing is freed twice, and all that is left after the last step is what lasts.
 TEST(Zero, everyTensorDiesOnceAfterItsBirth) {
-  for (const Sharding stage : {Sharding::zero1, Sharding::zero2, Sharding::zero3}) {
+  for (const Sharding stage : {Sharding::zero0, Sharding::zero1, Sharding::zero2, Sharding::zero3}) {
     for (const bool checkpoint : {false, true}) {
       for (const bool reentrant : {false, true}) {
         Training t = run_under(stage, 4);
@@ -130,7 +144,7 @@ TEST(Zero, everyTensorDiesOnceAfterItsBirth) {
         for (std::size_t i = 0; i < alive.size(); ++i) {
           const Category c = p.tensors[i].category;
           const std::string role = p.tensors[i].role;
-          EXPECT_TRUE(!alive[i] || c == Category::weights || c == Category::optimizer || c == Category::workspace || p.tensors[i].bytes <= 8 || (stage == Sharding::zero3 && (role == "zero.ipg_buffer" || role == "zero.grad_partitions"))) << p.tensors[i].name();
+          EXPECT_TRUE(!alive[i] || c == Category::weights || c == Category::optimizer || c == Category::workspace || p.tensors[i].bytes <= 8 || (stage == Sharding::zero0 && c == Category::gradients) || (stage == Sharding::zero3 && (role == "zero.ipg_buffer" || role == "zero.grad_partitions"))) << p.tensors[i].name();
         }
       }
     }
@@ -139,7 +153,7 @@ TEST(Zero, everyTensorDiesOnceAfterItsBirth) {
 
 // The search needs it: the same events at every batch.
 TEST(Zero, eventsAreTheSameAtEveryBatch) {
-  for (const Sharding stage : {Sharding::zero1, Sharding::zero2, Sharding::zero3}) {
+  for (const Sharding stage : {Sharding::zero0, Sharding::zero1, Sharding::zero2, Sharding::zero3}) {
     Training t = run_under(stage, 4);
     const Program one = built(t);
     t.device_batch_size *= 3;

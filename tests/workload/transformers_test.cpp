@@ -75,7 +75,6 @@ TEST(Transformers, deepspeedSetsStagePrecisionAndBatch) {
   const auto plan = make_training(preset("llama-3.1-8b"), f);
   ASSERT_TRUE(plan);
   EXPECT_EQ(plan->training.weights, Dtype::bf16);
-  EXPECT_FALSE(plan->training.master_weights);
   EXPECT_EQ(plan->training.mixed, MixedPrecision::bf16);
   EXPECT_EQ(plan->training.zero.reduce_bucket_size, 500'000'000);
   EXPECT_FALSE(plan->training.zero.overlap_comm);
@@ -101,14 +100,17 @@ TEST(Transformers, deepspeedsAutoIsByTheModelsWidth) {
   EXPECT_EQ(plan->training.optimizer, OptimizerKind::adamw_fused);
 }
 
-// Without ZeRO DeepSpeed has other optimizers; only stage 3 can send parameters to the host.
+// DeepSpeed's own fused optimizer joins weights where ZeRO does not; only stage 3 can send parameters to the host.
 TEST(Transformers, whatDeepspeedIsNotLaidOutForIsSaid) {
   const auto refused = [](std::string_view json) {
     TransformersFlags f = deepspeed(json);
     const auto w = make_transformers_workload(preset("llama-3.1-8b"), f);
     return w ? std::string() : w.error().message;
   };
-  EXPECT_NE(refused(R"({"bf16": {"enabled": true}})").find("without ZeRO"), std::string::npos);
+  EXPECT_NE(refused(R"({"bf16": {"enabled": true}, "optimizer": {"type": "AdamW", "params": {}}})").find("without ZeRO"), std::string::npos);
+  EXPECT_EQ(refused(R"({"bf16": {"enabled": true}})"), "");
+  EXPECT_EQ(refused(R"({"zero_optimization": {"stage": 0}})"), "");
+  EXPECT_NE(refused(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 0, "offload_optimizer": {"device": "cpu"}}})").find("shared out"), std::string::npos);
   EXPECT_NE(refused(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}})").find("stage 3"), std::string::npos);
   EXPECT_EQ(refused(R"({"bf16": {"enabled": true}, "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}})"), "");
 }
@@ -134,7 +136,7 @@ TEST(Transformers, deepspeedLeavesAutoToTheArguments) {
   EXPECT_FALSE(f.mixed);
   EXPECT_EQ(f.optimizer, OptimizerKind::adamw_fused);
   EXPECT_EQ(deepspeed(R"({"optimizer": {"type": "Adam", "params": {"torch_adam": true}}})").optimizer, OptimizerKind::adamw);
-  EXPECT_EQ(f.sharding, Sharding::ddp);
+  EXPECT_EQ(f.sharding, Sharding::zero0);
 }
 
 TEST(Transformers, configurationFilesWithFaultsSayWhere) {

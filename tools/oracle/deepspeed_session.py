@@ -40,6 +40,16 @@ torch.Tensor.item = lambda self: 1  # norms and counts of steps are values, whic
 torch.Tensor.__float__ = lambda self: 1.0
 torch.Tensor.__bool__ = lambda self: False
 _linear = torch.nn.functional.linear
+_check = deepspeed.runtime.utils.CheckOverflow.check
+
+
+def _no_overflow(self, *arguments):
+    """Looks as it does, and finds nothing."""
+    _check(self, *arguments)
+    return False
+
+
+deepspeed.runtime.utils.CheckOverflow.check = _no_overflow
 _untouched = {name: value for name, value in vars(groups).items() if name.startswith("_") and not callable(value)}
 
 

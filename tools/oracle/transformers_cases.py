@@ -101,7 +101,7 @@ class Case:
     ema: bool = False             # torch.optim.swa_utils.AveragedModel of the model
     quantized: bool = False       # beside them, frozen weights in 4 bits, scales quantized too
     adapter: str = ""             # of LoRA, what is not its default: "dora", "bias", "save=lm_head+embed_tokens"; "kbit": what is not in 4 bits is raised to fp32; instead of it "prompt" with `lora` virtual tokens
-    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp2_offload (CPUOffloadPolicy) · fsdp1 · fsdp1_grad_op · zero1 · zero2 · zero3
+    parallel: str = "none"        # ddp · ddp_rebuilt (find_unused_parameters=False) · fsdp2 · fsdp2_keep (reshard_after_forward=False) · fsdp2_offload (CPUOffloadPolicy) · fsdp1 · fsdp1_grad_op · zero0 (DeepSpeed's engine alone) · zero1 · zero2 · zero3
     gpus: int = 1                 # ranks
     rank: int = 0                 # the recorded one
     zero: str = ""                # of DeepSpeed's zero_optimization, what is not its default: "reduce_bucket_size=65536,overlap_comm"
@@ -506,6 +506,8 @@ def zero():
     yield Case("gpt_oss", batch=2, attention="eager", precision="autocast", checkpoint="nonreentrant", optimizer="fused", parallel="zero2", gpus=2, rank=1)
     for case in (dict(model="mixtral"), dict(model="qwen3_moe", checkpoint="nonreentrant"), dict(model="gpt_oss", attention="eager"), dict(model="gpt_neox"), dict(model="deepseek_v2")):
         yield Case(**case, batch=2, parallel="zero3", gpus=4, zero=GATHERED)
+    yield Case("llama", parallel="zero0", gpus=2)
+    yield Case("llama", parallel="zero0", gpus=4, batch=2, precision="fp32", optimizer="fused", accumulation=2)
 
 
 GATHERED = "reduce_bucket_size=200000,stage3_prefetch_bucket_size=150000,stage3_param_persistence_threshold=1000"
@@ -523,6 +525,8 @@ def zero_unseen():
     yield Case("mixtral", batch=1, length=128, gpus=8, checkpoint="reentrant", accumulation=2, optimizer="fused", **of)
     yield Case("qwen3_moe", batch=2, gpus=4, checkpoint="reentrant", **of)
     yield Case("qwen2_moe", batch=2, length=96, gpus=2, checkpoint="reentrant", **of)
+    yield Case("gpt2", parallel="zero0", gpus=4, batch=2, precision="autocast", accumulation=3)
+    yield Case("qwen2", parallel="zero0", gpus=2, batch=2, length=200, lora=8, checkpoint="reentrant", optimizer="fused")
 
 
 def fsdp1():
