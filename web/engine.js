@@ -1,18 +1,24 @@
 // Questions to the engine's thread, as promises; what came answered with the page is answered at once.
-// It starts before all else (index.html has this module load by itself): a thread takes a tenth of a second to come.
-const worker = new Worker('worker.js', { type: 'module' });
-// compiled here, while the thread starts
-WebAssembly.compileStreaming(fetch('dryfit.wasm')).then((module) => worker.postMessage({ module }), (problem) => worker.postMessage({ problem: String(problem) }));
+// Where something was chosen (a share link) its thread starts before all else (index.html has this module load by itself); else once the answers that came with the page are on the screen, from
+// which compiling it would take time.
+let worker = null;
 const came = import('./first.js').then(({ FIRST }) => ({ run: FIRST[0][0], known: new Map(FIRST) }));
 const waiting = new Map();
 let last = 0;
 
-worker.onmessage = ({ data }) => {
-  waiting.get(data.id)?.(data);
-  waiting.delete(data.id);
-};
+function start() {
+  worker = new Worker('worker.js', { type: 'module' });
+  worker.onmessage = ({ data }) => {
+    waiting.get(data.id)?.(data);
+    waiting.delete(data.id);
+  };
+  // compiled here, while the thread starts
+  WebAssembly.compileStreaming(fetch('dryfit.wasm')).then((module) => worker.postMessage({ module }), (problem) => worker.postMessage({ problem: String(problem) }));
+}
+if (location.hash.length > 1) start();
 
 function ask_engine(request) {
+  if (!worker) start();
   return new Promise((resolve) => {
     waiting.set(++last, resolve);
     worker.postMessage({ id: last, request });
