@@ -123,9 +123,10 @@ UnitHooks::Named FlatShard::dtype_of(Unit& u) {
 
 std::vector<Trained> FlatShard::trained() const {
   std::vector<Trained> out;
+  if (options_.host) return out;
   if (!options_.config.original_parameters) {
     for (const Unit& u : units_) {
-      if (u.trains && !options_.host) out.push_back({u.shard, "fsdp.shard", u.layer});
+      if (u.trains) out.push_back({u.shard, "fsdp.shard", u.layer});
     }
     return out;
   }
@@ -339,14 +340,16 @@ void FlatShard::after_backward() {
 }
 
 std::int64_t FlatShard::weight_bytes() const {
+  if (options_.host) return 0;
   std::int64_t sum = 0;
-  for (const Unit& u : units_) sum += options_.host ? 0 : u.layout.shard * size_of(u.stored);
+  for (const Unit& u : units_) sum += u.layout.shard * size_of(u.stored);
   return sum;
 }
 
 std::int64_t FlatShard::gradient_bytes() const {
+  if (options_.host) return 0;
   std::int64_t sum = 0;
-  for (const Unit& u : units_) sum += u.trains && !options_.host ? u.layout.shard * size_of(u.stored) : 0;
+  for (const Unit& u : units_) sum += u.trains ? u.layout.shard * size_of(u.stored) : 0;
   return sum;
 }
 

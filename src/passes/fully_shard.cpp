@@ -52,9 +52,9 @@ UnitHooks FullyShard::hooks() {
 }
 
 std::int64_t FullyShard::weight_bytes() const {
+  if (options_.host) return 0;
   std::int64_t sum = 0;
   for (const Group& g : groups_) {
-    if (options_.host) break;
     for (const Member& m : g.members) sum += m.shard.dims().numel() * size_of(m.shard.dtype());
   }
   return sum;
@@ -202,10 +202,11 @@ void FullyShard::reduce(Group& g, std::vector<Tensor> gradients, const std::vect
   const bool cast = options_.reduced != options_.stored;
   Tensor output = t_.buffer("fsdp.reduce_scatter", padded / options_.shards, options_.reduced, cast ? Category::communication : Category::gradients, reducing);
   if (cast) output = t_.buffer("fsdp.gradients", padded / options_.shards, options_.stored, Category::gradients, reducing);
-  for (Member* m : members) {
-    if (options_.host) break;  // copies go there, and are added there
-    if (!t_.gradient(m->shard).defined()) t_.set_gradient(m->shard, t_.slice(output, 0, m->padded / options_.shards));
-    t_.kept_gradient(m->shard);
+  if (!options_.host) {  // there copies are added
+    for (Member* m : members) {
+      if (!t_.gradient(m->shard).defined()) t_.set_gradient(m->shard, t_.slice(output, 0, m->padded / options_.shards));
+      t_.kept_gradient(m->shard);
+    }
   }
   t_.at(-1);
 }

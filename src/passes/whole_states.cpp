@@ -58,22 +58,19 @@ void WholeStates::after_backward(bool boundary) {
 
 // Each gradient in fp32 for a look for infinities, and again for its norm; then all of them. What bf16 gradients hold stays: the engine leaves them to an optimizer that is not asked.
 void WholeStates::step() {
+  std::vector<Tensor> gradients;
   if (copies()) {
     for (std::size_t i = 0; i < parameters_.size(); ++i) wide(i, "deepspeed.fp32_gradient", Category::gradients);
-    std::vector<Tensor> gradients;
     for (const auto& members : groups_) {
       for (const std::size_t i : members) wide(i, "deepspeed.fp32_gradient", Category::gradients);
       for (const std::size_t i : members) gradients.push_back(wide(i, "deepspeed.fp32_gradient", Category::gradients));
     }
-    for (auto& optimizer : optimizers_) optimizer->step();
-  } else {
+  } else if (r_.max_grad_norm > 0) {
     std::vector<Tensor> norms;
-    if (r_.max_grad_norm > 0) {
-      for (std::size_t i = 0; i < parameters_.size(); ++i) norms.push_back(t_.buffer("clip.norm", 1, Dtype::fp32, Category::optimizer));
-    }
-    norms.clear();
-    for (auto& optimizer : optimizers_) optimizer->step();
+    for (std::size_t i = 0; i < parameters_.size(); ++i) norms.push_back(t_.buffer("clip.norm", 1, Dtype::fp32, Category::optimizer));
   }
+  for (auto& optimizer : optimizers_) optimizer->step();
+  gradients.clear();
   if (r_.weights == Dtype::bf16) return;
   for (const Trained& p : parameters_) t_.zero_grad(p.parameter);
 }

@@ -53,18 +53,15 @@ Result<std::int64_t> accumulation(const TransformersFlags& f, const Training& t)
 }
 
 // Autocast keeps the weights as loaded. DeepSpeed converts the model to its 16-bit type and keeps fp32 masters; 16-bit weights without bf16 or fp16 it
-// refuses. Under ZeRO that is laid out (passes/zero_partition.hpp), without it is not.
+// refuses (passes/zero_partition.hpp, without ZeRO passes/whole_states.hpp).
 void set_precision(TrainingDraft& d, const HfModel& model, const TransformersFlags& f) {
   Training& t = d.plan.training;
   t.mixed = f.mixed.value_or(MixedPrecision::none);
   t.weights = f.weights ? *f.weights : model.architecture.dtype.value_or(Dtype::fp32);
   if (!f.weights) d.assume("dtype", std::string(name_of(t.weights)), model.architecture.dtype ? "of the model's config.json; transformers 4 loads in fp32 unless told" : kDefault);
-  if (is_zero(t.sharding)) {
-    if (t.mixed != MixedPrecision::none || t.weights == Dtype::fp32) return;
-    t.mixed = t.weights == Dtype::fp16 ? MixedPrecision::fp16 : MixedPrecision::bf16;
-    d.assume("mixed", t.weights == Dtype::fp16 ? "fp16" : "bf16", "DeepSpeed trains 16-bit weights with it alone");
-    return;
-  }
+  if (!is_zero(t.sharding) || t.mixed != MixedPrecision::none || t.weights == Dtype::fp32) return;
+  t.mixed = t.weights == Dtype::fp16 ? MixedPrecision::fp16 : MixedPrecision::bf16;
+  d.assume("mixed", t.weights == Dtype::fp16 ? "fp16" : "bf16", "DeepSpeed trains 16-bit weights with it alone");
 }
 
 // "auto" or nothing leaves a value to the Trainer's arguments.
