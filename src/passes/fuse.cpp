@@ -349,10 +349,10 @@ class Fuser : Realization {
     taken_over_[at(v)] = candidate.node;
   }
 
-  // Buffers are freed by name (scheduler.py, free_buffers): "buf7" of this graph before the names that values of the other graph have there.
+  // Buffers are freed by name (scheduler.py, free_buffers): "buf7" of this graph among the names that values of the other graph have there.
   int name_rank(NodeId v) const {
-    if (!given_[at(v)]) return 0;
-    enum Name { add = 1, amax, cat, convert, embedding, getitem, log, mm, mul, permute, rsqrt, sub, view };
+    enum Name { add, amax, buf, cat, convert, embedding, getitem, log, mm, mul, permute, rsqrt, sub, view };
+    if (!given_[at(v)]) return buf;
     const Node& n = node(v);
     const bool attention = read_by_attention_[at(v)], fa3 = attention && static_cast<Attention>(node(attention_).variant) == Attention::fa3;
     if (attention && n.kind != Kind::result && !fa3) return permute;
