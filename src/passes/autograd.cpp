@@ -119,6 +119,16 @@ class Engine {
     return b_.reduce(Fn::sum_rows, g, s, node(like).dtype, role);
   }
 
+  // The gradient of one factor of n. Equal sums are one (torch/_functorch/compile_utils.py, fx_graph_cse): two numbers that multiply the same tensor
+  // before the results are added have one gradient.
+  NodeId factor(NodeId g, NodeId other, NodeId like, const Node& n) {
+    const auto of = [&] { return reduced(b_.binary(Fn::mul, g, other, product_dtype(like, n), n.role), like, n.role); };
+    if (node(like).shape.numel() != 1 || n.shape.numel() == 1) return of();
+    const auto [it, fresh] = sums_.try_emplace({g, other});
+    if (fresh) it->second = of();
+    return it->second;
+  }
+
   NodeId column_sums(NodeId g, NodeId like, const char* role) { return b_.column_sums(g, node(like).shape, node(like).dtype, role); }
 
   void plain(NodeId id) {
@@ -137,8 +147,8 @@ class Engine {
         if (wanted_[index(n.in[1])]) accumulate(n.in[1], b_.unary(Fn::scale, g, n.dtype, n.role));
         break;
       case Fn::mul:
-        if (wanted_[index(a)]) accumulate(a, reduced(b_.binary(Fn::mul, g, n.in[1], product_dtype(a, n), n.role), a, n.role));
-        if (wanted_[index(n.in[1])]) accumulate(n.in[1], reduced(b_.binary(Fn::mul, g, a, product_dtype(n.in[1], n), n.role), n.in[1], n.role));
+        if (wanted_[index(a)]) accumulate(a, factor(g, n.in[1], a, n));
+        if (wanted_[index(n.in[1])]) accumulate(n.in[1], factor(g, a, n.in[1], n));
         break;
       case Fn::scale: accumulate(a, b_.convert(b_.with_number(Fn::scale, g, n.variant, n.dtype, n.role), node(a).dtype, n.role)); break;
       case Fn::offset: accumulate(a, g); break;
@@ -345,6 +355,7 @@ class Engine {
 
   bool mask_copied_ = false;
   std::map<NodeId, NodeId> turned_;
+  std::map<std::pair<NodeId, NodeId>, NodeId> sums_;  // of the product of two
   JointGraph joint_;
   Graph& g_;
   GraphBuilder b_;
