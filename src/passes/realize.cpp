@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "workload/workload.hpp"
+
 namespace dryfit {
 
 namespace {
@@ -22,6 +24,7 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
   output_.assign(nodes_.size(), false);
   users_.assign(nodes_.size(), 0);
   feeds_external_.assign(nodes_.size(), false);
+  taken_as_is_.assign(nodes_.size(), false);
   first_external_.assign(nodes_.size(), -1);
   stored_at_.assign(nodes_.size(), 0);
   for (std::size_t i = 0; i < in_.compute.size(); ++i) position_[at(in_.compute[i])] = static_cast<std::int32_t>(i);
@@ -35,6 +38,7 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
       ++users_[at(n.in[k])];
       if (!external(v)) continue;
       feeds_external_[at(owner(n.in[k]))] = true;
+      if (n.fn == Fn::attention && static_cast<Attention>(n.variant) == Attention::fa3) taken_as_is_[at(n.in[k])] = true;
       std::int32_t& first = first_external_[at(owner(n.in[k]))];
       if (first < 0) first = position_[at(v)];
     }
@@ -145,7 +149,7 @@ Realization::Store Realization::store(NodeId v, std::span<const Read> reads) con
   const std::int32_t limit = tensors || used_again ? kMostOperations : kTooDeep;
   if (operations_[at(v)] > limit && count_operations(v, limit) > limit) return Store::at_once;
   const bool cast_weight = !n.shape.batched && node(n.in[0]).kind == Kind::input;  // saved in another layout: stored with its own view
-  if (output_[at(v)] && (!feeds_external_[at(v)] || cast_weight)) return Store::at_once;
+  if (output_[at(v)] && (!feeds_external_[at(v)] || cast_weight || taken_as_is_[at(v)])) return Store::at_once;
   return feeds_external_[at(v)] ? Store::for_external : Store::never;
 }
 

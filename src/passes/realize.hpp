@@ -81,7 +81,7 @@ class Realization {
   void realize();
 
   std::vector<std::int32_t> operations_, users_, first_external_;
-  std::vector<bool> feeds_external_;
+  std::vector<bool> feeds_external_, taken_as_is_;  // as_is: by FlashAttention 3, without a view; what is saved is then the value itself
   std::vector<Read> reads_;                       // every node's list after the other
   std::vector<std::size_t> reads_begin_, reads_end_;
 };
