@@ -16,6 +16,8 @@ namespace dryfit {
 
 namespace {
 
+constexpr std::uint32_t kWhole = ~0U;  // a slice that is no reader's of a part
+
 struct Kernel {
   std::vector<NodeId> members;   // the stored values it computes, in the order of the generated code
   std::vector<NodeId> writes;    // those of them that get memory
@@ -68,7 +70,8 @@ class Fuser : Realization {
       const NodeId from = owner(r.node);
       const std::int64_t most = std::max(l.rows * l.columns, n.shape.numel());
       const std::int64_t elements = r.natural ? node(from).shape.numel() : std::min(most, node(from).shape.numel());
-      const std::uint32_t slice = r.natural && r.shift == 0 ? 0 : r.shift + 1;
+      // what is written into is read as a whole, in no order (dependencies.py, StarDep)
+      const std::uint32_t slice = n.fn == Fn::scatter_rows && r.node == n.in[0] ? kWhole : r.natural && r.shift == 0 ? 0 : r.shift + 1;
       l.reads.push_back({from, slice, elements * size_of(node(from).dtype)});
     }
     return l;
