@@ -104,6 +104,12 @@ CompiledStep compile_step(Graph forward, bool compile) {
   for (NodeId v : bw.borrowed) available[static_cast<std::size_t>(v)] = true;
   for (NodeId v : bw.given) available[static_cast<std::size_t>(v)] = true;
   bw.compute = backward_order(joint, available);
+  for (NodeId v : bw.compute) {  // a product's operand is saved as its view of two dimensions, from which no slice is taken again
+    const Node& n = nodes[static_cast<std::size_t>(v)];
+    for (std::uint8_t k = 0; n.kind == Kind::matmul && k < n.inputs; ++k) {
+      if (nodes[static_cast<std::size_t>(n.in[k])].kind == Kind::view && stored[static_cast<std::size_t>(storage(n.in[k]))]) bw.parts.push_back(n.in[k]);
+    }
+  }
   for (NodeId g : joint.gradients) {
     if (g != kNone) bw.outputs.push_back(g);
   }

@@ -157,6 +157,17 @@ class Fuser : Realization {
     }
   }
 
+  // A part of a saved value that is saved beside it is to Inductor's count a buffer of its own, which a product reads instead of the whole.
+  std::vector<NodeId> parts_read_by(const Kernel& kernel) const {
+    std::vector<NodeId> parts;
+    for (NodeId v : kernel.members) {
+      for (std::uint8_t k = 0; external(v) && k < node(v).inputs; ++k) {
+        if (std::ranges::find(in_.parts, node(v).in[k]) != in_.parts.end()) parts.push_back(node(v).in[k]);
+      }
+    }
+    return parts;
+  }
+
   // Inductor's view of the kernels in their order. `node_of`, by kernel: its place there; made_step_: the node that makes a value's memory.
   Schedule described(std::vector<std::int32_t>& node_of) {
     Schedule all;
@@ -184,7 +195,13 @@ class Fuser : Realization {
         if (before) buffer[at(v)] = add_buffer(add_node(), node(v).bytes(), node(v).bytes(), output_[at(v)]);
       }
       const std::int32_t me = node_of[at(k)] = add_node();
+      const std::vector<NodeId> parts = parts_read_by(kernel);
+      for (NodeId v : parts) {
+        if (buffer[at(v)] < 0) buffer[at(v)] = add_buffer(-1, node(v).bytes(), node(v).bytes(), false);
+        reads(me, buffer[at(v)], true);
+      }
       for (const Read& r : kernel.reads) {
+        if (std::ranges::find(parts, r.node, [&](NodeId v) { return owner(v); }) != parts.end()) continue;
         std::int32_t& b = buffer[at(r.node)];
         if (b < 0 && given_[at(r.node)]) {
           const std::int64_t bytes = read_as_[at(r.node)] > 0 ? read_as_[at(r.node)] * size_of(node(r.node).dtype) : node(r.node).bytes();

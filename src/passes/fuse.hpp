@@ -31,6 +31,7 @@ struct FuseInput {
   std::vector<NodeId> given;     // available and given away: freed after their last use, may be overwritten
   std::vector<NodeId> outputs;   // stay alive at the end
   std::vector<NodeId> shared = {};  // of those given, what somebody else names too: never overwritten
+  std::vector<NodeId> parts = {};   // views of those given, handed over beside them
 };
 
 struct FuseResult {
