@@ -69,7 +69,7 @@ class Fuser : Realization {
     for (const Read& r : reads_of(v)) {
       const NodeId from = owner(r.node);
       const std::int64_t most = std::max(l.rows * l.columns, n.shape.numel());
-      const std::int64_t elements = r.natural ? node(from).shape.numel() : std::min(most, node(from).shape.numel());
+      const std::int64_t elements = r.natural || n.fn == Fn::embedding ? node(from).shape.numel() : std::min(most, r.elements);
       // what is written into is read as a whole, in no order (dependencies.py, StarDep)
       const std::uint32_t slice = n.fn == Fn::scatter_rows && r.node == n.in[0] ? kWhole : r.natural && r.shift == 0 ? 0 : r.shift + 1;
       l.reads.push_back({from, slice, elements * size_of(node(from).dtype)});

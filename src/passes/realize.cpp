@@ -25,6 +25,8 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
   users_.assign(nodes_.size(), 0);
   feeds_external_.assign(nodes_.size(), false);
   taken_as_is_.assign(nodes_.size(), false);
+  products_.assign(nodes_.size(), 0);
+  copied_.assign(nodes_.size(), false);
   first_external_.assign(nodes_.size(), -1);
   stored_at_.assign(nodes_.size(), 0);
   for (std::size_t i = 0; i < in_.compute.size(); ++i) position_[at(in_.compute[i])] = static_cast<std::int32_t>(i);
@@ -37,6 +39,7 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
     for (std::uint8_t k = 0; k < n.inputs; ++k) {
       ++users_[at(n.in[k])];
       if (!external(v)) continue;
+      products_[at(n.in[k])] += n.kind == Kind::matmul ? 1 : 0;
       feeds_external_[at(owner(n.in[k]))] = true;
       if (n.fn == Fn::attention && static_cast<Attention>(n.variant) == Attention::fa3) taken_as_is_[at(n.in[k])] = true;
       std::int32_t& first = first_external_[at(owner(n.in[k]))];
@@ -92,6 +95,15 @@ std::uint32_t Realization::shifted(NodeId reader, NodeId source, std::uint32_t s
   return node(source).shape.numel() < n.shape.numel() ? 0 : shift;
 }
 
+// Whether a read stays within one element along the dimension in which two shapes differ: then slices and pads do not change how many it loads.
+bool Realization::same_for_all_parts(const Read& r, NodeId whole, NodeId part) const {
+  const Shape &a = node(whole).shape, &b = node(part).shape, &read = node(r.node).shape;
+  if (r.elements == 1) return true;
+  if (a.rank != b.rank || a.rank != read.rank) return false;
+  const auto differs = static_cast<std::size_t>(std::ranges::mismatch(a.dim, b.dim).in1 - a.dim.begin());
+  return differs < read.rank && read.dim[differs] == 1;
+}
+
 // How many terms of each row are written out, one expression for each; 1: it is no such sum or maximum.
 std::uint32_t Realization::terms(const Node& n) const {
   if (n.kind != Kind::pointwise || (n.fn != Fn::sum_rows && n.fn != Fn::amax_rows)) return 1;
@@ -135,6 +147,11 @@ std::int32_t Realization::count_operations(NodeId v, std::int32_t limit) const {
   return count + static_cast<std::int32_t>(loads.size());
 }
 
+// More than one, single elements apart (ops_handler.py, nontrivial_read_count).
+bool Realization::reads_tensors(std::span<const Read> reads) const {
+  return std::ranges::count_if(reads, [](const Read& r) { return r.elements > 1; }) > 1;
+}
+
 // Whether v gets memory, or may only be inlined; and whether that is decided as soon as it is written down.
 Realization::Store Realization::store(NodeId v, std::span<const Read> reads) const {
   const Node& n = node(v);
@@ -143,8 +160,7 @@ Realization::Store Realization::store(NodeId v, std::span<const Read> reads) con
   if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill || n.fn == Fn::random) return Store::at_once;
   const bool used_again = users_[at(v)] > 1;
   if (used_again && reads.size() > kReadsThreshold) return Store::at_once;
-  // what reads nothing but single elements is inlined for longer
-  const bool tensors = std::ranges::count_if(reads, [&](const Read& r) { return node(r.node).shape.numel() > 1; }) > 1;
+  const bool tensors = reads_tensors(reads);  // what does not is inlined for longer
   if (tensors && reads.size() > kMostReads) return Store::at_once;
   const std::int32_t limit = tensors || used_again ? kMostOperations : kTooDeep;
   if (operations_[at(v)] > limit && count_operations(v, limit) > limit) return Store::at_once;
@@ -174,17 +190,20 @@ void Realization::realize() {
       }
       const bool stored = stored_for(source, v);
       const std::uint32_t parts = terms(n);
+      const std::int64_t size = node(source).shape.numel();
+      // what moves elements into another shape loads as many as that has
+      const auto resized = [&](std::int64_t elements) { return size > 1 && (moves_along(n.fn) || n.kind == Kind::cat) ? elements * n.shape.numel() / size : elements; };
       operations_[at(v)] += (stored ? 1 : operations_[at(source)]) * static_cast<std::int32_t>(parts);
       if (stored && parts == 1) {
-        add_read(reads_, {source, straight, shifted(v, source, 0)}, from);
+        add_read(reads_, {source, straight, shifted(v, source, 0), resized(size)}, from);
         continue;
       }
       for (std::uint32_t part = 0; parts > 1 && part < parts; ++part) {
-        if (stored) add_read(reads_, {source, false, kFirstPart + part}, from);
+        if (stored) add_read(reads_, {source, false, kFirstPart + part, size / parts}, from);
         for (std::size_t i = reads_begin_[at(source)]; !stored && i < reads_end_[at(source)]; ++i) {
           const Read r = reads_[i];
           const bool straight_there = r.shift == 0 && node(r.node).shape.numel() >= node(source).shape.numel();
-          add_read(reads_, {r.node, false, straight_there ? kFirstPart + part : r.shift}, from);
+          add_read(reads_, {r.node, false, straight_there ? kFirstPart + part : r.shift, straight_there ? r.elements / parts : r.elements}, from);
         }
       }
       if (parts > 1) continue;
@@ -192,12 +211,15 @@ void Realization::realize() {
         const Read r = reads_[i];
         const bool along = moves_along(n.fn) && node(r.node).shape.numel() >= node(source).shape.numel();
         const bool kept = straight || (moves_along(n.fn) && !along);  // a row's value is the same for every slice of the row
-        add_read(reads_, {r.node, r.natural && kept, along ? shifted(v, source, r.shift) : r.shift}, from);
+        const std::int64_t elements = same_for_all_parts(r, source, v) ? r.elements : resized(r.elements);
+        add_read(reads_, {r.node, r.natural && kept, along ? shifted(v, source, r.shift) : r.shift, elements}, from);
       }
     }
     reads_begin_[at(v)] = from;
     reads_end_[at(v)] = reads_.size();
-    const Store how = store(v, std::span(reads_).subspan(from));
+    const std::span<const Read> reads = std::span(reads_).subspan(from);
+    const Store how = store(v, reads);
+    copied_[at(v)] = how == Store::for_external && products_[at(v)] + (output_[at(v)] ? 1 : 0) > 1 && !reads_tensors(reads);
     realized_[at(v)] = how != Store::never;
     stored_at_[at(v)] = how == Store::for_external ? 2 * first_external_[at(v)] - 1 : 2 * position_[at(v)];
   }

@@ -15,6 +15,7 @@ struct Read {
   NodeId node;
   bool natural;              // element by element in its own order, not shifted or gathered: a condition for writing in place
   std::uint32_t shift = 0;   // which slice of it: each is loaded for itself
+  std::int64_t elements = 0; // of the loop, that each have one of their own
 };
 
 // What realization decides about one graph, as fusion goes on from it.
@@ -46,9 +47,10 @@ class Realization {
   bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::sum_all || node(v).fn == Fn::amax_all; }
 
   // Whether `reader` finds `source` in memory. What only an opaque kernel needs is stored when that kernel is written down: who was written
-  // down before has it inlined.
+  // down before has it inlined. A view that several products share of what is hardly worth it becomes a copy of theirs alone (graph.py, run_node:
+  // realize_hint asks for more than one tensor read, require_stride_order does not).
   bool stored_for(NodeId source, NodeId reader) const {
-    return available_[at(source)] || (realized_[at(source)] && stored_at_[at(source)] <= 2 * position_[at(reader)]);
+    return available_[at(source)] || (realized_[at(source)] && stored_at_[at(source)] <= 2 * position_[at(reader)] && (!copied_[at(source)] || external(reader)));
   }
 
   // Adds to the list that begins at `from`, once per node and slice.
@@ -66,7 +68,7 @@ class Realization {
   const std::vector<Node>& nodes_;
   bool eager_;
   std::vector<std::int32_t> position_, stored_at_;  // by node: where it is computed, -1: elsewhere; when it is stored, two for each position
-  std::vector<bool> available_, output_, realized_, given_;
+  std::vector<bool> available_, output_, realized_, given_, copied_;
 
  private:
   struct Operations { std::int32_t own, constants; };
@@ -76,11 +78,13 @@ class Realization {
   bool too_much_to_repeat(NodeId v) const;
   std::int64_t constant(NodeId v) const;
   std::uint32_t shifted(NodeId reader, NodeId source, std::uint32_t shift) const;
+  bool same_for_all_parts(const Read& r, NodeId whole, NodeId part) const;
   std::int32_t count_operations(NodeId v, std::int32_t limit) const;
   Store store(NodeId v, std::span<const Read> reads) const;
+  bool reads_tensors(std::span<const Read> reads) const;
   void realize();
 
-  std::vector<std::int32_t> operations_, users_, first_external_;
+  std::vector<std::int32_t> operations_, users_, first_external_, products_;
   std::vector<bool> feeds_external_, taken_as_is_;  // as_is: by FlashAttention 3, without a view; what is saved is then the value itself
   std::vector<Read> reads_;                       // every node's list after the other
   std::vector<std::size_t> reads_begin_, reads_end_;
