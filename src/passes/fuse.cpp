@@ -97,8 +97,7 @@ class Fuser : Realization {
     loops.reserve(stored.size());
     for (NodeId v : stored) loops.push_back(loop_of(v));
     kernel_of_.assign(nodes_.size(), -1);
-    number_.assign(nodes_.size(), 0);
-    for (std::size_t i = 0; i < stored.size(); ++i) number_[at(stored[i])] = static_cast<std::int32_t>(i);
+    give_names(stored);
     for (const std::vector<std::int32_t>& fused : eager_ ? each_alone(loops.size()) : fuse_loops(loops, static_cast<std::int32_t>(nodes_.size()))) {
       const NodeId first = stored[at(fused.front())];
       if (node(first).kind == Kind::result) {  // belongs to the kernel that brings it along
@@ -121,6 +120,53 @@ class Fuser : Realization {
           if (!inside(r.node, v)) add_read(kernels_[k].reads, {owner(r.node), r.natural});
         }
       }
+    }
+  }
+
+  // Buffers are named in the order in which they are written down, "buf0" and on; whatever sorts them by name sorts text: "buf1018" before "buf26".
+  static std::int64_t as_text(std::int32_t number) {
+    std::int64_t key = 0, digits = 0;
+    for (std::int32_t n = number; n > 0 || digits == 0; n /= 10) ++digits;
+    for (std::int64_t place = 0, unit = 1; place < digits; ++place, unit *= 11) key += (number / power_of_ten(place) % 10 + 1) * unit;
+    for (; digits < 8; ++digits) key *= 11;
+    return key;
+  }
+  static std::int32_t power_of_ten(std::int64_t exponent) { return exponent == 0 ? 1 : 10 * power_of_ten(exponent - 1); }
+
+  // How many buffers a kernel has: itself and each tensor that it returns or writes into, nobody's among them.
+  std::int32_t buffers_of(NodeId kernel) const {
+    const bool forward = node(kernel).fn == Fn::attention;
+    if (!forward && node(kernel).fn != Fn::attention_backward) return 0;
+    switch (static_cast<Attention>(node(kernel).variant)) {
+      case Attention::fa3: return forward ? 5 : 8;
+      case Attention::flash: return forward ? 6 : 4;
+      case Attention::efficient: return forward ? 5 : 4;
+      default: return 0;
+    }
+  }
+
+  void give_names(const std::vector<NodeId>& stored) {
+    name_.assign(nodes_.size(), 0);
+    written_name_.assign(nodes_.size(), 0);
+    std::vector<std::int32_t> first(nodes_.size(), 0);  // of a kernel's
+    std::int32_t next = 0;
+    for (NodeId v : stored) {
+      const Node& n = node(v);
+      std::int32_t mine = next, written = next;
+      if (n.kind == Kind::kernel) {
+        first[at(v)] = next;
+        const std::int32_t all = buffers_of(v);
+        if (all == 8) mine = written = next + 3;  // what it writes into is made before, and has another name afterwards
+        next += all > 0 ? all : 1;
+      } else if (n.kind == Kind::result && buffers_of(n.in[0]) > 0) {
+        const std::int32_t base = first[at(n.in[0])] + n.variant;
+        mine = made_before(v) ? base : base + 1;
+        written = made_before(v) ? base + 4 : mine;
+      } else {
+        ++next;
+      }
+      name_[at(v)] = as_text(mine);
+      written_name_[at(v)] = as_text(written);
     }
   }
 
@@ -152,7 +198,7 @@ class Fuser : Realization {
       for (const Read& r : kernels_[at(k)].reads) {
         if (position_[at(r.node)] >= 0 && state[at(kernel_of_[at(r.node)])] == 0) needed.push_back(r.node);
       }
-      std::ranges::sort(needed, std::greater(), [&](NodeId v) { return number_[at(v)]; });  // the last put on the stack is visited first
+      std::ranges::sort(needed, std::greater(), [&](NodeId v) { return written_name_[at(v)]; });  // the last put on the stack is visited first
       for (NodeId v : needed) stack.push_back(kernel_of_[at(v)]);
     }
   }
@@ -349,7 +395,7 @@ class Fuser : Realization {
     };
     for (const Read& r : kernel.reads) consider(r.node);
     for (NodeId v : kernel.writes) consider(v);
-    std::ranges::sort(freed, {}, [&](NodeId v) { return number_[at(v)]; });
+    std::ranges::sort(freed, {}, [&](NodeId v) { return name_[at(v)]; });
     for (NodeId v : freed) pool_[key(v)].push_back({v, kernel.step});
   }
 
@@ -419,7 +465,7 @@ class Fuser : Realization {
       for (NodeId v : kernel.writes) {
         if (dies_at(v, static_cast<std::int32_t>(s)) && !handed[at(v)]) (outlives(v) ? late : freed).push_back(v);
       }
-      std::ranges::sort(freed, {}, [&](NodeId v) { return std::tuple(name_rank(v), number_[at(v)], v); });
+      std::ranges::sort(freed, {}, [&](NodeId v) { return std::tuple(name_rank(v), name_[at(v)], v); });
       for (NodeId v : freed) steps_.push_back({false, v, op});
     }
     for (NodeId v : late) steps_.push_back({false, v, v});
@@ -452,7 +498,8 @@ class Fuser : Realization {
     launches_.push_back(l);
   }
 
-  std::vector<std::int32_t> readers_, kernel_of_, schedule_, last_use_, number_;
+  std::vector<std::int32_t> readers_, kernel_of_, schedule_, last_use_;
+  std::vector<std::int64_t> name_, written_name_; // by value, in the order of text; written: as those know it who read what a kernel wrote into it
   std::vector<Kernel> kernels_;
   std::vector<std::int32_t> made_step_;           // by value: when its memory is made
   std::vector<std::int64_t> peak_;                // Inductor's count, by its steps
