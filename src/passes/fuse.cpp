@@ -16,6 +16,7 @@ namespace dryfit {
 
 namespace {
 
+constexpr std::int64_t kLongestRow = 1024;  // choices.py, should_use_persistent_reduction
 constexpr std::uint32_t kWhole = ~0U;  // a slice that is no reader's of a part
 
 struct Kernel {
@@ -362,12 +363,66 @@ class Fuser : Realization {
     return std::ranges::any_of(reads_of(v), [&](const Read& r) { return inside(r.node, v) && needs(r.node, u); });
   }
 
+  static constexpr std::int32_t kBetween = -1;  // two passes: a value for each row
+
+  // Which pass over its rows a kernel computes each member in (codegen/simd.py, generate_node_schedule): what needs a row's finished sum waits for the next
+  // pass. Rows that fit into registers are gone over once (choices.py, should_use_persistent_reduction).
+  std::vector<std::int32_t> passes_of(const Kernel& kernel) const {
+    std::vector<std::int32_t> pass(kernel.members.size(), 0);
+    const auto sum = std::ranges::find_if(kernel.members, [&](NodeId v) { return node(v).kind == Kind::reduction; });
+    if (sum == kernel.members.end()) return pass;
+    const std::int64_t rows = node(*sum).shape.numel();
+    if (eager_ || kernel.external || extent(*sum) / rows <= kLongestRow) return pass;
+    std::vector<NodeId> unfinished;  // sums of this pass
+    std::vector<NodeId> used;        // buffers that it has loaded or written
+    std::int32_t current = 0;
+    std::size_t split = 0;           // from this member on nothing is shared with what stands before it in the pass
+    const auto next_pass = [&](std::size_t i) {
+      if (split > 0) {
+        ++current;
+        for (std::size_t j = split; j < i; ++j) pass[j] = current;
+      }
+      ++current;
+      split = 0;
+      unfinished.clear();
+      used.clear();
+    };
+    for (std::size_t i = 0; i < kernel.members.size(); ++i) {
+      const NodeId v = kernel.members[i];
+      const bool reduces = node(v).kind == Kind::reduction;
+      if (!reduces && extent(v) == rows) {
+        next_pass(i);
+        pass[i] = kBetween;
+        continue;
+      }
+      if (std::ranges::any_of(unfinished, [&](NodeId u) { return needs(v, u); })) next_pass(i);
+      const auto reads = reads_of(v);
+      if (used.empty() || std::ranges::any_of(reads, [&](const Read& r) { return std::ranges::find(used, owner(r.node)) != used.end(); })) split = 0;
+      else if (split == 0) split = i;
+      pass[i] = current;
+      for (const Read& r : reads) used.push_back(owner(r.node));
+      (reduces ? unfinished : used).push_back(v);
+    }
+    return pass;
+  }
+
+  // Whether a later pass over the rows of the kernel reads its i-th member, which is then in memory (codegen/common.py, remove_kernel_local_buffers).
+  bool read_again(const Kernel& kernel, const std::vector<std::int32_t>& pass, std::size_t i) const {
+    const NodeId v = kernel.members[i];
+    if (node(v).kind == Kind::reduction || pass[i] == kBetween) return false;
+    for (std::size_t j = i + 1; j < kernel.members.size(); ++j) {
+      if (pass[j] != pass[i] && std::ranges::any_of(reads_of(kernel.members[j]), [&](const Read& r) { return owner(r.node) == v; })) return true;
+    }
+    return false;
+  }
+
   // A value read only inside its own kernel gets no memory, unless one that does is written onto it.
   void choose_writes(Kernel& kernel, std::int32_t s) {
+    const std::vector<std::int32_t> pass = passes_of(kernel);
     std::vector<bool> kept(kernel.members.size());
     for (std::size_t i = kernel.members.size(); i-- > 0;) {
       const NodeId v = kernel.members[i];
-      kept[i] = eager_ || kernel.external || output_[at(v)] || last_use_[at(v)] != s;
+      kept[i] = eager_ || kernel.external || output_[at(v)] || last_use_[at(v)] != s || read_again(kernel, pass, i);
       for (std::size_t j = 0; !kept[i] && j < kernel.members.size(); ++j) kept[i] = kept[j] && taken_over_[at(kernel.members[j])] == v;
       kept[i] = kept[i] && node(v).kind != Kind::kernel;
       if (!kept[i]) taken_over_[at(v)] = kNone;
