@@ -146,8 +146,25 @@ class Fuser : Realization {
     }
   }
 
+  // What forward's attention hands to backward is "getitem_7" there: that many results came before, those that are no tensors too.
+  void name_given_results() {
+    std::vector<std::int32_t> before(nodes_.size(), 0);
+    std::int32_t results = 0;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      const Node& n = nodes_[i];
+      if (n.fn == Fn::attention) {
+        before[i] = results;
+        results += static_cast<Attention>(n.variant) == Attention::flash ? 9 : 4;
+      } else if (n.fn == Fn::result && given_[i] && node(n.in[0]).fn == Fn::attention) {
+        const bool apart = n.variant > 1 && static_cast<Attention>(node(n.in[0]).variant) == Attention::flash;
+        name_[i] = as_text(before[at(n.in[0])] + n.variant + (apart ? 4 : 0));
+      }
+    }
+  }
+
   void give_names(const std::vector<NodeId>& stored) {
     name_.assign(nodes_.size(), 0);
+    name_given_results();
     written_name_.assign(nodes_.size(), 0);
     std::vector<std::int32_t> first(nodes_.size(), 0);  // of a kernel's
     std::int32_t next = 0;
@@ -312,6 +329,7 @@ class Fuser : Realization {
       for (NodeId v : kernels_[at(schedule_[s])].members) last_use_[at(v)] = std::max(last_use_[at(v)], static_cast<std::int32_t>(s));
     }
     taken_over_.assign(nodes_.size(), kNone);
+    freed_as_.assign(nodes_.size(), kNone);
     for (std::size_t s = 0; s < schedule_.size(); ++s) {
       if (!eager_) overwrite_inputs(static_cast<std::int32_t>(s));
       choose_writes(kernels_[at(schedule_[s])], static_cast<std::int32_t>(s));
@@ -425,6 +443,7 @@ class Fuser : Realization {
       kept[i] = eager_ || kernel.external || output_[at(v)] || last_use_[at(v)] != s || read_again(kernel, pass, i);
       for (std::size_t j = 0; !kept[i] && j < kernel.members.size(); ++j) kept[i] = kept[j] && taken_over_[at(kernel.members[j])] == v;
       kept[i] = kept[i] && node(v).kind != Kind::kernel;
+      if (!kept[i] && taken_over_[at(v)] != kNone) freed_as_[at(taken_over_[at(v)])] = v;
       if (!kept[i]) taken_over_[at(v)] = kNone;
     }
     for (std::size_t i = 0; i < kernel.members.size(); ++i) {
@@ -450,7 +469,7 @@ class Fuser : Realization {
     };
     for (const Read& r : kernel.reads) consider(r.node);
     for (NodeId v : kernel.writes) consider(v);
-    std::ranges::sort(freed, {}, [&](NodeId v) { return name_[at(v)]; });
+    std::ranges::sort(freed, {}, [&](NodeId v) { return name_[at(last_name(v))]; });
     for (NodeId v : freed) pool_[key(v)].push_back({v, kernel.step});
   }
 
@@ -468,6 +487,12 @@ class Fuser : Realization {
     }
     shelf.pop_back();
     taken_over_[at(v)] = candidate.node;
+  }
+
+  // What was to be written onto an input keeps the input's memory under its own name, even where it is not written after all.
+  NodeId last_name(NodeId v) const {
+    while (freed_as_[at(v)] != kNone) v = freed_as_[at(v)];
+    return v;
   }
 
   // Buffers are freed by name (scheduler.py, free_buffers): "buf7" of this graph among the names that values of the other graph have there.
@@ -520,7 +545,7 @@ class Fuser : Realization {
       for (NodeId v : kernel.writes) {
         if (dies_at(v, static_cast<std::int32_t>(s)) && !handed[at(v)]) (outlives(v) ? late : freed).push_back(v);
       }
-      std::ranges::sort(freed, {}, [&](NodeId v) { return std::tuple(name_rank(v), name_[at(v)], v); });
+      std::ranges::sort(freed, {}, [&](NodeId v) { return std::tuple(name_rank(last_name(v)), name_[at(last_name(v))], v); });
       for (NodeId v : freed) steps_.push_back({false, v, op});
     }
     for (NodeId v : late) steps_.push_back({false, v, v});
@@ -562,7 +587,7 @@ class Fuser : Realization {
   std::vector<bool> read_by_attention_;
   std::int64_t overall_peak_ = 0;
   NodeId attention_ = kNone;                      // some attention's backward kernel
-  std::vector<NodeId> taken_over_;
+  std::vector<NodeId> taken_over_, freed_as_;
   std::unordered_map<std::int64_t, std::vector<Freed>> pool_;
   std::vector<BufferStep> steps_;
   std::vector<Launch> launches_;
