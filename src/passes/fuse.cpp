@@ -91,7 +91,12 @@ class Fuser : Realization {
     for (NodeId v : in_.compute) {
       if (!realized_[at(v)] || outlives(v)) continue;
       stored.push_back(v);
-      for (const Read& r : reads_of(v)) ++readers_[at(owner(r.node))];
+      std::vector<NodeId> read;
+      for (const Read& r : reads_of(v)) {
+        if (std::ranges::find(read, owner(r.node)) != read.end()) continue;
+        read.push_back(owner(r.node));
+        ++readers_[at(read.back())];
+      }
     }
     std::ranges::stable_sort(stored, {}, [&](NodeId v) { return stored_at_[at(v)]; });
     std::vector<Loop> loops;

@@ -14,6 +14,7 @@ constexpr std::size_t kMostReads = 8;         // inductor.config.realize_acc_rea
 constexpr std::int32_t kMostOperations = 30;  // inductor.config.realize_opcount_threshold
 constexpr std::int32_t kTooDeep = 100;        // graph.py, run_node: whatever it reads
 constexpr std::uint32_t kTurned = 19;         // a half of a head put in the other's place
+constexpr std::uint32_t kSecondPart = 20;     // of what is put together from two: indices of each part begin elsewhere
 constexpr std::uint32_t kFirstPart = 32;      // of a sum that is written out: its first term, the others follow
 
 }  // namespace
@@ -194,8 +195,9 @@ void Realization::realize() {
       // what moves elements into another shape loads as many as that has
       const auto resized = [&](std::int64_t elements) { return size > 1 && (moves_along(n.fn) || n.kind == Kind::cat) ? elements * n.shape.numel() / size : elements; };
       operations_[at(v)] += (stored ? 1 : operations_[at(source)]) * static_cast<std::int32_t>(parts);
+      const auto in_part = [&](std::uint8_t part, std::uint32_t shift) { return n.kind == Kind::cat ? shift * 31 + kSecondPart + part : shift; };
       if (stored && parts == 1) {
-        add_read(reads_, {source, straight, shifted(v, source, 0), resized(size)}, from);
+        add_read(reads_, {source, straight, in_part(k, shifted(v, source, 0)), resized(size)}, from);
         continue;
       }
       for (std::uint32_t part = 0; parts > 1 && part < parts; ++part) {
@@ -211,8 +213,9 @@ void Realization::realize() {
         const Read r = reads_[i];
         const bool along = moves_along(n.fn) && node(r.node).shape.numel() >= node(source).shape.numel();
         const bool kept = straight || (moves_along(n.fn) && !along);  // a row's value is the same for every slice of the row
-        const std::int64_t elements = same_for_all_parts(r, source, v) ? r.elements : resized(r.elements);
-        add_read(reads_, {r.node, r.natural && kept, along ? shifted(v, source, r.shift) : r.shift, elements}, from);
+        const bool same = same_for_all_parts(r, source, v);
+        const std::uint32_t shift = along ? shifted(v, source, r.shift) : r.shift;
+        add_read(reads_, {r.node, r.natural && kept, same ? shift : in_part(k, shift), same ? r.elements : resized(r.elements)}, from);
       }
     }
     reads_begin_[at(v)] = from;
