@@ -52,6 +52,13 @@ Shape rows_of(Shape s) {
   return s;
 }
 
+Shape padded_texts(const Shape& s, Dtype d) {
+  constexpr std::int64_t kUnpadded = 1024, kAlignment = 128;  // inductor.config.padding_stride_threshold, in elements; padding_alignment_bytes
+  if (s.rank != 3 || s.dim[0] == 1) return s;
+  const std::int64_t text = s.dim[1] * s.dim[2], even = round_up(text, kAlignment / size_of(d));
+  return text <= kUnpadded || text == even ? s : shape({s.dim[0], 1, even}, s.batched);
+}
+
 std::string Graph::name_of(NodeId id) const {
   const Node& node = nodes[static_cast<std::size_t>(id)];
   std::string name = node.backward ? "grad " : "";
@@ -124,6 +131,12 @@ NodeId GraphBuilder::slice(NodeId x, Shape s, int part, const char* role) {
 NodeId GraphBuilder::cat(NodeId a, NodeId b, Shape s, const char* role) {
   const NodeId id = pointwise(Fn::cat, std::array{a, b}, s, (*this)[a].dtype, role);
   graph_.nodes.back().kind = Kind::cat;
+  return id;
+}
+
+NodeId GraphBuilder::even_rows(NodeId x, Shape s, const char* role) {
+  const NodeId id = pointwise(Fn::transpose, std::array{x}, s, (*this)[x].dtype, role);
+  graph_.nodes.back().variant = kEvenRows;
   return id;
 }
 

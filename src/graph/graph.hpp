@@ -33,6 +33,8 @@ struct Shape {
 Shape shape(std::span<const std::int64_t> dims, bool batched);
 inline Shape shape(std::initializer_list<std::int64_t> dims, bool batched) { return shape(std::span(dims.begin(), dims.size()), batched); }
 Shape rows_of(Shape s);  // one value for each row
+// [texts, rows, width] as Inductor lays it out where it is free to: texts longer than 1024 elements begin at multiples of 128 bytes (ir.py, Layout._pad_strides).
+Shape padded_texts(const Shape& s, Dtype d);
 
 // How a node is computed, as far as materialisation goes.
 enum class Kind : std::uint8_t {
@@ -86,6 +88,7 @@ struct Node {
 };
 
 constexpr int kNumberOne = 1;  // of those that several nodes use
+constexpr int kEvenRows = 1;   // the variant of a transpose that copies what lies in memory with rows unevenly spaced
 constexpr int kShiftPads = 1;  // the variant of a shift that is nothing but padding, which fuses with nothing to the partitioner
 
 // What a graph input is to the outside.
@@ -178,6 +181,8 @@ class GraphBuilder {
   NodeId reduce_rows(Fn fn, NodeId x, Dtype d, const char* role);
   // Over all rows, to shape `s`; in two kernels where there are many (choices.py, reduction_split_factor, of an outer reduction).
   NodeId column_sums(NodeId x, Shape s, Dtype d, const char* role);
+  // The copy of padded texts that a product takes, rows evenly spaced.
+  NodeId even_rows(NodeId x, Shape s, const char* role);
   NodeId kernel(Fn fn, std::span<const NodeId> in, const char* role);
   NodeId result(NodeId kernel, int which, Shape s, Dtype d, const char* role);
   const Node& operator[](NodeId id) const { return graph_.nodes[static_cast<std::size_t>(id)]; }

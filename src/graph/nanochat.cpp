@@ -140,8 +140,11 @@ class Writer {
     const Shape shifted = shape({B, T - 1, D}, true);
     const NodeId head = b_.slice(x, shape({B, T - 1, 24}, true), 2, "smear");
     // a matrix product needs its rows evenly spaced: with several sequences the shifted slice must be copied, with one it need not
-    const NodeId packed = B == 1 ? head : b_.pointwise(Fn::transpose, std::array{head}, shape({B, T - 1, 24}, true), run_.compute, "smear");
-    const NodeId gate = b_.unary(Fn::sigmoid, linear(packed, smear_gate_, "smear_gate"), run_.compute, "smear");
+    const Shape rows = shape({B, T - 1, 24}, true), stored = padded_texts(rows, run_.compute);
+    const NodeId weight = b_.convert(smear_gate_, run_.compute, "smear_gate");
+    NodeId packed = B == 1 ? head : b_.pointwise(Fn::transpose, std::array{head}, stored, run_.compute, "smear");
+    if (stored != rows) packed = b_.even_rows(packed, rows, "smear");
+    const NodeId gate = b_.unary(Fn::sigmoid, linear(packed, weight, "smear_gate"), run_.compute, "smear");
     const NodeId scaled = scalar_times(smear_lambda_, gate, "smear");
     const NodeId mixed = b_.binary(Fn::add, b_.slice(x, shifted, 1, "smear"),
                                    b_.binary(Fn::mul, scaled, b_.slice(x, shifted, 0, "smear"), run_.compute, "smear"), run_.compute, "smear");

@@ -100,6 +100,7 @@ class Engine {
     slot = slot == kNone ? g : b_.binary(Fn::add, slot, g, node(id).dtype, node(id).role);
   }
 
+  bool is_product(NodeId id) const { return node(id).kind == Kind::matmul; }
   bool is_weight_product(NodeId id) const { return node(id).fn == Fn::matmul && node(id).variant == 2 && node(id).inputs == 2; }
 
   // Inductor sums a whole tensor in two kernels: rows first, in fp32, where what it is made of was reduced by rows too (ir.py, num_splits).
@@ -167,7 +168,7 @@ class Engine {
       case Fn::relu: accumulate(a, b_.binary(Fn::relu_grad, id, g, n.dtype, n.role)); break;  // where(relu <= 0, 0, g)
       case Fn::sigmoid: accumulate(a, b_.binary(Fn::sigmoid_grad, g, id, n.dtype, n.role)); break;
       case Fn::tanh: accumulate(a, b_.binary(Fn::tanh_grad, g, id, n.dtype, n.role)); break;
-      case Fn::transpose: accumulate(a, b_.pointwise(Fn::transpose, std::array{g}, n.shape, n.dtype, n.role)); break;
+      case Fn::transpose: accumulate(a, n.variant == kEvenRows ? g : b_.pointwise(Fn::transpose, std::array{g}, node(a).shape, n.dtype, n.role)); break;
       case Fn::slice: accumulate(a, b_.pointwise(Fn::pad, std::array{g}, node(a).shape, n.dtype, n.role)); break;
       case Fn::cat:
         for (int part = 0; part < 2; ++part) {
@@ -251,8 +252,10 @@ class Engine {
   }
 
   // y = x w^T: the weight's gradient first, then the input's, as torch's mm does.
-  void matmul(const Node& n, NodeId g) {
-    const NodeId x = n.in[0], w = n.in[1];
+  void matmul(const Node& n, NodeId given) {
+    const Shape s = node(given).shape;
+    const bool even = is_product(given) || padded_texts(s, n.dtype) == s;
+    const NodeId x = n.in[0], w = n.in[1], g = even ? given : b_.even_rows(given, s, n.role);
     if (wanted_[index(w)]) accumulate(w, b_.matmul(g, x, node(w).shape, n.dtype, 2, n.role));
     if (wanted_[index(x)]) accumulate(x, b_.matmul(g, w, node(x).shape, n.dtype, 1, n.role));
   }

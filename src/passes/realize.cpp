@@ -39,7 +39,7 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
     const Node& n = node(v);
     for (std::uint8_t k = 0; k < n.inputs; ++k) {
       ++users_[at(n.in[k])];
-      if (!external(v)) continue;
+      if (!external(v) && !(n.fn == Fn::transpose && n.variant == kEvenRows)) continue;
       products_[at(n.in[k])] += n.kind == Kind::matmul ? 1 : 0;
       feeds_external_[at(owner(n.in[k]))] = true;
       if (n.fn == Fn::attention && static_cast<Attention>(n.variant) == Attention::fa3) taken_as_is_[at(n.in[k])] = true;

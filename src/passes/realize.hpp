@@ -39,7 +39,7 @@ class Realization {
     return v;
   }
   bool moves_elements(NodeId v) const {
-    return node(v).kind == Kind::cat || node(v).kind == Kind::view || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_columns || node(v).fn == Fn::join || node(v).fn == Fn::shift;
+    return node(v).kind == Kind::cat || node(v).kind == Kind::view || (node(v).fn == Fn::transpose && node(v).variant == kEvenRows) || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_columns || node(v).fn == Fn::join || node(v).fn == Fn::shift;
   }
   // What its readers read through it is read at another place.
   static bool moves_along(Fn fn) { return fn == Fn::slice || fn == Fn::pad || fn == Fn::rotate_half || fn == Fn::rotate_pairs; }
