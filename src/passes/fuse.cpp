@@ -16,7 +16,6 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::int64_t kLongestRow = 1024;  // choices.py, should_use_persistent_reduction
 constexpr std::uint32_t kWhole = ~0U;  // a slice that is no reader's of a part
 
 struct Kernel {
@@ -386,16 +385,29 @@ class Fuser : Realization {
     return std::ranges::any_of(reads_of(v), [&](const Read& r) { return inside(r.node, v) && needs(r.node, u); });
   }
 
+  // The longest row that a kernel goes over once (choices.py, should_use_persistent_reduction): longer ones where all of its sums run along memory, which
+  // Inductor finds out for itself where rows are few (ir.py, num_splits) and otherwise by plain indices (codegen/simd_kernel_features.py, reduction_hint).
+  std::int64_t longest_in_registers(const Kernel& kernel) const {
+    const std::int64_t few = std::int64_t{64} * in_.graph->multiprocessors;
+    const auto along_memory = [&](NodeId v) {
+      if (node(v).kind != Kind::reduction) return true;
+      const bool columns = node(v).fn == Fn::sum_columns || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_groups;
+      if (!columns && node(v).shape.numel() < few) return true;
+      return std::ranges::all_of(reads_of(v), [](const Read& r) { return r.elements == 1 || (r.natural && r.shift == 0); });
+    };
+    return std::ranges::all_of(kernel.members, along_memory) ? 1024 : 64;
+  }
+
   static constexpr std::int32_t kBetween = -1;  // two passes: a value for each row
 
   // Which pass over its rows a kernel computes each member in (codegen/simd.py, generate_node_schedule): what needs a row's finished sum waits for the next
-  // pass. Rows that fit into registers are gone over once (choices.py, should_use_persistent_reduction).
+  // pass. Rows that fit into registers are gone over once.
   std::vector<std::int32_t> passes_of(const Kernel& kernel) const {
     std::vector<std::int32_t> pass(kernel.members.size(), 0);
     const auto sum = std::ranges::find_if(kernel.members, [&](NodeId v) { return node(v).kind == Kind::reduction; });
     if (sum == kernel.members.end()) return pass;
     const std::int64_t rows = node(*sum).shape.numel();
-    if (eager_ || kernel.external || extent(*sum) / rows <= kLongestRow) return pass;
+    if (eager_ || kernel.external || extent(*sum) / rows <= longest_in_registers(kernel)) return pass;
     std::vector<NodeId> unfinished;  // sums of this pass
     std::vector<NodeId> used;        // buffers that it has loaded or written
     std::int32_t current = 0;
