@@ -130,6 +130,7 @@ struct Graph {
   NodeId loss = kNone;             // scalar fp32
   std::vector<NodeId> outputs;     // returned beside the loss, the logits first; autograd is given zeros as their gradients
   Dtype compute = Dtype::bf16;
+  bool sums_in_fp32 = false;       // autocast is on where autograd broadcasts back (aten/src/ATen/autocast_mode.h, sum)
   bool checkpoints = false;        // every block is a checkpoint: what stands in a layer is computed again, but for what the next layer is given
   std::vector<NodeId> kept;        // of a checkpoint's: what its policy saves
   int multiprocessors = 132;       // of the GPU: how many parts a sum over rows is split into

@@ -14,6 +14,7 @@ class Writer {
   Writer(const Workload& workload, Attention attention, Graph& graph)
       : m_(workload.model), run_(workload.run), attention_(attention), g_(graph), b_(graph) {
     g_.compute = run_.compute;
+    g_.sums_in_fp32 = m_.version.autocast;
     B = run_.device_batch_size, T = run_.max_seq_len, D = m_.width, H = m_.heads, h = m_.head_dim, N = B * T;
   }
 

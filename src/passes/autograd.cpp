@@ -114,10 +114,10 @@ class Engine {
   NodeId reduced(NodeId g, NodeId like, const char* role) {
     const Shape s = node(like).shape;
     if (s.numel() == node(g).shape.numel()) return b_.convert(g, node(like).dtype, role);
-    if (s.numel() == 1) return b_.reduce(Fn::sum_all, row_sums(g, role), s, node(like).dtype, role);
+    if (s.numel() == 1) return b_.convert(b_.reduce(Fn::sum_all, row_sums(g, role), s, g_.sums_in_fp32 ? Dtype::fp32 : g_.compute, role), node(like).dtype, role);
     if (s.rank == 1) return column_sums(g, like, role);
     if (s.dim[0] < node(g).shape.dim[0]) return batch_sums(g, like, role);
-    return b_.reduce(Fn::sum_rows, g, s, node(like).dtype, role);
+    return b_.convert(b_.reduce(Fn::sum_rows, g, s, g_.sums_in_fp32 ? Dtype::fp32 : node(like).dtype, role), node(like).dtype, role);
   }
 
   // The gradient of one factor of n. Equal sums are one (torch/_functorch/compile_utils.py, fx_graph_cse): two numbers that multiply the same tensor

@@ -14,6 +14,7 @@ constexpr std::size_t kMostReads = 8;         // inductor.config.realize_acc_rea
 constexpr std::int32_t kMostOperations = 30;  // inductor.config.realize_opcount_threshold
 constexpr std::int32_t kTooDeep = 100;        // graph.py, run_node: whatever it reads
 constexpr std::uint32_t kTurned = 19;         // a half of a head put in the other's place
+constexpr std::int64_t kOfSinglePads = -1000; // the numbers of all pads of one element
 constexpr std::uint32_t kSecondPart = 20;     // of what is put together from two: indices of each part begin elsewhere
 constexpr std::uint32_t kFirstPart = 32;      // of a sum that is written out: its first term, the others follow
 
@@ -58,8 +59,8 @@ Realization::Operations Realization::operations(const Node& n) const {
     case Fn::nll_grad: return {14, 0};
     case Fn::relu_grad: return {2, 2};     // where(x <= 0, 0, g)
     case Fn::sigmoid_grad: case Fn::tanh_grad: return {n.dtype == Dtype::fp32 ? 3 : 6, 1};  // in fp32, between casts
-    case Fn::pad:                          // index, bound, comparison, masked load, choice; and the zero. One element: no load, one index for all
-      return node(n.in[0]).shape.numel() == 1 ? Operations{4, 0} : Operations{5, 1};
+    case Fn::pad:                          // index, bound, comparison, masked load, choice; and the zero. One element: no load; index and zero for all such
+      return node(n.in[0]).shape.numel() == 1 ? Operations{3, 2} : Operations{5, 1};
     case Fn::join: return {9, 2};          // three masked loads, two comparisons and which of them it is
     case Fn::sum_batch: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.dim[0], 8)) - 1, 0};
     case Fn::cube: return {2, 0};          // x * x * x
@@ -83,6 +84,7 @@ Realization::Operations Realization::operations(const Node& n) const {
 std::int64_t Realization::constant(NodeId v) const {
   const Node& n = node(v);
   if (n.fn == Fn::tanh_grad) return -kNumberOne;
+  if (n.fn == Fn::pad && node(n.in[0]).shape.numel() == 1) return kOfSinglePads;
   return (n.fn == Fn::scale || n.fn == Fn::offset) && n.variant > 0 ? -n.variant : v;
 }
 
