@@ -39,7 +39,7 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
   for (NodeId v : in_.compute) {
     const Node& n = node(v);
     for (std::uint8_t k = 0; k < n.inputs; ++k) {
-      ++users_[at(n.in[k])];
+      users_[at(n.in[k])] += n.kind == Kind::matmul && products_[at(n.in[k])] > 0 ? 0 : 1;  // products share one view
       if (!external(v) && !(n.fn == Fn::transpose && n.variant == kEvenRows)) continue;
       products_[at(n.in[k])] += n.kind == Kind::matmul ? 1 : 0;
       feeds_external_[at(owner(n.in[k]))] = true;
