@@ -52,6 +52,35 @@ class Fuser : Realization {
   }
 
  private:
+  // Elements of r that the loop of v loads, itself of `most`.
+  std::int64_t loaded(NodeId v, const Read& r, std::int64_t most) const {
+    return external(v) || r.natural || node(v).fn == Fn::embedding ? node(owner(r.node)).shape.numel() : std::min(most, r.elements);
+  }
+
+  // Which part of r that is, as LoopAccess tells them apart. What is written into is read as a whole, in no order (dependencies.py, StarDep).
+  std::uint32_t slice_of(NodeId v, const Read& r) const {
+    if (node(v).fn == Fn::scatter_rows && r.node == node(v).in[0]) return kWhole;
+    return r.natural && r.shift == 0 ? 0 : r.shift + 1;
+  }
+
+  // Bytes of what is given, as Inductor counts them: what the last load loads (memory.py, get_freeable_input_buf).
+  std::vector<std::int64_t> bytes_as_read() const {
+    std::vector<std::int64_t> bytes(nodes_.size(), 0);
+    for (std::int32_t k : schedule_) {
+      std::vector<std::pair<NodeId, std::uint32_t>> seen;
+      for (NodeId v : kernels_[at(k)].members) {
+        for (const Read& r : reads_of(v)) {
+          const std::pair<NodeId, std::uint32_t> access{owner(r.node), slice_of(v, r)};
+          if (!given_[at(access.first)] || std::ranges::find(seen, access) != seen.end()) continue;
+          seen.push_back(access);
+          const std::int64_t elements = read_as_[at(access.first)] > 0 ? read_as_[at(access.first)] : loaded(v, r, std::max(extent(v), node(v).shape.numel()));
+          bytes[at(access.first)] = elements * size_of(node(access.first).dtype);
+        }
+      }
+    }
+    return bytes;
+  }
+
   // The loops of a value: what it runs over, what it reads and how.
   Loop loop_of(NodeId v) const {
     const Node& n = node(v);
@@ -69,9 +98,8 @@ class Fuser : Realization {
     for (const Read& r : reads_of(v)) {
       const NodeId from = owner(r.node);
       const std::int64_t most = std::max(l.rows * l.columns, n.shape.numel());
-      const std::int64_t elements = r.natural || n.fn == Fn::embedding ? node(from).shape.numel() : std::min(most, r.elements);
-      // what is written into is read as a whole, in no order (dependencies.py, StarDep)
-      const std::uint32_t slice = n.fn == Fn::scatter_rows && r.node == n.in[0] ? kWhole : r.natural && r.shift == 0 ? 0 : r.shift + 1;
+      const std::int64_t elements = loaded(v, r, most);
+      const std::uint32_t slice = slice_of(v, r);
       l.reads.push_back({from, slice, elements * size_of(node(from).dtype)});
     }
     return l;
@@ -239,6 +267,7 @@ class Fuser : Realization {
   // Inductor's view of the kernels in their order. `node_of`, by kernel: its place there; made_step_: the node that makes a value's memory.
   Schedule described(std::vector<std::int32_t>& node_of) {
     Schedule all;
+    const std::vector<std::int64_t> as_read = bytes_as_read();
     std::vector<std::int32_t> buffer(nodes_.size(), -1), after(nodes_.size(), -1);  // of a value; of what is written into another's memory: its new name
     const auto add_node = [&] {
       all.nodes.emplace_back();
@@ -272,8 +301,7 @@ class Fuser : Realization {
         if (std::ranges::find(parts, r.node, [&](NodeId v) { return owner(v); }) != parts.end()) continue;
         std::int32_t& b = buffer[at(r.node)];
         if (b < 0 && given_[at(r.node)]) {
-          const std::int64_t bytes = read_as_[at(r.node)] > 0 ? read_as_[at(r.node)] * size_of(node(r.node).dtype) : node(r.node).bytes();
-          b = add_buffer(-1, bytes, bytes, output_[at(r.node)]);
+          b = add_buffer(-1, as_read[at(r.node)], as_read[at(r.node)], output_[at(r.node)]);
         }
         if (b < 0) continue;
         const std::int32_t renamed = after[at(r.node)];
