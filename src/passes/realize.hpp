@@ -44,7 +44,7 @@ class Realization {
   // What its readers read through it is read at another place.
   static bool moves_along(Fn fn) { return fn == Fn::slice || fn == Fn::pad || fn == Fn::rotate_half || fn == Fn::rotate_pairs; }
   // What a consumer cannot share a kernel with: it needs the finished value.
-  bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::sum_all || node(v).fn == Fn::amax_all; }
+  bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::amax_all; }
 
   // Whether `reader` finds `source` in memory. What only an opaque kernel needs is stored when that kernel is written down: who was written
   // down before has it inlined. A view that several products share of what is hardly worth it becomes a copy of theirs alone (graph.py, run_node:
