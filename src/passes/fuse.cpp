@@ -7,8 +7,8 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "passes/buffer_names.hpp"
 #include "passes/loops.hpp"
-#include "passes/realize.hpp"
 #include "passes/reorder.hpp"
 #include "workload/workload.hpp"
 
@@ -27,16 +27,13 @@ struct Kernel {
   bool reduces = false;
 };
 
-class Fuser : Realization {
+class Fuser : BufferNames {
  public:
-  Fuser(const FuseInput& input, bool eager) : Realization(input, eager), read_as_(nodes_.size(), 0), read_by_attention_(nodes_.size(), false) {
+  Fuser(const FuseInput& input, bool eager) : BufferNames(input, eager), read_as_(nodes_.size(), 0) {
     for (NodeId v : in_.compute) {
       const Node& n = node(v);
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
         if (n.fn == Fn::cosine) read_as_[at(n.in[k])] = n.shape.numel();
-        if (n.fn != Fn::attention_backward) continue;
-        read_by_attention_[at(n.in[k])] = true;
-        attention_ = v;
       }
     }
   }
@@ -153,70 +150,6 @@ class Fuser : Realization {
           if (!inside(r.node, v)) add_read(kernels_[k].reads, {owner(r.node), r.natural});
         }
       }
-    }
-  }
-
-  // Buffers are named in the order in which they are written down, "buf0" and on; whatever sorts them by name sorts text: "buf1018" before "buf26".
-  static std::int64_t as_text(std::int32_t number) {
-    std::int64_t key = 0, digits = 0;
-    for (std::int32_t n = number; n > 0 || digits == 0; n /= 10) ++digits;
-    for (std::int64_t place = 0, unit = 1; place < digits; ++place, unit *= 11) key += (number / power_of_ten(place) % 10 + 1) * unit;
-    for (; digits < 8; ++digits) key *= 11;
-    return key;
-  }
-  static std::int32_t power_of_ten(std::int64_t exponent) { return exponent == 0 ? 1 : 10 * power_of_ten(exponent - 1); }
-
-  // How many buffers a kernel has: itself and each tensor that it returns or writes into, nobody's among them.
-  std::int32_t buffers_of(NodeId kernel) const {
-    const bool forward = node(kernel).fn == Fn::attention;
-    if (!forward && node(kernel).fn != Fn::attention_backward) return 0;
-    switch (static_cast<Attention>(node(kernel).variant)) {
-      case Attention::fa3: return forward ? 5 : 8;
-      case Attention::flash: return forward ? 6 : 4;
-      case Attention::efficient: return forward ? 5 : 4;
-      default: return 0;
-    }
-  }
-
-  // What forward's attention hands to backward is "getitem_7" there: that many results came before, those that are no tensors too.
-  void name_given_results() {
-    std::vector<std::int32_t> before(nodes_.size(), 0);
-    std::int32_t results = 0;
-    for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      const Node& n = nodes_[i];
-      if (n.fn == Fn::attention) {
-        before[i] = results;
-        results += static_cast<Attention>(n.variant) == Attention::flash ? 9 : 4;
-      } else if (n.fn == Fn::result && given_[i] && node(n.in[0]).fn == Fn::attention) {
-        const bool apart = n.variant > 1 && static_cast<Attention>(node(n.in[0]).variant) == Attention::flash;
-        name_[i] = as_text(before[at(n.in[0])] + n.variant + (apart ? 4 : 0));
-      }
-    }
-  }
-
-  void give_names(const std::vector<NodeId>& stored) {
-    name_.assign(nodes_.size(), 0);
-    name_given_results();
-    written_name_.assign(nodes_.size(), 0);
-    std::vector<std::int32_t> first(nodes_.size(), 0);  // of a kernel's
-    std::int32_t next = 0;
-    for (NodeId v : stored) {
-      const Node& n = node(v);
-      std::int32_t mine = next, written = next;
-      if (n.kind == Kind::kernel) {
-        first[at(v)] = next;
-        const std::int32_t all = buffers_of(v);
-        if (all == 8) mine = written = next + 3;  // what it writes into is made before, and has another name afterwards
-        next += all > 0 ? all : 1;
-      } else if (n.kind == Kind::result && buffers_of(n.in[0]) > 0) {
-        const std::int32_t base = first[at(n.in[0])] + n.variant;
-        mine = made_before(v) ? base : base + 1;
-        written = made_before(v) ? base + 4 : mine;
-      } else {
-        ++next;
-      }
-      name_[at(v)] = as_text(mine);
-      written_name_[at(v)] = as_text(written);
     }
   }
 
@@ -540,29 +473,6 @@ class Fuser : Realization {
     return v;
   }
 
-  // Buffers are freed by name (scheduler.py, free_buffers): "buf7" of this graph among the names that values of the other graph have there.
-  int name_rank(NodeId v) const {
-    enum Name { add, amax, buf, cat, convert, embedding, getitem, log, mm, mul, permute, rsqrt, sub, view };
-    if (!given_[at(v)]) return buf;
-    const Node& n = node(v);
-    const bool attention = read_by_attention_[at(v)], fa3 = attention && static_cast<Attention>(node(attention_).variant) == Attention::fa3;
-    if (attention && n.kind != Kind::result && !fa3) return permute;
-    switch (n.fn) {
-      case Fn::add: return add;
-      case Fn::amax_rows: return amax;
-      case Fn::cat: return cat;
-      case Fn::convert: return fa3 ? convert : n.shape.batched ? view : permute;  // named after its view, a weight after its permutation
-      case Fn::embedding: return embedding;
-      case Fn::result: return getitem;
-      case Fn::log: return log;
-      case Fn::matmul: return fa3 ? view : mm;
-      case Fn::scale: return mul;
-      case Fn::rsqrt: return rsqrt;
-      case Fn::sub: return sub;
-      default: return view;
-    }
-  }
-
   // FlashAttention 3 hands back row sums that nobody reads: no line of the wrapper drops them, its end does.
   bool outlives(NodeId v) const { return !eager_ && made_before(v) && node(v).variant > 2; }
 
@@ -624,14 +534,11 @@ class Fuser : Realization {
   }
 
   std::vector<std::int32_t> readers_, kernel_of_, schedule_, last_use_;
-  std::vector<std::int64_t> name_, written_name_; // by value, in the order of text; written: as those know it who read what a kernel wrote into it
   std::vector<Kernel> kernels_;
   std::vector<std::int32_t> made_step_;           // by value: when its memory is made
   std::vector<std::int64_t> peak_;                // Inductor's count, by its steps
   std::vector<std::int64_t> read_as_;             // elements, where a value is read twice over: Inductor's count takes what is read, not what there is
-  std::vector<bool> read_by_attention_;
   std::int64_t overall_peak_ = 0;
-  NodeId attention_ = kNone;                      // some attention's backward kernel
   std::vector<NodeId> taken_over_, freed_as_;
   std::unordered_map<std::int64_t, std::vector<Freed>> pool_;
   std::vector<BufferStep> steps_;

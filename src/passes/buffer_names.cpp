@@ -1,0 +1,107 @@
+// See buffer_names.hpp.
+#include "passes/buffer_names.hpp"
+
+#include "workload/workload.hpp"
+
+namespace dryfit {
+
+namespace {
+
+constexpr std::int32_t kFlashAttention3Backward = 8;  // three gradients made before, the kernel, the three as written, sums that nobody reads
+
+// A key that sorts numbers as their digits do: 1018 before 26.
+std::int64_t as_text(std::int32_t number) {
+  constexpr int kDigits = 8;
+  std::int64_t unit = 1, key = 0;
+  while (number / unit >= 10) unit *= 10;
+  for (int place = 0; place < kDigits; ++place, unit /= 10) key = key * 11 + (unit > 0 ? number / unit % 10 + 1 : 0);
+  return key;
+}
+
+}  // namespace
+
+BufferNames::BufferNames(const FuseInput& input, bool eager) : Realization(input, eager), read_by_attention_(nodes_.size(), false) {
+  for (NodeId v : in_.compute) {
+    if (node(v).fn != Fn::attention_backward) continue;
+    for (std::uint8_t k = 0; k < node(v).inputs; ++k) read_by_attention_[at(node(v).in[k])] = true;
+    attention_ = v;
+  }
+}
+
+// How many buffers an attention has: itself and each tensor that it returns or writes into, nobody's among them. 0: not known.
+std::int32_t BufferNames::buffers_of(NodeId kernel) const {
+  const bool forward = node(kernel).fn == Fn::attention;
+  if (!forward && node(kernel).fn != Fn::attention_backward) return 0;
+  switch (static_cast<Attention>(node(kernel).variant)) {
+    case Attention::fa3: return forward ? 5 : kFlashAttention3Backward;
+    case Attention::flash: return forward ? 6 : 4;
+    case Attention::efficient: return forward ? 5 : 4;
+    default: return 0;
+  }
+}
+
+// "getitem_7" in backward: that many results of kernels came before, those that are no tensors too.
+void BufferNames::name_given_results() {
+  std::vector<std::int32_t> before(nodes_.size(), 0);
+  std::int32_t results = 0;
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    const Node& n = nodes_[i];
+    if (n.fn == Fn::attention) {
+      before[i] = results;
+      results += static_cast<Attention>(n.variant) == Attention::flash ? 9 : 4;
+    } else if (n.fn == Fn::result && given_[i] && node(n.in[0]).fn == Fn::attention) {
+      const bool apart = n.variant > 1 && static_cast<Attention>(node(n.in[0]).variant) == Attention::flash;
+      name_[i] = as_text(before[at(n.in[0])] + n.variant + (apart ? 4 : 0));
+    }
+  }
+}
+
+void BufferNames::give_names(const std::vector<NodeId>& stored) {
+  name_.assign(nodes_.size(), 0);
+  written_name_.assign(nodes_.size(), 0);
+  name_given_results();
+  std::vector<std::int32_t> first(nodes_.size(), 0);  // of a kernel's
+  std::int32_t next = 0;
+  for (NodeId v : stored) {
+    const Node& n = node(v);
+    std::int32_t mine = next, written = next;
+    if (n.kind == Kind::kernel) {
+      first[at(v)] = next;
+      const std::int32_t all = buffers_of(v);
+      if (all == kFlashAttention3Backward) mine = written = next + 3;
+      next += all > 0 ? all : 1;
+    } else if (n.kind == Kind::result && buffers_of(n.in[0]) > 0) {
+      const std::int32_t base = first[at(n.in[0])] + n.variant;
+      mine = made_before(v) ? base : base + 1;
+      written = made_before(v) ? base + 4 : mine;
+    } else {
+      ++next;
+    }
+    name_[at(v)] = as_text(mine);
+    written_name_[at(v)] = as_text(written);
+  }
+}
+
+int BufferNames::name_rank(NodeId v) const {
+  enum Name { add, amax, buf, cat, convert, embedding, getitem, log, mm, mul, permute, rsqrt, sub, view };
+  if (!given_[at(v)]) return buf;
+  const Node& n = node(v);
+  const bool attention = read_by_attention_[at(v)], fa3 = attention && static_cast<Attention>(node(attention_).variant) == Attention::fa3;
+  if (attention && n.kind != Kind::result && !fa3) return permute;
+  switch (n.fn) {
+    case Fn::add: return add;
+    case Fn::amax_rows: return amax;
+    case Fn::cat: return cat;
+    case Fn::convert: return fa3 ? convert : n.shape.batched ? view : permute;  // named after its view, a weight after its permutation
+    case Fn::embedding: return embedding;
+    case Fn::result: return getitem;
+    case Fn::log: return log;
+    case Fn::matmul: return fa3 ? view : mm;
+    case Fn::scale: return mul;
+    case Fn::rsqrt: return rsqrt;
+    case Fn::sub: return sub;
+    default: return view;
+  }
+}
+
+}  // namespace dryfit
