@@ -132,7 +132,9 @@ class Fuser : BufferNames {
       const NodeId first = stored[at(fused.front())];
       if (node(first).kind == Kind::result) {  // belongs to the kernel that brings it along
         kernel_of_[at(first)] = kernel_of_[at(node(first).in[0])];
+        if (handed_on(first)) written_.push_back(~first);
       } else {
+        written_.push_back(static_cast<std::int32_t>(kernels_.size()));
         for (std::int32_t i : fused) kernel_of_[at(stored[at(i)])] = static_cast<std::int32_t>(kernels_.size());
         kernels_.push_back({{}, {}, {}, 0, external(first)});
       }
@@ -156,33 +158,44 @@ class Fuser : BufferNames {
   // Whether `read` is computed by the kernel that computes v.
   bool inside(NodeId read, NodeId v) const { return position_[at(read)] >= 0 && kernel_of_[at(read)] == kernel_of_[at(v)]; }
 
+  // A result that a kernel hands on: to Inductor an operation of its own, which comes when it is needed.
+  bool handed_on(NodeId v) const { return node(v).kind == Kind::result && !made_before(v); }
+
   // By first loop, dependencies first.
   void sort_kernels() {
     std::vector<std::uint8_t> state(kernels_.size(), 0);
-    for (std::size_t k = 0; k < kernels_.size(); ++k) visit(static_cast<std::int32_t>(k), state);
+    std::vector<bool> placed(nodes_.size(), false);
+    for (std::int32_t operation : written_) visit(operation, state, placed);
+    std::ranges::copy_if(sequence_, std::back_inserter(schedule_), [](std::int32_t operation) { return operation >= 0; });
   }
 
-  void visit(std::int32_t start, std::vector<std::uint8_t>& state) {
+  void visit(std::int32_t start, std::vector<std::uint8_t>& state, std::vector<bool>& placed) {
     std::vector<std::int32_t> stack{start};
     while (!stack.empty()) {
       const std::int32_t k = stack.back();
-      if (state[at(k)] == 2) {
+      const NodeId result = k < 0 ? ~k : kNone;
+      if (k < 0 ? placed[at(result)] : state[at(k)] == 2) {
         stack.pop_back();
         continue;
       }
-      if (state[at(k)] == 1) {
-        state[at(k)] = 2;
-        schedule_.push_back(k);
+      if (k < 0 && state[at(kernel_of_[at(result)])] < 2) {
+        stack.push_back(kernel_of_[at(result)]);
+        continue;
+      }
+      if (k < 0 || state[at(k)] == 1) {
+        if (k < 0) placed[at(result)] = true;
+        else state[at(k)] = 2;
+        sequence_.push_back(k);
         stack.pop_back();
         continue;
       }
       state[at(k)] = 1;
       std::vector<NodeId> needed;
       for (const Read& r : kernels_[at(k)].reads) {
-        if (position_[at(r.node)] >= 0 && state[at(kernel_of_[at(r.node)])] == 0) needed.push_back(r.node);
+        if (position_[at(r.node)] >= 0 && (handed_on(r.node) ? !placed[at(r.node)] : state[at(kernel_of_[at(r.node)])] == 0)) needed.push_back(r.node);
       }
       std::ranges::sort(needed, std::greater(), [&](NodeId v) { return written_name_[at(v)]; });  // the last put on the stack is visited first
-      for (NodeId v : needed) stack.push_back(kernel_of_[at(v)]);
+      for (NodeId v : needed) stack.push_back(handed_on(v) ? ~v : kernel_of_[at(v)]);
     }
   }
 
@@ -216,7 +229,16 @@ class Fuser : BufferNames {
       if (all.buffers[at(b)].readers.empty() || all.buffers[at(b)].readers.back() != reader) all.buffers[at(b)].readers.push_back(reader);
       if (waits) all.nodes[at(reader)].needs.push_back(b);
     };
-    for (std::int32_t k : schedule_) {
+    std::vector<std::int32_t> tuple(kernels_.size(), -1);  // what a kernel that hands results on makes
+    for (std::int32_t k : sequence_) {
+      if (k < 0) {
+        const NodeId v = ~k;
+        if (readers_[at(v)] == 0 && !output_[at(v)]) continue;
+        const std::int32_t item = add_node();
+        reads(item, tuple[at(kernel_of_[at(v)])], true);
+        buffer[at(v)] = add_buffer(item, 0, node(v).bytes(), output_[at(v)]);
+        continue;
+      }
       const Kernel& kernel = kernels_[at(k)];
       std::vector<NodeId> results;
       std::ranges::copy_if(kernel.members, std::back_inserter(results), [&](NodeId v) { return node(v).kind == Kind::result && !outlives(v) && (readers_[at(v)] > 0 || output_[at(v)]); });
@@ -259,12 +281,7 @@ class Fuser : BufferNames {
       if (before || results.empty()) continue;
       std::int64_t bytes = 0;
       for (NodeId v : results) bytes += node(v).bytes();
-      const std::int32_t tuple = add_buffer(me, bytes, 0, false);
-      for (NodeId v : results) {
-        const std::int32_t item = add_node();
-        reads(item, tuple, true);
-        buffer[at(v)] = add_buffer(item, 0, node(v).bytes(), output_[at(v)]);
-      }
+      tuple[at(k)] = add_buffer(me, bytes, 0, false);
     }
     made_step_ = std::move(buffer);
     for (std::int32_t& b : made_step_) b = b < 0 ? -1 : all.buffers[at(b)].node;
@@ -534,6 +551,7 @@ class Fuser : BufferNames {
   }
 
   std::vector<std::int32_t> readers_, kernel_of_, schedule_, last_use_;
+  std::vector<std::int32_t> written_, sequence_;  // operations as they are written down, and in their order: kernels, and of those handed on ~ the result
   std::vector<Kernel> kernels_;
   std::vector<std::int32_t> made_step_;           // by value: when its memory is made
   std::vector<std::int64_t> peak_;                // Inductor's count, by its steps
