@@ -186,7 +186,7 @@ void Realization::realize() {
     operations_[at(v)] = operations(n).own + operations(n).constants;
     for (std::uint8_t k = 0; k < n.inputs; ++k) {
       const NodeId source = n.in[k];
-      const bool broadcast = (straight && n.kind == Kind::pointwise) || n.fn == Fn::expand;
+      const bool broadcast = (straight && n.kind == Kind::pointwise && n.fn != Fn::scatter_rows) || n.fn == Fn::expand;
       if (!eager_ && broadcast && !stored_for(source, v) && node(source).shape.numel() < n.shape.numel() && too_much_to_repeat(source)) {
         realized_[at(source)] = true;
         stored_at_[at(source)] = 2 * position_[at(v)] - 1;
