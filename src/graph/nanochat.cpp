@@ -224,7 +224,7 @@ NodeId Writer::attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window)
   const Attention kind = bias == kNone ? attention_ : with_mask(attention_);
   // math keeps the probabilities; the others one log-sum per row, which the efficient kernel pads to 32 rows
   const Shape stats = kind == Attention::math ? shape({B, H, T, T}, true) : shape({B, H, kind == Attention::efficient ? round_up(T, 32) : T}, true);
-  return b_.attention(static_cast<int>(kind), q, k, v, bias, tokens(D), stats, kind == Attention::flash ? 2 : 0, window, kind == Attention::math ? "attn.probabilities" : "attn.lse").out;
+  return b_.attention(static_cast<int>(kind), q, k, v, bias, tokens(D), stats, kind == Attention::flash || kind == Attention::efficient ? 2 : 0, window, kind == Attention::math ? "attn.probabilities" : "attn.lse").out;
 }
 
 // Logits, soft-cap, cross-entropy: fp32 exists only inside fused kernels.

@@ -169,7 +169,7 @@ class Engine {
       case Fn::sigmoid: accumulate(a, b_.binary(Fn::sigmoid_grad, g, id, n.dtype, n.role)); break;
       case Fn::tanh: accumulate(a, b_.binary(Fn::tanh_grad, g, id, n.dtype, n.role)); break;
       case Fn::transpose: accumulate(a, n.variant == kEvenRows ? g : b_.pointwise(Fn::transpose, std::array{g}, node(a).shape, n.dtype, n.role)); break;
-      case Fn::slice: accumulate(a, b_.pointwise(Fn::pad, std::array{g}, node(a).shape, n.dtype, n.role)); break;
+      case Fn::slice: accumulate(a, node(a).shape.numel() == n.shape.numel() ? g : b_.pointwise(Fn::pad, std::array{g}, node(a).shape, n.dtype, n.role)); break;
       case Fn::cat:
         for (int part = 0; part < 2; ++part) {
           const NodeId source = n.in[static_cast<std::size_t>(part)];
