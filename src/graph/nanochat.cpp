@@ -147,9 +147,10 @@ class Writer {
     if (stored != rows) packed = b_.even_rows(packed, rows, "smear");
     const NodeId gate = b_.unary(Fn::sigmoid, linear(packed, weight, "smear_gate"), run_.compute, "smear");
     const NodeId scaled = scalar_times(smear_lambda_, gate, "smear");
-    const NodeId mixed = b_.binary(Fn::add, b_.slice(x, shifted, 1, "smear"),
-                                   b_.binary(Fn::mul, scaled, b_.slice(x, shifted, 0, "smear"), run_.compute, "smear"), run_.compute, "smear");
-    return b_.cat(b_.slice(x, shape({B, 1, D}, true), 0, "smear"), mixed, tokens(D), "x0");
+    const NodeId first = b_.slice(x, shape({B, 1, D}, true), 0, "smear");
+    const NodeId others = b_.slice(x, shifted, 1, "smear"), before = b_.slice(x, shifted, 0, "smear");
+    const NodeId mixed = b_.binary(Fn::add, others, b_.binary(Fn::mul, scaled, before, run_.compute, "smear"), run_.compute, "smear");
+    return b_.cat(first, mixed, tokens(D), "x0");
   }
 
   NodeId block(NodeId x, std::int64_t layer) {
