@@ -169,7 +169,7 @@ class Engine {
       case Fn::sigmoid: accumulate(a, b_.binary(Fn::sigmoid_grad, g, id, n.dtype, n.role)); break;
       case Fn::tanh: accumulate(a, b_.binary(Fn::tanh_grad, g, id, n.dtype, n.role)); break;
       case Fn::transpose: accumulate(a, n.variant == kEvenRows ? g : b_.pointwise(Fn::transpose, std::array{g}, node(a).shape, n.dtype, n.role)); break;
-      case Fn::slice: accumulate(a, node(a).shape.numel() == n.shape.numel() ? g : b_.pointwise(Fn::pad, std::array{g}, node(a).shape, n.dtype, n.role)); break;
+      case Fn::slice: accumulate(a, node(a).shape.numel() == n.shape.numel() ? g : padded(g, n)); break;
       case Fn::cat:
         for (int part = 0; part < 2; ++part) {
           const NodeId source = n.in[static_cast<std::size_t>(part)];
@@ -183,6 +183,13 @@ class Engine {
       case Fn::matmul: matmul(n, g); break;
       default: break;  // reductions and inner nodes of composites carry no gradient of their own
     }
+  }
+
+  // The gradient of a slice: zeros elsewhere.
+  NodeId padded(NodeId g, const Node& slice) {
+    const NodeId id = b_.pointwise(Fn::pad, std::array{g}, node(slice.in[0]).shape, slice.dtype, slice.role);
+    g_.nodes.back().variant = slice.variant;
+    return id;
   }
 
   // Sums of fewer than eight are written out (inductor.config.unroll_reductions_threshold): no loop of their own.

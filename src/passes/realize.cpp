@@ -92,7 +92,7 @@ std::int64_t Realization::constant(NodeId v) const {
 std::uint32_t Realization::shifted(NodeId reader, NodeId source, std::uint32_t shift) const {
   const Node& n = node(reader);
   if (n.fn == Fn::slice) return shift * 31 + static_cast<std::uint32_t>(n.variant) + 1;
-  if (n.fn == Fn::pad) return shift * 31 + 17;
+  if (n.fn == Fn::pad) return shift * 31 + (n.variant == 1 ? 18 : 17);  // back to where the first part was, or the second
   if (n.fn == Fn::rotate_half) return shift * 31 + kTurned;
   if (n.fn == Fn::random) return static_cast<std::uint32_t>(reader) + 1;  // a seed of its own
   return node(source).shape.numel() < n.shape.numel() ? 0 : shift;
