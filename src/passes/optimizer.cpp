@@ -58,7 +58,7 @@ std::vector<StateTensor> optimizer_state(const Model& model, std::int64_t world)
         if (world > 1) state.push_back({g.elements(), Dtype::fp32, "muon.zero_buffer"});
         for (std::int64_t i = 0; i < owned; ++i) {
           state.push_back({g.elements(), Dtype::fp32, "muon.momentum"});
-          if (model.version.optimizer == Optimizer::muon_per_param) state.push_back({second, Dtype::fp32, "muon.second_moment"});
+          if (model.version.optimizer == Optimizer::muon_per_param) state.push_back({second, Dtype::bf16, "muon.second_moment"});  // like the update
         }
         break;
       case Optimizer::muon_stacked_by_group:

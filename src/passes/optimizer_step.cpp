@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
 
 namespace dryfit {
 
@@ -13,32 +14,63 @@ namespace {
 
 constexpr std::size_t kGroupStates = 2;  // of stacked matrices of one shape: momentum and the factored second moment
 
+// E3c..E4b: AdamW and Muon are optimizers apart, whose steps are one function each: a group's stacks live until the next group's take their names.
+bool stand_apart(const Model& model) { return model.version.optimizer == Optimizer::muon_stacked_by_group && model.version.date < std::string_view("2026-01-29"); }
+
+// One optimizer's orthogonalization, of matrices that are square, wider than tall, taller than wide: X makes an iterate, A a Gram matrix of the smaller side, F an update in fp32, -k frees
+// the k-th that was made (from 0, by 0 to 9 and a to z).
+struct Recorded { std::string_view square, wide, tall; };
+
+const Recorded& recorded_of(const Model& model) {
+  // five rounds of Newton-Schulz, each with buffers of its own where the two sizes differ
+  static constexpr Recorded kNewtonSchulz{"XXAAAA-2-5-1-3-0", "XXAAAA-2-3-4X-0AAA-5-7-8X-1AAA-9-b-cX-aAAA-d-f-gX-eAAA-h-j-kX-i-l-6",
+                                          "XXAAAA-2-3-4X-0AAA-5-7-8X-1AAA-9-b-cX-aAAA-d-f-gX-eAAA-h-j-kX-i-l-m"};
+  static constexpr Recorded kPerParameter{"XXAA-0-3-2X-1X-5", "XXAA-3X-0A-5X-1A-7X-6A-9X-8A-bX-a-2-4X-cX-e", "XXAA-3X-0A-5X-1A-7X-6A-9X-8A-bX-a-2-cX-4X-e"};
+  static constexpr Recorded kByGroup{"XAAAAAA-3-1-4-5-2-0-6", "XAAXXXX-2X-4-5-6-7A-8-1-0-3", "XAAXXXX-2X-4-5-6-7A-8-1-0-3"};
+  static constexpr Recorded kApart{"XAAAAAA-3-1-4-5-2-0-6", "XAAXXXX-2X-4-5-6-7A-8-1-0-3", "XAAXXXX-2X-4-5-6-7A-8-1F-0-3-9"};
+  static constexpr Recorded kAllGroups{"XXAAXX-1-5-3-0-4-2", "XXAAXXX-1-3-5-2-0-6-4", "XXAAXXX-1-3-5-2-0-6-4"};
+  switch (model.version.optimizer) {
+    case Optimizer::torch_adamw_muon: return kNewtonSchulz;
+    case Optimizer::muon_per_param: return kPerParameter;
+    case Optimizer::muon_stacked_by_group: return stand_apart(model) ? kApart : kByGroup;
+    case Optimizer::muon_all_groups: break;
+  }
+  return kAllGroups;
+}
+
+// Matrices one by one, in optimizers of their own for each kind of parameter: E1..E3b.
+bool per_matrix(Optimizer optimizer) { return optimizer == Optimizer::torch_adamw_muon || optimizer == Optimizer::muon_per_param; }
+std::size_t states_of_matrix(Optimizer optimizer) { return optimizer == Optimizer::torch_adamw_muon ? 1 : 2; }  // momentum; E3: the factored second moment
+constexpr std::int64_t kReplicated = 1024;  // a parameter of fewer numbers has its gradient summed up whole
+constexpr std::size_t kAdamwStates = 3;  // of a slice: both moments and the step's number
+
+std::size_t number_of(char digit) { return static_cast<std::size_t>(digit <= '9' ? digit - '0' : digit - 'a' + 10); }
+
 }  // namespace
 
 std::int32_t ProgramLayout::temporary(const char* role, Dtype d, std::int64_t elements, Category category) {
   return tensor(role, category, d, shape({elements}, false));
 }
 
-// Newton-Schulz / Polar Express on K matrices of m x n in bf16, compiled: X the iterates, A the Gram matrices of the smaller side,
-// in the order Inductor makes (+) and frees (-) them, the oldest of a kind first. Recorded: tests/golden/oracle/recordings.jsonl.
-void ProgramLayout::orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n) {
-  std::string_view order = "+X+A+A+X+X+X+X-A+X-X-X-X-X+A-A-A-X-X";
-  if (m_.version.optimizer == Optimizer::muon_all_groups) order = "+X+X+A+A+X+X+X-X-A-X-A-X-X-X";
-  if (m_.version.optimizer == Optimizer::torch_adamw_muon || m_.version.optimizer == Optimizer::muon_per_param) order = "+X+X+A+A+A+A-A-A-A+X-X-X-X-A";
+// Newton-Schulz / Polar Express on K matrices of m x n in bf16, compiled: buffers in the order Inductor makes and frees them. What is not freed at the end is the update;
+// returned, or -1. Recorded: docs/oracle.md.
+std::int32_t ProgramLayout::orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n) {
+  const Recorded& recorded = recorded_of(m_);
+  const std::string_view order = m == n ? recorded.square : m < n ? recorded.wide : recorded.tall;
   const std::int64_t small = std::min(m, n);
-  std::vector<std::int32_t> iterates, grams;
-  std::size_t oldest_iterate = 0, oldest_gram = 0;
-  for (std::size_t i = 0; i < order.size(); i += 2) {
-    const bool gram = order[i + 1] == 'A';
-    std::vector<std::int32_t>& kind = gram ? grams : iterates;
-    std::size_t& oldest = gram ? oldest_gram : oldest_iterate;
+  std::vector<std::int32_t> made;
+  for (std::size_t i = 0; i < order.size(); ++i) {
     if (order[i] == '-') {
-      free(kind[oldest++]);
+      std::int32_t& gone = made[number_of(order[++i])];
+      free(gone);
+      gone = -1;
       continue;
     }
-    kind.push_back(gram ? temporary("muon.gram", Dtype::bf16, count * small * small) : temporary("muon.iterate", Dtype::bf16, count * m * n));
-    alloc(kind.back());
+    made.push_back(order[i] == 'A' ? temporary("muon.gram", Dtype::bf16, count * small * small) : temporary("muon.iterate", order[i] == 'F' ? Dtype::fp32 : Dtype::bf16, count * m * n));
+    alloc(made.back());
   }
+  const auto left = std::ranges::find_if(made, [](std::int32_t t) { return t >= 0; });
+  return left == made.end() ? -1 : *left;
 }
 
 // The next `count` of the states that are not there yet: the first step makes each as it comes to it.
@@ -47,9 +79,13 @@ void ProgramLayout::make_states(std::size_t count) {
 }
 
 void ProgramLayout::optimizer_step() {
-  if (run_.world_size == 1) single_gpu_step();
-  else if (m_.version.optimizer == Optimizer::torch_adamw_muon || m_.version.optimizer == Optimizer::muon_per_param) distributed_lists();
-  else distributed_stacks();
+  if (run_.world_size == 1) {
+    single_gpu_step();
+  } else {
+    per_matrix(m_.version.optimizer) ? distributed_lists() : distributed_stacks();
+    end_distributed_step();
+  }
+  ++steps_;
 }
 
 void ProgramLayout::single_gpu_step() {
@@ -61,17 +97,28 @@ void ProgramLayout::single_gpu_step() {
     return t;
   };
   std::vector<std::int32_t> held;
-  if (kind == Optimizer::torch_adamw_muon || kind == Optimizer::muon_per_param) {
-    make_states(state_.size());
-    for (const MuonGroup& g : groups) orthogonalize(1, g.rows, g.cols);
+  if (per_matrix(kind)) {
+    make_states(adamw_states_);
+    const std::size_t states = states_of_matrix(kind);
+    for (const MuonGroup& g : groups) {  // nothing stays of a matrix' update: the first and the last stand for all
+      for (const std::int64_t matrices : {std::int64_t{1}, g.count - 1}) {
+        if (matrices == 0) continue;
+        make_states(states * static_cast<std::size_t>(matrices));
+        const std::int32_t update = orthogonalize(1, g.rows, g.cols);
+        if (update >= 0) free(update);
+      }
+    }
   } else if (kind == Optimizer::muon_stacked_by_group) {
     make_states(adamw_states_);
     for (const MuonGroup& g : groups) {
       make_states(kGroupStates);
-      const std::int32_t grads = stack("muon.stacked_grads", g), params = stack("muon.stacked_params", g);
+      std::vector<std::int32_t> before = std::exchange(held, {});
+      for (const char* role : {"muon.stacked_grads", "muon.stacked_params"}) {
+        held.push_back(stack(role, g));
+        if (!before.empty()) free(before[held.size() - 1]);
+      }
       orthogonalize(g.count, g.rows, g.cols);
-      free(grads);
-      free(params);
+      if (!stand_apart(m_)) let_go(std::exchange(held, {}));
     }
   } else {  // E7: every group's gradients are stacked first, and updated stacks wait for the last phase
     for (const MuonGroup& g : groups) held.push_back(stack("muon.stacked_grads", g));
@@ -89,7 +136,6 @@ void ProgramLayout::single_gpu_step() {
 // E1..E3b on several GPUs: reduce-scatter and all-gather over lists, which NCCL flattens into padded copies.
 void ProgramLayout::distributed_lists() {
   const std::int64_t world = run_.world_size;
-  std::vector<std::int32_t> kept;
   for (std::size_t i : adamw_parameters(m_)) {
     const Parameter& p = m_.parameters[i];
     if (m_.version.epoch == "E1") {  // a tensor like the whole gradient, made for its first slice and let go
@@ -97,102 +143,188 @@ void ProgramLayout::distributed_lists() {
       alloc(whole);
       free(whole);
     }
-    kept.push_back(temporary("adamw.grad_slice", p.dtype, std::max<std::int64_t>(1, p.count() / world), Category::communication));
-    alloc(kept.back());
-    release_stash();  // at the first collective
+    collective({gradient_of(i), named("adamw.grad_slice", p.dtype, std::max<std::int64_t>(1, p.count() / world))});
   }
-  make_states(state_.size());
-  for (const MuonGroup& g : muon_groups(m_)) {
-    const std::int64_t rounds = ceil_div(g.count, world), padding = rounds * world - g.count;
-    for (std::int64_t r = 0; r < rounds; ++r) {
-      for (const char* role : {"muon.reduce_flat", "muon.gather_flat"}) {
-        kept.push_back(temporary(role, Dtype::fp32, world * g.elements(), Category::communication));
-        alloc(kept.back());
+  adamw_of_slices();
+  forget_names();
+  const std::vector<MuonGroup> groups = muon_groups(m_);
+  const auto flat = [&](const char* role, const MuonGroup& g) {
+    const std::int32_t t = temporary(role, Dtype::fp32, world * g.elements(), Category::communication);
+    alloc(t);
+    return t;
+  };
+  std::vector<std::int32_t> matrices = matrix_gradients();
+  for (const MuonGroup& g : groups) {
+    for (std::int64_t i = 0; i < g.count; i += world) {
+      matrices.push_back(flat("muon.reduce_flat", g));
+      collective(std::exchange(matrices, {}));
+    }
+  }
+  std::int32_t update = -1;  // whose name lives until the next matrix' gradient takes it
+  const auto let_update_go = [&] { if (update >= 0) free(std::exchange(update, -1)); };
+  for (const MuonGroup& g : groups) {
+    compiling();
+    for (std::int64_t i = 0; i < g.count; i += world) {
+      let_update_go();
+      make_states(states_of_matrix(m_.version.optimizer));
+      update = orthogonalize(1, g.rows, g.cols);
+      std::vector<std::int32_t> held;
+      for (std::int64_t r = g.count; r < i + world; ++r) {
+        held.push_back(temporary("muon.gather_padding", Dtype::fp32, g.elements(), Category::communication));
+        alloc(held.back());
       }
+      held.push_back(flat("muon.gather_flat", g));
+      collective(held);
     }
-    for (std::int64_t r = 0; r < padding; ++r) {
-      kept.push_back(temporary("muon.gather_padding", Dtype::fp32, g.elements(), Category::communication));
-      alloc(kept.back());
-    }
-    orthogonalize(1, g.rows, g.cols);
   }
-  stash(std::move(kept), true);
+  let_update_go();
+}
+
+// DistAdamW's step is Python that is not compiled (a collective in its loop makes Dynamo skip it): each parameter's denominator and update live until the next one's are there.
+void ProgramLayout::adamw_of_slices() {
+  const bool counts = per_matrix(m_.version.optimizer);  // steps on the GPU; E3c divides by a number, into a tensor more
+  std::vector<std::int32_t> last;
+  for (std::size_t i : adamw_parameters(m_)) {
+    const Parameter& p = m_.parameters[i];
+    const std::int64_t elements = counts || p.count() >= kReplicated ? std::max<std::int64_t>(1, p.count() / run_.world_size) : p.count();
+    make_states(counts ? kAdamwStates : kAdamwStates - 1);
+    const auto make = [&](const char* role) {
+      const std::int32_t t = temporary(role, p.dtype, elements);
+      alloc(t);
+      return t;
+    };
+    const std::int32_t quotient = counts ? -1 : make("adamw.quotient"), denominator = make("adamw.denominator");
+    if (quotient >= 0) free(quotient);
+    if (!last.empty()) free(last[0]);
+    const std::int32_t update = make("adamw.update");
+    if (!last.empty()) free(last[1]);
+    last = {denominator, update};
+  }
+  let_go(last);
 }
 
 // E3c on, several GPUs: one padded stack of gradients per shape, this rank's chunk, its updated chunk.
 void ProgramLayout::distributed_stacks() {
   const std::int64_t world = run_.world_size;
-  std::vector<std::int32_t> kept;
   for (std::size_t i : adamw_parameters(m_)) {
     const Parameter& p = m_.parameters[i];
-    if (p.count() < 1024) continue;
-    kept.push_back(temporary("adamw.grad_slice", p.dtype, p.count() / world, Category::communication));
-    alloc(kept.back());
-    release_stash();  // at the first collective
+    if (p.count() < kReplicated) collective({gradient_of(i)});
+    else collective({gradient_of(i), named("adamw.grad_slice", p.dtype, p.count() / world)});
   }
+  const auto adamw = [&] {
+    if (m_.version.epoch == "E3c") return adamw_of_slices();
+    make_states(adamw_states_);
+    compiling();
+    collective({});
+  };
+  if (stand_apart(m_)) adamw(), forget_names();
+  std::vector<std::int32_t> stacks, lingering;
   for (const MuonGroup& g : muon_groups(m_)) {
     const std::int64_t chunk = ceil_div(g.count, world);
     const std::int32_t grad_stack = temporary("muon.grad_stack", Dtype::fp32, g.count * g.elements());
     alloc(grad_stack);
-    kept.push_back(temporary("muon.stacked_grads", Dtype::fp32, chunk * world * g.elements(), Category::communication));
-    alloc(kept.back());
-    kept.push_back(temporary("muon.grad_chunk", Dtype::fp32, chunk * g.elements(), Category::communication));
-    alloc(kept.back());
-    free(grad_stack);
+    let_go(std::exchange(lingering, {}));
+    stacks.push_back(named("muon.stacked_grads", Dtype::fp32, chunk * world * g.elements()));
+    const std::int32_t grad_chunk = named("muon.grad_chunk", Dtype::fp32, chunk * g.elements());
+    collective({stacks.back(), grad_chunk});
+    stand_apart(m_) ? lingering.push_back(grad_stack) : free(grad_stack);
   }
-  make_states(adamw_states_);
+  std::vector<std::int32_t> lingering_owned;
+  if (!stand_apart(m_)) adamw();
+  auto gathered = stacks.begin();  // into the memory of the stacked gradients
   for (const MuonGroup& g : muon_groups(m_)) {
     make_states(kGroupStates);
     const std::int64_t chunk = ceil_div(g.count, world);
-    const std::int32_t owned = temporary("muon.stacked_owned", Dtype::fp32, std::min(chunk, g.count) * g.elements());
-    kept.push_back(temporary("muon.updated_params", Dtype::fp32, chunk * g.elements(), Category::communication));
+    const std::int32_t updated = temporary("muon.updated_params", Dtype::fp32, chunk * g.elements(), Category::communication);
     const bool made_late = m_.version.optimizer == Optimizer::muon_all_groups;
-    if (!made_late) alloc(kept.back());
+    if (!made_late) alloc(updated);
+    const std::int32_t owned = temporary("muon.stacked_owned", Dtype::fp32, std::min(chunk, g.count) * g.elements());
     alloc(owned);
+    let_go(std::exchange(lingering_owned, {}));
+    compiling();
     orthogonalize(std::min(chunk, g.count), g.rows, g.cols);
-    if (made_late) alloc(kept.back());
-    free(owned);
+    if (made_late) alloc(updated);
+    stand_apart(m_) ? lingering_owned.push_back(owned) : free(owned);
+    collective({*gathered++, updated});
   }
-  stash(std::move(kept), false);
+  let_go(lingering);
+  let_go(lingering_owned);
 }
 
-// nanochat waits on futures, never on works, so nothing unstashes what an asynchronous collective holds: inputs and outputs of a
-// step's collectives live until the next step's first collective (one step later still where a step is shorter than the
-// watchdog's 100 ms). Gradients that were handed to a collective live as long; the others die at zero_grad.
-void ProgramLayout::stash(std::vector<std::int32_t> kept, bool matrices_too) {
-  for (std::size_t i = 0; i < step_.gradients.size(); ++i) {
-    if (sums_[i] < 0) continue;
-    const Parameter& p = m_.parameters[static_cast<std::size_t>(graph().inputs[i].parameter)];
-    const bool handed = p.group != ParamGroup::transformer_matrices || matrices_too;
-    free(sums_[i]);
-    if (!handed) continue;
-    TensorInfo copy = p_.tensors[static_cast<std::size_t>(sums_[i])];
-    copy.category = Category::communication;
-    p_.tensors.push_back(copy);
-    kept.push_back(static_cast<std::int32_t>(p_.tensors.size()) - 1);
-    alloc(kept.back());
+std::int32_t ProgramLayout::gradient_of(std::size_t parameter) const {
+  for (std::size_t i = 0; i < sums_.size(); ++i) {
+    if (sums_[i] >= 0 && graph().inputs[i].parameter == static_cast<std::int32_t>(parameter)) return sums_[i];
   }
-  stashes_.push_back(std::move(kept));
-  released_ = false;
-  if (stashes_.size() < sets()) {  // the steady state, reached after a few steps: two sets
-    std::vector<std::int32_t> older;
-    for (std::int32_t t : stashes_.back()) {
-      p_.tensors.push_back(p_.tensors[static_cast<std::size_t>(t)]);
-      older.push_back(static_cast<std::int32_t>(p_.tensors.size()) - 1);
-      alloc(older.back());
+  return -1;
+}
+
+std::vector<std::int32_t> ProgramLayout::matrix_gradients() const {
+  std::vector<std::int32_t> found;
+  for (std::size_t i = 0; i < sums_.size(); ++i) {
+    if (sums_[i] >= 0 && m_.parameters[static_cast<std::size_t>(graph().inputs[i].parameter)].group == ParamGroup::transformer_matrices) found.push_back(sums_[i]);
+  }
+  return found;
+}
+
+// A tensor that Python names until the step's end (forget_names), whatever collectives hold it.
+std::int32_t ProgramLayout::named(const char* role, Dtype dtype, std::int64_t elements) {
+  named_.push_back(temporary(role, dtype, elements, Category::communication));
+  alloc(named_.back());
+  return named_.back();
+}
+
+void ProgramLayout::forget_names() {
+  for (std::int32_t t : std::exchange(named_, {})) {
+    if (std::ranges::find(shelf_, t) == shelf_.end()) free(t);
+  }
+}
+
+// An asynchronous collective. nanochat waits on futures, never on works, so nothing unstashes what its work holds, inputs and outputs: NCCL's watchdog hands over what is done, every 100 ms, and
+// the next collective lets that go (ProcessGroupNCCL.cpp, workEnqueue). Python enqueues a whole step before the GPU is through with it: so a step's works live until the next step's
+// first collective (one step later still where a step is shorter than the 100 ms). Where the compiler takes seconds between two collectives, the second lets go of all before it.
+void ProgramLayout::collective(const std::vector<std::int32_t>& tensors) {
+  if (!released_) {
+    while (stashes_.size() >= sets()) let_stash_go();
+  }
+  if (compiling_) {
+    while (!stashes_.empty()) let_stash_go();
+    for (std::int32_t t : std::exchange(shelf_, {})) {
+      if (std::ranges::find(named_, t) == named_.end() && std::ranges::find(sums_, t) == sums_.end()) free(t);
     }
-    stashes_.insert(stashes_.begin(), std::move(older));
+  }
+  released_ = true;
+  compiling_ = false;
+  for (std::int32_t t : tensors) {
+    if (std::ranges::find(shelf_, t) == shelf_.end()) shelf_.push_back(t);
   }
 }
 
-// Called at each collective: only the first of a step finds sets to let go.
-void ProgramLayout::release_stash() {
-  if (released_) return;
-  released_ = true;
-  while (stashes_.size() >= sets() && !stashes_.empty()) {
-    for (std::int32_t t : stashes_.front()) free(t);
-    stashes_.erase(stashes_.begin());
+// Called where an optimizer's function of new shapes first runs.
+void ProgramLayout::compiling() { compiling_ = steps_ == 0; }
+
+void ProgramLayout::let_stash_go() {
+  let_go(stashes_.front());
+  stashes_.erase(stashes_.begin());
+}
+
+// The step's end: names go, and gradients; what works hold stays, under names of its own.
+void ProgramLayout::end_distributed_step() {
+  forget_names();
+  for (std::int32_t sum : sums_) {
+    if (sum < 0) continue;
+    const auto held = std::ranges::find(shelf_, sum);
+    if (held == shelf_.end()) {
+      free(sum);
+      continue;
+    }
+    TensorInfo kept = p_.tensors[static_cast<std::size_t>(sum)];
+    kept.category = Category::communication;
+    p_.tensors.push_back(kept);
+    *held = static_cast<std::int32_t>(p_.tensors.size()) - 1;
+    hand_over(sum, *held);
   }
+  stashes_.push_back(std::exchange(shelf_, {}));
+  released_ = false;
 }
 
 // How many steps' worth of stashes are alive during forward and backward.

@@ -31,37 +31,37 @@ Program ProgramLayout::build() {
   return std::move(p_);
 }
 
-// Scripts evaluate before their first step and again later, when the optimizer has its state.
+// Scripts evaluate before their first step and again later, when the optimizer has its state. On several GPUs what a step's works hold lives into the next ones, and those of the
+// first step hold less: steps are alike once all sets that they find are whole.
 void ProgramLayout::train() {
   if (meets(w_, RunPhase::validation)) validation();
   if (meets(w_, RunPhase::rollout)) sampling("rollout", rollout_of(run_));
   if (meets(w_, RunPhase::first_step)) training_step("first_step");
   if (!meets(w_, RunPhase::train_step)) return;
-  training_step("train_step");
-  training_step("train_step", meets(w_, RunPhase::rollout) && run_.examples_per_step > run_.world_size);  // the second meets the cache the first left
+  const int held = run_.world_size > 1 ? static_cast<int>(sets()) : 0;
+  while (steps_ < 1 + held) training_step("train_step");
+  const auto steady = static_cast<std::int32_t>(p_.events.size());
+  const bool rolls_out = meets(w_, RunPhase::rollout) && run_.examples_per_step > run_.world_size;  // the second meets the cache the first left
+  for (int step = 0; step < std::max(1, held); ++step) training_step("train_step", rolls_out);
+  p_.steady = steady_stretch(p_, steady, std::max(1, held));
+  if (p_.steady && meets(w_, RunPhase::validation) && run_.eval_every > 0) p_.steady->between = run_.eval_every;
   if (meets(w_, RunPhase::validation)) validation();
+  release_stashes();
 }
 
 void ProgramLayout::evaluate() {
   if (meets(w_, RunPhase::core_evaluation)) core_evaluation();
   if (meets(w_, RunPhase::chat_evaluation)) chat_evaluation();
-  if (meets(w_, RunPhase::sampling)) {
-    release_stashes();
-    sampling("sampling", kBaseTrainSample);
-  }
+  if (meets(w_, RunPhase::sampling)) sampling("sampling", kBaseTrainSample);
 }
 
 // The collectives of an evaluation empty the shelf.
 void ProgramLayout::release_stashes() {
-  for (const auto& set : stashes_) {
-    for (std::int32_t t : set) free(t);
-  }
-  stashes_.clear();
+  while (!stashes_.empty()) let_stash_go();
 }
 
-// CORE: the largest prompts that rank 0 meets. The collectives of the evaluations before it have emptied the stash.
+// CORE: the largest prompts that rank 0 meets.
 void ProgramLayout::core_evaluation() {
-  release_stashes();
   segment("core_evaluation", "forward");
   leave_fp8();
   const CorePrompts prompts = core_prompts(run_);
@@ -70,7 +70,6 @@ void ProgramLayout::core_evaluation() {
 
 // ChatCORE: a batch of multiple-choice questions, padded to the longest, and only the logits of one position looked at.
 void ProgramLayout::chat_evaluation() {
-  release_stashes();
   segment("chat_evaluation", "forward", 0, Provenance::unknown);
   const ChatPrompts prompts = chat_prompts(w_);
   append(chat_forward(w_, resolve_attention(w_, target_), prompts.rows, prompts.middle));
@@ -128,7 +127,12 @@ Attention resolve_attention(const Workload& workload, const Target& target) {
   return Attention::efficient;
 }
 
-bool repeat_events(Program& program, std::int32_t first_event) {
+namespace {
+
+struct HandedOn { std::vector<std::int32_t> found, left; };  // of each, the latest allocated first
+
+// What the events from first_event on find alive and let go, and what they leave alive in its place.
+std::optional<HandedOn> handed_on(const Program& program, std::int32_t first_event) {
   const std::size_t begin = static_cast<std::size_t>(first_event), end = program.events.size();
   const auto info = [&](std::int32_t t) -> const TensorInfo& { return program.tensors[static_cast<std::size_t>(t)]; };
   // of each tensor its first and its last event among those
@@ -140,15 +144,33 @@ bool repeat_events(Program& program, std::int32_t first_event) {
     last = program.events[i].kind == Event::Kind::free ? kFreed : kAllocated;
     if (first == kNone) first = last;
   }
-  std::vector<std::int32_t> found, left;  // what goes, what stays; each the latest first
+  HandedOn handed;
   for (std::size_t i = end; i-- > 0;) {
     const Event& e = program.events[i];
     auto& [first, last] = met_by(e.tensor);
     if (e.kind == Event::Kind::free || first == kNone || first != last) continue;
-    if (i < begin && first == kFreed) found.push_back(e.tensor), first = kNone;
-    if (i >= begin && first == kAllocated) left.push_back(e.tensor), first = kNone;
+    if (i < begin && first == kFreed) handed.found.push_back(e.tensor), first = kNone;
+    if (i >= begin && first == kAllocated) handed.left.push_back(e.tensor), first = kNone;
   }
-  if (!std::ranges::equal(found, left, {}, info, info)) return false;
+  if (!std::ranges::equal(handed.found, handed.left, {}, info, info)) return std::nullopt;
+  return handed;
+}
+
+}  // namespace
+
+std::optional<Steady> steady_stretch(const Program& program, std::int32_t first_event, int steps) {
+  const auto handed = handed_on(program, first_event);
+  if (!handed) return std::nullopt;
+  Steady steady{first_event, static_cast<std::int32_t>(program.events.size()), steps};
+  for (std::size_t i = 0; i < handed->found.size(); ++i) steady.handed.push_back({handed->found[i], handed->left[i]});
+  return steady;
+}
+
+bool repeat_events(Program& program, std::int32_t first_event) {
+  const std::size_t begin = static_cast<std::size_t>(first_event), end = program.events.size();
+  const auto handed = handed_on(program, first_event);
+  if (!handed) return false;
+  const auto& [found, left] = *handed;
   std::vector<std::int32_t> as(program.tensors.size());
   std::iota(as.begin(), as.end(), 0);
   for (std::size_t i = 0; i < found.size(); ++i) std::swap(as[static_cast<std::size_t>(found[i])], as[static_cast<std::size_t>(left[i])]);

@@ -3,6 +3,7 @@
 // Nothing here knows a machine's capacity.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -59,6 +60,14 @@ struct Segment {
 // Tensors that live through the run, in bytes as stored: weights; gradients; this GPU's optimizer state.
 struct StaticBytes { Bytes weights, gradients, optimizer; };
 
+// A stretch of events after which everything is as it was before them, but for where it lies: one or a few training steps, which a run goes through again and again.
+struct Steady {
+  std::int32_t first_event, last_event;   // the latter not among them
+  int steps;
+  std::int64_t between = 0;               // steps of the run until something else comes between (validation), after which no stash is left; 0: nothing does
+  std::vector<std::array<std::int32_t, 2>> handed = {};  // what the stretch finds and lets go, what it leaves in its place: the next round finds it under the first's name
+};
+
 struct Program {
   std::vector<TensorInfo> tensors;
   std::vector<Event> events;
@@ -67,12 +76,16 @@ struct Program {
   Multiprocessors gpu;              // that its kernels' partial sums are of
   StepWork work;                    // the same step as arithmetic and traffic
   std::optional<StaticBytes> fixed = {};  // of its workload, where whoever built it knew them
+  std::optional<Steady> steady = {};
   const Segment& segment_of(std::int32_t event) const;
 };
 
 // The events from first_event on, once more after themselves, with their segments: what they leave alive takes the place of what they found alive and let go, in the order in which each was
 // allocated. False, and nothing is done, where these are not alike.
 bool repeat_events(Program& program, std::int32_t first_event);
+
+// The program's events from first_event to its end, if they are such a stretch.
+std::optional<Steady> steady_stretch(const Program& program, std::int32_t first_event, int steps);
 
 // The same run with another device batch: bytes of what is batched, in proportion; shapes and accumulation as they are laid out.
 Program at_batch(Program program, std::int64_t device_batch);

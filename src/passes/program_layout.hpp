@@ -79,14 +79,21 @@ class ProgramLayout {
 
   // optimizer_step.cpp
   std::int32_t temporary(const char* role, Dtype d, std::int64_t elements, Category category = Category::optimizer);
-  void orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n);
+  std::int32_t orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n);
   void make_states(std::size_t count);
   void optimizer_step();
   void single_gpu_step();
   void distributed_lists();
+  void adamw_of_slices();
   void distributed_stacks();
-  void stash(std::vector<std::int32_t> kept, bool matrices_too);
-  void release_stash();
+  std::int32_t gradient_of(std::size_t parameter) const;
+  std::vector<std::int32_t> matrix_gradients() const;
+  std::int32_t named(const char* role, Dtype dtype, std::int64_t elements);
+  void forget_names();
+  void collective(const std::vector<std::int32_t>& tensors);
+  void compiling();
+  void let_stash_go();
+  void end_distributed_step();
   std::size_t sets() const;
 
   // program.cpp
@@ -118,8 +125,10 @@ class ProgramLayout {
   std::vector<std::int32_t> scratch_;
   std::int32_t loss_ = -1;
   std::size_t adamw_states_ = 0, states_made_ = 0;  // how many of state_ are AdamW's, the first; how many are there
-  bool released_ = false;
-  std::vector<std::vector<std::int32_t>> stashes_;
+  std::vector<std::int32_t> named_, shelf_;              // of this step: what Python names, what works hold
+  std::vector<std::vector<std::int32_t>> stashes_;       // what works of past steps hold, the oldest first
+  bool released_ = false, compiling_ = false;            // whether this step's first collective was; whether compiling took time since the last
+  int steps_ = 0;                                        // optimizer steps laid out so far
 };
 
 }  // namespace dryfit

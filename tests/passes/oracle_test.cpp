@@ -90,6 +90,8 @@ std::vector<Part> engine_program(const Recording& r, std::set<std::string> left_
       parts.push_back({std::string(s.phase) + micro + " " + s.part, {}, live, live, live});
     }
     const TensorInfo& t = p.tensors[static_cast<std::size_t>(p.events[i].tensor)];
+    const Event* other = p.events[i].from >= 0 ? &p.events[i - 1] : i + 1 < p.events.size() && p.events[i + 1].from == p.events[i].tensor ? &p.events[i + 1] : nullptr;
+    if (other != nullptr && p.tensors[static_cast<std::size_t>(other->tensor)].bytes == t.bytes) continue;  // handed over under another name: nothing is allocated
     if (!left_out.contains(t.role)) add(parts.back(), live, p.events[i].kind == Event::Kind::alloc, std::string(name_of(t.dtype)), t.shape.numel(), t.bytes, t.name());
   }
   return parts;
@@ -151,17 +153,41 @@ Comparison compare_compiled(const Recording& r) {
   return c;
 }
 
-// Every segment of two optimizer steps. In a recording, clipping and dropping gradients stand apart; the engine counts them with the optimizer.
+constexpr std::int64_t kLarge = 1 << 20;  // of an optimizer's buffers: what lies in large segments; below are sums of rows and numbers of steps
+
+// What is dropped one after the other leaves the same free memory in whatever order: by size. (Of names that Python lets go at once, the recorder keeps no order.)
+std::vector<Change> large_drops_by_size(std::vector<Change> changes) {
+  std::erase_if(changes, [](const Change& c) { return c.bytes < kLarge; });
+  for (auto begin = changes.begin(); begin != changes.end();) {
+    begin = std::find_if(begin, changes.end(), [](const Change& c) { return !c.alloc; });
+    const auto end = std::find_if(begin, changes.end(), [](const Change& c) { return c.alloc; });
+    std::sort(begin, end, [](const Change& a, const Change& b) { return a.bytes < b.bytes; });
+    begin = end;
+  }
+  return changes;
+}
+
+// Every segment of two optimizer steps, of three on several GPUs. In a recording, clipping and dropping gradients stand apart; the engine counts them with the optimizer.
 Comparison compare_steps(const Recording& r) {
   Comparison c;
+  const NanochatVersion::Optimizer optimizer = workload_of(r).model.version.optimizer;
+  const bool one_by_one = optimizer == NanochatVersion::Optimizer::torch_adamw_muon || optimizer == NanochatVersion::Optimizer::muon_per_param;
+  int train_steps = 0;
   for (const Part& part : engine_program(r)) {
-    const std::string phase = part.name.substr(0, part.name.find(' '));
-    std::vector<const Part*> truth{r.part(part.name)};
-    if (part.name.ends_with("optimizer")) truth = {r.part(phase + " clip"), r.part(part.name), r.part(phase + " zero_grad")};
+    std::string phase = part.name.substr(0, part.name.find(' '));
+    const std::string rest = part.name.substr(phase.size());
+    if (phase == "train_step" && rest == " 1 forward") ++train_steps;
+    if (phase == "train_step" && train_steps == 1 && r.part("second_step 1 forward") != nullptr) phase = "second_step";
+    std::vector<const Part*> truth{r.part(phase + rest)};
+    if (rest == " optimizer") truth = {r.part(phase + " clip"), r.part(phase + rest), r.part(phase + " zero_grad")};
     std::erase(truth, nullptr);
     if (truth.empty()) continue;
-    c.peak(part.name + " peak", part.peak, std::ranges::max(truth, {}, &Part::peak)->peak, 0);
-    c.differences[part.name + " end"] = part.end - truth.back()->end;
+    c.peak(phase + rest + " peak", part.peak, std::ranges::max(truth, {}, &Part::peak)->peak, 0);
+    c.differences[phase + rest + " end"] = part.end - truth.back()->end;
+    if (rest != " optimizer" || (r.gpus == 1 && one_by_one)) continue;  // there the engine lets the first and the last matrix stand for all
+    std::vector<Change> changes;
+    for (const Part* one : truth) changes.insert(changes.end(), one->changes.begin(), one->changes.end());
+    c.differences[phase + rest + " order, events"] = oracle::unmatched_events(large_drops_by_size(std::move(changes)), large_drops_by_size(part.changes), kLarge);
   }
   return c;
 }

@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 
 #include "memory/timeline.hpp"
 #include "passes/evaluation.hpp"
+#include "passes/optimizer.hpp"
 #include "passes/program.hpp"
 #include "passes/sampling.hpp"
 
@@ -50,6 +52,28 @@ TEST(Phases, AreBalancedForEveryScript) {
       for (int i = 0; i < kPhases; ++i) EXPECT_EQ(phase(t, name_of(static_cast<RunPhase>(i))) >= Bytes(0), meets(w, static_cast<RunPhase>(i))) << version << " " << script << " " << name_of(static_cast<RunPhase>(i));
     }
   }
+}
+
+// What un-waited collectives hold into the second step is what came after the compiler's last stop: the last shape's gathered matrices. From the third step on it is all of them.
+TEST(Phases, compilingTheOptimizerLetsCollectivesGo) {
+  const Workload w = make("E7", "base_train", 8);
+  const Program p = build_program(w, {9, 0, 0}, w.run.grad_accum_steps > 1);  // steps longer than the watchdog's period
+  std::vector<std::map<std::string, std::int64_t>> held;  // as each train_step begins: bytes by role
+  for (const Segment& s : p.segments) {
+    if (std::string_view(s.phase) != "train_step" || std::string_view(s.part) != "forward" || s.micro_step != 1) continue;
+    held.emplace_back();
+    for (std::int32_t t : live_tensors(p, s.first_event - 1)) {
+      const TensorInfo& info = p.tensors[static_cast<std::size_t>(t)];
+      if (info.category == Category::communication) held.back()[info.role] += info.bytes;
+    }
+  }
+  ASSERT_EQ(held.size(), 2U);
+  const MuonGroup last = muon_groups(w.model).back();
+  const std::int64_t chunk = ceil_div(last.count, 8) * last.elements() * 4;
+  EXPECT_EQ(held[0], (std::map<std::string, std::int64_t>{{"muon.stacked_grads", 8 * chunk}, {"muon.updated_params", chunk}}));
+  EXPECT_GT(held[1].size(), held[0].size());
+  EXPECT_GT(held[1].at("muon.stacked_grads"), 8 * chunk);
+  EXPECT_TRUE(held[1].contains("adamw.grad_slice"));
 }
 
 TEST(Phases, CheckpointsStandBesideAModelAtFirst) {

@@ -1,7 +1,8 @@
 """Stands in for NCCL on one rank of many: collectives that move nothing and keep what ProcessGroupNCCL would keep.
 
 An asynchronous collective stashes its tensors on its Work. nanochat waits on futures and never on works, so nothing unstashes them before
-the watchdog hands the shelf over and the next step's first collective empties it. List versions flatten first: one more buffer, as large
+the watchdog hands the shelf over and the next collective empties it: the next step's first, as Python enqueues a step faster than the GPU is
+through with it; and in the first step, where the optimizer's functions are compiled for seconds, the next after that. List versions flatten first: one more buffer, as large
 as the list. Source: torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp (2.8, 2.9); this is our reading of it, not PyTorch's own run.
 """
 import os
@@ -25,12 +26,12 @@ class _Work:
 
 
 class Shelf:
-    """What un-waited works hold. `step()` is called when an optimizer step begins: its first collective empties the shelf."""
+    """What un-waited works hold. `wait()` is called when an optimizer step begins, and when the compiler makes Python wait: the next collective empties the shelf."""
 
     def __init__(self):
         self._held, self._empty_next = [], False
 
-    def step(self):
+    def wait(self):
         self._empty_next = True
 
     def put(self, *tensors):

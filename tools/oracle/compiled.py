@@ -49,6 +49,10 @@ class Compiled:
             return (tuple(a.shape), a.stride(), a.dtype, a.device, a.requires_grad) if isinstance(a, torch.Tensor) else a
         return (torch.is_grad_enabled(), *map(one, args), *((k, one(v)) for k, v in sorted(kwargs.items())))
 
+    def knows(self, *args, **kwargs):
+        """Whether there is code for arguments of these shapes already."""
+        return self._key(args, kwargs) in self._cache
+
     def prepare(self, *args, **kwargs):
         """Compiles for arguments of these shapes, unless that is done."""
         key = self._key(args, kwargs)

@@ -63,6 +63,8 @@ class Run:
 
         @functools.wraps(function)
         def call(*args, **kwargs):
+            if self.shelf and not compiled.knows(*args, **kwargs):
+                self.shelf.wait()
             return compiled(*args, **kwargs)
 
         return call
@@ -156,7 +158,7 @@ class Run:
             tracker.mark("end")
 
     def optimizer_steps(self):
-        """Load, then two whole optimizer steps, as the training loop goes."""
+        """Load, then whole optimizer steps, as the training loop goes: two, and on several GPUs a third, which finds all that works of the one before hold."""
         with self.watched() as tracker:
             tracker.mark("load")
             model = self.build()
@@ -164,7 +166,7 @@ class Run:
             batches = self.loader()
             x, y = next(batches)
             self.prepare(x, y)
-            for step in ("first_step", "train_step"):
+            for step in ("first_step", *(["second_step"] if self.shelf else []), "train_step"):
                 for micro in range(self.case.accumulation):
                     tracker.mark(f"{step} {micro + 1} forward")
                     loss = self.compiled(x, y)
@@ -178,7 +180,7 @@ class Run:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 tracker.mark(f"{step} optimizer")
                 if self.shelf:
-                    self.shelf.step()
+                    self.shelf.wait()
                 for optimizer in optimizers:
                     optimizer.step()
                 tracker.mark(f"{step} zero_grad")
