@@ -89,6 +89,15 @@ void stage_allocator(benchmark::State& state) {
 }
 BENCHMARK(stage_allocator)->Unit(benchmark::kMicrosecond);
 
+// nanochat on 8 GPUs: the steps between validations, twice 250 of them
+void stage_every_step(benchmark::State& state) {
+  WorkloadFlags f;
+  f.depth = 24, f.gpus = 8, f.device_batch_size = 16;
+  const Program p = build_program(*make_nanochat_workload(f), {9, 0, 989}, true);
+  for (auto _ : state) benchmark::DoNotOptimize(simulate_reserved(p, {}, std::nullopt, {}, 5000));
+}
+BENCHMARK(stage_every_step)->Unit(benchmark::kMillisecond);
+
 void estimate_from_built_program(benchmark::State& state) {
   const Envelope envelope = make_envelope(build_program(workload(26), {9, 0, 989}, true));
   std::int64_t batch = 1;

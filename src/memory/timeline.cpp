@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
 
 namespace dryfit {
 
@@ -141,7 +142,7 @@ Playback::Played Playback::play(std::size_t event) {
   BlockId& block = blocks_[static_cast<std::size_t>(e.tensor)];
   if (e.kind == Event::Kind::free) {
     const bool handed_over = event + 1 < program_.events.size() && program_.events[event + 1].from == e.tensor;
-    if (!handed_over) allocator_.free(block);
+    if (!handed_over) allocator_.free(std::exchange(block, 0));
     return Played::without_asking;
   }
   if (e.from >= 0) {
@@ -155,7 +156,96 @@ Playback::Played Playback::play(std::size_t event) {
   return Played::asked;
 }
 
-ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity, std::string_view undisturbed) {
+namespace {
+
+// A steady stretch once more and again. What takes over a block is that block, and small tensors come and go in the small pool as they did before: only their sum is kept.
+class SteadyRounds {
+ public:
+  SteadyRounds(const Program& program, Playback& playback, CachingAllocator& allocator) : steady_(*program.steady), playback_(playback), allocator_(allocator) {
+    std::vector<std::int32_t> slots(program.tensors.size(), -1);  // of each tensor, the last
+    std::vector<Handed> found;                                   // alive when the stretch begins
+    std::int64_t small = 0;
+    const auto add = [&](std::int32_t slot, const TensorInfo* made) { ops_.push_back({slot, made != nullptr ? made->stream : std::int8_t{0}, made != nullptr ? made->bytes : 0, small}); };
+    const auto passed = [&](std::int64_t by) {
+      small += by;
+      std::int64_t& most = ops_.empty() ? first_small_ : ops_.back().small;
+      most = std::max(most, small);
+    };
+    for (auto i = static_cast<std::size_t>(steady_.first_event); i < static_cast<std::size_t>(steady_.last_event); ++i) {
+      const Event& e = program.events[i];
+      const TensorInfo& t = program.tensors[static_cast<std::size_t>(e.tensor)];
+      std::int32_t& slot = slots[static_cast<std::size_t>(e.tensor)];
+      const std::int64_t rounded = allocator.round_size(Bytes(t.bytes)).count;
+      const bool is_small = rounded <= kSmallPool;
+      if (e.from >= 0) {
+        slot = slots[static_cast<std::size_t>(e.from)];
+      } else if (e.kind == Event::Kind::alloc) {
+        if (is_small) passed(rounded);
+        else add(slot = made_++, &t);
+      } else {
+        if (slot < 0 && !is_small) found.push_back({slot = made_++, -1, e.tensor});
+        const bool handed_over = i + 1 < program.events.size() && program.events[i + 1].from == e.tensor;
+        if (handed_over) continue;
+        if (is_small) passed(-rounded);
+        else add(slot, nullptr);
+      }
+    }
+    for (Handed h : found) {
+      const auto other = std::ranges::find(steady_.handed, h.left, [](const auto& pair) { return pair[0]; });
+      if (other != steady_.handed.end()) h.left = (*other)[1];  // else it is made again under its own name
+      h.from = slots[static_cast<std::size_t>(h.left)];
+      handed_.push_back(h);
+    }
+    blocks_.resize(static_cast<std::size_t>(made_), 0);
+  }
+
+  // Where what was left lies: rounds that find it in the same places go the same way.
+  std::uint64_t places() const {
+    std::uint64_t hash = 0;
+    for (const Handed& h : handed_) hash = (hash ^ static_cast<std::uint64_t>(allocator_.address_of(playback_.block_of(h.left)))) * 0x9E3779B97F4A7C15ULL;
+    return hash;
+  }
+
+  // after(small): called after each op, with the most that small tensors add to what is allocated until the next; false ends it. False: it ended so, or memory ran out (out_of_memory()).
+  template <typename After>
+  bool play(After after) {
+    for (const Handed& h : handed_) blocks_[static_cast<std::size_t>(h.to)] = playback_.block_of(h.left);
+    if (!after(Bytes(first_small_))) return false;
+    for (const Op& op : ops_) {
+      BlockId& block = blocks_[static_cast<std::size_t>(op.slot)];
+      if (op.bytes == 0) {
+        allocator_.free(block);
+      } else {
+        const auto got = allocator_.take(Bytes(op.bytes), op.stream);
+        if (!got) return out_of_memory_ = true, false;
+        block = *got;
+      }
+      if (!after(Bytes(op.small))) return false;
+    }
+    for (const Handed& h : handed_) playback_.block_of(h.left) = blocks_[static_cast<std::size_t>(h.from)];
+    return true;
+  }
+  bool out_of_memory() const { return out_of_memory_; }
+
+ private:
+  static constexpr std::int64_t kSmallPool = 1 << 20;  // the allocator's kSmallSize
+  struct Op { std::int32_t slot; std::int8_t stream; std::int64_t bytes, small; };  // bytes: 0 of a free
+  struct Handed { std::int32_t to, from, left; };  // the slot in which the stretch finds it, the one in which it leaves it, the tensor that is left
+
+  const Steady& steady_;
+  Playback& playback_;
+  CachingAllocator& allocator_;
+  std::vector<Op> ops_;
+  std::vector<Handed> handed_;
+  std::vector<BlockId> blocks_;  // by slot
+  std::int32_t made_ = 0;
+  std::int64_t first_small_ = 0;
+  bool out_of_memory_ = false;
+};
+
+}  // namespace
+
+ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity, std::string_view undisturbed, std::int64_t steps) {
   ReservedResult result;
   CachingAllocator allocator(config, capacity);
   const AllocatorStats& stats = allocator.stats();
@@ -169,23 +259,54 @@ ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& 
     now = &result.by_phase[here];
     ends_with_a_flush = undisturbed == s.phase;
   };
-  std::size_t segment = go_through(program, enter, [&](std::size_t i) {
-    const Playback::Played played = playback.play(i);
-    if (played == Playback::Played::without_asking) return true;
-    if (played == Playback::Played::out_of_memory) {
-      result.out_of_memory = true;
-      return false;
-    }
-    now->allocated = std::max(now->allocated, stats.allocated);
+  const auto look = [&](Bytes small) {
+    now->allocated = std::max(now->allocated, stats.allocated + small);
     now->reserved = std::max(now->reserved, stats.reserved);
     now->retries += stats.retries - result.peak.retries;
     result.peak.retries = stats.retries;
     return now->retries == 0 || !ends_with_a_flush;
+  };
+  const auto play = [&](std::size_t i) {
+    const Playback::Played played = playback.play(i);
+    if (played == Playback::Played::without_asking) return true;
+    if (played == Playback::Played::asked) return look(Bytes(0));
+    result.out_of_memory = true;
+    return false;
+  };
+  constexpr std::int64_t kMostRounds = 1000;
+  const Steady* steady = program.steady && !program.steady->handed.empty() ? &*program.steady : nullptr;
+  const std::int64_t rounds = steady == nullptr ? 0 : std::min(kMostRounds, steady->between > 0 ? std::min(steps, steady->between) : steps) / steady->steps;
+  std::optional<SteadyRounds> steady_rounds;
+  if (rounds > 0) steady_rounds.emplace(program, playback, allocator);
+  const auto again = [&](std::int64_t count) {
+    std::vector<std::uint64_t> places;
+    for (; count > 0; --count) {
+      const std::uint64_t here = steady_rounds->places();
+      if (std::ranges::find(places, here) != places.end()) break;
+      places.push_back(here);
+      if (steady_rounds->play(look)) continue;
+      result.out_of_memory = steady_rounds->out_of_memory();
+      return false;
+    }
+    return true;
+  };
+  bool through = true;
+  std::size_t segment = go_through(program, enter, [&](std::size_t i) {
+    through = play(i) && (rounds == 0 || static_cast<std::int32_t>(i) + 1 != steady->last_event || again(rounds));
+    return through;
   });
   for (; segment < program.segments.size(); ++segment) {
     if (place_of(met, program.segments[segment].phase) == result.by_phase.size()) result.by_phase.push_back({stats.allocated, stats.reserved});
   }
-  result.peak = {stats.allocated_peak, stats.reserved_peak, stats.retries};
+  if (through && rounds > 0 && steady->between > 0 && steps > steady->between) {
+    enter(program.segment_of(steady->first_event));
+    for (std::int32_t i = steady->first_event; through && i < steady->last_event; ++i) through = play(static_cast<std::size_t>(i));
+    if (through) again(rounds - 1);
+  }
+  result.peak.allocated = stats.allocated_peak;
+  for (const ReservedResult::Peak& phase : result.by_phase) result.peak.allocated = std::max(result.peak.allocated, phase.allocated);
+  result.peak.reserved = stats.reserved_peak;
+  result.peak.retries = stats.retries;
   return result;
 }
 

@@ -42,12 +42,13 @@ struct Envelope {
 };
 Envelope make_envelope(const Program& program);
 
-// A program's events on an allocator, one after the other; what takes over a block asks the allocator for nothing.
+// A program's events on an allocator, one after the other; what takes over a block asks the allocator for nothing, what is not there is not freed.
 class Playback {
  public:
   Playback(const Program& program, CachingAllocator& allocator) : program_(program), allocator_(allocator), blocks_(program.tensors.size(), 0) {}
   enum class Played : std::uint8_t { without_asking, asked, out_of_memory };
   Played play(std::size_t event);
+  BlockId& block_of(std::int32_t tensor) { return blocks_[static_cast<std::size_t>(tensor)]; }
 
  private:
   const Program& program_;
@@ -65,6 +66,8 @@ struct ReservedResult {
   bool out_of_memory = false;
 };
 // undisturbed: ends early once the cache is flushed in this phase, or memory runs out.
-ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity, std::string_view undisturbed = {});
+// steps: how many optimizer steps the run has. On several GPUs what collectives hold from one step to the next lies elsewhere each time, so which blocks keep a remainder changes from
+// step to step: all of them are played that come before the first validation, and again as many after the last evaluation (fewer once they repeat). 0: those that are laid out.
+ReservedResult simulate_reserved(const Program& program, const AllocatorConfig& config, std::optional<Bytes> capacity, std::string_view undisturbed = {}, std::int64_t steps = 0);
 
 }  // namespace dryfit

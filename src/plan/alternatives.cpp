@@ -2,6 +2,7 @@
 #include "plan/alternatives.hpp"
 
 #include <algorithm>
+#include <utility>
 #include <cstring>
 #include <functional>
 
@@ -27,8 +28,12 @@ std::optional<Alternative> growing_segments(const Report& report, const Program&
   options.allocator = report.allocator;
   options.allocator->expandable_segments = true;
   options.alternatives = options.timeline = options.fine_tuning = false;
-  const auto result = estimate_program(report.workload, report.machine, options, program);
-  if (!result || 100 * (report.process.bytes - result->process.bytes).count <= report.machine.usable().count) return std::nullopt;
+  const bool every_step = std::exchange(options.every_step, false);
+  const auto saves = [&](const Result<Report>& r) { return r && 100 * (report.process.bytes - r->process.bytes).count > report.machine.usable().count; };
+  auto result = estimate_program(report.workload, report.machine, options, program);
+  options.every_step = every_step;
+  if (every_step && program.steady && saves(result)) result = estimate_program(report.workload, report.machine, options, program);  // grown segments fragment too, as steps go by
+  if (!saves(result)) return std::nullopt;
   // of nanochat's runs only those come here whose torch does not act on the name
   Alternative a = alternative({{"PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"}}, *result, true,
                               report.workload.transformers || report.workload.captured ? "before the command: segments that grow instead of being cut up (not on Windows)" : "before the command: segments that grow, as nanochat means to have them (torch 2.9 does not act on the name it sets)");
@@ -70,13 +75,18 @@ namespace {
 
 class Levers {
  public:
-  Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), options_(options) { options_.alternatives = options_.timeline = options_.fine_tuning = false; }
+  Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), options_(options) {
+    options_.alternatives = options_.timeline = options_.fine_tuning = false;
+    every_step_ = std::exchange(options_.every_step, false);  // changes are laid out, not played to the end
+  }
 
   std::vector<Alternative> all() {
     const Run& run = r_.workload.run;
     const Model& m = r_.workload.model;
     const bool base = run.script == Script::base_train;
-    if (auto growing = growing_segments(r_, program_, options_)) out_.push_back(std::move(*growing));
+    EstimateOptions whole = options_;
+    whole.every_step = every_step_;
+    if (auto growing = growing_segments(r_, program_, whole)) out_.push_back(std::move(*growing));
     const auto legal = legal_device_batches(r_.workload);
     const auto smaller = std::ranges::find_if(legal, [&](std::int64_t b) { return b < run.device_batch_size; });
     if (smaller != legal.end()) batch(*smaller);
@@ -230,6 +240,7 @@ class Levers {
   const Report& r_;
   const Program& program_;
   EstimateOptions options_;
+  bool every_step_ = true;
   std::vector<Alternative> out_;
 };
 

@@ -9,6 +9,7 @@
 #include "plan/alternatives.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
+#include "speed/nanochat_rules.hpp"
 
 namespace dryfit {
 
@@ -145,29 +146,29 @@ void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult&
 // The verdict, and the simulation whose figures the report shows. `fits`: the events run through with the whole interval taken off
 // the card, and training never has to give cached segments back. `tight`: they run through with the middle of it. Where they do, the
 // figures are those of a cache that ends where the card does; where they do not, those of a card without end.
-ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const Bracket& bracket, const OutsideEstimate& outside, bool only_fits) {
+ReservedResult judge(Report& report, const Program& program, const Timeline& timeline, const Bracket& bracket, const OutsideEstimate& outside, bool only_fits, std::int64_t steps) {
   const Bytes usable = report.machine.usable(), room = usable - outside.memory.middle;
   const PhasePeaks tensors = worst_of(timeline, nullptr);
   const Estimate sum = with_interval(report.workload, report.attention, tensors, bracket);
   const Bytes brink = most_that_may_fit(report.machine, outside.memory) - (sum.high - sum.bytes);
   ReservedResult simulated;
-  if (sum.bytes <= brink) simulated = simulate_reserved(program, report.allocator, brink, kTraining);
+  if (sum.bytes <= brink) simulated = simulate_reserved(program, report.allocator, brink, kTraining, steps);
   if (sum.bytes <= brink && trains_undisturbed(simulated, timeline)) {
     report.verdict = Verdict::fits;
-    if (simulated.peak.retries > 0) simulated = simulate_reserved(program, report.allocator, room);  // what it will show: the cache ends where the card does
+    if (simulated.peak.retries > 0) simulated = simulate_reserved(program, report.allocator, room, {}, steps);  // what it will show: the cache ends where the card does
     fill_ladder(report, timeline, simulated, bracket, outside);
     report.reserved.high = std::min(report.reserved.high, room);
     report.process.high = std::min(report.process.high, usable);
     return simulated;
   }
   report.verdict = Verdict::wont_fit;
-  if (!only_fits) simulated = simulate_reserved(program, report.allocator, std::nullopt);
+  if (!only_fits) simulated = simulate_reserved(program, report.allocator, std::nullopt, {}, steps);
   else simulated.by_phase.resize(timeline.phases.size());
   fill_ladder(report, timeline, simulated, bracket, outside);
   if (only_fits) return simulated;
   if (report.process.bytes <= usable) report.verdict = Verdict::tight;
   if (report.process.bytes <= usable || report.allocated.bytes >= room) return simulated;
-  ReservedResult limited = simulate_reserved(program, report.allocator, room);
+  ReservedResult limited = simulate_reserved(program, report.allocator, room, {}, steps);
   if (limited.out_of_memory) return simulated;
   report.verdict = Verdict::tight;
   fill_ladder(report, timeline, limited, bracket, outside);
@@ -245,6 +246,13 @@ Report begin_report(const Workload& workload, const Machine& machine, const Esti
 
 void put(Report& report, const StaticBytes& fixed) { report.weights = fixed.weights, report.gradients = fixed.gradients, report.optimizer = fixed.optimizer; }
 
+// Optimizer steps of this run of the script, where it matters how many there are; as many as come between two evaluations where nothing says how long it trains.
+std::int64_t steps_to_play(const Workload& workload, const Program& program) {
+  if (!program.steady) return 0;
+  const auto horizon = horizon_of(workload);
+  return horizon ? std::max<std::int64_t>(0, horizon->iterations - std::max<std::int64_t>(0, workload.run.resume_from_step)) : program.steady->between;
+}
+
 Report fill_report(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program, Detail detail) {
   const OutsideEstimate outside = outside_memory_of(workload, machine, options);
   Report report = begin_report(workload, machine, options, outside);
@@ -262,7 +270,7 @@ Report fill_report(const Workload& workload, const Machine& machine, const Estim
   }
 
   bracket.copies = padded_copies(workload);
-  const ReservedResult reserved = judge(report, program, timeline, bracket, outside, detail != Detail::all);
+  const ReservedResult reserved = judge(report, program, timeline, bracket, outside, detail != Detail::all, options.every_step ? steps_to_play(workload, program) : 0);
   if (detail == Detail::if_fits && report.verdict != Verdict::fits) return report;
   for (std::size_t i = 0; i < timeline.phases.size(); ++i) {
     if (timeline.phases[i].phase == kTraining && reserved.by_phase[i].retries > 0) report.warnings.push_back("every step runs out of room and gives cached memory back to the GPU to go on: it takes longer than is said here");

@@ -19,6 +19,7 @@ struct EstimateOptions {
   std::optional<AllocatorConfig> allocator;  // none: what nanochat sets, where it takes effect
   bool alternatives = false;        // fill Report::alternatives
   bool timeline = false;            // fill Report::timeline
+  bool every_step = true;           // play all steps between two evaluations, not only those that are laid out (simulate_reserved); matters for nanochat on several GPUs
   bool fine_tuning = false;         // warn where the chat_sft that follows this run would not fit
   Loop loop = {};                   // how plan and table go over their searches; empty: one after the other
   const Calibration* calibration = nullptr;  // constants learned on this machine; not owned

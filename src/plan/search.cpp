@@ -30,6 +30,12 @@ std::int64_t first_guess(const Workload& workload, Bytes room, const std::vector
   return fits == legal.end() ? legal.back() : *fits;
 }
 
+// How searches ask.
+EstimateOptions without_every_step(EstimateOptions options) {
+  options.every_step = false;
+  return options;
+}
+
 // Legal batches from the largest whose envelope could fit, downwards, until a full estimate says it fits. The program of the first
 // guess gives the envelope, and the answer when the guess was right.
 Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
@@ -58,6 +64,18 @@ Result<std::optional<Found>> search_batch(const Workload& workload, const Machin
     if (report->verdict == Verdict::fits) return std::optional<Found>({batch, std::move(*report), std::move(its)});
   }
   return std::optional<Found>();
+}
+
+// The report of a batch with all its steps played, or of the largest smaller one that then fits; its program takes the place of `program`.
+Result<std::optional<Report>> confirm(const Workload& workload, const Machine& machine, const EstimateOptions& options, Program& program) {
+  auto report = estimate_if_it_fits(workload, machine, options, program);
+  if (!report) return std::unexpected(report.error());
+  if (report->verdict == Verdict::fits) return std::optional(std::move(*report));
+  auto found = search_batch(workload, machine, options);
+  if (!found) return std::unexpected(found.error());
+  if (!*found) return std::optional<Report>();
+  program = std::move((*found)->program);
+  return std::optional(std::move((*found)->report));
 }
 
 // The fastest of the batches that fit: the largest, unless the model says that a smaller one fills the GPU's units better.
@@ -131,9 +149,10 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   struct Answer { std::optional<Error> refused; Result<std::optional<Found>> found; };
   std::vector<Answer> answers(depths.size());
   std::vector<Program> programs;  // of the plans
+  const EstimateOptions quick = without_every_step(options);
   go_over(options.loop, depths.size(), [&](std::size_t i) {
     const auto workload = at_depth(flags, machine, depths[i]);
-    if (workload) answers[i].found = search_batch(*workload, machine, options);
+    if (workload) answers[i].found = search_batch(*workload, machine, quick);
     else answers[i].refused = workload.error();
     return !workload || (answers[i].found && *answers[i].found);  // where nothing fits, deeper models need more
   });
@@ -144,18 +163,30 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
     }
     if (!answer.found) return std::unexpected(answer.found.error());
     if (!*answer.found) break;
-    auto best = prefer_faster(std::move(**answer.found), machine, options);
+    auto best = prefer_faster(std::move(**answer.found), machine, quick);
     if (!best) return std::unexpected(best.error());
     result.plans.push_back(std::move(best->report));
     programs.push_back(std::move(best->program));
   }
+  while (!result.plans.empty()) {
+    result.chosen = 0;
+    for (std::size_t i = 0; i < result.plans.size(); ++i) {
+      if (result.plans[i].workload.run.device_batch_size >= kWorthwhileBatch) result.chosen = i;
+    }
+    Program& program = programs[result.chosen];
+    if (!options.every_step || !program.steady) break;
+    auto whole = confirm(result.plans[result.chosen].workload, machine, options, program);  // the answer itself is played to the end
+    if (!whole) return std::unexpected(whole.error());
+    if (*whole) {
+      result.plans[result.chosen] = std::move(**whole);
+      break;
+    }
+    result.plans.erase(result.plans.begin() + static_cast<std::ptrdiff_t>(result.chosen));
+    programs.erase(programs.begin() + static_cast<std::ptrdiff_t>(result.chosen));
+  }
   if (result.plans.empty()) {
     if (last && flags.depth) return std::unexpected(*last);
     return result;
-  }
-  result.chosen = 0;
-  for (std::size_t i = 0; i < result.plans.size(); ++i) {
-    if (result.plans[i].workload.run.device_batch_size >= kWorthwhileBatch) result.chosen = i;
   }
   if (const auto growing = growing_segments_of(result.plans[result.chosen], options, &programs[result.chosen])) result.plans[result.chosen].alternatives = {*growing};
   const Run& run = result.plans[result.chosen].workload.run;
@@ -176,7 +207,7 @@ Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Pr
       if (workload.error().code != "illegal_batch" && workload.error().code != "illegal_gpus") answers[i].error = workload.error();
       return !answers[i].error;
     }
-    auto found = search_batch(*workload, *machine, options);
+    auto found = search_batch(*workload, *machine, without_every_step(options));
     if (!found) answers[i].error = found.error();
     else if (*found && (*found)->report.speed) answers[i].report = std::move((*found)->report);
     return true;
@@ -195,7 +226,7 @@ Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Pr
 Result<std::vector<TableRow>> table(const std::vector<Machine>& machines, const std::vector<std::int64_t>& depths, const WorkloadFlags& flags, const EstimateOptions& options) {
   std::vector<std::optional<Result<TableRow>>> answers(machines.size() * depths.size());
   go_over(options.loop, answers.size(), [&](std::size_t i) {
-    answers[i] = table_row(machines[i / depths.size()], depths[i % depths.size()], flags, options);
+    answers[i] = table_row(machines[i / depths.size()], depths[i % depths.size()], flags, without_every_step(options));
     return answers[i]->has_value();
   });
   std::vector<TableRow> rows;

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <set>
+
 namespace dryfit {
 namespace {
 
@@ -89,6 +91,58 @@ TEST(Reserved, allocatorNeverCountsLessThanTheTensors) {
     EXPECT_FALSE(r.out_of_memory);
     EXPECT_TRUE(simulate_reserved(p, *parse_alloc_conf(conf), peak - mib(64)).out_of_memory) << conf;
   }
+}
+
+Workload on_gpus(std::int64_t gpus, std::int64_t batch = 8) {
+  WorkloadFlags f;
+  f.depth = 6;
+  f.gpus = gpus;
+  f.device_batch_size = batch;
+  f.total_batch_size = batch * 2048 * gpus;
+  return *make_nanochat_workload(f);
+}
+
+// Steps written down one after the other and steps that are played again are the same steps.
+TEST(Reserved, steadyStepsPlayedAgainAreThoseLaidOutAgain) {
+  Program p = build_program(on_gpus(8), {9, 0, 989}, false);
+  ASSERT_TRUE(p.steady);
+  EXPECT_FALSE(p.steady->handed.empty());
+  const Steady steady = *p.steady;
+  p.events.resize(static_cast<std::size_t>(steady.last_event));
+  while (p.segments.back().first_event >= steady.last_event) p.segments.pop_back();
+  Program longer = p;
+  longer.steady.reset();
+  std::set<Bytes> peaks;
+  for (int rounds : {0, 1, 2, 7, 30}) {
+    const std::int32_t length = steady.last_event - steady.first_event;
+    while (longer.events.size() < p.events.size() + static_cast<std::size_t>(rounds * length)) ASSERT_TRUE(repeat_events(longer, static_cast<std::int32_t>(longer.events.size()) - length));
+    for (const char* conf : {"", "expandable_segments:True"}) {
+      const ReservedResult played = simulate_reserved(p, *parse_alloc_conf(conf), std::nullopt, {}, rounds * steady.steps), laid_out = simulate_reserved(longer, *parse_alloc_conf(conf), std::nullopt);
+      EXPECT_EQ(played.peak.allocated, laid_out.peak.allocated) << rounds << conf;
+      EXPECT_EQ(played.peak.reserved, laid_out.peak.reserved) << rounds << conf;
+      if (*conf == 0) peaks.insert(played.peak.allocated);
+      else EXPECT_EQ(played.peak.allocated, run_timeline(p).peak);
+    }
+  }
+  EXPECT_GT(peaks.size(), 1U);  // what collectives hold lies elsewhere in each step: more steps find more remainders
+}
+
+// On one GPU no collective holds anything: a step is like the one before, to the address.
+TEST(Reserved, stepsOfOneGpuAreAlike) {
+  const Program p = build_program(on_gpus(1), {9, 0, 989}, false);
+  ASSERT_TRUE(p.steady);
+  EXPECT_TRUE(p.steady->handed.empty());
+  EXPECT_EQ(simulate_reserved(p, {}, std::nullopt, {}, 1000).peak.allocated, simulate_reserved(p, {}, std::nullopt).peak.allocated);
+}
+
+// Validation leaves nothing of what works held: the steps after it begin as the run's first did.
+TEST(Reserved, stepsAfterAnEvaluationArePlayedToo) {
+  Program p = build_program(on_gpus(8), {9, 0, 989}, false);
+  ASSERT_EQ(p.steady->between, 250);
+  const ReservedResult before = simulate_reserved(p, {}, std::nullopt, {}, 250), whole = simulate_reserved(p, {}, std::nullopt, {}, 5000);
+  EXPECT_GE(whole.peak.allocated, before.peak.allocated);
+  ASSERT_EQ(whole.by_phase.size(), before.by_phase.size());
+  EXPECT_EQ(whole.by_phase.size(), run_timeline(p).phases.size());
 }
 
 TEST(AllocConf, badSettingsAreErrors) {
