@@ -29,10 +29,10 @@ bool is_fully_sharded(const Training& r) { return r.sharding == Sharding::fsdp2;
 // DeepSpeed's engine casts the model to the 16-bit type, buffers and adapters too. Around FSDP1's 16-bit weights accelerate leaves autocast on.
 Training computed(const Training& r) {
   Training out = r;
-  if (!(is_fully_sharded(r) || is_fsdp1(r.sharding) || is_zero(r.sharding)) || r.mixed == MixedPrecision::none || r.framework == Framework::litgpt) return out;
+  if (!(is_fully_sharded(r) || is_fsdp1(r.sharding) || is_deepspeed(r.sharding)) || r.mixed == MixedPrecision::none || r.framework == Framework::litgpt) return out;
   out.weights = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
   if (!is_fsdp1(r.sharding)) out.mixed = MixedPrecision::none;
-  if (out.lora && is_zero(r.sharding)) out.lora->upcast_rest = false;
+  if (out.lora && is_deepspeed(r.sharding)) out.lora->upcast_rest = false;
   return out;
 }
 Dtype stored(const Training& r) { return r.mixed == MixedPrecision::none ? r.weights : Dtype::fp32; }  // of FSDP's shards
@@ -82,7 +82,7 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
   using Loading = eager::ForwardOptions::Loading;
   if (r.quantized && (is_fully_sharded(r) || is_fsdp1(r.sharding))) forward.loading = is_fsdp1(r.sharding) && r.flat.loads_on_host ? Loading::on_host : Loading::whole;
   if (r.sharding == Sharding::zero0) forward.adapters = computed(r).weights;
-  if ((!is_zero(r.sharding) || r.sharding == Sharding::zero0) && !is_fsdp1(r.sharding)) return;
+  if (!is_zero(r.sharding) && !is_fsdp1(r.sharding)) return;
   forward.flat = true;
   forward.gathered = r.sharding == Sharding::zero3 || is_fsdp1(r.sharding);
   forward.adapters = computed(r).weights;
@@ -281,7 +281,7 @@ class Trainer {
   }
 
   // accelerate steps DeepSpeed's engine inside backward(), where the loss still has its graph; of reentrant checkpoints it holds what blocks were given.
-  bool graph_stays() const { return is_zero(r_.sharding) && r_.recompute == Recompute::full && r_.reentrant; }
+  bool graph_stays() const { return is_deepspeed(r_.sharding) && r_.recompute == Recompute::full && r_.reentrant; }
   // The first and the last stand for all; where whole gradients stay until the last, those between begin with them and do not reduce.
   int micro_steps() const { return static_cast<int>(std::min<std::int64_t>(r_.grad_accum_steps, sharded_ || (flat_ && r_.flat.no_sync) ? 3 : 2)); }
 

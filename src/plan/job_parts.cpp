@@ -58,7 +58,7 @@ std::vector<std::string> pip_commands(const Training& t, const std::string& torc
   add_if(trl, "trl");
   add_if(trainer && t.lora, "peft");
   add_if((trainer || t.framework == Framework::torchtune) && (t.quantized || of_bitsandbytes(t.optimizer)), "bitsandbytes");
-  add_if(is_zero(t.sharding), "deepspeed");
+  add_if(is_deepspeed(t.sharding), "deepspeed");
   add_if(t.liger.any(), "liger-kernel");
   std::vector<std::string> out{shell_join(words)};
   if (trainer && t.attention == AttentionCode::flash_attention_2) out.emplace_back("pip install flash-attn --no-build-isolation");

@@ -293,8 +293,7 @@ class TrainerReader {
       f().deepspeed = true;
       if (!f().sharding) f().sharding = Sharding::zero2;
     } else if (name == "zero-stage" && value.size() == 1 && value[0] >= '0' && value[0] <= '3') {
-      constexpr Sharding kStages[] = {Sharding::zero0, Sharding::zero1, Sharding::zero2, Sharding::zero3};
-      f().sharding = kStages[value[0] - '0'];
+      f().sharding = zero_stage(value[0] - '0');
     } else if ((name == "offload-optimizer-device" || name == "offload-param-device") && (value == "cpu" || value == "nvme" || value == "none")) {
       (name == "offload-param-device" ? f().offload_parameters : f().offload_optimizer) = value != "none";
     } else if (name == "gradient-clipping") {
@@ -464,7 +463,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
     add("fsdp", std::string("full_shard auto_wrap") + offload);
     add("fsdp_config", t.reshard_after_forward ? "{\"version\": 2}" : "{\"version\": 2, \"reshard_after_forward\": false}");
   }
-  if (is_zero(t.sharding)) add("deepspeed", zero_json(t));
+  if (is_deepspeed(t.sharding)) add("deepspeed", zero_json(t));
   if (t.sharding == Sharding::ddp && t.ddp_find_unused) add("ddp_find_unused_parameters", *t.ddp_find_unused ? "True" : "False");
   if (!t.lora) return out;
   add("use_peft", "True");

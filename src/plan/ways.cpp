@@ -11,7 +11,7 @@ namespace {
 // DeepSpeed's "auto": buckets and thresholds by the model's width. Its own defaults are a GiB and more, whatever the model.
 void buckets_by_width(Way& way) {
   TransformersFlags& f = way.flags;
-  if (!f.sharding || !is_zero(*f.sharding) || f.sharding == Sharding::zero0 || f.zero) return;
+  if (!f.sharding || !is_zero(*f.sharding) || f.zero) return;
   f.zero.emplace();
   f.auto_reduce_bucket = f.auto_prefetch_bucket = f.auto_persistence = true;
   way.assumptions.push_back({"zero_optimization", "auto", "buckets and thresholds by the model's width, as Trainer resolves them"});

@@ -58,7 +58,9 @@ enum class Sharding : std::uint8_t { none, ddp, zero0, zero1, zero2, zero3, fsdp
 std::string_view name_of(Sharding sharding);
 constexpr bool is_fsdp1(Sharding s) { return s == Sharding::fsdp1 || s == Sharding::fsdp1_grad_op; }  // FullyShardedDataParallel
 constexpr bool gathers_weights(Sharding s) { return s == Sharding::zero3 || s == Sharding::fsdp2 || is_fsdp1(s); }  // a module's are there as a whole only while it runs
-constexpr bool is_zero(Sharding s) { return s == Sharding::zero0 || s == Sharding::zero1 || s == Sharding::zero2 || s == Sharding::zero3; }  // DeepSpeed's engine
+constexpr bool is_zero(Sharding s) { return s == Sharding::zero1 || s == Sharding::zero2 || s == Sharding::zero3; }  // whose optimizer's states are shared out
+constexpr bool is_deepspeed(Sharding s) { return s == Sharding::zero0 || is_zero(s); }                           // run by its engine
+constexpr Sharding zero_stage(std::int64_t stage) { return stage == 0 ? Sharding::zero0 : stage == 1 ? Sharding::zero1 : stage == 2 ? Sharding::zero2 : Sharding::zero3; }  // as DeepSpeed numbers them, 0 to 3
 
 struct Lora {
   std::int64_t rank = 8;

@@ -59,7 +59,7 @@ void set_precision(TrainingDraft& d, const HfModel& model, const TransformersFla
   t.mixed = f.mixed.value_or(MixedPrecision::none);
   t.weights = f.weights ? *f.weights : model.architecture.dtype.value_or(Dtype::fp32);
   if (!f.weights) d.assume("dtype", std::string(name_of(t.weights)), model.architecture.dtype ? "of the model's config.json; transformers 4 loads in fp32 unless told" : kDefault);
-  if (!is_zero(t.sharding) || t.mixed != MixedPrecision::none || t.weights == Dtype::fp32) return;
+  if (!is_deepspeed(t.sharding) || t.mixed != MixedPrecision::none || t.weights == Dtype::fp32) return;
   t.mixed = t.weights == Dtype::fp16 ? MixedPrecision::fp16 : MixedPrecision::bf16;
   d.assume("mixed", t.weights == Dtype::fp16 ? "fp16" : "bf16", "DeepSpeed trains 16-bit weights with it alone");
 }
@@ -181,7 +181,7 @@ Result<void> cut_loss(const Training& t, const Architecture& a) {
   constexpr std::array kOther = {Family::gpt2, Family::gpt_neox, Family::granite, Family::starcoder2, Family::gpt_oss};
   if (t.framework != Framework::transformers || !a.causal || std::ranges::find(kOther, a.family) != kOther.end()) return refuse("of " + a.model_type + (t.framework == Framework::transformers ? "" : " in " + std::string(name_of(t.framework))) + " is not laid out", "it is of causal models of transformers whose head is lm_head");
   if (t.sharding == Sharding::zero3) return refuse("under ZeRO-3, where the head's weight is gathered outside its module, is not laid out yet", "use zero2, or leave it out");
-  const bool narrow = t.weights != Dtype::fp32 || (t.mixed != MixedPrecision::none && (is_zero(t.sharding) || gathers_weights(t.sharding)));
+  const bool narrow = t.weights != Dtype::fp32 || (t.mixed != MixedPrecision::none && (is_deepspeed(t.sharding) || gathers_weights(t.sharding)));
   if (!narrow) return refuse("takes a head in 16 bits, and this one is in fp32", "load the model in bf16 (--dtype bf16)");
   return {};
 }
@@ -295,7 +295,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
     return fail("unsupported_training", "DeepSpeed's own FusedAdam without ZeRO (stage 0), which joins all weights, is not laid out yet", "leave `optimizer` out of its file: Trainer then brings torch's; or use stage 1", "optimizer");
   }
   const bool fsdp = is_fsdp1(t.sharding) || t.sharding == Sharding::fsdp2;
-  if ((t.offload_optimizer || t.offload_parameters) && (!is_zero(t.sharding) || t.sharding == Sharding::zero0) && !fsdp) return fail("bad_value", "what is kept on the host has to be shared out", "add --parallel fsdp2 or zero3", "");
+  if ((t.offload_optimizer || t.offload_parameters) && !is_zero(t.sharding) && !fsdp) return fail("bad_value", "what is kept on the host has to be shared out", "add --parallel fsdp2 or zero3", "");
   if (fsdp && t.offload_optimizer != t.offload_parameters) return fail("bad_value", "FSDP keeps weights, gradients and the optimizer on the host, or none of them", "say fsdp_offload_params, or leave offload_optimizer and offload_param out", "");
   if (t.offload_parameters && fsdp && t.framework != Framework::transformers && t.framework != Framework::torchtune) return fail("unsupported_training", "keeping FSDP's states on the host is not laid out yet in " + std::string(name_of(t.framework)), "leave it out; the rest of the run is", "");
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
@@ -326,7 +326,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");
   if (t.ema) w.warnings.push_back("--ema is no argument of a script's: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn, updated after each step");
   if (a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
-  if (is_zero(t.sharding) && t.sharding != Sharding::zero0 && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
+  if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
   if (!model.unused.empty()) w.warnings.push_back("fields of config.json that are not read: " + first_ten(model.unused, 60));
   return w;
 }
@@ -369,8 +369,7 @@ Result<void> apply_deepspeed(const Document& config, std::string_view where, Tra
   }
   if (const Document* zero = f.map("zero_optimization")) {
     Fields g(*zero, std::string(where), "zero_optimization.");
-    constexpr Sharding kStages[] = {Sharding::zero0, Sharding::zero1, Sharding::zero2, Sharding::zero3};
-    flags.sharding = kStages[g.whole("stage", 0, 3).value_or(0)];
+    flags.sharding = zero_stage(g.whole("stage", 0, 3).value_or(0));
     const bool split = !flags.zero || flags.zero->split_groups;
     zero_fields(g, flags);
     flags.zero->split_groups = split;
@@ -472,8 +471,7 @@ Result<void> apply_accelerate(const Document& config, std::string_view where, Tr
   if (const Document* section = f.map("deepspeed_config"); section != nullptr && kind == "DEEPSPEED") {
     flags.deepspeed = true;
     Fields g(*section, std::string(where), "deepspeed_config.");
-    constexpr Sharding kStages[] = {Sharding::zero0, Sharding::zero1, Sharding::zero2, Sharding::zero3};
-    flags.sharding = kStages[g.whole("zero_stage", 0, 3).value_or(2)];
+    flags.sharding = zero_stage(g.whole("zero_stage", 0, 3).value_or(2));
     flags.offload_optimizer = g.text("offload_optimizer_device").value_or("none") != "none";
     flags.offload_parameters = g.text("offload_param_device").value_or("none") != "none";
     if (const auto n = g.whole("gradient_accumulation_steps", 1, kMostBatch)) flags.grad_accum_steps = n;
