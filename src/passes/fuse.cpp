@@ -536,10 +536,8 @@ class Fuser : BufferNames {
     Launch l{op, 0, 0, kernel.reduces};
     std::int64_t elements = 0;  // what the kernel's loops run over
     bool batched = false;
-    for (NodeId v : kernel.writes) {
-      elements = std::max(elements, external(v) ? std::int64_t{1} << 62 : extent(v));
-      batched = batched || node(v).shape.batched;
-    }
+    for (NodeId v : kernel.members) elements = std::max(elements, external(v) ? std::int64_t{1} << 62 : extent(v));
+    for (NodeId v : kernel.writes) batched = batched || node(v).shape.batched;
     const auto add = [&](NodeId v) {
       const Node& n = node(v);
       const bool part = elements < n.shape.numel();  // as many rows of a table as there are tokens
