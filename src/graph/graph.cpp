@@ -10,35 +10,51 @@ namespace dryfit {
 
 namespace {
 
+// The divisor of n that lies nearest to `to`, the smaller of two.
+std::int64_t nearest_divisor(std::int64_t n, std::int64_t to) {
+  std::int64_t best = 1;
+  for (std::int64_t d = 1; d * d <= n; ++d) {
+    if (n % d != 0) continue;
+    for (std::int64_t candidate : {d, n / d}) {
+      const std::int64_t now = std::abs(candidate - to), before = std::abs(best - to);
+      if (now < before || (now == before && candidate < best)) best = candidate;
+    }
+  }
+  return best;
+}
+
 // How many parts an outer reduction of rows x columns is split into: ir.py, Reduction.num_splits; choices.py, reduction_split_factor.
 std::int64_t outer_splits(std::int64_t rows, std::int64_t columns, std::int64_t multiprocessors) {
   constexpr std::int64_t kLeast = 32, kMost = 512, kThreads = 2048, kBlock = 256, kColumns = 128, kAtOnce = 4;
   if (rows <= kLeast || columns >= multiprocessors * 2 * 32) return 1;
   const std::int64_t elements = rows * columns, device = multiprocessors * kThreads;
-  // the divisor of rows that lies nearest, the smaller of two
-  const auto nearest = [&](std::int64_t to) {
-    std::int64_t best = 1;
-    for (std::int64_t d = 1; d * d <= rows; ++d) {
-      if (rows % d != 0) continue;
-      for (std::int64_t candidate : {d, rows / d}) {
-        const std::int64_t now = std::abs(candidate - to), before = std::abs(best - to);
-        if (now < before || (now == before && candidate < best)) best = candidate;
-      }
-    }
-    return best;
-  };
   std::int64_t size = kLeast;
   if (elements >= kMost * device) {
-    const std::int64_t even = nearest(kMost);
+    const std::int64_t even = nearest_divisor(rows, kMost);
     size = std::abs(even - kMost) < 50 ? even : kMost;
   } else if (elements >= kLeast * device) {
-    const std::int64_t blocks = ceil_div(device / kBlock, ceil_div(columns, kColumns)), wanted = ceil_div(rows, kAtOnce * blocks), even = nearest(wanted);
+    const std::int64_t blocks = ceil_div(device / kBlock, ceil_div(columns, kColumns)), wanted = ceil_div(rows, kAtOnce * blocks), even = nearest_divisor(rows, wanted);
     size = std::abs(wanted - even) < 20 ? std::max(even, kLeast) : wanted;
   }
   return ceil_div(rows, kAtOnce * size);
 }
 
 }  // namespace
+
+std::int64_t inner_splits(std::int64_t elements, std::int64_t multiprocessors) {
+  constexpr std::int64_t kLeast = 32, kMost = 512, kThreads = 2048, kBlock = 256, kUnsplit = 8192;
+  if (elements <= kUnsplit) return 1;
+  const std::int64_t device = multiprocessors * kThreads;
+  std::int64_t size = kLeast;
+  if (elements >= kMost * device) {
+    const std::int64_t even = nearest_divisor(elements, kMost);
+    size = std::abs(even - kMost) < 50 ? even : kMost;
+  } else if (elements > kLeast * device) {
+    const std::int64_t wanted = ceil_div(elements, kBlock * (device / (2 * kBlock))), even = nearest_divisor(elements, wanted);
+    size = std::abs(even - wanted) < 30 ? std::max(even, kLeast) : wanted;
+  }
+  return ceil_div(elements, size * kBlock);
+}
 
 Shape shape(std::span<const std::int64_t> dims, bool batched) {
   Shape s;
@@ -213,11 +229,12 @@ NodeId GraphBuilder::viewed(NodeId x, Shape s) {
 Float8 GraphBuilder::to_float8(NodeId x, Dtype d, const char* role) {
   const Dtype f = Dtype::fp32;
   const NodeId up = convert(x, f, role);
-  NodeId scale = reduce(Fn::amax_all, unary(Fn::scale, up, f, role), dryfit::shape({1}, false), f, role);
-  for (int step = 0; step < 5; ++step) scale = unary(Fn::scale, scale, f, role);  // to fp64, clamp, reciprocal, times the dtype's maximum, to fp32
+  NodeId scale = reduce(Fn::amax_all, unary(Fn::abs, up, f, role), dryfit::shape({1}, false), f, role);
+  // in fp64: clamped from below, one over it, times the dtype's maximum
+  for (const Fn step : {Fn::convert, Fn::scale, Fn::reciprocal, Fn::scale, Fn::convert}) scale = unary(step, scale, f, role);
   const NodeId clamped = unary(Fn::scale, unary(Fn::scale, binary(Fn::mul, up, scale, f, role), f, role), f, role);
   const NodeId value = unary(Fn::scaled_cast, clamped, d, role);
-  return {value, unary(Fn::scale, scale, f, role)};
+  return {value, unary(Fn::reciprocal, scale, f, role)};
 }
 
 NodeId GraphBuilder::scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int variant, const char* role) {

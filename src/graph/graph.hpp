@@ -35,6 +35,8 @@ inline Shape shape(std::initializer_list<std::int64_t> dims, bool batched) { ret
 Shape rows_of(Shape s);  // one value for each row
 // [texts, rows, width] as Inductor lays it out where it is free to: texts longer than 1024 elements begin at multiples of 128 bytes (ir.py, Layout._pad_strides).
 Shape padded_texts(const Shape& s, Dtype d);
+// How many parts a reduction of so many elements to one value is split into, 1: none (choices.py, reduction_split_factor, of an inner reduction).
+std::int64_t inner_splits(std::int64_t elements, std::int64_t multiprocessors);
 
 // How a node is computed, as far as materialisation goes.
 enum class Kind : std::uint8_t {
@@ -60,6 +62,7 @@ enum class Fn : std::uint8_t {
   join,          // three tensors side by side in each row, which their readers may inline
   sum_batch,     // over the batch: the gradient of what all of its texts share
   cosine,        // or sine
+  abs, reciprocal,
   silu, silu_grad,
   rotate_half,   // (-x2, x1) of a head's halves; its gradient moves elements alike
   rotate_pairs,  // neighbours of a head turned by a table's cosines and sines; its gradient is turned back
@@ -71,6 +74,7 @@ enum class Fn : std::uint8_t {
   topk,          // an opaque kernel: the largest of each row, and their places
   dequantize,    // bitsandbytes' kernels, opaque: scales of their own, or whole weights
   mask, shift, compare,  // of integers: an additive mask, those at other places, which of them count
+  laid_out,      // what a product that fixes its operands' strides reads: its source where that is in memory, else a copy of its own (passes/lower.hpp)
 };
 
 struct Node {
@@ -87,6 +91,10 @@ struct Node {
   std::int64_t bytes() const { return shape.numel() * size_of(dtype); }
 };
 
+// A product in fp8: two operands and their scales.
+inline bool is_scaled(const Node& n) { return n.kind == Kind::matmul && n.inputs == 4; }
+
+constexpr int kInParts = 1;    // the variant of a maximum over parts of a whole tensor, not over rows (passes/lower.hpp)
 constexpr int kNumberOne = 1;  // of those that several nodes use
 constexpr int kEvenRows = 1;   // the variant of a transpose that copies what lies in memory with rows unevenly spaced
 constexpr int kShiftPads = 1;  // the variant of a shift that is nothing but padding, which fuses with nothing to the partitioner

@@ -14,7 +14,8 @@ namespace {
 
 class Engine {
  public:
-  explicit Engine(Graph forward) : joint_{std::move(forward), 0, kNone, {}, {}}, g_(joint_.graph), b_(g_) {
+  Engine(Graph forward, bool compiled) : joint_{std::move(forward), 0, kNone, {}, {}}, g_(joint_.graph), b_(g_) {
+    if (compiled) turn_operands();
     joint_.forward_count = static_cast<std::int32_t>(g_.nodes.size());
     grad_.assign(g_.nodes.size(), kNone);
     composite_.assign(g_.nodes.size(), {Composite::none, 0});
@@ -64,6 +65,21 @@ class Engine {
     for (std::size_t i = 0; i < g_.linears.size(); ++i) composite_[index(g_.linears[i].out)] = {Composite::linear, i};
     for (std::size_t i = 0; i < g_.routings.size(); ++i) composite_[index(g_.routings[i].out)] = {Composite::routing, i};
     if (g_.loss != kNone) composite_[index(g_.loss)] = {Composite::loss, 0};
+  }
+
+  // What backward's products in fp8 need in another layout is of forward values alone: the partitioner may have it computed there.
+  void turn_operands() {
+    for (auto c = g_.float8.rbegin(); c != g_.float8.rend(); ++c) {
+      b_.at(node(c->out).layer);
+      for (const NodeId x : {c->w8.value, c->x8.value}) turned(x);
+    }
+  }
+
+  // A copy with rows and columns exchanged; one for all who ask.
+  NodeId turned(NodeId x) {
+    const auto [it, fresh] = turned_.try_emplace(x);
+    if (fresh) it->second = b_.pointwise(Fn::transpose, std::array{x}, node(x).shape, node(x).dtype, node(x).role);
+    return it->second;
   }
 
   // The gradient that an output of the graph is given.
@@ -273,10 +289,11 @@ class Engine {
     const Dtype f = Dtype::fp32;
     const NodeId whole = b_.convert(grad_[index(c.out)], f, role);
     const NodeId g = c.weight == kNone ? whole : b_.binary(Fn::mul, whole, c.weight, f, role);
-    const NodeId sum = b_.reduce(Fn::sum_rows, b_.binary(Fn::mul, c.xhat, g, f, role), node(c.rstd).shape, f, role);
-    const NodeId mean_part = b_.binary(Fn::mul, b_.unary(Fn::scale, c.xhat, f, role), sum, f, role);
+    const NodeId xhat = mutated_ ? b_.binary(Fn::mul, b_.convert(c.x, f, role), c.rstd, f, role) : c.xhat;
+    const NodeId sum = b_.reduce(Fn::sum_rows, b_.binary(Fn::mul, xhat, g, f, role), node(c.rstd).shape, f, role);
+    const NodeId mean_part = b_.binary(Fn::mul, b_.unary(Fn::scale, xhat, f, role), sum, f, role);
     const NodeId d = b_.binary(Fn::mul, b_.binary(Fn::sub, g, mean_part, f, role), c.rstd, f, role);
-    const NodeId dw = c.weight != kNone && wanted_[index(c.weight)] ? column_sums(b_.binary(Fn::mul, whole, c.xhat, f, role), c.weight, role) : kNone;
+    const NodeId dw = c.weight != kNone && wanted_[index(c.weight)] ? column_sums(b_.binary(Fn::mul, whole, xhat, f, role), c.weight, role) : kNone;
     accumulate(c.x, b_.convert(d, node(c.x).dtype, role));
     if (dw != kNone) accumulate(c.weight, dw);
   }
@@ -332,6 +349,7 @@ class Engine {
     }
     const NodeId call = b_.kernel(Fn::attention_backward, in, "attn");
     g_.nodes[index(call)].variant = node(c.kernel).variant;
+    mutated_ = mutated_ || static_cast<Attention>(node(c.kernel).variant) == Attention::fa3;
     const NodeId from[3] = {c.q, c.k, c.v};
     const char* roles[3] = {"attn.dq", "attn.dk", "attn.dv"};
     for (int i = 0; i < 3; ++i) accumulate(from[i], b_.result(call, i, node(from[i]).shape, node(from[i]).dtype, roles[i]));
@@ -347,23 +365,19 @@ class Engine {
     const char* role = node(c.out).role;
     const NodeId g = grad_[index(c.out)];
     const Float8 g8 = b_.to_float8(g, Dtype::fp8_e5m2, role);
-    const Float8 w_col{column_order(c.w8.value, role), c.w8.inverse};
+    const Float8 w_col{turned(c.w8.value), c.w8.inverse};
     const NodeId dx = b_.scaled_matmul(g8, w_col, node(c.x).shape, node(c.out).dtype, 1, role);
     const NodeId g_row = b_.pointwise(Fn::transpose, std::array{g8.value}, node(g8.value).shape, Dtype::fp8_e5m2, role);
-    const Float8 x_col{column_order(c.x8.value, role), c.x8.inverse};
+    const Float8 x_col{turned(c.x8.value), c.x8.inverse};
     const NodeId dw = b_.scaled_matmul({g_row, g8.inverse}, x_col, node(c.w).shape, node(c.out).dtype, 2, role);
     accumulate(c.x, dx);
     accumulate(c.w, b_.convert(dw, node(c.w).dtype, role));
   }
 
-  // A copy with rows and columns exchanged; one for all who ask.
-  NodeId column_order(NodeId x, const char* role) {
-    const auto [it, fresh] = turned_.try_emplace(x);
-    if (fresh) it->second = b_.pointwise(Fn::transpose, std::array{x}, node(x).shape, node(x).dtype, role);
-    return it->second;
-  }
-
   bool mask_copied_ = false;
+  // Past a FlashAttention 3 backward, whose argument `out` makes it a mutation (pattern_matcher.py, is_mutation_op), nothing is the same as before it to
+  // the joint graph's de-duplication (compile_utils.py, fx_graph_cse).
+  bool mutated_ = false;
   std::map<NodeId, NodeId> turned_;
   std::map<std::pair<NodeId, NodeId>, NodeId> sums_;  // of the product of two
   JointGraph joint_;
@@ -376,6 +390,6 @@ class Engine {
 
 }  // namespace
 
-JointGraph differentiate(Graph forward) { return Engine(std::move(forward)).run(); }
+JointGraph differentiate(Graph forward, bool compiled) { return Engine(std::move(forward), compiled).run(); }
 
 }  // namespace dryfit

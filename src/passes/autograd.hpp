@@ -15,6 +15,7 @@ struct JointGraph {
   std::vector<NodeId> gradients;   // per graph.inputs: its gradient, or kNone
 };
 
-JointGraph differentiate(Graph forward);
+// compiled: what backward needs of forward values alone stands with the forward nodes, for the partitioner to place.
+JointGraph differentiate(Graph forward, bool compiled = true);
 
 }  // namespace dryfit

@@ -64,6 +64,7 @@ void BufferNames::give_names(const std::vector<NodeId>& stored) {
   std::int32_t next = 0;
   for (NodeId v : stored) {
     const Node& n = node(v);
+    if (n.fn == Fn::amax_rows && n.variant == kInParts) ++next;  // a whole tensor's values where they are reduced in parts (ir.py, check_for_split_dense_dim_reindexing)
     std::int32_t mine = next, written = next;
     if (n.kind == Kind::kernel) {
       first[at(v)] = next;
@@ -83,7 +84,7 @@ void BufferNames::give_names(const std::vector<NodeId>& stored) {
 }
 
 int BufferNames::name_rank(NodeId v) const {
-  enum Name { add, amax, buf, cat, convert, embedding, getitem, log, mm, mul, permute, rsqrt, sub, view };
+  enum Name { scaled_mm, add, amax, buf, cat, convert, embedding, getitem, log, mm, mul, permute, rsqrt, sub, view };
   if (!given_[at(v)]) return buf;
   const Node& n = node(v);
   const bool attention = read_by_attention_[at(v)], fa3 = attention && static_cast<Attention>(node(attention_).variant) == Attention::fa3;
@@ -96,7 +97,7 @@ int BufferNames::name_rank(NodeId v) const {
     case Fn::embedding: return embedding;
     case Fn::result: return getitem;
     case Fn::log: return log;
-    case Fn::matmul: return fa3 ? view : mm;
+    case Fn::matmul: return fa3 ? view : is_scaled(n) ? scaled_mm : mm;
     case Fn::scale: return mul;
     case Fn::rsqrt: return rsqrt;
     case Fn::sub: return sub;

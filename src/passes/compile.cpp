@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "passes/lower.hpp"
 #include "passes/partition.hpp"
 
 namespace dryfit {
@@ -52,11 +53,26 @@ std::vector<NodeId> backward_order(const JointGraph& joint, const std::vector<bo
   return order;
 }
 
+// Those of `compute`, which is in order, that `outputs` are made of. An opaque kernel brings all of its results.
+std::vector<NodeId> needed_by(const std::vector<Node>& nodes, const std::vector<NodeId>& outputs, std::vector<NodeId> compute) {
+  std::vector<bool> needed(nodes.size(), false);
+  for (NodeId v : outputs) needed[static_cast<std::size_t>(v)] = true;
+  for (auto v = compute.rbegin(); v != compute.rend(); ++v) {
+    const Node& n = nodes[static_cast<std::size_t>(*v)];
+    for (std::uint8_t k = 0; needed[static_cast<std::size_t>(*v)] && k < n.inputs; ++k) needed[static_cast<std::size_t>(n.in[k])] = true;
+  }
+  std::erase_if(compute, [&](NodeId v) {
+    const Node& n = nodes[static_cast<std::size_t>(v)];
+    return !needed[static_cast<std::size_t>(n.kind == Kind::result ? n.in[0] : v)];
+  });
+  return compute;
+}
+
 }  // namespace
 
 CompiledStep compile_step(Graph forward, bool compile) {
   CompiledStep step;
-  step.joint = differentiate(std::move(forward));
+  step.joint = differentiate(std::move(forward), compile);
   const JointGraph& joint = step.joint;
   const auto& nodes = joint.graph.nodes;
   const std::vector<NodeId> cut = compile ? min_cut_saved(joint) : eager_saved(joint);
@@ -86,6 +102,7 @@ CompiledStep compile_step(Graph forward, bool compile) {
     step.saved.push_back(owner);
     fw.outputs.push_back(owner);
   }
+  if (compile) fw.compute = lower(step.joint.graph, needed_by(nodes, fw.outputs, std::move(fw.compute)));
   FuseResult done = compile ? fuse(fw) : run_eagerly(fw);
   step.forward = std::move(done.steps);
   step.forward_launches = std::move(done.launches);
@@ -113,6 +130,7 @@ CompiledStep compile_step(Graph forward, bool compile) {
   for (NodeId g : joint.gradients) {
     if (g != kNone) bw.outputs.push_back(g);
   }
+  if (compile) bw.compute = lower(step.joint.graph, bw.compute);
   FuseResult back = compile ? fuse(bw) : run_eagerly(bw);
   step.backward = std::move(back.steps);
   step.backward_launches = std::move(back.launches);

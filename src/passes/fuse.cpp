@@ -368,7 +368,7 @@ class Fuser : BufferNames {
   std::int64_t longest_in_registers(const Kernel& kernel) const {
     const std::int64_t few = std::int64_t{64} * in_.graph->multiprocessors;
     const auto along_memory = [&](NodeId v) {
-      if (node(v).kind != Kind::reduction) return true;
+      if (node(v).kind != Kind::reduction) return !exchanges(v);
       const bool columns = node(v).fn == Fn::sum_columns || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_groups;
       if (!columns && node(v).shape.numel() < few) return true;
       return std::ranges::all_of(reads_of(v), [](const Read& r) { return r.elements == 1 || (r.natural && r.shift == 0); });

@@ -16,6 +16,7 @@ constexpr std::int32_t kTooDeep = 100;        // graph.py, run_node: whatever it
 constexpr std::uint32_t kTurned = 19;         // a half of a head put in the other's place
 constexpr std::int64_t kOfSinglePads = -1000; // the numbers of all pads of one element
 constexpr std::uint32_t kSecondPart = 20;     // of what is put together from two: indices of each part begin elsewhere
+constexpr std::uint32_t kAcross = 23;         // rows and columns exchanged
 constexpr std::uint32_t kFirstPart = 32;      // of a sum that is written out: its first term, the others follow
 
 }  // namespace
@@ -33,6 +34,7 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
   stored_at_.assign(nodes_.size(), 0);
   for (std::size_t i = 0; i < in_.compute.size(); ++i) position_[at(in_.compute[i])] = static_cast<std::int32_t>(i);
   given_.assign(nodes_.size(), false);
+  realized_.assign(nodes_.size(), false);
   for (NodeId v : in_.borrowed) available_[at(v)] = true;
   for (NodeId v : in_.given) available_[at(v)] = given_[at(v)] = true;
   for (NodeId v : in_.outputs) output_[at(owner(v))] = true;
@@ -42,10 +44,11 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
       users_[at(n.in[k])] += n.kind == Kind::matmul && products_[at(n.in[k])] > 0 ? 0 : 1;  // products share one view
       if (!external(v) && !(n.fn == Fn::transpose && n.variant == kEvenRows)) continue;
       products_[at(n.in[k])] += n.kind == Kind::matmul ? 1 : 0;
-      feeds_external_[at(owner(n.in[k]))] = true;
+      const NodeId operand = node(n.in[k]).fn == Fn::laid_out ? n.in[k] : owner(n.in[k]);
+      feeds_external_[at(operand)] = true;
       if (n.fn == Fn::attention && static_cast<Attention>(n.variant) == Attention::fa3) taken_as_is_[at(n.in[k])] = true;
-      std::int32_t& first = first_external_[at(owner(n.in[k]))];
-      if (first < 0) first = position_[at(v)];
+      std::int32_t& first = first_external_[at(operand)];
+      if (first < 0) first = kMoments * position_[at(v)] - kMoments + 1 + k;
     }
   }
   realize();
@@ -72,7 +75,7 @@ Realization::Operations Realization::operations(const Node& n) const {
     case Fn::rotate_pairs: return {26, 2}; // two masked bodies of nine (loads, casts, products and their sum), and which of them it is
     case Fn::mask: return {6, 2};
     case Fn::sum_groups: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.numel() / n.shape.numel(), 8)) - 1, 0};
-    case Fn::expand: case Fn::shift: return {0, 0};
+    case Fn::expand: case Fn::shift: case Fn::laid_out: return {0, 0};
     case Fn::fill: return {0, 1};
     case Fn::slice: return {0, 0};
     case Fn::sum_rows: case Fn::amax_rows: return {std::max(1, static_cast<std::int32_t>(terms(n)) - 1), 0};
@@ -158,6 +161,8 @@ bool Realization::reads_tensors(std::span<const Read> reads) const {
 // Whether v gets memory, or may only be inlined; and whether that is decided as soon as it is written down.
 Realization::Store Realization::store(NodeId v, std::span<const Read> reads) const {
   const Node& n = node(v);
+  // ir.py, ExternKernel.require_strides (lowering.py, constrain_to_fx_strides): what is in memory is taken as it is, what is not is copied for each reader
+  if (n.fn == Fn::laid_out) return eager_ || stored_for(n.in[0], v) ? Store::never : Store::for_external;
   if (n.kind == Kind::view) return Store::never;
   if (n.fn == Fn::fill && n.shape.numel() <= 1) return Store::never;
   if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill || n.fn == Fn::random) return Store::at_once;
@@ -168,8 +173,14 @@ Realization::Store Realization::store(NodeId v, std::span<const Read> reads) con
   const std::int32_t limit = tensors || used_again ? kMostOperations : kTooDeep;
   if (operations_[at(v)] > limit && count_operations(v, limit) > limit) return Store::at_once;
   const bool cast_weight = !n.shape.batched && node(n.in[0]).kind == Kind::input;  // saved in another layout: stored with its own view
-  if (output_[at(v)] && (!feeds_external_[at(v)] || cast_weight || taken_as_is_[at(v)])) return Store::at_once;
+  if (output_[at(v)] && (!feeds_external_[at(v)] || cast_weight || taken_as_is_[at(v)] || n.shape.numel() == 1)) return Store::at_once;  // others through a view, where it is taken
   return feeds_external_[at(v)] ? Store::for_external : Store::never;
+}
+
+// Whether a stored copy with rows and columns exchanged runs along what it writes, not along what it reads: the order that more of its accesses have, and
+// where they are equal the one of its own shape (scheduler.py, pick_loop_order). That of a product's second operand is the shape before the exchange.
+bool Realization::across(NodeId v) const {
+  return exchanges(v) && loads_[at(v)] < 2 && !(node(v).fn == Fn::laid_out && node(v).variant == 1);
 }
 
 // For every node: the stored values it reads, through what is computed on the fly.
@@ -177,21 +188,23 @@ void Realization::realize() {
   reads_.reserve(nodes_.size() * 4);
   reads_begin_.assign(nodes_.size(), 0);
   reads_end_.assign(nodes_.size(), 0);
-  realized_.assign(nodes_.size(), false);
   operations_.assign(nodes_.size(), 0);
+  loads_.assign(nodes_.size(), 0);
   for (NodeId v : in_.compute) {
     const Node& n = node(v);
     const std::size_t from = reads_.size();
     const bool straight = !moves_elements(v);
     operations_[at(v)] = operations(n).own + operations(n).constants;
     for (std::uint8_t k = 0; k < n.inputs; ++k) {
-      const NodeId source = n.in[k];
+      NodeId source = n.in[k];
+      if (external(v) && stored_for(owner(source), v)) source = owner(source);  // a view of what is stored for it
       const bool broadcast = (straight && n.kind == Kind::pointwise && n.fn != Fn::scatter_rows) || n.fn == Fn::expand;
       if (!eager_ && broadcast && !stored_for(source, v) && node(source).shape.numel() < n.shape.numel() && too_much_to_repeat(source)) {
         realized_[at(source)] = true;
-        stored_at_[at(source)] = 2 * position_[at(v)] - 1;
+        stored_at_[at(source)] = kMoments * position_[at(v)] - 1;
       }
       const bool stored = stored_for(source, v);
+      if (node(source).shape.numel() >= n.shape.numel()) loads_[at(v)] = std::min(loads_[at(v)] + (stored ? 1 : loads_[at(source)]), kTooDeep);
       const std::uint32_t parts = terms(n);
       const std::int64_t size = node(source).shape.numel();
       // what moves elements into another shape loads as many as that has
@@ -226,7 +239,10 @@ void Realization::realize() {
     const Store how = store(v, reads);
     copied_[at(v)] = how == Store::for_external && products_[at(v)] + (output_[at(v)] ? 1 : 0) > 1 && !reads_tensors(reads);
     realized_[at(v)] = how != Store::never;
-    stored_at_[at(v)] = how == Store::for_external ? 2 * first_external_[at(v)] - 1 : 2 * position_[at(v)];
+    for (std::size_t i = from; realized_[at(v)] && across(v) && i < reads_.size(); ++i) {
+      if (node(reads_[i].node).shape.numel() >= n.shape.numel()) reads_[i] = {reads_[i].node, false, kAcross, reads_[i].elements};
+    }
+    stored_at_[at(v)] = how == Store::for_external ? first_external_[at(v)] : kMoments * position_[at(v)];
   }
 }
 

@@ -24,6 +24,8 @@ class Realization {
   Realization(const FuseInput& input, bool eager);
 
  protected:
+  static constexpr std::int32_t kMoments = 16;  // between two nodes: what the second needs in memory is stored operand by operand
+
   static std::size_t at(NodeId v) { return static_cast<std::size_t>(v); }
   const Node& node(NodeId v) const { return nodes_[at(v)]; }
   bool external(NodeId v) const { return node(v).kind == Kind::matmul || node(v).kind == Kind::kernel || node(v).kind == Kind::result; }
@@ -35,22 +37,29 @@ class Realization {
   }
   // A view that is computed here shares its source's storage.
   NodeId owner(NodeId v) const {
-    while (node(v).kind == Kind::view && !available_[at(v)]) v = node(v).in[0];
+    while (node(v).kind == Kind::view && !available_[at(v)] && !realized_[at(v)]) v = node(v).in[0];
     return v;
   }
   bool moves_elements(NodeId v) const {
-    return node(v).kind == Kind::cat || node(v).kind == Kind::view || (node(v).fn == Fn::transpose && node(v).variant == kEvenRows) || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_columns || node(v).fn == Fn::join || node(v).fn == Fn::shift;
+    return node(v).kind == Kind::cat || (node(v).kind == Kind::view && node(v).fn != Fn::laid_out) || (node(v).fn == Fn::transpose && node(v).variant == kEvenRows) || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_columns || node(v).fn == Fn::join || node(v).fn == Fn::shift;
   }
   // What its readers read through it is read at another place.
   static bool moves_along(Fn fn) { return fn == Fn::slice || fn == Fn::pad || fn == Fn::rotate_half || fn == Fn::rotate_pairs; }
   // What a consumer cannot share a kernel with: it needs the finished value.
-  bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows || node(v).fn == Fn::amax_all; }
+  bool closes(NodeId v) const { return node(v).fn == Fn::scatter_rows; }
+
+  // Whether it is a copy of an fp8 operand with rows and columns exchanged; other transposing nodes are copies of slices.
+  bool exchanges(NodeId v) const {
+    const Node& n = node(v).fn == Fn::laid_out ? node(node(v).in[0]) : node(v);
+    return n.fn == Fn::transpose && size_of(n.dtype) == 1;
+  }
+  bool across(NodeId v) const;
 
   // Whether `reader` finds `source` in memory. What only an opaque kernel needs is stored when that kernel is written down: who was written
   // down before has it inlined. A view that several products share of what is hardly worth it becomes a copy of theirs alone (graph.py, run_node:
   // realize_hint asks for more than one tensor read, require_stride_order does not).
   bool stored_for(NodeId source, NodeId reader) const {
-    return available_[at(source)] || (realized_[at(source)] && stored_at_[at(source)] <= 2 * position_[at(reader)] && (!copied_[at(source)] || external(reader)));
+    return available_[at(source)] || (realized_[at(source)] && stored_at_[at(source)] <= kMoments * position_[at(reader)] && (!copied_[at(source)] || external(reader)));
   }
 
   // Adds to the list that begins at `from`, once per node and slice.
@@ -67,7 +76,7 @@ class Realization {
   const FuseInput& in_;
   const std::vector<Node>& nodes_;
   bool eager_;
-  std::vector<std::int32_t> position_, stored_at_;  // by node: where it is computed, -1: elsewhere; when it is stored, two for each position
+  std::vector<std::int32_t> position_, stored_at_;  // by node: where it is computed, -1: elsewhere; when it is stored, kMoments for each position
   std::vector<bool> available_, output_, realized_, given_, copied_;
 
  private:
@@ -84,7 +93,7 @@ class Realization {
   bool reads_tensors(std::span<const Read> reads) const;
   void realize();
 
-  std::vector<std::int32_t> operations_, users_, first_external_, products_;
+  std::vector<std::int32_t> operations_, users_, first_external_, products_, loads_;  // loads_: of as many elements as the node has, in its whole expression
   std::vector<bool> feeds_external_, taken_as_is_;  // as_is: by FlashAttention 3, without a view; what is saved is then the value itself
   std::vector<Read> reads_;                       // every node's list after the other
   std::vector<std::size_t> reads_begin_, reads_end_;
