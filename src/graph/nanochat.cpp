@@ -11,8 +11,8 @@ namespace {
 
 class Writer {
  public:
-  Writer(const Workload& workload, Attention attention, Graph& graph)
-      : m_(workload.model), run_(workload.run), attention_(attention), g_(graph), b_(graph) {
+  Writer(const Workload& workload, Attention attention, bool evaluated, Graph& graph)
+      : m_(workload.model), run_(workload.run), attention_(attention), evaluated_(evaluated), fp8_(run_.fp8 && !evaluated), g_(graph), b_(graph) {
     g_.compute = run_.compute;
     g_.sums_in_fp32 = m_.version.autocast;
     B = run_.device_batch_size, T = run_.max_seq_len, D = m_.width, H = m_.heads, h = m_.head_dim, N = B * T;
@@ -112,7 +112,7 @@ class Writer {
   NodeId linear(NodeId x, NodeId weight, const char* role) {
     Shape s = b_[x].shape;
     s.dim[s.rank - 1] = b_[weight].shape.dim[0];
-    if (run_.fp8 && fp8_fits(b_[weight].shape)) return float8_linear(x, weight, s, role);
+    if (fp8_ && fp8_fits(b_[weight].shape)) return float8_linear(x, weight, s, role);
     const NodeId w = b_.convert(weight, run_.compute, role);
     return b_.matmul(b_.convert(x, run_.compute, role), w, s, run_.compute, 0, role);
   }
@@ -140,11 +140,12 @@ class Writer {
   NodeId smear(NodeId x) {
     const Shape shifted = shape({B, T - 1, D}, true);
     const NodeId head = b_.slice(x, shape({B, T - 1, 24}, true), 2, "smear");
-    // a matrix product needs its rows evenly spaced: with several sequences the shifted slice must be copied, with one it need not
+    // a matrix product needs its rows evenly spaced: with several sequences the shifted slice must be copied, with one it need not; nor without gradients, where it is a product for
+    // each sequence (aten/src/ATen/native/LinearAlgebra.cpp, should_fold)
     const Shape rows = shape({B, T - 1, 24}, true), stored = padded_texts(rows, run_.compute);
     const NodeId weight = b_.convert(smear_gate_, run_.compute, "smear_gate");
-    NodeId packed = B == 1 ? head : b_.pointwise(Fn::transpose, std::array{head}, stored, run_.compute, "smear");
-    if (stored != rows) packed = b_.even_rows(packed, rows, "smear");
+    NodeId packed = B == 1 || evaluated_ ? head : b_.pointwise(Fn::transpose, std::array{head}, stored, run_.compute, "smear");
+    if (stored != rows && !evaluated_) packed = b_.even_rows(packed, rows, "smear");
     const NodeId gate = b_.unary(Fn::sigmoid, linear(packed, weight, "smear_gate"), run_.compute, "smear");
     const NodeId scaled = scalar_times(smear_lambda_, gate, "smear");
     const NodeId first = b_.slice(x, shape({B, 1, D}, true), 0, "smear");
@@ -172,6 +173,7 @@ class Writer {
   const Model& m_;
   const Run& run_;
   Attention attention_;
+  bool evaluated_, fp8_;
   Graph& g_;
   GraphBuilder b_;
   std::int64_t B = 0, T = 0, D = 0, H = 0, h = 0, N = 0;
@@ -223,8 +225,9 @@ NodeId Writer::attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window)
     bias = mask_;
   }
   const Attention kind = bias == kNone ? attention_ : with_mask(attention_);
-  // math keeps the probabilities; the others one log-sum per row, which the efficient kernel pads to 32 rows
-  const Shape stats = kind == Attention::math ? shape({B, H, T, T}, true) : shape({B, H, kind == Attention::efficient ? round_up(T, 32) : T}, true);
+  // math keeps the probabilities; the others one log-sum per row, which the efficient kernel pads to 32 rows, and makes only for gradients
+  const Shape sums = kind == Attention::efficient && evaluated_ ? shape({1}, false) : shape({B, H, kind == Attention::efficient ? round_up(T, 32) : T}, true);
+  const Shape stats = kind == Attention::math ? shape({B, H, T, T}, true) : sums;
   return b_.attention(static_cast<int>(kind), q, k, v, bias, tokens(D), stats, kind == Attention::flash || kind == Attention::efficient ? 2 : 0, window, kind == Attention::math ? "attn.probabilities" : "attn.lse").out;
 }
 
@@ -246,10 +249,10 @@ void Writer::loss(NodeId x) {
 
 }  // namespace
 
-Graph nanochat_forward(const Workload& workload, Attention attention) {
+Graph nanochat_forward(const Workload& workload, Attention attention, bool evaluated) {
   Graph graph;
   graph.nodes.reserve(static_cast<std::size_t>(workload.model.depth) * 320 + 64);
-  Writer(workload, attention, graph).write();
+  Writer(workload, attention, evaluated, graph).write();
   return graph;
 }
 

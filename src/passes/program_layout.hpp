@@ -114,8 +114,8 @@ class ProgramLayout {
   std::optional<EagerStep> eager_;      // of a run that is not compiled
   std::vector<std::int32_t> eager_tensors_;  // of those, the tensor here
   std::vector<BufferStep> validation_;  // laid out once, played before and after training
-  std::optional<Graph> plain_;          // of an fp8 run: the model as it is evaluated, in bf16
-  std::int32_t plain_first_ = 0;        // the tensor that stands for its first node
+  Graph evaluated_;                     // the model as it is evaluated
+  std::int32_t evaluated_first_ = 0;    // the tensor that stands for its first node
   std::vector<std::int32_t> swapped_;   // weights of the Linears that stand in for those in fp8
   NodeId losses_ = kNone;
   bool validated_ = false;

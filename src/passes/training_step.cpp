@@ -118,26 +118,19 @@ void ProgramLayout::validation() {
     return play(EagerStep::validation);
   }
   if (losses_ == kNone) lay_out_validation();
-  play(plain_ ? *plain_ : graph(), validation_, plain_first_);
+  play(evaluated_, validation_, evaluated_first_);
   free(losses_);
 }
 
 void ProgramLayout::lay_out_validation() {
-  auto count = static_cast<NodeId>(step_.joint.forward_count);
-  if (run_.fp8) {
-    Workload plain = w_;
-    plain.run.fp8 = false;
-    plain_ = nanochat_forward(plain, resolve_attention(w_, target_));
-    plain_first_ = static_cast<std::int32_t>(p_.tensors.size());
-    add_tensors_of(*plain_);
-    count = static_cast<NodeId>(plain_->nodes.size());
-  }
-  const Graph& of = plain_ ? *plain_ : graph();
-  FuseInput fw{&of, {}, {}, {}, {of.loss}};
-  for (NodeId v = 0; v < count; ++v) (of.nodes[static_cast<std::size_t>(v)].kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
+  evaluated_ = nanochat_forward(w_, resolve_attention(w_, target_), true);
+  evaluated_first_ = static_cast<std::int32_t>(p_.tensors.size());
+  add_tensors_of(evaluated_);
+  FuseInput fw{&evaluated_, {}, {}, {}, {evaluated_.loss}};
+  for (NodeId v = 0; v < static_cast<NodeId>(evaluated_.nodes.size()); ++v) (evaluated_.nodes[static_cast<std::size_t>(v)].kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
   FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
   validation_ = std::move(done.steps);
-  losses_ = done.outputs.front() + plain_first_;
+  losses_ = done.outputs.front() + evaluated_first_;
 }
 
 // nanochat evaluates in bf16: each Linear in fp8 is replaced by a fresh one, whose own weight goes as soon as it is there (base_train.py, disable_fp8).
