@@ -77,7 +77,8 @@ class Levers {
  public:
   Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), options_(options) {
     options_.alternatives = options_.timeline = options_.fine_tuning = false;
-    every_step_ = std::exchange(options_.every_step, false);  // changes are laid out, not played to the end
+    every_step_ = options.every_step;
+    options_.every_step = every_step_ && report.verdict != Verdict::fits;  // what somebody will do instead is played to the end
   }
 
   std::vector<Alternative> all() {
@@ -104,6 +105,7 @@ class Levers {
     }
     flag("--gpus", run.world_size * 2, true, "optimizer state is sharded over more GPUs", [](WorkloadFlags& f, std::int64_t v) { f.gpus = v; });
     avoidable();
+    estimate_wanted();
     modelled("recompute", "per block", "activation checkpointing in nanochat/gpt.py: an extra forward pass", 1 + forward_share(), [&](const TensorInfo& t) {
       const bool saved_inside = t.category == Category::activations && t.layer >= 0 && t.batched && std::strcmp(t.role, "x_out") != 0;
       return saved_inside ? 1.0 / static_cast<double>(m.depth) : 1.0;
@@ -148,11 +150,22 @@ class Levers {
   }
 
   void add(std::vector<std::pair<std::string, std::string>> change, const Result<Workload>& workload, bool identical, std::string note) {
-    if (!workload) return;
-    const auto result = estimate(*workload, r_.machine, options_);
-    if (!result) return;
-    out_.push_back(alternative(std::move(change), *result, identical, std::move(note)));
-    if (result->speed && r_.speed) out_.back().step_time_ratio = result->speed->parts.seconds / r_.speed->parts.seconds;
+    if (workload) wanted_.push_back({std::move(change), *workload, identical, std::move(note)});
+  }
+
+  // What was added, estimated side by side.
+  void estimate_wanted() {
+    std::vector<std::optional<Report>> reports(wanted_.size());
+    go_over(options_.loop, wanted_.size(), [&](std::size_t i) {
+      if (auto result = estimate(wanted_[i].workload, r_.machine, options_)) reports[i] = std::move(*result);
+      return true;
+    });
+    for (std::size_t i = 0; i < wanted_.size(); ++i) {
+      if (!reports[i]) continue;
+      out_.push_back(alternative(std::move(wanted_[i].change), *reports[i], wanted_[i].identical, std::move(wanted_[i].note)));
+      if (reports[i]->speed && r_.speed) out_.back().step_time_ratio = reports[i]->speed->parts.seconds / r_.speed->parts.seconds;
+    }
+    wanted_.clear();
   }
 
   void batch(std::int64_t b) {
@@ -241,6 +254,8 @@ class Levers {
   const Program& program_;
   EstimateOptions options_;
   bool every_step_ = true;
+  struct Wanted { std::vector<std::pair<std::string, std::string>> change; Workload workload; bool identical; std::string note; };
+  std::vector<Wanted> wanted_;
   std::vector<Alternative> out_;
 };
 
