@@ -63,8 +63,9 @@ class Fuser : BufferNames {
   // Bytes of what is given, as Inductor counts them: what the last load loads (memory.py, get_freeable_input_buf).
   std::vector<std::int64_t> bytes_as_read() const {
     std::vector<std::int64_t> bytes(nodes_.size(), 0);
+    std::vector<std::pair<NodeId, std::uint32_t>> seen;
     for (std::int32_t k : schedule_) {
-      std::vector<std::pair<NodeId, std::uint32_t>> seen;
+      seen.clear();
       for (NodeId v : kernels_[at(k)].members) {
         for (const Read& r : reads_of(v)) {
           const std::pair<NodeId, std::uint32_t> access{owner(r.node), slice_of(v, r)};
@@ -110,12 +111,12 @@ class Fuser : BufferNames {
 
   // Everything stored, in the order in which Inductor writes it down, and the kernels that its fusion makes of it.
   void make_kernels() {
-    std::vector<NodeId> stored;
+    std::vector<NodeId> stored, read;
     readers_.assign(nodes_.size(), 0);
     for (NodeId v : in_.compute) {
       if (!realized_[at(v)] || outlives(v)) continue;
       stored.push_back(v);
-      std::vector<NodeId> read;
+      read.clear();
       for (const Read& r : reads_of(v)) {
         if (std::ranges::find(read, owner(r.node)) != read.end()) continue;
         read.push_back(owner(r.node));
@@ -379,13 +380,13 @@ class Fuser : BufferNames {
   static constexpr std::int32_t kBetween = -1;  // two passes: a value for each row
 
   // Which pass over its rows a kernel computes each member in (codegen/simd.py, generate_node_schedule): what needs a row's finished sum waits for the next
-  // pass. Rows that fit into registers are gone over once.
+  // pass. Rows that fit into registers are gone over once: none.
   std::vector<std::int32_t> passes_of(const Kernel& kernel) const {
-    std::vector<std::int32_t> pass(kernel.members.size(), 0);
+    if (eager_ || kernel.external || !kernel.reduces) return {};
     const auto sum = std::ranges::find_if(kernel.members, [&](NodeId v) { return node(v).kind == Kind::reduction; });
-    if (sum == kernel.members.end()) return pass;
     const std::int64_t rows = node(*sum).shape.numel();
-    if (eager_ || kernel.external || extent(*sum) / rows <= longest_in_registers(kernel)) return pass;
+    if (extent(*sum) / rows <= longest_in_registers(kernel)) return {};
+    std::vector<std::int32_t> pass(kernel.members.size(), 0);
     std::vector<NodeId> unfinished;  // sums of this pass
     std::vector<NodeId> used;        // buffers that it has loaded or written
     std::int32_t current = 0;
@@ -422,7 +423,7 @@ class Fuser : BufferNames {
   // Whether a later pass over the rows of the kernel reads its i-th member, which is then in memory (codegen/common.py, remove_kernel_local_buffers).
   bool read_again(const Kernel& kernel, const std::vector<std::int32_t>& pass, std::size_t i) const {
     const NodeId v = kernel.members[i];
-    if (node(v).kind == Kind::reduction || pass[i] == kBetween) return false;
+    if (pass.empty() || node(v).kind == Kind::reduction || pass[i] == kBetween) return false;
     for (std::size_t j = i + 1; j < kernel.members.size(); ++j) {
       if (pass[j] != pass[i] && std::ranges::any_of(reads_of(kernel.members[j]), [&](const Read& r) { return owner(r.node) == v; })) return true;
     }

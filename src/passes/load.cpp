@@ -8,7 +8,7 @@ namespace dryfit {
 
 // Tensor i stands for graph node i, so that events of the compiled step need no table.
 void ProgramLayout::add_graph_tensors() {
-  p_.tensors.reserve(graph().nodes.size() + 2048);
+  p_.tensors.reserve(2 * graph().nodes.size() + 4096);  // and the model as it is evaluated, steps and gradients
   add_tensors_of(graph());
   for (NodeId g : step_.gradients) {
     if (g != kNone) p_.tensors[static_cast<std::size_t>(g)].category = Category::gradients;
