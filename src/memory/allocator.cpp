@@ -14,7 +14,7 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::int64_t kMinBlock = 512, kSmallSize = 1 << 20, kSmallBuffer = 2 << 20, kMinLargeAlloc = 10 << 20, kRoundLarge = 2 << 20;
+constexpr std::int64_t kMinBlock = 512, kSmallBuffer = 2 << 20, kMinLargeAlloc = 10 << 20, kRoundLarge = 2 << 20;
 
 void rise(Bytes& current, Bytes& peak, std::int64_t by) {
   current += Bytes(by);

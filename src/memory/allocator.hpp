@@ -29,6 +29,8 @@ struct AllocatorConfig {
 // "expandable_segments:True,max_split_size_mb:128,roundup_power2_divisions:[256:1,512:2,>:8]". Errors: "bad_alloc_conf".
 Result<AllocatorConfig> parse_alloc_conf(std::string_view text);
 
+constexpr std::int64_t kSmallSize = 1 << 20;  // bytes: blocks up to here lie in the small pool
+
 using BlockId = std::int64_t;
 
 struct AllocatorStats {

@@ -176,7 +176,7 @@ class SteadyRounds {
       const TensorInfo& t = program.tensors[static_cast<std::size_t>(e.tensor)];
       std::int32_t& slot = slots[static_cast<std::size_t>(e.tensor)];
       const std::int64_t rounded = allocator.round_size(Bytes(t.bytes)).count;
-      const bool is_small = rounded <= kSmallPool;
+      const bool is_small = rounded <= kSmallSize;
       if (e.from >= 0) {
         slot = slots[static_cast<std::size_t>(e.from)];
       } else if (e.kind == Event::Kind::alloc) {
@@ -228,7 +228,6 @@ class SteadyRounds {
   bool out_of_memory() const { return out_of_memory_; }
 
  private:
-  static constexpr std::int64_t kSmallPool = 1 << 20;  // the allocator's kSmallSize
   struct Op { std::int32_t slot; std::int8_t stream; std::int64_t bytes, small; };  // bytes: 0 of a free
   struct Handed { std::int32_t to, from, left; };  // the slot in which the stretch finds it, the one in which it leaves it, the tensor that is left
 

@@ -11,20 +11,26 @@ using Optimizer = NanochatVersion::Optimizer;
 namespace {
 
 bool is_matrix(const Parameter& p) { return p.group == ParamGroup::transformer_matrices; }
-constexpr std::int64_t kSmallParameter = 1024;  // below, AdamW state is replicated instead of sharded
 
 void adamw_state(const Parameter& p, const Model& model, std::int64_t world, std::vector<StateTensor>& out) {
-  const bool whole = world == 1 || (model.version.optimizer == Optimizer::muon_stacked_by_group || model.version.optimizer == Optimizer::muon_all_groups
-                                        ? p.count() < kSmallParameter : false);
-  const std::int64_t n = whole ? p.count() : std::max<std::int64_t>(1, p.count() / world);
+  const std::int64_t n = adamw_elements(p, model, world);
   out.push_back({n, p.dtype, "adamw.exp_avg"});
   out.push_back({n, p.dtype, "adamw.exp_avg_sq"});
-  if (model.version.optimizer == Optimizer::torch_adamw_muon || model.version.optimizer == Optimizer::muon_per_param) {
+  if (updates_each_matrix(model.version.optimizer)) {
     out.push_back({1, world == 1 ? Dtype::fp32 : Dtype::int64, "adamw.step"});
   }
 }
 
 }  // namespace
+
+bool is_replicated(const Parameter& parameter, const Model& model) {
+  constexpr std::int64_t kSmall = 1024;
+  return !updates_each_matrix(model.version.optimizer) && parameter.count() < kSmall;
+}
+
+std::int64_t adamw_elements(const Parameter& parameter, const Model& model, std::int64_t world_size) {
+  return world_size == 1 || is_replicated(parameter, model) ? parameter.count() : std::max<std::int64_t>(1, parameter.count() / world_size);
+}
 
 std::vector<MuonGroup> muon_groups(const Model& model) {
   std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> counts;  // sorted by shape, as nanochat sorts them

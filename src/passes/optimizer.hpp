@@ -17,6 +17,13 @@ std::vector<MuonGroup> muon_groups(const Model& model);
 // Parameters that AdamW updates, in nanochat's group order (indices into model.parameters).
 std::vector<std::size_t> adamw_parameters(const Model& model);
 
+// Whether matrices are updated one by one, in an optimizer of their own (E1..E3b), and not stacked by shape.
+constexpr bool updates_each_matrix(NanochatVersion::Optimizer o) { return o == NanochatVersion::Optimizer::torch_adamw_muon || o == NanochatVersion::Optimizer::muon_per_param; }
+// Whether a parameter is too small for its AdamW state to be shared out among GPUs: each has all of it, and its gradient is summed up whole.
+bool is_replicated(const Parameter& parameter, const Model& model);
+// Numbers of a parameter that one rank's AdamW updates: its slice.
+std::int64_t adamw_elements(const Parameter& parameter, const Model& model, std::int64_t world_size);
+
 struct StateTensor { std::int64_t elements; Dtype dtype; const char* role; };
 // Optimizer state of one rank after its first step.
 std::vector<StateTensor> optimizer_state(const Model& model, std::int64_t world_size);

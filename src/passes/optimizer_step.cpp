@@ -38,10 +38,7 @@ const Recorded& recorded_of(const Model& model) {
   return kAllGroups;
 }
 
-// Matrices one by one, in optimizers of their own for each kind of parameter: E1..E3b.
-bool per_matrix(Optimizer optimizer) { return optimizer == Optimizer::torch_adamw_muon || optimizer == Optimizer::muon_per_param; }
 std::size_t states_of_matrix(Optimizer optimizer) { return optimizer == Optimizer::torch_adamw_muon ? 1 : 2; }  // momentum; E3: the factored second moment
-constexpr std::int64_t kReplicated = 1024;  // a parameter of fewer numbers has its gradient summed up whole
 constexpr std::size_t kAdamwStates = 3;  // of a slice: both moments and the step's number
 
 std::size_t number_of(char digit) { return static_cast<std::size_t>(digit <= '9' ? digit - '0' : digit - 'a' + 10); }
@@ -82,7 +79,7 @@ void ProgramLayout::optimizer_step() {
   if (run_.world_size == 1) {
     single_gpu_step();
   } else {
-    per_matrix(m_.version.optimizer) ? distributed_lists() : distributed_stacks();
+    updates_each_matrix(m_.version.optimizer) ? distributed_lists() : distributed_stacks();
     end_distributed_step();
   }
   ++steps_;
@@ -97,7 +94,7 @@ void ProgramLayout::single_gpu_step() {
     return t;
   };
   std::vector<std::int32_t> held;
-  if (per_matrix(kind)) {
+  if (updates_each_matrix(kind)) {
     make_states(adamw_states_);
     const std::size_t states = states_of_matrix(kind);
     for (const MuonGroup& g : groups) {  // nothing stays of a matrix' update: the first and the last stand for all
@@ -129,7 +126,7 @@ void ProgramLayout::single_gpu_step() {
       orthogonalize(g.count, g.rows, g.cols);
     }
   }
-  for (std::int32_t t : held) free(t);
+  let_go(held);
   free_gradients();
 }
 
@@ -143,7 +140,7 @@ void ProgramLayout::distributed_lists() {
       alloc(whole);
       free(whole);
     }
-    collective({gradient_of(i), named("adamw.grad_slice", p.dtype, std::max<std::int64_t>(1, p.count() / world))});
+    collective({gradient_of(i), named("adamw.grad_slice", p.dtype, adamw_elements(p, m_, world))});
   }
   adamw_of_slices();
   forget_names();
@@ -182,14 +179,13 @@ void ProgramLayout::distributed_lists() {
 
 // DistAdamW's step is Python that is not compiled (a collective in its loop makes Dynamo skip it): each parameter's denominator and update live until the next one's are there.
 void ProgramLayout::adamw_of_slices() {
-  const bool counts = per_matrix(m_.version.optimizer);  // steps on the GPU; E3c divides by a number, into a tensor more
+  const bool counts = updates_each_matrix(m_.version.optimizer);  // steps on the GPU; E3c divides by a number, into a tensor more
   std::vector<std::int32_t> last;
   for (std::size_t i : adamw_parameters(m_)) {
     const Parameter& p = m_.parameters[i];
-    const std::int64_t elements = counts || p.count() >= kReplicated ? std::max<std::int64_t>(1, p.count() / run_.world_size) : p.count();
     make_states(counts ? kAdamwStates : kAdamwStates - 1);
     const auto make = [&](const char* role) {
-      const std::int32_t t = temporary(role, p.dtype, elements);
+      const std::int32_t t = temporary(role, p.dtype, adamw_elements(p, m_, run_.world_size));
       alloc(t);
       return t;
     };
@@ -208,8 +204,8 @@ void ProgramLayout::distributed_stacks() {
   const std::int64_t world = run_.world_size;
   for (std::size_t i : adamw_parameters(m_)) {
     const Parameter& p = m_.parameters[i];
-    if (p.count() < kReplicated) collective({gradient_of(i)});
-    else collective({gradient_of(i), named("adamw.grad_slice", p.dtype, p.count() / world)});
+    if (is_replicated(p, m_)) collective({gradient_of(i)});
+    else collective({gradient_of(i), named("adamw.grad_slice", p.dtype, adamw_elements(p, m_, world))});
   }
   const auto adamw = [&] {
     if (m_.version.epoch == "E3c") return adamw_of_slices();
@@ -287,7 +283,7 @@ void ProgramLayout::collective(const std::vector<std::int32_t>& tensors) {
     while (stashes_.size() >= sets()) let_stash_go();
   }
   if (compiling_) {
-    while (!stashes_.empty()) let_stash_go();
+    release_stashes();
     for (std::int32_t t : std::exchange(shelf_, {})) {
       if (std::ranges::find(named_, t) == named_.end() && std::ranges::find(sums_, t) == sums_.end()) free(t);
     }

@@ -129,10 +129,8 @@ Attention resolve_attention(const Workload& workload, const Target& target) {
 
 namespace {
 
-struct HandedOn { std::vector<std::int32_t> found, left; };  // of each, the latest allocated first
-
-// What the events from first_event on find alive and let go, and what they leave alive in its place.
-std::optional<HandedOn> handed_on(const Program& program, std::int32_t first_event) {
+// What the events from first_event on find alive and let go, each with what they leave alive in its place; the latest allocated first.
+std::optional<std::vector<std::array<std::int32_t, 2>>> handed_on(const Program& program, std::int32_t first_event) {
   const std::size_t begin = static_cast<std::size_t>(first_event), end = program.events.size();
   const auto info = [&](std::int32_t t) -> const TensorInfo& { return program.tensors[static_cast<std::size_t>(t)]; };
   // of each tensor its first and its last event among those
@@ -144,36 +142,35 @@ std::optional<HandedOn> handed_on(const Program& program, std::int32_t first_eve
     last = program.events[i].kind == Event::Kind::free ? kFreed : kAllocated;
     if (first == kNone) first = last;
   }
-  HandedOn handed;
+  std::vector<std::int32_t> found, left;
   for (std::size_t i = end; i-- > 0;) {
     const Event& e = program.events[i];
     auto& [first, last] = met_by(e.tensor);
     if (e.kind == Event::Kind::free || first == kNone || first != last) continue;
-    if (i < begin && first == kFreed) handed.found.push_back(e.tensor), first = kNone;
-    if (i >= begin && first == kAllocated) handed.left.push_back(e.tensor), first = kNone;
+    if (i < begin && first == kFreed) found.push_back(e.tensor), first = kNone;
+    if (i >= begin && first == kAllocated) left.push_back(e.tensor), first = kNone;
   }
-  if (!std::ranges::equal(handed.found, handed.left, {}, info, info)) return std::nullopt;
+  if (!std::ranges::equal(found, left, {}, info, info)) return std::nullopt;
+  std::vector<std::array<std::int32_t, 2>> handed;
+  for (std::size_t i = 0; i < found.size(); ++i) handed.push_back({found[i], left[i]});
   return handed;
 }
 
 }  // namespace
 
 std::optional<Steady> steady_stretch(const Program& program, std::int32_t first_event, int steps) {
-  const auto handed = handed_on(program, first_event);
+  auto handed = handed_on(program, first_event);
   if (!handed) return std::nullopt;
-  Steady steady{first_event, static_cast<std::int32_t>(program.events.size()), steps};
-  for (std::size_t i = 0; i < handed->found.size(); ++i) steady.handed.push_back({handed->found[i], handed->left[i]});
-  return steady;
+  return Steady{first_event, static_cast<std::int32_t>(program.events.size()), steps, 0, std::move(*handed)};
 }
 
 bool repeat_events(Program& program, std::int32_t first_event) {
   const std::size_t begin = static_cast<std::size_t>(first_event), end = program.events.size();
   const auto handed = handed_on(program, first_event);
   if (!handed) return false;
-  const auto& [found, left] = *handed;
   std::vector<std::int32_t> as(program.tensors.size());
   std::iota(as.begin(), as.end(), 0);
-  for (std::size_t i = 0; i < found.size(); ++i) std::swap(as[static_cast<std::size_t>(found[i])], as[static_cast<std::size_t>(left[i])]);
+  for (const auto& [found, left] : *handed) std::swap(as[static_cast<std::size_t>(found)], as[static_cast<std::size_t>(left)]);
   const auto again = [&](std::int32_t t) { return t < 0 ? t : as[static_cast<std::size_t>(t)]; };
   const auto shift = static_cast<std::int32_t>(end - begin);
   const auto segment = std::ranges::upper_bound(program.segments, first_event, {}, &Segment::first_event) - program.segments.begin() - 1;  // those of before may be empty

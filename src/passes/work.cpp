@@ -131,8 +131,8 @@ class OptimizerStep {
   explicit OptimizerStep(const Workload& workload) : m_(workload.model), world_(workload.run.world_size) {}
 
   std::vector<OptimizerUnit> all() {
-    const bool stacked = m_.version.optimizer == Optimizer::muon_stacked_by_group || m_.version.optimizer == Optimizer::muon_all_groups;
-    for (std::size_t i : adamw_parameters(m_)) adamw(m_.parameters[i], stacked);
+    const bool stacked = !updates_each_matrix(m_.version.optimizer);
+    for (std::size_t i : adamw_parameters(m_)) adamw(m_.parameters[i]);
     for (const MuonGroup& g : muon_groups(m_)) {
       if (stacked) stack(g);
       else lists(g);
@@ -142,10 +142,10 @@ class OptimizerStep {
 
  private:
   // p, g and both moments read; p and both moments written
-  void adamw(const Parameter& p, bool stacked) {
+  void adamw(const Parameter& p) {
     OptimizerUnit u;
     const double bytes = static_cast<double>(p.bytes().count);
-    const bool whole = world_ == 1 || (stacked && p.count() < 1024);
+    const bool whole = world_ == 1 || is_replicated(p, m_);
     if (world_ > 1) {
       u.all_reduce = whole;
       u.reduce_bytes = bytes;

@@ -2,9 +2,9 @@
 #include "plan/alternatives.hpp"
 
 #include <algorithm>
-#include <utility>
 #include <cstring>
 #include <functional>
+#include <utility>
 
 #include "memory/timeline.hpp"
 #include "workload/scripts.hpp"
@@ -75,19 +75,16 @@ namespace {
 
 class Levers {
  public:
-  Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), options_(options) {
+  Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), given_(options), options_(options) {
     options_.alternatives = options_.timeline = options_.fine_tuning = false;
-    every_step_ = options.every_step;
-    options_.every_step = every_step_ && report.verdict != Verdict::fits;  // what somebody will do instead is played to the end
+    options_.every_step = options.every_step && report.verdict != Verdict::fits;  // what somebody will do instead is played to the end
   }
 
   std::vector<Alternative> all() {
     const Run& run = r_.workload.run;
     const Model& m = r_.workload.model;
     const bool base = run.script == Script::base_train;
-    EstimateOptions whole = options_;
-    whole.every_step = every_step_;
-    if (auto growing = growing_segments(r_, program_, whole)) out_.push_back(std::move(*growing));
+    if (auto growing = growing_segments(r_, program_, given_)) out_.push_back(std::move(*growing));
     const auto legal = legal_device_batches(r_.workload);
     const auto smaller = std::ranges::find_if(legal, [&](std::int64_t b) { return b < run.device_batch_size; });
     if (smaller != legal.end()) batch(*smaller);
@@ -252,8 +249,8 @@ class Levers {
 
   const Report& r_;
   const Program& program_;
+  const EstimateOptions& given_;
   EstimateOptions options_;
-  bool every_step_ = true;
   struct Wanted { std::vector<std::pair<std::string, std::string>> change; Workload workload; bool identical; std::string note; };
   std::vector<Wanted> wanted_;
   std::vector<Alternative> out_;

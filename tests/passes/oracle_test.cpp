@@ -9,6 +9,7 @@
 
 #include "graph/nanochat.hpp"
 #include "passes/compile.hpp"
+#include "passes/optimizer.hpp"
 #include "passes/program.hpp"
 #include "passes/sampling.hpp"
 #include "recording.hpp"
@@ -170,8 +171,7 @@ std::vector<Change> large_drops_by_size(std::vector<Change> changes) {
 // Every segment of two optimizer steps, of three on several GPUs. In a recording, clipping and dropping gradients stand apart; the engine counts them with the optimizer.
 Comparison compare_steps(const Recording& r) {
   Comparison c;
-  const NanochatVersion::Optimizer optimizer = workload_of(r).model.version.optimizer;
-  const bool one_by_one = optimizer == NanochatVersion::Optimizer::torch_adamw_muon || optimizer == NanochatVersion::Optimizer::muon_per_param;
+  const bool one_by_one = updates_each_matrix(workload_of(r).model.version.optimizer);
   int train_steps = 0;
   for (const Part& part : engine_program(r)) {
     std::string phase = part.name.substr(0, part.name.find(' '));
