@@ -271,6 +271,7 @@ class Command {
     const auto m = machine(*flags);
     if (!m) return std::unexpected(m.error());
     flags->gpus = m->gpus;
+    flags->compute_major = m->gpu.compute_major;
     const auto workload = make_nanochat_workload(*flags);
     if (!workload) return std::unexpected(workload.error());
     return report_of(*workload, *m, flags->device_batch_size == -1, timeline, levers);

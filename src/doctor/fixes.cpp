@@ -25,6 +25,7 @@ std::optional<WorkloadFlags> flags_of(const Workload& workload) {
   f.attention = std::string(name_of(workload.run.attention));
   f.compile = workload.run.compile;
   f.torch = workload.run.torch;
+  f.compute_major = workload.run.compute_major;
   return f;
 }
 

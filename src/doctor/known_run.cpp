@@ -196,8 +196,8 @@ KnownRun known_run(const RunLog& run, const OomEvent* event, const Given& given)
     if (out.problem) out.notes.push_back("the run could not be laid out: " + out.problem->message + "; " + out.problem->hint);
   }
   find_machine(run, event, given, out);
-  if (out.machine && out.machine->gpu.compute_major > 0 && out.machine->gpu.compute_major < 8 && out.workload && !flags.dtype && !out.workload->model.version.autocast) {
-    flags.dtype = "fp32";  // what nanochat does on such cards
+  if (out.machine && out.workload && !flags.dtype && usual_compute(out.workload->model.version, out.machine->gpu.compute_major) != out.workload->run.compute) {
+    flags.compute_major = out.machine->gpu.compute_major;
     if (auto workload = make_nanochat_workload(flags)) out.workload = std::move(*workload);
     out.notes.push_back("taken as fp32: nanochat falls back to it below compute capability 8.0");
   }

@@ -96,6 +96,7 @@ inline bool is_scaled(const Node& n) { return n.kind == Kind::matmul && n.inputs
 
 constexpr int kInParts = 1;    // the variant of a maximum over parts of a whole tensor, not over rows (passes/lower.hpp)
 constexpr int kNumberOne = 1;  // of those that several nodes use
+constexpr int kViewed = 1;     // the variant of a cast whose readers all read a view of it
 constexpr int kEvenRows = 1;   // the variant of a transpose that copies what lies in memory with rows unevenly spaced
 constexpr int kShiftPads = 1;  // the variant of a shift that is nothing but padding, which fuses with nothing to the partitioner
 

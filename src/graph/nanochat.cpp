@@ -20,7 +20,7 @@ class Writer {
 
   void write() {
     declare_inputs();
-    NodeId x = embed(wte_, "wte");
+    NodeId x = b_.convert(embed(wte_, "wte"), run_.compute, "wte");
     x = norm(x, "norm_embed");
     if (m_.version.smear_backout) x = smear(x);
     const NodeId x0 = x;
@@ -83,11 +83,8 @@ class Writer {
     b_.at(-1);
   }
 
-  // Rows of a table picked by token id: (B, T, width), in the table's dtype, then in the compute dtype.
-  NodeId embed(NodeId table, const char* role) {
-    const NodeId x = b_.pointwise(Fn::embedding, std::array{table, idx_}, tokens(b_[table].shape.dim[1]), b_[table].dtype, role);
-    return b_.convert(x, run_.compute, role);
-  }
+  // Rows of a table picked by token id: (B, T, width), in the table's dtype.
+  NodeId embed(NodeId table, const char* role) { return b_.pointwise(Fn::embedding, std::array{table, idx_}, tokens(b_[table].shape.dim[1]), b_[table].dtype, role); }
 
   // F.rms_norm without weight, over the last dimension: fp32 inside, row statistics in fp32.
   NodeId norm(NodeId x, const char* role) {
@@ -190,6 +187,10 @@ NodeId Writer::attend(NodeId x, NodeId ve, const Layer& l, std::int64_t layer) {
   NodeId k = linear(x, l.k, "attn.k");
   NodeId v = linear(x, l.v, "attn.v");
   if (ve != kNone) {
+    if (b_[ve].dtype != run_.compute) {  // an fp32 table's: the block views it by heads, and that is what is stored
+      ve = b_.convert(ve, run_.compute, "attn.ve");
+      g_.nodes[static_cast<std::size_t>(ve)].variant = kViewed;
+    }
     const NodeId head = b_.slice(x, tokens(m_.version.ve_gate_channels), 0, "attn.ve_gate");
     const NodeId gate = b_.unary(Fn::scale, b_.unary(Fn::sigmoid, linear(head, l.gate, "attn.ve_gate"), run_.compute, "attn.ve_gate"), run_.compute, "attn.ve_gate");
     v = b_.binary(Fn::add, v, b_.binary(Fn::mul, gate, ve, run_.compute, "attn.v"), run_.compute, "attn.v");

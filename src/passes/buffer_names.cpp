@@ -89,14 +89,16 @@ int BufferNames::name_rank(NodeId v) const {
   const Node& n = node(v);
   const bool attention = read_by_attention_[at(v)], fa3 = attention && static_cast<Attention>(node(attention_).variant) == Attention::fa3;
   if (attention && n.kind != Kind::result && !fa3) return permute;
+  const bool products_alone = products_[at(v)] > 0 && users_[at(v)] == 1;
   switch (n.fn) {
     case Fn::add: return add;
     case Fn::amax_rows: return amax;
     case Fn::cat: return cat;
-    case Fn::convert: return fa3 ? convert : n.shape.batched ? view : permute;  // named after its view, a weight after its permutation
+    case Fn::convert: return fa3 || (n.shape.batched && !products_alone && n.variant != kViewed) ? convert : n.shape.batched ? view : permute;  // named after its view, a weight after its permutation
     case Fn::embedding: return embedding;
     case Fn::result: return getitem;
     case Fn::log: return log;
+    case Fn::mul: return products_alone ? view : mul;  // a norm's output in fp32 is what its own backward reads too
     case Fn::matmul: return fa3 ? view : is_scaled(n) ? scaled_mm : mm;
     case Fn::scale: return mul;
     case Fn::rsqrt: return rsqrt;

@@ -146,8 +146,10 @@ class Step {
     return t_.cat(halves, 3, role);
   }
 
-  // What SDPA makes of a boolean mask for a window that is shorter than the row: an additive one. Only the last survives the call.
-  Tensor mask() {
+  // A window that is shorter than the row: what nanochat makes its boolean mask of lives until SDPA has returned; SDPA makes it an additive one, its rows padded to eight
+  // (aten/src/ATen/native/transformers/attention.cpp, pad_bias). Only that one survives the call.
+  struct Mask { Tensor row, column, causal, bias; };
+  Mask mask() {
     const Dims square = eager::dims({T, T}, false);
     const Tensor row = t_.empty("attn.mask", eager::dims({T, 1}, false), Dtype::int64), column = t_.empty("attn.mask", eager::dims({1, T}, false), Dtype::int64);
     Tensor causal = t_.empty("attn.mask", square, Dtype::bool8);
@@ -159,7 +161,10 @@ class Step {
       }
       causal = t_.empty("attn.mask", square, Dtype::bool8);
     }
-    return t_.empty("attn.mask", square, run_.compute);
+    Tensor bias = t_.empty("attn.mask", square, run_.compute);
+    constexpr std::int64_t kAligned = 8;
+    if (T % kAligned != 0) bias = t_.empty("attn.mask", eager::dims({T, round_up(T, kAligned)}, false), run_.compute);
+    return {row, column, causal, bias};
   }
 
   Tensor attend(const Tensor& x, const Tensor& ve, int layer) {
@@ -189,9 +194,9 @@ class Step {
     const bool masked = attention_ != Attention::fa3 && m_.windows[static_cast<std::size_t>(layer)] < T;
     Tensor y;
     {
-      const Tensor bias = masked ? mask() : Tensor();
+      const Mask made = masked ? mask() : Mask();
       const Attention kind = masked ? with_mask(attention_) : attention_;
-      y = t_.attention(kind, t_.transpose(q, 1, 2), t_.transpose(k, 1, 2), t_.transpose(v, 1, 2), bias, 0, "attn.out");
+      y = t_.attention(kind, t_.transpose(q, 1, 2), t_.transpose(k, 1, 2), t_.transpose(v, 1, 2), made.bias, 0, "attn.out");
     }
     y = t_.view(t_.contiguous(t_.transpose(y, 1, 2), "attn.out"), {B, T, D});
     y = linear(y, input("attn.c_proj.weight", layer), "attn.c_proj");

@@ -21,7 +21,10 @@ bool stand_apart(const Model& model) { return model.version.optimizer == Optimiz
 // the k-th that was made (from 0, by 0 to 9 and a to z).
 struct Recorded { std::string_view square, wide, tall; };
 
-const Recorded& recorded_of(const Model& model) {
+bool iterates_in_fp32(const Workload& w) { return w.model.version.muon_in_compute && w.run.compute != Dtype::bf16; }
+
+const Recorded& recorded_of(const Workload& workload) {
+  const Model& model = workload.model;
   // five rounds of Newton-Schulz, each with buffers of its own where the two sizes differ
   static constexpr Recorded kNewtonSchulz{"XXAAAA-2-5-1-3-0", "XXAAAA-2-3-4X-0AAA-5-7-8X-1AAA-9-b-cX-aAAA-d-f-gX-eAAA-h-j-kX-i-l-6",
                                           "XXAAAA-2-3-4X-0AAA-5-7-8X-1AAA-9-b-cX-aAAA-d-f-gX-eAAA-h-j-kX-i-l-m"};
@@ -29,6 +32,10 @@ const Recorded& recorded_of(const Model& model) {
   static constexpr Recorded kByGroup{"XAAAAAA-3-1-4-5-2-0-6", "XAAXXXX-2X-4-5-6-7A-8-1-0-3", "XAAXXXX-2X-4-5-6-7A-8-1-0-3"};
   static constexpr Recorded kApart{"XAAAAAA-3-1-4-5-2-0-6", "XAAXXXX-2X-4-5-6-7A-8-1-0-3", "XAAXXXX-2X-4-5-6-7A-8-1F-0-3-9"};
   static constexpr Recorded kAllGroups{"XXAAXX-1-5-3-0-4-2", "XXAAXXX-1-3-5-2-0-6-4", "XXAAXXX-1-3-5-2-0-6-4"};
+  // what has to be cast no more is read in place
+  static constexpr Recorded kByGroupInFp32{"XXAAAAA-1-2-4-5-3-6-0", "XXAAXXX-3X-1-5-6-7A-8-2-4-0", "XXAAXXX-3X-1-5-6-7A-8-2-4-0"};
+  static constexpr Recorded kAllGroupsInFp32{"XXAAXX-1-5-3-4-2-0", "XXAAXX-3X-1A-7-5-2-6-4-0", "XXAAXX-3X-1A-7-5-2-6-4-0"};
+  if (iterates_in_fp32(workload)) return model.version.optimizer == Optimizer::muon_all_groups ? kAllGroupsInFp32 : kByGroupInFp32;
   switch (model.version.optimizer) {
     case Optimizer::torch_adamw_muon: return kNewtonSchulz;
     case Optimizer::muon_per_param: return kPerParameter;
@@ -49,10 +56,11 @@ std::int32_t ProgramLayout::temporary(const char* role, Dtype d, std::int64_t el
   return tensor(role, category, d, shape({elements}, false));
 }
 
-// Newton-Schulz / Polar Express on K matrices of m x n in bf16, compiled: buffers in the order Inductor makes and frees them. What is not freed at the end is the update;
+// Newton-Schulz / Polar Express on K matrices of m x n in bf16 (or fp32), compiled: buffers in the order Inductor makes and frees them. What is not freed at the end is the update;
 // returned, or -1. Recorded: docs/oracle.md.
 std::int32_t ProgramLayout::orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n) {
-  const Recorded& recorded = recorded_of(m_);
+  const Recorded& recorded = recorded_of(w_);
+  const Dtype iterate = iterates_in_fp32(w_) ? Dtype::fp32 : Dtype::bf16;
   const std::string_view order = m == n ? recorded.square : m < n ? recorded.wide : recorded.tall;
   const std::int64_t small = std::min(m, n);
   std::vector<std::int32_t> made;
@@ -63,7 +71,7 @@ std::int32_t ProgramLayout::orthogonalize(std::int64_t count, std::int64_t m, st
       gone = -1;
       continue;
     }
-    made.push_back(order[i] == 'A' ? temporary("muon.gram", Dtype::bf16, count * small * small) : temporary("muon.iterate", order[i] == 'F' ? Dtype::fp32 : Dtype::bf16, count * m * n));
+    made.push_back(order[i] == 'A' ? temporary("muon.gram", iterate, count * small * small) : temporary("muon.iterate", order[i] == 'F' ? Dtype::fp32 : iterate, count * m * n));
     alloc(made.back());
   }
   const auto left = std::ranges::find_if(made, [](std::int32_t t) { return t >= 0; });
@@ -79,6 +87,7 @@ void ProgramLayout::optimizer_step() {
   if (run_.world_size == 1) {
     single_gpu_step();
   } else {
+    if (run_.compute == Dtype::fp16) collective({});  // GradScaler's found_inf is shared first (scripts/base_train.py)
     updates_each_matrix(m_.version.optimizer) ? distributed_lists() : distributed_stacks();
     end_distributed_step();
   }

@@ -78,6 +78,7 @@ class Realization {
   bool eager_;
   std::vector<std::int32_t> position_, stored_at_;  // by node: where it is computed, -1: elsewhere; when it is stored, kMoments for each position
   std::vector<bool> available_, output_, realized_, given_, copied_;
+  std::vector<std::int32_t> users_, products_;  // by node: who reads it, all products as one; how many products do
 
  private:
   struct Operations { std::int32_t own, constants; };
@@ -93,7 +94,7 @@ class Realization {
   bool reads_tensors(std::span<const Read> reads) const;
   void realize();
 
-  std::vector<std::int32_t> operations_, users_, first_external_, products_, loads_;  // loads_: of as many elements as the node has, in its whole expression
+  std::vector<std::int32_t> operations_, first_external_, loads_;  // loads_: of as many elements as the node has, in its whole expression
   std::vector<bool> feeds_external_, taken_as_is_;  // as_is: by FlashAttention 3, without a view; what is saved is then the value itself
   std::vector<Read> reads_;                       // every node's list after the other
   std::vector<std::size_t> reads_begin_, reads_end_;

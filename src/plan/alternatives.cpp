@@ -189,6 +189,7 @@ class Levers {
     f.max_seq_len = m.sequence_len;
     f.gpus = run.world_size;
     if (m.version.window) f.window_pattern = m.window_pattern;
+    f.compute_major = run.compute_major;
     if (!m.version.autocast) f.dtype = std::string(name_of(run.compute));
     f.attention = std::string(name_of(run.attention));
     f.torch = run.torch;

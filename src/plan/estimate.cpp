@@ -185,8 +185,8 @@ void warn_of_nanochat(Report& report) {
     report.warnings.push_back("nanochat since 2026-07-03 loads a FlashAttention 3 that this GPU cannot run and stops with \"no kernel image is available\" (its issue 820): take its pull request 853, or run `pip uninstall kernels`; then it runs as laid out here");
   }
   if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
-  if (machine.gpu.compute_major > 0 && machine.gpu.compute_major < 8 && workload.run.compute == Dtype::bf16 && !workload.model.version.autocast) {
-    report.warnings.push_back("GPUs below compute capability 8.0 train in fp32 with this nanochat: give --dtype fp32");
+  if (workload.run.compute == Dtype::bf16 && usual_compute(workload.model.version, machine.gpu.compute_major) == Dtype::fp32) {
+    report.warnings.push_back("GPUs below compute capability 8.0 have no bf16 of their own, and this nanochat takes fp32 there unless told otherwise: leave --dtype out");
   }
   if (meets(workload, RunPhase::core_evaluation) && core_prompts(workload.run).middle > 10 * workload.run.max_seq_len) {
     report.warnings.push_back("CORE evaluation has prompts longer than 10 x --max-seq-len, where nanochat stops with an assertion: give --core-metric-every -1");

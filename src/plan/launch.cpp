@@ -246,7 +246,7 @@ std::vector<std::string> launch_command(const Workload& workload) {
   const Model& m = workload.model;
   const Run& run = workload.run;
   std::vector<std::string> out;
-  if (run.compute != Dtype::bf16 && !m.version.autocast) out.push_back(std::string("NANOCHAT_DTYPE=") + (run.compute == Dtype::fp32 ? "float32" : "float16"));
+  if (run.compute != usual_compute(m.version, run.compute_major)) out.push_back(std::string("NANOCHAT_DTYPE=") + (run.compute == Dtype::fp32 ? "float32" : run.compute == Dtype::fp16 ? "float16" : "bfloat16"));
   const std::string script = "scripts." + std::string(name_of(run.script));
   if (run.world_size > 1) {
     for (const char* w : {"torchrun", "--standalone"}) out.emplace_back(w);

@@ -102,6 +102,7 @@ Result<Found> prefer_faster(Found found, const Machine& machine, const EstimateO
 Result<Workload> at_depth(WorkloadFlags flags, const Machine& machine, std::int64_t depth) {
   flags.depth = depth;
   flags.gpus = machine.gpus;
+  flags.compute_major = machine.gpu.compute_major;
   flags.device_batch_size = -1;
   return make_nanochat_workload(flags);
 }

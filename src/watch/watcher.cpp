@@ -56,6 +56,7 @@ void Watcher::predict(bool from_log) {
     return;
   }
   if (!flags.gpus) flags.gpus = machine->gpus;
+  flags.compute_major = machine->gpu.compute_major;
   const auto workload = make_nanochat_workload(flags);
   if (!workload) {
     no_prediction_ = workload.error().message;

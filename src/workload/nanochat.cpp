@@ -215,6 +215,9 @@ Result<void> set_run(Draft& draft) {
     if (!B) return std::unexpected(B.error());
     run.device_batch_size = *B;
   }
+  run.compute_major = flags.compute_major;
+  const Dtype usual = usual_compute(version, run.compute_major);
+  run.compute = usual;
   if (flags.dtype) {
     const std::string d = to_lower(*flags.dtype);
     if (d == "bf16" || d == "bfloat16") run.compute = Dtype::bf16;
@@ -225,10 +228,11 @@ Result<void> set_run(Draft& draft) {
       return fail("bad_value", "nanochat " + version.epoch + " always trains in bf16 autocast", "leave --dtype out, or use --nanochat E5 or later", "--dtype");
     }
   } else {
-    draft.workload.assumptions.push_back({"dtype", "bf16", "nanochat default on GPUs of compute capability 8.0 and newer"});
+    draft.workload.assumptions.push_back({"dtype", std::string(name_of(usual)), version.autocast ? "nanochat's autocast" : usual == Dtype::fp32 ? "nanochat default on GPUs below compute capability 8.0" : "nanochat default on GPUs of compute capability 8.0 and newer"});
   }
   run.fp8 = flags.fp8.value_or(false);
   if (run.fp8 && !version.fp8_available) return fail("bad_value", "nanochat " + version.epoch + " has no --fp8", "use --nanochat E4f or later", "--fp8");
+  if (run.fp8 && !flags.dtype && usual == Dtype::fp32) return fail("bad_value", "--fp8 needs bf16, and nanochat computes in fp32 on GPUs below compute capability 8.0", "leave --fp8 out: it needs a GPU of compute capability 8.9 or newer", "--fp8");
   if (run.fp8 && run.compute != Dtype::bf16) return fail("bad_value", "--fp8 needs --dtype bf16", "leave one of the two out", "--fp8");
   if (run.fp8 && run.script != Script::base_train) return fail("bad_value", std::string(name_of(run.script)) + " has no --fp8", "leave it out: what was trained in fp8 is fine-tuned in bf16", "--fp8");
   run.compile = flags.compile.value_or(!trains_eagerly(draft.workload));
@@ -344,6 +348,10 @@ Result<Workload> with_device_batch(const Workload& workload, std::int64_t device
   w.run.device_batch_size = device_batch_size;
   w.run.grad_accum_steps = w.run.total_batch_size / tokens;
   return w;
+}
+
+Dtype usual_compute(const NanochatVersion& version, int compute_major) {
+  return !version.autocast && compute_major > 0 && compute_major < 8 ? Dtype::fp32 : Dtype::bf16;
 }
 
 Result<Workload> make_nanochat_workload(const WorkloadFlags& flags) {

@@ -19,7 +19,7 @@ std::vector<NanochatVersion> build_versions() {
   v.default_vocab = 65536, v.vocab_multiple = 1, v.model_dim_rounded_up = false, v.autocast = true, v.float_before_softcap = false;
   v.flash_attention3 = false, v.window = false, v.short_window = Short::half, v.lambdas = false, v.value_embeds = false;
   v.ve_gate_channels = 32, v.smear_backout = false, v.grad_clip = true, v.optimizer = Optimizer::torch_adamw_muon;
-  v.loader_gpu_buffer = false, v.fp8_available = false, v.auto_total_batch = false, v.flags_with_dashes = false;
+  v.muon_in_compute = false, v.loader_gpu_buffer = false, v.fp8_available = false, v.auto_total_batch = false, v.flags_with_dashes = false;
   v.tables_cast_at_init = v.resumes = v.minus_one_switches_off = false, v.sft = NanochatVersion::Sft::rows, v.kv_cache = NanochatVersion::Cache::grown;
   v.default_total_batch = 524288, v.default_data_ratio = 20, v.default_eval_tokens = 20LL * 524288, v.default_window_pattern = "L", v.torch = "2.8.0";
   rows.push_back(v);
@@ -49,7 +49,7 @@ std::vector<NanochatVersion> build_versions() {
   next("E5", "1076f97", "2026-03-04"), v.autocast = false, rows.push_back(v);
   next("E5b", "6ed7d1d", "2026-03-09"), v.short_window = Short::third128, v.ve_gate_channels = 12, v.default_eval_tokens = 80LL * 524288, rows.push_back(v);
   next("E6", "a825e63", "2026-03-14"), v.short_window = Short::quarter128, v.smear_backout = true, rows.push_back(v);
-  next("E6b", "47e983e", "2026-03-26"), v.default_data_ratio = 12, v.fp8_swapped_on_gpu = false, rows.push_back(v);
+  next("E6b", "47e983e", "2026-03-26"), v.default_data_ratio = 12, v.fp8_swapped_on_gpu = false, v.muon_in_compute = true, rows.push_back(v);
   next("E7", "a9d0a86", "2026-07-03"), v.optimizer = Optimizer::muon_all_groups, v.flash_attention3_ampere = true, v.kv_cache = NanochatVersion::Cache::compute, rows.push_back(v);
   return rows;
 }

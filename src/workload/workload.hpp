@@ -46,6 +46,7 @@ struct NanochatVersion {
   enum class Optimizer { torch_adamw_muon, muon_per_param, muon_stacked_by_group, muon_all_groups } optimizer = Optimizer::muon_all_groups;
   // torch_adamw_muon: E1..E3b (DistAdamW + DistMuon lists on N GPUs, fused torch AdamW + per-parameter Muon on one);
   // muon_stacked_by_group: E3c..E6 (one GPU: a shape group at a time); muon_all_groups: E7 (one GPU: all groups kept to the end)
+  bool muon_in_compute = true;        // E6b (c0dbf1f, the day before): Muon iterates in fp32 where nanochat does not compute in bf16; before always in bf16
   bool loader_gpu_buffer = true;      // E4d: persistent 2*B*T int64 on the GPU
   bool tables_cast_at_init = true;    // from 2025-10-16 on: embedding tables are made in fp32 and cast once filled
   bool resumes = true;                // E1c: --resume-from-step, --save-every
@@ -101,6 +102,7 @@ struct Run {
   std::int64_t world_size = 1;          // W
   std::int64_t grad_accum_steps = 1;    // total / (B*T*W)
   Dtype compute = Dtype::bf16;          // COMPUTE_DTYPE
+  int compute_major = 0;                // of the GPU it runs on; 0: not told, 8 or newer
   bool fp8 = false;
   bool compile = true;
   Attention attention = Attention::automatic;  // automatic: by version and GPU
@@ -156,11 +158,15 @@ struct WorkloadFlags {
   std::optional<std::string> window_pattern, nanochat, dtype, attention, torch, script, phases;
   std::optional<bool> fp8, compile, load_optimizer;
   std::vector<std::string> passthrough;
+  int compute_major = 0;  // compute capability of the GPU it will run on, which decides nanochat's dtype; 0: not told, 8 or newer
 };
 
 // Resolves flags to a workload for W GPUs. device_batch_size -1 is left to the search: it becomes 1 here.
 // Errors: "missing_depth", "bad_value", "illegal_batch" (with the legal values in the hint), "unknown_version", ...
 Result<Workload> make_nanochat_workload(const WorkloadFlags& flags);
+
+// What nanochat computes in unless it is told otherwise: bf16; since E5, which has no autocast, fp32 on GPUs below compute capability 8.0 (nanochat/common.py).
+Dtype usual_compute(const NanochatVersion& version, int compute_major);
 
 // The same workload with another device batch: total batch held, accumulation recomputed. A transformers run of which no total is asked for
 // holds its accumulation instead, as its arguments do, and the total follows.

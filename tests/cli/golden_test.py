@@ -19,6 +19,7 @@ SCREENS = {
     "check_seed_example": ["check", "--gpu", "RTX 4090", "--", "python -m scripts.base_train --depth=24 --device-batch-size=8 --total-batch-size=524288 --run=my_experiment"],
     "explain_8xh100_e1": ["explain", "--nanochat", "E1", "--depth", "20", "--gpu", "h100", "--gpus", "8"],
     "explain_timeline": ["explain", "--depth", "12", "--device-batch-size", "8", "--gpu", "4090", "--timeline", "--ascii"],
+    "plan_t4": ["plan", "--gpu", "t4", "--depth", "8"], "check_t4_fp16": ["check", "--gpu", "t4", "--", "NANOCHAT_DTYPE=float16", "python", "-m", "scripts.base_train", "--depth=8", "--device-batch-size=8"],
     "explain_quick_json": ["explain", "--depth", "4", "--device-batch-size", "8", "--gpu", "t4", "--alternatives", "0", "--json"],
     "explain_fp8_json": ["explain", "--depth", "4", "--device-batch-size", "8", "--gpu", "h100", "--fp8", "--json"],
     "check_json": ["check", "--depth", "20", "--device-batch-size", "8", "--gpu", "h100", "--json"],

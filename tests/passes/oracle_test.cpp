@@ -34,6 +34,7 @@ Workload workload_of(const Recording& r) {
   f.window_pattern = r.window_pattern;
   f.gpus = r.gpus;
   f.fp8 = r.fp8;
+  if (r.dtype != "bf16") f.dtype = r.dtype;
   f.total_batch_size = r.batch * r.length * r.gpus * r.accumulation;
   if (r.nanochat == "E1") f.window_pattern.reset();
   if (r.kind == "resume") f.resume_from_step = 1;
@@ -49,7 +50,7 @@ Workload workload_of(const Recording& r) {
   return *w;
 }
 
-Attention attention_of(const Recording& r) { return r.attention == "fa3" ? Attention::fa3 : Attention::flash; }
+Attention attention_of(const Recording& r) { return r.attention == "fa3" ? Attention::fa3 : r.dtype == "fp32" ? Attention::efficient : Attention::flash; }
 
 // Adds a change to a part and keeps its live bytes, peak and end.
 void add(Part& part, std::int64_t& live, bool alloc, const std::string& dtype, std::int64_t elements, std::int64_t bytes, std::string name) {

@@ -198,6 +198,27 @@ TEST(Estimate, WarnsWhenFineTuningInheritsTooLargeABatch) {
   EXPECT_TRUE(warned());
 }
 
+// A T4 trains in fp32 with nanochat's own command: plan lays out that, and what is asked for otherwise stands in the command.
+TEST(Plan, laysOutTheDtypeThatTheGpuGives) {
+  WorkloadFlags f;
+  f.depth = 8;
+  const auto answer = plan(f, machine("t4"));
+  ASSERT_TRUE(answer && !answer->plans.empty());
+  const Report& usual = answer->plans.front();
+  EXPECT_EQ(usual.workload.run.compute, Dtype::fp32);
+  EXPECT_EQ(usual.command.find("NANOCHAT_DTYPE"), std::string::npos) << usual.command;
+  for (const auto& [dtype, word] : {std::pair{"bf16", "bfloat16"}, std::pair{"fp16", "float16"}}) {
+    f.dtype = dtype;
+    const auto other = plan(f, machine("t4"));
+    ASSERT_TRUE(other && !other->plans.empty());
+    EXPECT_EQ(other->plans.front().command.find(std::string("NANOCHAT_DTYPE=") + word), 0u) << other->plans.front().command;
+  }
+  f.dtype = "bf16";
+  const auto newer = plan(f, machine("rtx 4090"));
+  ASSERT_TRUE(newer && !newer->plans.empty());
+  EXPECT_EQ(newer->plans.front().command.find("NANOCHAT_DTYPE"), std::string::npos);
+}
+
 Result<PastedCommand> paste(std::string_view text) { return parse_pasted_command(*shell_split(text)); }
 
 TEST(Paste, readsWhatPeoplePaste) {

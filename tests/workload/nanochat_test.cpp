@@ -98,6 +98,31 @@ TEST(Rules, badValuesAreRefused) {
   EXPECT_FALSE(make_nanochat_workload(f));
 }
 
+// nanochat/common.py, _detect_compute_dtype.
+TEST(Rules, computesInFp32WhereTheGpuHasNoBf16) {
+  WorkloadFlags f;
+  f.depth = 4;
+  const auto compute = [&](const char* version, int major) {
+    f.nanochat = version;
+    f.compute_major = major;
+    return make_nanochat_workload(f)->run.compute;
+  };
+  for (const char* version : {"E5", "E6", "newest"}) {
+    EXPECT_EQ(compute(version, 7), Dtype::fp32) << version;
+    EXPECT_EQ(compute(version, 8), Dtype::bf16) << version;
+    EXPECT_EQ(compute(version, 0), Dtype::bf16) << version;
+  }
+  for (const char* version : {"E1", "E3", "E4g"}) EXPECT_EQ(compute(version, 7), Dtype::bf16) << version;  // autocast
+  f.fp8 = true;
+  f.nanochat = "newest";
+  const auto refused = make_nanochat_workload(f);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().where, "--fp8");
+  f.fp8 = false;
+  f.dtype = "bf16";
+  EXPECT_EQ(compute("newest", 7), Dtype::bf16);
+}
+
 TEST(Rules, batchesHoldTheTotal) {
   EXPECT_TRUE(rc::check("any legal device batch keeps the tokens of a step", [] {
     const auto w = make(*rc::gen::inRange<std::int64_t>(1, 40));

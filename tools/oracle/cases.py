@@ -23,11 +23,13 @@ class Case:
     gpus: int = 1
     accumulation: int = 1
     tokens: int = 0         # new ones: sampling, rl
+    dtype: str = "bf16"     # what nanochat computes in (NANOCHAT_DTYPE, since E5): bf16, fp32, fp16
 
     def name(self):
         parts = [self.kind, self.epoch, f"d{self.depth}", f"B{self.batch}", f"T{self.length}", f"V{self.vocab}"]
         parts += [self.window] if self.window != "SSSL" else []
         parts += ["fp8"] if self.fp8 else []
+        parts += [self.dtype] if self.dtype != "bf16" else []
         parts += [self.attention] if self.attention != "fa3" else []
         parts += [f"W{self.gpus}"] if self.gpus > 1 else []
         parts += [f"A{self.accumulation}"] if self.accumulation > 1 else []
@@ -70,6 +72,10 @@ def _compiled():
             for depth, batch, length in ((4, 8, 2048), (12, 1, 2048), (12, 8, 512)):
                 yield _case("compiled", epoch, depth, batch, length, attention="sdpa", window=window)
     yield _case("compiled", "E7", 12, 4, 2048, attention="sdpa", fp8=True)
+    for dtype in ("fp32", "fp16"):  # cards before Ampere, which have no bf16: fp32, or fp16 where that is asked for
+        for epoch, depth, batch, length, window in (("E5", 4, 8, 2048, "L"), ("E7", 4, 8, 512, "L"), ("E7", 4, 2, 2048, "SSSL"), ("E7", 12, 1, 2048, "L"), ("E7", 12, 8, 512, "SSSL")):
+            yield _case("compiled", epoch, depth, batch, length, attention="sdpa", dtype=dtype, window=window)
+        yield _case("compiled", "E7", 12, 4, 1024, dtype=dtype, attention="sdpa")
     # published runs
     yield _case("compiled", "E1", 20, 32, 2048)
     yield _case("compiled", "E5", 24, 16, 2048)
@@ -92,6 +98,15 @@ def _rest():
             yield _case("evaluation", epoch, depth, batch, length)
     for depth, batch, length in ((4, 4, 1000), (12, 2, 2500)):
         yield _case("evaluation", "E7", depth, batch, length, attention="sdpa")
+    for dtype in ("fp32", "fp16"):
+        without = {"attention": "sdpa", "dtype": dtype}
+        yield _case("step", "E7", 4, 8, 512, **without)
+        yield _case("step", "E7", 4, 2, 1024, gpus=8, accumulation=2, **without)
+        yield _case("step", "E6b", 4, 2, 1024, **without)
+        yield _case("validation", "E7", 4, 8, 512, **without)
+        yield _case("evaluation", "E7", 4, 4, 1000, **without)
+        yield _case("sampling", "E7", 4, 8, 213, tokens=8, **without)
+        yield _case("rl", "E7", 4, 8, 468, tokens=8, **without)
 
 
 def _other_phases():
@@ -125,4 +140,9 @@ def unseen():
         _case("sampling", "E7", 6, 4, 100, tokens=8), _case("sampling", "E4g", 8, 16, 150, tokens=8), _case("sampling", "E1", 6, 2, 90, tokens=8),
         _case("resume", "E7", 6, 4, 1024, gpus=4), _case("rl", "E7", 8, 4, 350, tokens=8), _case("rl", "E5", 6, 16, 240, tokens=8),
         _case("rl", "E1", 6, 4, 256, tokens=8),
+        _case("compiled", "E7", 8, 4, 1024, attention="sdpa", dtype="fp32"), _case("compiled", "E6b", 6, 16, 512, attention="sdpa", dtype="fp32", window="L"),
+        _case("compiled", "E7", 8, 4, 1024, attention="sdpa", dtype="fp16"), _case("step", "E5", 6, 4, 512, attention="sdpa", dtype="fp32", accumulation=2),
+        _case("step", "E5", 6, 4, 512, attention="sdpa", dtype="fp16", accumulation=2), _case("step", "E6b", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2),
+        _case("step", "E7", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2), _case("validation", "E5", 6, 4, 512, attention="sdpa", dtype="fp32"),
+        _case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp32"), _case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp16"),
     ]

@@ -64,6 +64,7 @@ def pack(case, torch_version, tracker):
     if case.kind in ("transformers", "torchtune", "torchtitan"):
         return {"name": case.name(), "torch": torch_version, **case.header(), "tensors": table, "segments": segments}
     extra = {"new_tokens": case.tokens} if case.tokens else {}
+    extra |= {"dtype": case.dtype} if case.dtype != "bf16" else {}
     return {"name": case.name(), "kind": case.kind, "nanochat": case.epoch, "commit": case.commit, "torch": torch_version,
             "depth": case.depth, "device_batch_size": case.batch, "max_seq_len": case.length, "vocab_size": case.vocab,
             "window_pattern": case.window, "fp8": case.fp8, "attention": case.attention, "gpus": case.gpus,

@@ -6,6 +6,7 @@ case lies in --raw, so an interrupted run goes on where it stopped; delete a raw
 """
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -40,15 +41,16 @@ def wanted(only, raw):
 
 
 def record_all(arguments):
-    """One child per (commit, attention, several GPUs or not, whole steps or not): what can share a process does."""
+    """One child per (commit, attention, dtype, several GPUs or not, whole steps or not): what can share a process does."""
     groups = {}
     for case in wanted(arguments.only, arguments.raw):
         alone = case.name() if case.kind in ("step", "resume") else ""  # optimizers compile at import: a process each
-        groups.setdefault((case.commit, case.attention, alone), []).append(case.name())
+        groups.setdefault((case.commit, case.attention, case.dtype, alone), []).append(case.name())
     failed = []
-    for (commit, attention, _), names in sorted(groups.items()):
+    dtypes = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+    for (commit, attention, dtype, _), names in sorted(groups.items()):
         done = subprocess.run([sys.executable, __file__, "--trees", arguments.trees, "--raw", arguments.raw, "--golden", arguments.golden,
-                               "--child", commit, attention, *names], check=False)
+                               "--child", commit, attention, *names], check=False, env={**os.environ, "NANOCHAT_DTYPE": dtypes[dtype]})
         if done.returncode:
             failed += [n for n in names if not (arguments.raw / f"{n}.json").exists()]
     return failed

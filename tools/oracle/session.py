@@ -137,6 +137,17 @@ class Run:
         with open(os.path.join(tree, "scripts", "base_train.py"), encoding="utf-8") as source:
             return "clip_grad_norm_" in source.read()
 
+    def scaler(self):
+        """fp16 has one (since E5)."""
+        return torch.amp.GradScaler() if self.case.dtype == "fp16" else None
+
+    def unscale(self, scaler, optimizer):
+        """As base_train does it; whether a gradient is infinite, which GradScaler.step then reads from the GPU, has no answer here: none is."""
+        scaler.unscale_(optimizer)
+        if self.shelf:
+            for found in scaler._found_inf_per_device(optimizer).values():
+                torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+
     def prepare(self, *args, **kwargs):
         """Compiles before recording, so that nothing of tracing stands among the events."""
         self.compiled.prepare(*args, **kwargs)
@@ -163,6 +174,7 @@ class Run:
             tracker.mark("load")
             model = self.build()
             optimizers = self.optimizers()
+            scaler = self.scaler()
             batches = self.loader()
             x, y = next(batches)
             self.prepare(x, y)
@@ -173,7 +185,7 @@ class Run:
                     train_loss = loss.detach()
                     loss = loss / self.case.accumulation
                     tracker.mark(f"{step} {micro + 1} backward")
-                    loss.backward()
+                    (scaler.scale(loss) if scaler else loss).backward()
                     x, y = next(batches)
                 if self.clips_gradients():
                     tracker.mark(f"{step} clip")
@@ -181,8 +193,12 @@ class Run:
                 tracker.mark(f"{step} optimizer")
                 if self.shelf:
                     self.shelf.wait()
+                if scaler:
+                    self.unscale(scaler, *optimizers)
                 for optimizer in optimizers:
                     optimizer.step()
+                if scaler:
+                    scaler.update()
                 tracker.mark(f"{step} zero_grad")
                 model.zero_grad(set_to_none=True)
             tracker.mark("end")
