@@ -62,6 +62,7 @@ std::optional<Workload> changed(const Workload& workload, const std::vector<std:
     else if (key == "--gpus" && n) flags->gpus = *n;
     else if (key == "--window-pattern") flags->window_pattern = value;
     else if (key == "--fp8") flags->fp8 = true;
+    else if (key == "NANOCHAT_DTYPE") flags->dtype = value;
     else return std::nullopt;
   }
   auto w = make_nanochat_workload(*flags);
@@ -85,6 +86,7 @@ std::string speed_of(const Alternative& a) {
   if (key == "--window-pattern") return "faster without FlashAttention 3, slower with it";
   if (key == "--fp8") return "faster on Hopper, Ada and Blackwell";
   if (key == "--gpus") return "faster, on more GPUs";
+  if (key == "NANOCHAT_DTYPE") return "faster: this GPU has tensor cores for fp16 alone";
   if (is_variable(key)) return "no cost";
   if (key == "recompute" || key == "--recompute") return "about a third slower";
   return "about the same";

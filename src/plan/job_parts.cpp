@@ -120,7 +120,7 @@ Result<JobParts> job_parts(const Report& report, const std::optional<std::string
   w.transformers ? describe_model(w, out) : describe_nanochat(w, out);
   if (alloc_conf) out.environment.emplace_back("PYTORCH_CUDA_ALLOC_CONF", *alloc_conf);
   for (const Alternative& a : report.alternatives) {  // the same training with more to spare
-    if (!alloc_conf && a.verdict == Verdict::fits && is_variable(a.change.front().first)) out.environment.push_back(a.change.front());
+    if (!alloc_conf && a.identical_training && a.verdict == Verdict::fits && is_variable(a.change.front().first)) out.environment.push_back(a.change.front());
   }
   out.environment.emplace_back("OMP_NUM_THREADS", "1");
   return out;

@@ -213,6 +213,18 @@ TEST(Plan, laysOutTheDtypeThatTheGpuGives) {
     ASSERT_TRUE(other && !other->plans.empty());
     EXPECT_EQ(other->plans.front().command.find(std::string("NANOCHAT_DTYPE=") + word), 0u) << other->plans.front().command;
   }
+  // and what is offered instead of fp32 is what its command then is
+  Workload usual_run = *with_device_batch(usual.workload, 16);
+  EstimateOptions options;
+  options.alternatives = true;
+  const Report over = *estimate(usual_run, machine("t4"), options);
+  const auto half = std::ranges::find_if(over.alternatives, [](const Alternative& a) { return change_text(a) == "NANOCHAT_DTYPE=float16"; });
+  ASSERT_NE(half, over.alternatives.end());
+  EXPECT_FALSE(half->identical_training);
+  usual_run.run.compute = Dtype::fp16;
+  WorkloadFlags again = parse_pasted_command(launch_command(usual_run))->flags;
+  again.compute_major = 7, again.vocab_size = usual_run.model.vocab;
+  EXPECT_EQ(half->process, estimate(*make_nanochat_workload(again), machine("t4"), options)->process.bytes);
   f.dtype = "bf16";
   const auto newer = plan(f, machine("rtx 4090"));
   ASSERT_TRUE(newer && !newer->plans.empty());
