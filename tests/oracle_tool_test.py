@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools" / "oracle"), str(ROOT / "python" / "dryfit" / "tracing")]
 
 import cases  # noqa: E402
+import draw  # noqa: E402
 import pack  # noqa: E402
 import wrapper  # noqa: E402
 
@@ -122,6 +123,14 @@ class Goldens(unittest.TestCase):
     def test_names_are_unique_and_sets_disjoint(self):
         names = [c.name() for c in [*cases.seen(), *cases.unseen()]]
         self.assertEqual(len(names), len(set(names)))
+
+    def test_a_seed_draws_the_same_runs_again(self):
+        for shapes in draw.SHAPES:
+            drawn = draw.draw(20261127, 30, shapes)
+            self.assertEqual(drawn[:12], draw.draw(20261127, 12, shapes))
+            self.assertEqual(len({c.name() for c in drawn}), 30)
+            self.assertGreater(len({c.epoch for c in drawn}), 8)
+        self.assertEqual(draw.draw(20261127, 1)[0].name(), "step-E1b-d4-B5-T1152-V65536-L-sdpa-W2")  # as docs/accuracy.md has them
 
 
 if __name__ == "__main__":

@@ -68,8 +68,19 @@ Shape rows_of(Shape s) {
   return s;
 }
 
+constexpr std::int64_t kUnpadded = 1024, kAlignment = 128;  // inductor.config.padding_stride_threshold, in elements; padding_alignment_bytes
+
+std::int64_t padding_of(const Shape& s, Dtype d) {
+  std::int64_t stride = 1, elements = 1;  // the last row has no padding after it
+  for (std::uint8_t i = s.rank; i-- > 0;) {
+    if (i + 1 < s.rank && stride > kUnpadded) stride = round_up(stride, kAlignment / size_of(d));
+    elements += (s.dim[i] - 1) * stride;
+    stride *= s.dim[i];
+  }
+  return elements - s.numel();
+}
+
 Shape padded_texts(const Shape& s, Dtype d) {
-  constexpr std::int64_t kUnpadded = 1024, kAlignment = 128;  // inductor.config.padding_stride_threshold, in elements; padding_alignment_bytes
   if (s.rank != 3 || s.dim[0] == 1) return s;
   const std::int64_t text = s.dim[1] * s.dim[2], even = round_up(text, kAlignment / size_of(d));
   return text <= kUnpadded || text == even ? s : shape({s.dim[0], 1, even}, s.batched);

@@ -35,6 +35,8 @@ inline Shape shape(std::initializer_list<std::int64_t> dims, bool batched) { ret
 Shape rows_of(Shape s);  // one value for each row
 // [texts, rows, width] as Inductor lays it out where it is free to: texts longer than 1024 elements begin at multiples of 128 bytes (ir.py, Layout._pad_strides).
 Shape padded_texts(const Shape& s, Dtype d);
+// Elements of one device batch that it leaves free between rows and texts: each that is longer than 1024 elements begins at a multiple of 128 bytes (likewise).
+std::int64_t padding_of(const Shape& s, Dtype d);
 // How many parts a reduction of so many elements to one value is split into, 1: none (choices.py, reduction_split_factor, of an inner reduction).
 std::int64_t inner_splits(std::int64_t elements, std::int64_t multiprocessors);
 
@@ -88,7 +90,8 @@ struct Node {
   std::array<NodeId, 9> in{kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone};  // attention backward has most
   Shape shape;
   const char* role = "";           // "attn.q", "mlp.c_fc": where in the model, without the layer
-  std::int64_t bytes() const { return shape.numel() * size_of(dtype); }
+  std::int64_t padding = 0;        // elements that its memory has beside those of the shape
+  std::int64_t bytes() const { return (shape.numel() + padding) * size_of(dtype); }
 };
 
 // A product in fp8: two operands and their scales.

@@ -220,8 +220,9 @@ NodeId Writer::rotate(NodeId x, const char* role) {
 NodeId Writer::attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window) {
   NodeId bias = kNone;
   if (attention_ != Attention::fa3 && window < T) {
-    // SDPA gets a (T, T) boolean mask and turns it into an additive one; layers with one window share it
-    if (mask_window_ != window) mask_ = b_.pointwise(Fn::fill, {}, shape({T, T}, false), run_.compute, "attn.mask");
+    // SDPA gets a (T, T) boolean mask and turns it into an additive one; layers with one window share it, unless torch.tril made it: its decomposition unsqueezes at -2 and
+    // at -1, two numbers of one hash in Python, so that the second is never found again (functorch/_functorch/compile_utils.py, fx_graph_cse)
+    if (mask_window_ != window || m_.version.mask_each_layer) mask_ = b_.pointwise(Fn::fill, {}, shape({T, T}, false), run_.compute, "attn.mask");
     mask_window_ = window;
     bias = mask_;
   }

@@ -68,6 +68,30 @@ std::vector<NodeId> needed_by(const std::vector<Node>& nodes, const std::vector<
   return compute;
 }
 
+// A tensor's dimensions in memory: products, and nanochat/fp8.py, make matrices of texts, and that also copies of them with rows and columns exchanged.
+Shape in_memory(const Node& n) {
+  if ((size_of(n.dtype) > 1 && n.kind != Kind::matmul) || n.shape.rank < 2) return n.shape;
+  const std::int64_t columns = n.shape.dim[static_cast<std::size_t>(n.shape.rank - 1)], rows = n.shape.numel() / columns;
+  return n.fn == Fn::transpose ? shape({columns, rows}, false) : shape({rows, columns}, n.shape.batched);
+}
+
+// What Inductor lays out as it likes (ir.py, FlexibleLayout) has padded rows and texts: neither what kernels and products in fp8 write, nor what is handed to
+// the user, nor the operands of products in fp8, whose strides are fixed (graph.py, run_node).
+void pad(Graph& graph, const std::vector<NodeId>& compute, const std::vector<NodeId>& users) {
+  std::vector<NodeId> fixed(users);
+  for (NodeId v : compute) {
+    const Node& n = graph.nodes[static_cast<std::size_t>(v)];
+    if (n.fn == Fn::laid_out) fixed.push_back(n.in[0]);
+  }
+  std::ranges::sort(fixed);
+  for (NodeId v : compute) {
+    Node& n = graph.nodes[static_cast<std::size_t>(v)];
+    const bool free = (n.kind == Kind::pointwise || n.kind == Kind::reduction || n.kind == Kind::cat || (n.kind == Kind::matmul && !is_scaled(n))) && n.fn != Fn::fill && n.fn != Fn::scatter_rows &&
+                      !(n.fn == Fn::transpose && n.variant == kEvenRows);
+    if (free && !std::ranges::binary_search(fixed, v)) n.padding = padding_of(in_memory(n), n.dtype);
+  }
+}
+
 }  // namespace
 
 CompiledStep compile_step(Graph forward, bool compile) {
@@ -102,7 +126,10 @@ CompiledStep compile_step(Graph forward, bool compile) {
     step.saved.push_back(owner);
     fw.outputs.push_back(owner);
   }
-  if (compile) fw.compute = lower(step.joint.graph, needed_by(nodes, fw.outputs, std::move(fw.compute)));
+  if (compile) {
+    fw.compute = lower(step.joint.graph, needed_by(nodes, fw.outputs, std::move(fw.compute)));
+    pad(step.joint.graph, fw.compute, joint.graph.outputs);
+  }
   FuseResult done = compile ? fuse(fw) : run_eagerly(fw);
   step.forward = std::move(done.steps);
   step.forward_launches = std::move(done.launches);
@@ -130,7 +157,10 @@ CompiledStep compile_step(Graph forward, bool compile) {
   for (NodeId g : joint.gradients) {
     if (g != kNone) bw.outputs.push_back(g);
   }
-  if (compile) bw.compute = lower(step.joint.graph, bw.compute);
+  if (compile) {
+    bw.compute = lower(step.joint.graph, bw.compute);
+    pad(step.joint.graph, bw.compute, bw.outputs);
+  }
   FuseResult back = compile ? fuse(bw) : run_eagerly(bw);
   step.backward = std::move(back.steps);
   step.backward_launches = std::move(back.launches);

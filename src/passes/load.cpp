@@ -21,7 +21,7 @@ void ProgramLayout::add_tensors_of(const Graph& of) {
     Category category = Category::activations;
     if (std::strcmp(n.role, "logits") == 0 && n.kind == Kind::matmul && n.variant == 0) category = Category::logits;
     if (n.fn == Fn::input) category = Category::weights;
-    tensor(n.role, category, n.dtype, n.shape, n.layer);
+    p_.tensors[static_cast<std::size_t>(tensor(n.role, category, n.dtype, n.shape, n.layer))].bytes = n.bytes();
   }
 }
 

@@ -227,10 +227,12 @@ void Realization::realize() {
       for (std::size_t i = reads_begin_[at(source)]; i < reads_end_[at(source)]; ++i) {
         const Read r = reads_[i];
         const bool along = moves_along(n.fn) && node(r.node).shape.numel() >= node(source).shape.numel();
-        const bool kept = straight || (moves_along(n.fn) && !along);  // a row's value is the same for every slice of the row
+        // a row's value is the same for every slice of the row; what a pad puts back where its slice was stands at its own place (dependencies.py, MemoryDep)
+        const bool back = n.fn == Fn::pad && node(r.node).shape == n.shape && r.shift == static_cast<std::uint32_t>(n.variant) + 1;
+        const bool kept = straight || (moves_along(n.fn) && !along) || back;
         const bool same = same_for_all_parts(r, source, v);
         const std::uint32_t shift = along ? shifted(v, source, r.shift) : r.shift;
-        add_read(reads_, {r.node, r.natural && kept, same ? shift : in_part(k, shift), same ? r.elements : resized(r.elements)}, from);
+        add_read(reads_, {r.node, (r.natural && kept) || back, same ? shift : in_part(k, shift), same ? r.elements : resized(r.elements)}, from);
       }
     }
     reads_begin_[at(v)] = from;

@@ -184,6 +184,9 @@ void warn_of_nanochat(Report& report) {
   if (workload.model.version.flash_attention3_ampere && machine.gpu.compute_major >= 10 && workload.run.compute == Dtype::bf16) {
     report.warnings.push_back("nanochat since 2026-07-03 loads a FlashAttention 3 that this GPU cannot run and stops with \"no kernel image is available\" (its issue 820): take its pull request 853, or run `pip uninstall kernels`; then it runs as laid out here");
   }
+  if (!workload.model.version.sdpa_fallback && report.attention != Attention::fa3) {
+    report.warnings.push_back("nanochat " + workload.model.version.epoch + " has no attention beside FlashAttention 3 and stops on this GPU: --nanochat E4 or later goes on without");
+  }
   if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
   if (workload.run.compute == Dtype::bf16 && usual_compute(workload.model.version, machine.gpu.compute_major) == Dtype::fp32) {
     report.warnings.push_back("GPUs below compute capability 8.0 have no bf16 of their own, and this nanochat takes fp32 there unless told otherwise: leave --dtype out");

@@ -37,7 +37,7 @@ struct Draft {
   }
 };
 
-// Before E4b: the head count nearest to width/head_dim that divides the width (Python's round: halves to even).
+// E2 to E4: the head count nearest to width/head_dim that divides the width (Python's round: halves to even).
 std::int64_t dividing_heads(std::int64_t width, std::int64_t head_dim) {
   const std::int64_t ideal = std::max<std::int64_t>(1, std::llrint(static_cast<double>(width) / static_cast<double>(head_dim)));
   for (std::int64_t offset = 0; offset < width; ++offset) {
@@ -51,6 +51,9 @@ std::int64_t dividing_heads(std::int64_t width, std::int64_t head_dim) {
 Result<void> set_shapes(Draft& draft) {
   Model& m = draft.workload.model;
   const NanochatVersion& version = m.version;
+  for (const auto& [given, flag] : {std::pair{draft.flags.head_dim.value_or(128) != 128, "--head-dim"}, std::pair{draft.flags.aspect_ratio.value_or(64) != 64, "--aspect-ratio"}}) {
+    if (given && !version.shape_flags) return fail("bad_value", "nanochat " + version.epoch + " has no " + flag, "leave it out, or use --nanochat E2 or later", flag);
+  }
   const auto head_dim = draft.value(draft.flags.head_dim, "--head-dim", "head_dim", 128, 8, 512);
   if (!head_dim) return std::unexpected(head_dim.error());
   if (*head_dim % 8 != 0) return fail("bad_value", "--head-dim " + std::to_string(*head_dim) + " is not a multiple of 8", "use 64, 96 or 128", "--head-dim");
@@ -59,7 +62,11 @@ Result<void> set_shapes(Draft& draft) {
   m.aspect_ratio = *aspect;
   const std::int64_t base = m.depth * m.aspect_ratio;
   m.width = version.model_dim_rounded_up ? round_up(base, *head_dim) : base;
-  m.heads = version.model_dim_rounded_up ? m.width / *head_dim : dividing_heads(m.width, *head_dim);
+  m.heads = version.shape_flags && !version.model_dim_rounded_up ? dividing_heads(m.width, *head_dim) : ceil_div(m.width, *head_dim);
+  if (m.width % m.heads != 0) {
+    return fail("bad_value", "nanochat " + version.epoch + " gives a width of " + std::to_string(m.width) + " " + std::to_string(m.heads) + " heads, which do not divide it",
+                "use an even --depth, or --nanochat E2 or later", "--depth");
+  }
   if (m.width > kMaxWidth) {
     return fail("bad_value", "depth x aspect ratio gives a model width of " + std::to_string(m.width), "use a width up to " + std::to_string(kMaxWidth), "--depth");
   }
@@ -161,6 +168,9 @@ std::string joined(const std::vector<std::int64_t>& values, std::size_t most) {
   for (std::size_t i = 0; i < values.size() && i < most; ++i) out += (i ? ", " : "") + std::to_string(values[i]);
   return out;
 }
+
+// A weight's gradient in fp8 sums over the micro-batch's tokens, and those products take multiples of 16 (aten/src/ATen/native/cuda/Blas.cpp, _scaled_mm).
+bool multiplies_in_fp8(const Run& run, std::int64_t batch) { return !run.fp8 || batch * run.max_seq_len % 16 == 0; }
 
 // chat_rl samples a whole device batch at a time.
 bool samples_divide(const Run& run, std::int64_t batch) { return run.script != Script::chat_rl || run.num_samples % batch == 0; }
@@ -330,7 +340,7 @@ std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
     return out;
   }
   for (std::int64_t batch = 512; batch >= 1; batch /= 2) {
-    if (workload.run.total_batch_size % (batch * per_sequence) == 0 && samples_divide(workload.run, batch)) out.push_back(batch);
+    if (workload.run.total_batch_size % (batch * per_sequence) == 0 && samples_divide(workload.run, batch) && multiplies_in_fp8(workload.run, batch)) out.push_back(batch);
   }
   return out;
 }
@@ -343,6 +353,10 @@ Result<Workload> with_device_batch(const Workload& workload, std::int64_t device
     w.run.device_batch_size = device_batch_size;
     w.run.total_batch_size = tokens * w.run.grad_accum_steps;
     return w;
+  }
+  if (!multiplies_in_fp8(w.run, device_batch_size)) {
+    return fail("bad_value", "--fp8 with " + std::to_string(device_batch_size) + " x " + std::to_string(w.run.max_seq_len) + " = " + std::to_string(device_batch_size * w.run.max_seq_len) + " tokens at a time: its products take multiples of 16",
+                "use a --max-seq-len that is a multiple of 16, or leave --fp8 out", "--fp8");
   }
   if (w.run.total_batch_size % tokens != 0 || !samples_divide(w.run, device_batch_size)) return illegal_batch(w, device_batch_size);
   w.run.device_batch_size = device_batch_size;

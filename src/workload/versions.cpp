@@ -16,7 +16,7 @@ std::vector<NanochatVersion> build_versions() {
   std::vector<NanochatVersion> rows;
   NanochatVersion v;  // the first release; each later row changes what its commit changed
   v.epoch = "E1", v.commit = "3a5e0bc", v.date = "2025-10-13";
-  v.default_vocab = 65536, v.vocab_multiple = 1, v.model_dim_rounded_up = false, v.autocast = true, v.float_before_softcap = false;
+  v.default_vocab = 65536, v.vocab_multiple = 1, v.shape_flags = v.model_dim_rounded_up = false, v.autocast = true, v.float_before_softcap = false;
   v.flash_attention3 = false, v.window = false, v.short_window = Short::half, v.lambdas = false, v.value_embeds = false;
   v.ve_gate_channels = 32, v.smear_backout = false, v.grad_clip = true, v.optimizer = Optimizer::torch_adamw_muon;
   v.muon_in_compute = false, v.loader_gpu_buffer = false, v.fp8_available = false, v.auto_total_batch = false, v.flags_with_dashes = false;
@@ -32,17 +32,17 @@ std::vector<NanochatVersion> build_versions() {
   next("E1e", "f1bf69d", "2025-12-09"), v.vocab_multiple = 64, rows.push_back(v);
   next("E1f", "2874eda", "2025-12-28"), rows.push_back(v);
   next("E1g", "eb7bbc1", "2026-01-04"), v.torch = "2.9.1", rows.push_back(v);
-  next("E2", "ccf4b7f", "2026-01-07"), v.default_vocab = 32768, v.default_data_ratio = 8, v.minus_one_switches_off = true, rows.push_back(v);
+  next("E2", "ccf4b7f", "2026-01-07"), v.shape_flags = true, v.default_vocab = 32768, v.default_data_ratio = 8, v.minus_one_switches_off = true, rows.push_back(v);
   next("E2b", "061f83c", "2026-01-08"), v.grad_clip = false, rows.push_back(v);
-  next("E3", "2ff7d51", "2026-01-11"), v.flash_attention3 = v.window = v.lambdas = true, v.default_window_pattern = "SSSL";
+  next("E3", "2ff7d51", "2026-01-11"), v.sdpa_fallback = false, v.flash_attention3 = v.window = v.lambdas = true, v.default_window_pattern = "SSSL";
   v.optimizer = Optimizer::muon_per_param, v.kv_cache = NanochatVersion::Cache::bf16, rows.push_back(v);
   next("E3b", "7312ec9", "2026-01-13"), v.flags_with_dashes = true, rows.push_back(v);
   next("E3c", "6bb9240", "2026-01-15"), v.optimizer = Optimizer::muon_stacked_by_group, rows.push_back(v);
-  next("E4", "e85db6b", "2026-01-16"), v.value_embeds = true, v.default_data_ratio = 4, rows.push_back(v);
+  next("E4", "e85db6b", "2026-01-16"), v.value_embeds = v.sdpa_fallback = v.mask_each_layer = true, v.default_data_ratio = 4, rows.push_back(v);
   next("E4b", "cf5c9e5", "2026-01-18"), v.model_dim_rounded_up = true, rows.push_back(v);
   next("E4c", "41bb2ea", "2026-01-29"), v.default_data_ratio = 10.5, rows.push_back(v);
   next("E4d", "6a341f2", "2026-01-30"), v.loader_gpu_buffer = true, rows.push_back(v);
-  next("E4e", "1ddaad1", "2026-01-31"), v.sft = NanochatVersion::Sft::packed, rows.push_back(v);
+  next("E4e", "1ddaad1", "2026-01-31"), v.mask_each_layer = false, v.sft = NanochatVersion::Sft::packed, rows.push_back(v);
   next("E4f", "6079f78", "2026-02-03"), v.fp8_available = v.fp8_swapped_on_gpu = true, v.default_eval_tokens = 40LL * 524288, rows.push_back(v);
   next("E4g", "f41dd3c", "2026-02-05"), v.auto_total_batch = true, v.default_total_batch = -1, rows.push_back(v);
   next("E4h", "8180e1d", "2026-02-16"), v.sft = NanochatVersion::Sft::inherits, rows.push_back(v);

@@ -30,11 +30,14 @@ struct NanochatVersion {
   std::string date;     // ISO date of that commit
   std::int64_t default_vocab = 32768;
   int vocab_multiple = 64;            // vocabulary padded to a multiple of this; 1 = not padded
+  bool shape_flags = true;            // E2: --aspect-ratio, --head-dim, and heads chosen to divide the width; before: 64, and ceil(D/128) heads, which must divide it
   bool model_dim_rounded_up = true;   // E4b: D = ceil(depth*aspect/head_dim)*head_dim; before: heads chosen to divide depth*aspect
   bool autocast = false;              // before E5: bf16 autocast around fp32 Linear weights; after: weight.to(x.dtype) in forward
   bool float_before_softcap = true;   // E1d
   bool flash_attention3 = true;       // E3: FA3 on Hopper; SDPA elsewhere
   bool flash_attention3_ampere = false;  // E7: FA3 on Ampere and Ada too, and loaded on Blackwell, which cannot run it (pull request 540, issue 820)
+  bool sdpa_fallback = true;          // E4: before, whatever GPU is not FlashAttention 3's cannot train from E3 on
+  bool mask_each_layer = false;       // E4 to E4d: SDPA's masks begin with torch.tril, which the compiler does not share between layers
   bool window = true;                 // E3: window_pattern
   enum class ShortWindow { half, third128, quarter128 } short_window = ShortWindow::quarter128;
   bool lambdas = true;                // E3: resid_lambdas, x0_lambdas (keeps x0)

@@ -36,7 +36,9 @@ Workload workload_of(const Recording& r) {
   f.fp8 = r.fp8;
   if (r.dtype != "bf16") f.dtype = r.dtype;
   f.total_batch_size = r.batch * r.length * r.gpus * r.accumulation;
-  if (r.nanochat == "E1") f.window_pattern.reset();
+  f.head_dim = r.head_dim, f.aspect_ratio = r.aspect_ratio;
+  f.attention = r.attention == "fa3" ? "fa3" : r.dtype == "fp32" ? "efficient" : "flash";
+  if (!find_nanochat_version(r.nanochat)->window) f.window_pattern.reset();
   if (r.kind == "resume") f.resume_from_step = 1;
   if (r.kind == "rl") {
     f.script = "chat_rl";
@@ -50,7 +52,7 @@ Workload workload_of(const Recording& r) {
   return *w;
 }
 
-Attention attention_of(const Recording& r) { return r.attention == "fa3" ? Attention::fa3 : r.dtype == "fp32" ? Attention::efficient : Attention::flash; }
+Attention attention_of(const Recording& r) { return workload_of(r).run.attention; }
 
 // Adds a change to a part and keeps its live bytes, peak and end.
 void add(Part& part, std::int64_t& live, bool alloc, const std::string& dtype, std::int64_t elements, std::int64_t bytes, std::string name) {
@@ -318,6 +320,18 @@ TEST(Oracle, differencesFromPyTorchDoNotGrow) {
   if (renew) write_known(now);
   EXPECT_GT(compared, 100);
   std::printf("%d recordings, %d without any difference; %d differences became smaller\n", compared, exact, smaller);
+}
+
+// Runs drawn blindly (tools/oracle/record.sh --draw), beside the engine: what is equal, what differs and how much.
+TEST(Oracle, drawnRecordings) {
+  const char* file = std::getenv("DRYFIT_DRAWN");
+  if (file == nullptr) GTEST_SKIP() << "DRYFIT_DRAWN names a file of recordings";
+  for (const Recording& r : oracle::read_recordings(file)) {
+    const Comparison c = compare(r);
+    std::string text;
+    for (const auto& [measure, size] : c.differences) text += std::abs(size) > tolerance(measure) ? "    " + measure + " " + std::to_string(size) + "\n" : "";
+    std::printf("%-60s %s, worst peak %.4f %%\n%s", r.name.c_str(), text.empty() ? "equal" : "DIFFERS", 100 * c.worst, text.empty() ? "" : (text + c.detail).c_str());
+  }
 }
 
 // Recordings that nobody looks at while fixing the passes: what was learned from the others must hold there too.

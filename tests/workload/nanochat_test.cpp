@@ -49,6 +49,24 @@ TEST(Parameters, everyVersionBuilds) {
   }
 }
 
+TEST(Rules, whatNanochatItselfWouldStopAt) {
+  EXPECT_EQ(make(3, "E1", 65536)->model.heads, 2);   // 192 / 128, rounded up
+  EXPECT_EQ(make(15, "E1", 65536)->model.heads, 8);
+  EXPECT_NE(make(5, "E1", 65536).error().message.find("3 heads"), std::string::npos);  // 320 is not three times anything
+  EXPECT_EQ(make(5, "E2")->model.heads, 2);          // from then on those that divide the width
+  WorkloadFlags f;
+  f.depth = 6, f.nanochat = "E1", f.aspect_ratio = 48;
+  EXPECT_EQ(make_nanochat_workload(f).error().where, "--aspect-ratio");
+  f.aspect_ratio = 64;                               // what it is anyway
+  EXPECT_TRUE(make_nanochat_workload(f));
+  f.nanochat = "E7", f.fp8 = true, f.max_seq_len = 1000, f.device_batch_size = 3, f.total_batch_size = 6000;
+  EXPECT_EQ(make_nanochat_workload(f).error().where, "--fp8");  // products over 3000 tokens
+  f.device_batch_size = 2, f.total_batch_size = 4000;
+  const auto two = make_nanochat_workload(f);
+  ASSERT_TRUE(two);
+  EXPECT_EQ(legal_device_batches(*two), (std::vector<std::int64_t>{4, 2}));  // one sequence is no multiple of 16 either
+}
+
 TEST(Totals, followNanochatsRule) {
   for (std::int64_t depth : {4, 6, 8}) EXPECT_EQ(make(depth)->run.total_batch_size, 1 << 18) << depth;
   for (std::int64_t depth : {10, 12, 14, 16}) EXPECT_EQ(make(depth)->run.total_batch_size, 1 << 19) << depth;

@@ -24,6 +24,8 @@ class Case:
     accumulation: int = 1
     tokens: int = 0         # new ones: sampling, rl
     dtype: str = "bf16"     # what nanochat computes in (NANOCHAT_DTYPE, since E5): bf16, fp32, fp16
+    head_dim: int = 128
+    aspect: int = 64
 
     def name(self):
         parts = [self.kind, self.epoch, f"d{self.depth}", f"B{self.batch}", f"T{self.length}", f"V{self.vocab}"]
@@ -34,24 +36,44 @@ class Case:
         parts += [f"W{self.gpus}"] if self.gpus > 1 else []
         parts += [f"A{self.accumulation}"] if self.accumulation > 1 else []
         parts += [f"N{self.tokens}"] if self.tokens > 0 else []
+        parts += [f"h{self.head_dim}"] if self.head_dim != 128 else []
+        parts += [f"a{self.aspect}"] if self.aspect != 64 else []
         return "-".join(parts)
 
 
 # Epoch (as in `dryfit list versions`) and the commit recorded for it.
 COMMITS = {
     "E1": "af82c3a",   # the speedruns of October 2025
+    "E1b": "49cd02f",
+    "E1d": "cbf30c8",  # logits in fp32 before the soft-cap
+    "E1e": "f1bf69d",  # vocabulary padded
+    "E2": "ccf4b7f",
+    "E2b": "061f83c",  # no gradient clipping
     "E3": "b33e394",   # the end of 11 January: FlashAttention 3, windows, lambdas, Muon with a factored second moment
+    "E3b": "7312ec9",
     "E3c": "6bb9240",  # Muon stacked by shape
+    "E4": "e85db6b",   # value embeddings
+    "E4b": "cf5c9e5",  # width rounded up
+    "E4d": "6a341f2",  # a loader's buffer on the GPU
+    "E4e": "1ddaad1",
     "E4g": "f41dd3c",  # value embeddings, autocast
+    "E4h": "8180e1d",
     "E5": "1076f97",   # no autocast
     "E5b": "6ed7d1d",  # other windows, smaller gates
-    "E6b": "47e983e",  # smear and backout
+    "E6": "a825e63",   # smear and backout
+    "E6b": "47e983e",
     "E7": "92d63d4",   # one optimizer class
 }
 OWN_FP8 = {"E4g": "bac5a35"}  # f41dd3c needs torchao for fp8; two weeks later nanochat had its own
 
 
-def _case(kind, epoch, depth, batch, length, **rest):
+def dividing_heads(width, head_dim):
+    """base_train's find_num_heads, until widths were rounded up: the number nearest to the ideal that divides the width."""
+    ideal = max(1, round(width / head_dim))
+    return next(c for offset in range(width) for c in (ideal + offset, ideal - offset) if c > 0 and width % c == 0)
+
+
+def case(kind, epoch, depth, batch, length, **rest):
     if epoch == "E1":
         rest = {"vocab": 65536, "window": "L", "attention": "sdpa", **rest}
     commit = OWN_FP8.get(epoch, COMMITS[epoch]) if rest.get("fp8") else COMMITS[epoch]
@@ -63,86 +85,102 @@ def _compiled():
         for depth in (4, 12):
             for batch in (1, 8, 32):
                 for length in (512, 2048):
-                    yield _case("compiled", epoch, depth, batch, length)
+                    yield case("compiled", epoch, depth, batch, length)
     for epoch in ("E4g", "E5", "E7"):
         for depth, batch, length in ((4, 1, 512), (4, 8, 512), (4, 1, 2048), (4, 8, 2048), (4, 32, 2048), (12, 1, 2048), (12, 4, 2048), (12, 32, 2048)):
-            yield _case("compiled", epoch, depth, batch, length, fp8=True)
+            yield case("compiled", epoch, depth, batch, length, fp8=True)
     for epoch in ("E4g", "E7"):  # without FlashAttention 3: cards that are not Hopper
         for window in ("L", "SSSL"):
             for depth, batch, length in ((4, 8, 2048), (12, 1, 2048), (12, 8, 512)):
-                yield _case("compiled", epoch, depth, batch, length, attention="sdpa", window=window)
-    yield _case("compiled", "E7", 12, 4, 2048, attention="sdpa", fp8=True)
+                yield case("compiled", epoch, depth, batch, length, attention="sdpa", window=window)
+    yield case("compiled", "E7", 12, 4, 2048, attention="sdpa", fp8=True)
     for dtype in ("fp32", "fp16"):  # cards before Ampere, which have no bf16: fp32, or fp16 where that is asked for
         for epoch, depth, batch, length, window in (("E5", 4, 8, 2048, "L"), ("E7", 4, 8, 512, "L"), ("E7", 4, 2, 2048, "SSSL"), ("E7", 12, 1, 2048, "L"), ("E7", 12, 8, 512, "SSSL")):
-            yield _case("compiled", epoch, depth, batch, length, attention="sdpa", dtype=dtype, window=window)
-        yield _case("compiled", "E7", 12, 4, 1024, dtype=dtype, attention="sdpa")
+            yield case("compiled", epoch, depth, batch, length, attention="sdpa", dtype=dtype, window=window)
+        yield case("compiled", "E7", 12, 4, 1024, dtype=dtype, attention="sdpa")
     # published runs
-    yield _case("compiled", "E1", 20, 32, 2048)
-    yield _case("compiled", "E5", 24, 16, 2048)
-    yield _case("compiled", "E4g", 24, 16, 2048, fp8=True)
-    yield _case("compiled", "E7", 24, 16, 2048, fp8=True)
-    yield _case("step", "E5", 24, 16, 2048, gpus=8, accumulation=2)
+    yield case("compiled", "E1", 20, 32, 2048)
+    yield case("compiled", "E5", 24, 16, 2048)
+    yield case("compiled", "E4g", 24, 16, 2048, fp8=True)
+    yield case("compiled", "E7", 24, 16, 2048, fp8=True)
+    yield case("step", "E5", 24, 16, 2048, gpus=8, accumulation=2)
 
 
 def _rest():
     for epoch in ("E1", "E3", "E3c", "E4g", "E7"):
         for gpus in (1, 8):
-            yield _case("step", epoch, 4, 8, 2048, gpus=gpus)
-            yield _case("step", epoch, 12, 1, 2048, gpus=gpus, accumulation=2)
-    yield _case("step", "E7", 4, 8, 2048, fp8=True, accumulation=2)
+            yield case("step", epoch, 4, 8, 2048, gpus=gpus)
+            yield case("step", epoch, 12, 1, 2048, gpus=gpus, accumulation=2)
+    yield case("step", "E7", 4, 8, 2048, fp8=True, accumulation=2)
     for epoch in ("E1", "E3", "E4g", "E5", "E7"):
         for depth, batch, length in ((4, 8, 2048), (12, 1, 2048), (12, 32, 512)):
-            yield _case("validation", epoch, depth, batch, length)
+            yield case("validation", epoch, depth, batch, length)
         # CORE: as many sequences as answers, as long as the longest prompt
         for depth, batch, length in ((4, 1, 300), (4, 4, 1000), (12, 2, 2500), (12, 10, 100)):
-            yield _case("evaluation", epoch, depth, batch, length)
+            yield case("evaluation", epoch, depth, batch, length)
     for depth, batch, length in ((4, 4, 1000), (12, 2, 2500)):
-        yield _case("evaluation", "E7", depth, batch, length, attention="sdpa")
+        yield case("evaluation", "E7", depth, batch, length, attention="sdpa")
     for dtype in ("fp32", "fp16"):
         without = {"attention": "sdpa", "dtype": dtype}
-        yield _case("step", "E7", 4, 8, 512, **without)
-        yield _case("step", "E7", 4, 2, 1024, gpus=8, accumulation=2, **without)
-        yield _case("step", "E6b", 4, 2, 1024, **without)
-        yield _case("validation", "E7", 4, 8, 512, **without)
-        yield _case("evaluation", "E7", 4, 4, 1000, **without)
-        yield _case("sampling", "E7", 4, 8, 213, tokens=8, **without)
-        yield _case("rl", "E7", 4, 8, 468, tokens=8, **without)
+        yield case("step", "E7", 4, 8, 512, **without)
+        yield case("step", "E7", 4, 2, 1024, gpus=8, accumulation=2, **without)
+        yield case("step", "E6b", 4, 2, 1024, **without)
+        yield case("validation", "E7", 4, 8, 512, **without)
+        yield case("evaluation", "E7", 4, 4, 1000, **without)
+        yield case("sampling", "E7", 4, 8, 213, tokens=8, **without)
+        yield case("rl", "E7", 4, 8, 468, tokens=8, **without)
 
 
 def _other_phases():
     for epoch in ("E1", "E3", "E4g", "E5", "E7"):
-        yield _case("sampling", epoch, 4, 1, 16, tokens=16)
-        yield _case("sampling", epoch, 4, 8, 213, tokens=32)
-    yield _case("sampling", "E7", 4, 8, 700, tokens=8, attention="sdpa")
+        yield case("sampling", epoch, 4, 1, 16, tokens=16)
+        yield case("sampling", epoch, 4, 8, 213, tokens=32)
+    yield case("sampling", "E7", 4, 8, 700, tokens=8, attention="sdpa")
     for epoch in ("E3c", "E4g", "E7"):
         for gpus in (1, 8):
-            yield _case("resume", epoch, 4, 8, 2048, gpus=gpus)
+            yield case("resume", epoch, 4, 8, 2048, gpus=gpus)
     for epoch in ("E1", "E4g", "E5", "E7"):
-        yield _case("rl", epoch, 4, 8, 468, tokens=32)
-    yield _case("rl", "E7", 12, 2, 300, tokens=8)
+        yield case("rl", epoch, 4, 8, 468, tokens=32)
+    yield case("rl", "E7", 12, 2, 300, tokens=8)
+
+
+def _drawn():
+    """Of the runs that draw.py drew (docs/accuracy.md tells which seed): what showed something, and some that did not."""
+    yield case("compiled", "E3c", 9, 24, 256, vocab=10001, head_dim=96, aspect=32)
+    yield case("compiled", "E4b", 4, 10, 1536, vocab=32000, window="SL", attention="sdpa", head_dim=64, aspect=96)
+    yield case("compiled", "E4h", 3, 5, 1536, vocab=50304, window="L", fp8=True, attention="sdpa")
+    yield case("compiled", "E5b", 5, 16, 2048, vocab=50304, window="SL", attention="sdpa", aspect=48, dtype="fp16")
+    yield case("compiled", "E6", 5, 8, 1000, vocab=50257, window="SSL", fp8=True, attention="sdpa", head_dim=64, aspect=32)
+    yield case("step", "E1d", 8, 2, 512, vocab=65536, window="L", attention="sdpa", gpus=4)
+    yield case("step", "E3c", 8, 8, 1000, vocab=65536, window="SL", gpus=2, aspect=32)
+    yield case("step", "E4d", 2, 3, 1920, vocab=50257, window="SL", attention="sdpa", gpus=8, accumulation=3, head_dim=64)
+    yield case("step", "E5", 2, 10, 512, vocab=50257, window="SSL", fp8=True, attention="sdpa", gpus=4, head_dim=64, aspect=96)
+    yield case("step", "E5b", 1, 1, 8192, vocab=1000, window="SL", attention="sdpa", head_dim=64)
+    # not drawn, but of the same kind: logits whose rows are no multiples of 128 bytes
+    yield case("compiled", "E1d", 4, 8, 512, vocab=50257, window="L", attention="sdpa")
 
 
 def seen():
-    return [*_compiled(), *_rest(), *_other_phases()]
+    return [*_compiled(), *_rest(), *_other_phases(), *_drawn()]
 
 
 def unseen():
     return [
-        _case("compiled", "E1", 6, 2, 1024), _case("compiled", "E1", 10, 16, 2048),
-        _case("compiled", "E3", 8, 4, 1024), _case("compiled", "E4g", 8, 2, 2048), _case("compiled", "E4g", 16, 16, 1024),
-        _case("compiled", "E5", 6, 64, 512), _case("compiled", "E5", 14, 2, 2048), _case("compiled", "E5b", 10, 4, 2048),
-        _case("compiled", "E6b", 8, 16, 1024), _case("compiled", "E7", 6, 16, 2048), _case("compiled", "E7", 18, 2, 4096),
-        _case("compiled", "E7", 8, 4, 2048, fp8=True), _case("compiled", "E7", 18, 8, 1024, fp8=True), _case("compiled", "E4g", 10, 2, 2048, fp8=True),
-        _case("compiled", "E7", 8, 4, 1024, attention="sdpa"), _case("compiled", "E4g", 6, 16, 2048, attention="sdpa", window="L"),
-        _case("step", "E1", 8, 2, 1024, gpus=4), _case("step", "E4g", 6, 4, 1024, gpus=2, accumulation=2), _case("step", "E7", 8, 2, 1024),
-        _case("step", "E7", 10, 1, 1024, gpus=4), _case("validation", "E7", 8, 4, 1024), _case("validation", "E1", 6, 16, 2048),
-        _case("evaluation", "E7", 8, 3, 777), _case("evaluation", "E1", 8, 5, 640), _case("evaluation", "E4g", 6, 2, 1500),
-        _case("sampling", "E7", 6, 4, 100, tokens=8), _case("sampling", "E4g", 8, 16, 150, tokens=8), _case("sampling", "E1", 6, 2, 90, tokens=8),
-        _case("resume", "E7", 6, 4, 1024, gpus=4), _case("rl", "E7", 8, 4, 350, tokens=8), _case("rl", "E5", 6, 16, 240, tokens=8),
-        _case("rl", "E1", 6, 4, 256, tokens=8),
-        _case("compiled", "E7", 8, 4, 1024, attention="sdpa", dtype="fp32"), _case("compiled", "E6b", 6, 16, 512, attention="sdpa", dtype="fp32", window="L"),
-        _case("compiled", "E7", 8, 4, 1024, attention="sdpa", dtype="fp16"), _case("step", "E5", 6, 4, 512, attention="sdpa", dtype="fp32", accumulation=2),
-        _case("step", "E5", 6, 4, 512, attention="sdpa", dtype="fp16", accumulation=2), _case("step", "E6b", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2),
-        _case("step", "E7", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2), _case("validation", "E5", 6, 4, 512, attention="sdpa", dtype="fp32"),
-        _case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp32"), _case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp16"),
+        case("compiled", "E1", 6, 2, 1024), case("compiled", "E1", 10, 16, 2048),
+        case("compiled", "E3", 8, 4, 1024), case("compiled", "E4g", 8, 2, 2048), case("compiled", "E4g", 16, 16, 1024),
+        case("compiled", "E5", 6, 64, 512), case("compiled", "E5", 14, 2, 2048), case("compiled", "E5b", 10, 4, 2048),
+        case("compiled", "E6b", 8, 16, 1024), case("compiled", "E7", 6, 16, 2048), case("compiled", "E7", 18, 2, 4096),
+        case("compiled", "E7", 8, 4, 2048, fp8=True), case("compiled", "E7", 18, 8, 1024, fp8=True), case("compiled", "E4g", 10, 2, 2048, fp8=True),
+        case("compiled", "E7", 8, 4, 1024, attention="sdpa"), case("compiled", "E4g", 6, 16, 2048, attention="sdpa", window="L"),
+        case("step", "E1", 8, 2, 1024, gpus=4), case("step", "E4g", 6, 4, 1024, gpus=2, accumulation=2), case("step", "E7", 8, 2, 1024),
+        case("step", "E7", 10, 1, 1024, gpus=4), case("validation", "E7", 8, 4, 1024), case("validation", "E1", 6, 16, 2048),
+        case("evaluation", "E7", 8, 3, 777), case("evaluation", "E1", 8, 5, 640), case("evaluation", "E4g", 6, 2, 1500),
+        case("sampling", "E7", 6, 4, 100, tokens=8), case("sampling", "E4g", 8, 16, 150, tokens=8), case("sampling", "E1", 6, 2, 90, tokens=8),
+        case("resume", "E7", 6, 4, 1024, gpus=4), case("rl", "E7", 8, 4, 350, tokens=8), case("rl", "E5", 6, 16, 240, tokens=8),
+        case("rl", "E1", 6, 4, 256, tokens=8),
+        case("compiled", "E7", 8, 4, 1024, attention="sdpa", dtype="fp32"), case("compiled", "E6b", 6, 16, 512, attention="sdpa", dtype="fp32", window="L"),
+        case("compiled", "E7", 8, 4, 1024, attention="sdpa", dtype="fp16"), case("step", "E5", 6, 4, 512, attention="sdpa", dtype="fp32", accumulation=2),
+        case("step", "E5", 6, 4, 512, attention="sdpa", dtype="fp16", accumulation=2), case("step", "E6b", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2),
+        case("step", "E7", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2), case("validation", "E5", 6, 4, 512, attention="sdpa", dtype="fp32"),
+        case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp32"), case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp16"),
     ]

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Records PyTorch's own memory behaviour of nanochat, without a GPU, and rewrites tests/golden/oracle/{recordings,unseen}.jsonl.
 #   tools/oracle/record.sh --nanochat PATH_OR_URL [--python PYTHON] [--only TEXT] [--work DIR]
+#   tools/oracle/record.sh --nanochat ... --draw SEED,COUNT,SHAPES   runs that draw.py draws instead, to WORK/drawn.jsonl
 #   tools/oracle/record.sh --transformers [...]   Hugging Face models instead: tests/golden/oracle/transformers*.jsonl, a quarter of an hour
 #   tools/oracle/record.sh --torchtune [...]      torchtune's recipes instead: tests/golden/oracle/torchtune*.jsonl, minutes
 #   tools/oracle/record.sh --torchtitan [...]     torchtitan's trainer instead: tests/golden/oracle/torchtitan*.jsonl, minutes
@@ -10,13 +11,14 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-nanochat='' others='' python='' only='' work="$root/build/oracle"
+nanochat='' others='' python='' only='' drawn='' work="$root/build/oracle"
 while [ $# -gt 0 ]; do
   case "$1" in
     --nanochat) nanochat=$2; shift 2 ;;
     --transformers | --torchtune | --torchtitan) others=${1#--}; shift ;;
     --python) python=$2; shift 2 ;;
     --only) only=$2; shift 2 ;;
+    --draw) drawn=$2; shift 2 ;;
     --work) work=$2; shift 2 ;;
     *) echo "record.sh: unknown argument '$1'; see the head of this file" >&2; exit 2 ;;
   esac
@@ -49,7 +51,7 @@ fi
 # nanochat's trees, by commit; they stay under build/ and are never part of this project
 git_dir="$work/nanochat.git"
 [ -d "$git_dir" ] || git clone --quiet --bare "$nanochat" "$git_dir"
-for commit in $(cd "$here" && python3 -c 'import cases; print(*sorted({c.commit for c in [*cases.seen(), *cases.unseen()]}))'); do
+for commit in $(cd "$here" && python3 -c 'import cases; print(*sorted({*cases.COMMITS.values(), *cases.OWN_FP8.values()}))'); do
   [ -d "$work/trees/$commit" ] && continue
   git --git-dir "$git_dir" cat-file -e "$commit" 2> /dev/null || git --git-dir "$git_dir" fetch --quiet "$nanochat" '+refs/heads/*:refs/heads/*'
   rm -rf "$work/trees/$commit.part"
@@ -59,4 +61,4 @@ for commit in $(cd "$here" && python3 -c 'import cases; print(*sorted({c.commit 
 done
 
 TORCHINDUCTOR_CACHE_DIR="$work/inductor" LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \
-  exec "$python" "$here/record.py" --trees "$work/trees" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only"
+  exec "$python" "$here/record.py" --trees "$work/trees" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only" --draw "$drawn"

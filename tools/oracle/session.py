@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 import attention3
+import cases
 import collectives
 import sampler
 from compiled import Compiled
@@ -83,8 +84,8 @@ class Run:
     # -- the model, as base_train builds it
 
     def build(self):
-        case, width = self.case, self.case.depth * 64
-        heads = max(1, -(-width // 128))
+        case = self.case
+        width, heads = self._width_and_heads()
         settings = dict(sequence_len=case.length, vocab_size=case.vocab, n_layer=case.depth, n_head=heads, n_kv_head=heads, n_embd=width)
         if "window_pattern" in inspect.signature(self.gpt.GPTConfig).parameters:
             settings["window_pattern"] = case.window
@@ -98,6 +99,17 @@ class Run:
         self.model = model
         self.compiled = Compiled(model, self.fake_mode, self.tracker, self.autocast)
         return model
+
+    def _width_and_heads(self):
+        """As base_train of this commit works them out: heads rounded up, heads that divide the width, or the width rounded up."""
+        width, head_dim = self.case.depth * self.case.aspect, self.case.head_dim
+        script = self._base_train()
+        if "find_num_heads" in script:
+            heads = cases.dividing_heads(width, head_dim)
+        else:
+            heads = max(1, -(-width // head_dim))
+            width = heads * head_dim if "base_dim" in script else width
+        return width, heads
 
     @staticmethod
     def _to_fp8(model):
@@ -132,10 +144,13 @@ class Run:
         with open(os.path.join(tree, "dataloader.py"), encoding="utf-8") as source:
             return source.read()
 
-    def clips_gradients(self):
+    def _base_train(self):
         tree = os.path.dirname(os.path.dirname(self.gpt.__file__))
         with open(os.path.join(tree, "scripts", "base_train.py"), encoding="utf-8") as source:
-            return "clip_grad_norm_" in source.read()
+            return source.read()
+
+    def clips_gradients(self):
+        return "clip_grad_norm_" in self._base_train()
 
     def scaler(self):
         """fp16 has one (since E5)."""

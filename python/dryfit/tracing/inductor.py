@@ -154,4 +154,16 @@ def take_wrapper(lower):
     except Exception:
         if not _last:
             raise
+    _report_strides(_last[0][0])
     return _last.pop()
+
+
+def _report_strides(lowering):
+    """As the end of Inductor's own compilation does (utils.py, set_tracing_context_output_strides): autograd compiles backward for what forward really lays out, with rows padded."""
+    context = torch._guards.TracingContext.try_get()
+    if context is None or context.output_strides is None or context.output_strides:
+        return
+    for output in lowering.graph_outputs:
+        strides = output.get_stride() if hasattr(output, "has_tensor_output") and output.has_tensor_output() else [None]
+        known = all(isinstance(s, int) or getattr(s, "is_number", False) for s in strides)
+        context.output_strides.append(tuple(int(s) for s in strides) if known else None)
