@@ -43,7 +43,7 @@ void ProgramLayout::train() {
   const auto steady = static_cast<std::int32_t>(p_.events.size());
   const bool rolls_out = meets(w_, RunPhase::rollout) && run_.examples_per_step > run_.world_size;  // the second meets the cache the first left
   for (int step = 0; step < std::max(1, held); ++step) training_step("train_step", rolls_out);
-  p_.steady = steady_stretch(p_, steady, std::max(1, held));
+  if (held > 0) p_.steady = steady_stretch(p_, steady, held);  // on one GPU a step hands nothing on: the next is the same, to the address
   if (p_.steady && meets(w_, RunPhase::validation) && run_.eval_every > 0) p_.steady->between = run_.eval_every;
   if (meets(w_, RunPhase::validation)) validation();
   release_stashes();
