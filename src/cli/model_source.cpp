@@ -117,6 +117,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   if (!theirs) lay(under.optimizer, over.optimizer);
   lay(under.litgpt_script, over.litgpt_script), lay(under.torchtune, over.torchtune), lay(under.torchtitan, over.torchtitan), lay(under.described, over.described);
   if (!over.users.script.empty()) under.users = over.users;
+  if (!over.workspaces.empty()) under.workspaces = over.workspaces;
   under.deepspeed = under.deepspeed || over.deepspeed;
   lay(under.quant_storage, over.quant_storage);
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;

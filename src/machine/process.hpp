@@ -9,7 +9,7 @@
 namespace dryfit {
 
 // Environment variables that are read; all others are left alone, for they may hold secrets.
-inline constexpr std::string_view kEnvironmentKeys[] = {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NANOCHAT_DTYPE", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "RANK", "WORLD_SIZE"};
+inline constexpr std::string_view kEnvironmentKeys[] = {"CUBLASLT_WORKSPACE_SIZE", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NANOCHAT_DTYPE", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "RANK", "TORCH_CUBLASLT_UNIFIED_WORKSPACE", "WORLD_SIZE"};
 
 class ProcessTable {
  public:

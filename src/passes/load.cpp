@@ -142,9 +142,9 @@ void ProgramLayout::make_later_tensors() {
     if (std::string_view(s.role).starts_with("adamw.")) ++adamw_states_;
   }
   // one cuBLAS workspace for the main thread, one for autograd's: kept for the life of the process
-  const std::int64_t workspace = cublas_workspace_bytes(target_);
+  const std::int64_t workspace = cublas_workspace_bytes(target_, run_.workspaces);
   for (Workspace& w : workspaces_) w.tensor = tensor("cublas_workspace", Category::workspace, Dtype::uint8, shape({workspace}, false));
-  for (Workspace& w : lt_workspaces_) w.tensor = tensor("cublaslt_workspace", Category::workspace, Dtype::uint8, shape({kCublasLtWorkspace}, false));
+  for (Workspace& w : lt_workspaces_) w.tensor = tensor("cublaslt_workspace", Category::workspace, Dtype::uint8, shape({cublaslt_workspace_bytes(run_.workspaces)}, false));
   loss_ = tensor("loss", Category::workspace, Dtype::fp32, shape({1}, false));
   for (NodeId g : step_.gradients) {
     if (g == kNone) {

@@ -111,7 +111,7 @@ void MegatronChunk::global_buffer(std::int64_t elements) {
 
 void MegatronChunk::product_workspace() {
   Tensor& mine = shared_.workspaces[shared_.backward ? 1 : 0];
-  if (!mine.defined()) mine = t_.buffer("cublas_workspace", shared_.cublas_workspace, Dtype::uint8, Category::workspace);
+  if (!mine.defined() && shared_.cublas_workspace > 0) mine = t_.buffer("cublas_workspace", shared_.cublas_workspace, Dtype::uint8, Category::workspace);
 }
 
 // Of the sequence, this rank's part: the ranks' tensors are summed and scattered, or, where all have the same, it is cut out and cloned; gathered

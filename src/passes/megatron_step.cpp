@@ -63,7 +63,7 @@ class MegatronTrainer {
   MegatronTrainer(const Architecture& a, const Training& r, const Target& target, std::int64_t stage, eager::TapeOptions options)
       : a_(a), r_(r), m_(r.megatron), target_(target), stage_(stage), tape_(r.device_batch_size, options) {
     shared_.te_workspace = target.compute_major >= 9 ? 33554432 + 1024 : 4194304;
-    shared_.cublas_workspace = m_.cublas_workspace.value_or(cublas_workspace_bytes(target));
+    shared_.cublas_workspace = cublas_workspace_bytes(target, r.workspaces);
   }
 
   Program run() {

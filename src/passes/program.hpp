@@ -110,6 +110,10 @@ constexpr std::int64_t cublas_workspace_bytes(const Target& t) { return t.comput
 // What cuBLASLt takes likewise (CUBLASLT_WORKSPACE_SIZE's default), kept since torch 2.7: products with a bias, and fp8's.
 constexpr std::int64_t kCublasLtWorkspace = 1 << 20;
 
+// The same where the environment may say otherwise. Of cuBLASLt 0 where it works in cuBLAS' own.
+inline std::int64_t cublas_workspace_bytes(const Target& t, const ProductWorkspaces& said) { return said.cublas.value_or(cublas_workspace_bytes(t)); }
+inline std::int64_t cublaslt_workspace_bytes(const ProductWorkspaces& said) { return said.unified ? 0 : said.cublaslt.value_or(kCublasLtWorkspace); }
+
 // Most bytes (of whole 512-byte blocks) alive at once.
 Bytes peak_of(std::span<const TensorInfo> tensors, std::span<const Event> events);
 inline Bytes peak_of(const Program& program) { return peak_of(program.tensors, program.events); }

@@ -166,9 +166,9 @@ class Trainer {
     } else {
       optimizer_ = std::make_unique<eager::Optimizer>(tape_, r_.optimizer, std::move(trained), r_.weight_decay);
     }
-    for (const bool inside : {false, true}) tape_.on_first_product(inside, [this, inside] { workspaces_[inside ? 1 : 0] = workspace("cublas_workspace", cublas_workspace_bytes(target_)); });
+    for (const bool inside : {false, true}) tape_.on_first_product(inside, [this, inside] { workspaces_[inside ? 1 : 0] = workspace("cublas_workspace", cublas_workspace_bytes(target_, r_.workspaces)); });
     if (r_.framework != Framework::litgpt) {
-      for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", kCublasLtWorkspace); });
+      for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", cublaslt_workspace_bytes(r_.workspaces)); });
     }
     tape_.causal(a_.causal);
     if (r_.packed && (forward.attention == Attention::flash || forward.attention == Attention::fa3)) tape_.sequences(r_.device_batch_size);
@@ -191,7 +191,7 @@ class Trainer {
 
   const std::vector<Transformer::Weight>& weights() const { return litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : titan_ ? titan_->weights() : model_->weights(); }
 
-  Tensor workspace(const char* role, std::int64_t size) { return tape_.empty(role, eager::dims({size}, false), Dtype::uint8, Category::workspace); }
+  Tensor workspace(const char* role, std::int64_t size) { return size == 0 ? Tensor() : tape_.empty(role, eager::dims({size}, false), Dtype::uint8, Category::workspace); }
 
   // AveragedModel's deepcopy.
   void copy_model() {

@@ -196,6 +196,7 @@ class Levers {
     if (!m.version.autocast) f.dtype = std::string(name_of(run.compute));
     f.attention = std::string(name_of(run.attention));
     f.torch = run.torch;
+    f.workspaces = run.workspaces.given;
     f.fp8 = run.fp8;
     f.compile = run.compile;
     f.core_metric_every = run.core_metric_every;

@@ -33,10 +33,18 @@ std::string one_line(std::string text) {
   return text;
 }
 
-// Assignments, launcher and its options; script; arguments.
-void split_command(const std::vector<std::string>& words, JobParts& out) {
+// Assignments before the command. Returns what comes after them.
+std::span<const std::string> take_environment(std::span<const std::string> words, JobParts& out) {
+  while (!words.empty() && words[0].find('=') != std::string::npos && !words[0].starts_with("-")) {
+    out.environment.emplace_back(words[0].substr(0, words[0].find('=')), words[0].substr(words[0].find('=') + 1));
+    words = words.subspan(1);
+  }
+  return words;
+}
+
+// Launcher and its options; script; arguments.
+void split_command(std::span<const std::string> words, JobParts& out) {
   auto w = words.begin();
-  for (; w != words.end() && w->find('=') != std::string::npos && !w->starts_with("-"); ++w) out.environment.emplace_back(w->substr(0, w->find('=')), w->substr(w->find('=') + 1));
   if (w == words.end()) return;
   for (++w; w != words.end() && w->starts_with("-") && *w != "-m"; ++w) {}
   for (bool module = true; module && w != words.end(); ++w) {
@@ -113,9 +121,10 @@ Result<JobParts> job_parts(const Report& report, const std::optional<std::string
   if (w.captured) return fail("bad_value", "--emit writes no job of a captured run, whose command dryfit does not know", "start it as it was captured", "--emit");
   if (w.transformers && w.transformers->users.is("axolotl.cli.train")) return fail("bad_value", "--emit writes no jobs of axolotl's runs", "put the printed values into its file (micro_batch_size, gradient_accumulation_steps), and start axolotl train in a job of your own", "--emit");
   JobParts out;
-  const std::vector<std::string> words = launch_command(w);
+  const std::vector<std::string> command = launch_command(w);
+  const std::span<const std::string> words = take_environment(command, out);
   const Framework framework = w.transformers ? w.transformers->training.framework : Framework::transformers;
-  if (framework == Framework::litgpt || framework == Framework::torchtune) out.own = words;
+  if (framework == Framework::litgpt || framework == Framework::torchtune) out.own.assign(words.begin(), words.end());
   else split_command(words, out);
   w.transformers ? describe_model(w, out) : describe_nanochat(w, out);
   if (alloc_conf) out.environment.emplace_back("PYTORCH_CUDA_ALLOC_CONF", *alloc_conf);

@@ -88,6 +88,7 @@ class Reader {
   void environment(const std::string& key, const std::string& value) {
     if (sets_allocator(key)) out_.alloc_conf = value;
     else if (key == "NANOCHAT_DTYPE") out_.flags.dtype = value;
+    else if (sizes_workspaces(key)) out_.flags.workspaces.emplace_back(key, value);
     else if (key != "CUDA_VISIBLE_DEVICES") return out_.ignored.push_back(key);
     out_.understood.push_back(key + "=" + value);
   }
@@ -231,18 +232,18 @@ void chat_flags(const Workload& workload, Flags& flags) {
   flags.add_unless(60, "save-every", run.save_every);
 }
 
-}  // namespace
-
-std::vector<std::string> launch_command(const Workload& workload) {
-  if (workload.transformers) {
-    switch (workload.transformers->training.framework) {
-      case Framework::litgpt: return litgpt_command(workload);
-      case Framework::megatron: return megatron_command(workload);
-      case Framework::torchtune: return torchtune_command(workload);
-      case Framework::torchtitan: return torchtitan_command(workload);
-      case Framework::transformers: return trainer_command(workload);
-    }
+std::vector<std::string> model_command(const Workload& workload) {
+  switch (workload.transformers->training.framework) {
+    case Framework::litgpt: return litgpt_command(workload);
+    case Framework::megatron: return megatron_command(workload);
+    case Framework::torchtune: return torchtune_command(workload);
+    case Framework::torchtitan: return torchtitan_command(workload);
+    case Framework::transformers: return trainer_command(workload);
   }
+  return {};
+}
+
+std::vector<std::string> nanochat_command(const Workload& workload) {
   const Model& m = workload.model;
   const Run& run = workload.run;
   std::vector<std::string> out;
@@ -264,6 +265,17 @@ std::vector<std::string> launch_command(const Workload& workload) {
     std::replace(spelled.begin() + 2, spelled.begin() + static_cast<std::ptrdiff_t>(std::min(spelled.find('='), spelled.size())), '-', '_');
     return spelled;
   }());
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::string> launch_command(const Workload& workload) {
+  std::vector<std::string> out;
+  const ProductWorkspaces& workspaces = workload.transformers ? workload.transformers->training.workspaces : workload.run.workspaces;
+  for (const auto& [variable, value] : workspaces.given) out.push_back(variable + "=" + value);
+  const std::vector<std::string> words = workload.transformers ? model_command(workload) : nanochat_command(workload);
+  out.insert(out.end(), words.begin(), words.end());
   return out;
 }
 

@@ -32,7 +32,7 @@ MegatronCommand read_megatron_command(const LaunchLine& launch) {
   out.arguments.gpus = launch.gpus;
   for (const auto& [key, value] : launch.environment) {
     if (sets_allocator(key)) out.alloc_conf = value;
-    else if (key == "CUBLAS_WORKSPACE_CONFIG") out.arguments.cublas_workspace = value;
+    else if (sizes_workspaces(key)) out.arguments.workspaces.emplace_back(key, value);
     else if (key != "CUDA_VISIBLE_DEVICES" && key != "CUDA_DEVICE_MAX_CONNECTIONS" && key != "NCCL_ALGO" && key != "NVTE_ALLOW_NONDETERMINISTIC_ALGO") out.ignored.push_back(key);
   }
   for (Argument& a : arguments_of(launch, out.ignored)) out.arguments.given.emplace_back(std::move(a.name), std::move(a.values));

@@ -360,6 +360,7 @@ TrainerCommand before_arguments(const LaunchLine& launch) {
   out.ignored = launch.ignored;
   for (const auto& [key, value] : launch.environment) {
     if (sets_allocator(key)) out.alloc_conf = value;
+    else if (sizes_workspaces(key)) out.flags.workspaces.emplace_back(key, value);
     else if (key != "CUDA_VISIBLE_DEVICES") out.ignored.push_back(key);
   }
   return out;

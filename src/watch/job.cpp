@@ -42,6 +42,11 @@ void add_environment(Job& job, std::span<const ProcessSample> tree) {
     if (const auto conf = variable(p, "PYTORCH_CUDA_ALLOC_CONF"); conf && !job.alloc_conf) job.alloc_conf = conf;
     if (!job.flags) continue;
     if (const auto dtype = variable(p, "NANOCHAT_DTYPE"); dtype && !dtype->empty() && !job.flags->dtype) job.flags->dtype = dtype;
+    for (const char* key : {"CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE", "TORCH_CUBLASLT_UNIFIED_WORKSPACE"}) {
+      const auto value = variable(p, key);
+      const bool known = std::ranges::any_of(job.flags->workspaces, [&](const auto& one) { return one.first == key; });
+      if (value && !known) job.flags->workspaces.emplace_back(key, *value);
+    }
     if (const auto size = variable(p, "WORLD_SIZE")) {
       if (const auto n = parse_int(*size, ""); n && *n >= 1) job.flags->gpus = *n;
     }
@@ -159,6 +164,7 @@ WorkloadFlags overlaid(WorkloadFlags found, const WorkloadFlags& given) {
                      &WorkloadFlags::max_seq_len, &WorkloadFlags::gpus, &WorkloadFlags::core_metric_every, &WorkloadFlags::core_metric_max_per_task}) over(field);
   for (auto field : {&WorkloadFlags::window_pattern, &WorkloadFlags::nanochat, &WorkloadFlags::dtype, &WorkloadFlags::attention, &WorkloadFlags::torch}) over(field);
   for (auto field : {&WorkloadFlags::fp8, &WorkloadFlags::compile}) over(field);
+  if (!given.workspaces.empty()) found.workspaces = given.workspaces;
   if (!given.passthrough.empty()) found.passthrough = given.passthrough;
   return found;
 }

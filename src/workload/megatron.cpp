@@ -1,5 +1,5 @@
 // See megatron.hpp. Source: megatron/core/pipeline_parallel/schedules.py get_pp_rank_microbatches, get_schedule_table;
-// transformer/transformer_block.py get_num_layers_to_build; aten/src/ATen/cuda/CublasHandlePool.cpp parseChosenWorkspaceSize.
+// transformer/transformer_block.py get_num_layers_to_build.
 #include "workload/megatron.hpp"
 
 #include <algorithm>
@@ -153,20 +153,6 @@ Result<std::vector<bool>> expert_layers_of(const std::string& text, std::int64_t
   if (!out) return fail("bad_value", where + " " + text.substr(0, 60) + " is not read", "write a number, or a list such as ([0]*3+[1]*58)", where);
   if (static_cast<std::int64_t>(out->size()) != layers) return fail("bad_value", where + " is of " + std::to_string(out->size()) + " layers, and there are " + std::to_string(layers), "one 0 or 1 for each layer", where);
   return std::move(*out);
-}
-
-Result<std::int64_t> cublas_workspace_of(const std::string& text, const std::string& where) {
-  const auto bad = [&] { return fail("bad_value", where + "=" + text.substr(0, 40) + " is not a list of :SIZE:COUNT", "write :4096:8, which is eight workspaces of 4096 KiB", where); };
-  std::int64_t total = 0, size = 0;
-  const auto parts = split(text, ':');
-  if (parts.size() < 3 || parts.size() % 2 == 0 || !parts[0].empty() || parts.size() > 33) return bad();
-  for (std::size_t i = 1; i < parts.size(); ++i) {
-    const auto n = parse_int(std::string(parts[i]), where);
-    if (!n || *n < 0 || *n > (1 << 20)) return bad();
-    if (i % 2 == 1) size = *n;
-    else total += size * *n * 1024;
-  }
-  return total;
 }
 
 }  // namespace dryfit

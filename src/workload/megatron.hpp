@@ -71,7 +71,6 @@ struct MegatronRun {
   bool recompute_attention = false, recompute_mlp = false;  // selective: "core_attn", "mlp"
   Dtype exp_avg = Dtype::fp32, exp_avg_sq = Dtype::fp32, main_params = Dtype::fp32;
   MegatronExperts experts;
-  std::optional<std::int64_t> cublas_workspace;  // bytes; CUBLAS_WORKSPACE_CONFIG
   std::optional<std::int64_t> stage;    // the pipeline stage looked at; none: the one that needs most
 
   std::int64_t group() const { return group_size > 0 ? group_size : pipeline; }  // micro-batches that pass a chunk before the next chunk's turn
@@ -96,8 +95,5 @@ std::vector<Pass> schedule_of(const MegatronRun& run, std::int64_t micro_batches
 
 // Which layers are mixtures, of --moe-layer-freq: "2" is every second from the first, "([0]+[1]*3)" a list as Python writes it. Errors: "bad_value".
 Result<std::vector<bool>> expert_layers_of(const std::string& text, std::int64_t layers, const std::string& where);
-
-// Bytes of CUBLAS_WORKSPACE_CONFIG (":4096:8", ":4096:2:16:8"), as PyTorch reads it. Errors: "bad_value".
-Result<std::int64_t> cublas_workspace_of(const std::string& text, const std::string& where);
 
 }  // namespace dryfit

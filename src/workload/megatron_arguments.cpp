@@ -126,7 +126,7 @@ class Given {
 
 class Resolver {
  public:
-  explicit Resolver(const MegatronArguments& a) : g_(a), gpus_(a.gpus), environment_(a.cublas_workspace) {}
+  explicit Resolver(const MegatronArguments& a) : g_(a), gpus_(a.gpus), environment_(a.workspaces) {}
 
   Result<Workload> resolve(std::vector<std::string>& unused) {
     for (const Refused& r : kRefused) {
@@ -237,11 +237,8 @@ class Resolver {
     m_.deterministic = g_.has("deterministic-mode");
     m_.mask_in_loader = !g_.has("no-create-attention-mask-in-dataloader");
     recompute();
-    if (environment_) {
-      const auto bytes = cublas_workspace_of(*environment_, "CUBLAS_WORKSPACE_CONFIG");
-      if (!bytes) g_.note(std::unexpected(bytes.error()));
-      else m_.cublas_workspace = *bytes;
-    }
+    if (auto workspaces = product_workspaces(environment_, t_.torch)) t_.workspaces = std::move(*workspaces);
+    else g_.note(std::unexpected(workspaces.error()));
     t_.device_batch_size = g_.needed("micro-batch-size", 1 << 20);
     t_.seq_len = g_.whole("seq-length", 1, kLongest).value_or(g_.whole("encoder-seq-length", 1, kLongest).value_or(0));
     t_.dropout = true;
@@ -422,7 +419,7 @@ class Resolver {
 
   Given g_;
   std::optional<std::int64_t> gpus_, global_;
-  std::optional<std::string> environment_;
+  Variables environment_;
   Architecture a_;
   Training t_;
   MegatronRun m_;

@@ -14,7 +14,7 @@ namespace dryfit {
 struct MegatronArguments {
   std::vector<std::pair<std::string, std::vector<std::string>>> given;  // {"num-layers", {"12"}}, {"bf16", {}}: in order, without dashes
   std::optional<std::int64_t> gpus;              // W; none: TP*PP*CP
-  std::optional<std::string> cublas_workspace;   // CUBLAS_WORKSPACE_CONFIG
+  Variables workspaces;                          // sizes_workspaces
   // The value of an argument from elsewhere: takes the place of what was given.
   void set(const std::string& name, std::string value);
 };

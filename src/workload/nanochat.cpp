@@ -249,6 +249,9 @@ Result<void> set_run(Draft& draft) {
   run.core_metric_every = flags.core_metric_every.value_or(run.core_metric_every);
   run.core_metric_max_per_task = flags.core_metric_max_per_task.value_or(run.core_metric_max_per_task);
   run.torch = flags.torch.value_or(version.torch);
+  auto workspaces = product_workspaces(flags.workspaces, run.torch);
+  if (!workspaces) return std::unexpected(workspaces.error());
+  run.workspaces = std::move(*workspaces);
   static constexpr std::string_view kAttention[] = {"automatic", "fa3", "flash", "efficient", "math"};
   const std::string wanted = to_lower(flags.attention.value_or("automatic"));
   const auto found = std::ranges::find(kAttention, wanted);

@@ -11,6 +11,7 @@
 
 #include "base/dtype.hpp"
 #include "workload/megatron.hpp"
+#include "workload/workspaces.hpp"
 
 namespace dryfit {
 
@@ -206,6 +207,7 @@ struct Training {
   bool dropout = true;                  // the model is in training mode
   bool ema = false;                     // torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: a copy of the model, on the GPU, updated after each step
   std::string torch = "2.9.1";
+  ProductWorkspaces workspaces;         // as the command's environment sizes them
 };
 
 // What a pasted command of a script around the Trainer says beside the Training: what is written anew from it.

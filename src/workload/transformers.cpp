@@ -214,6 +214,9 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
     if (!steps) return std::unexpected(steps.error());
     t.grad_accum_steps = *steps;
   }
+  auto workspaces = product_workspaces(f.workspaces, f.torch.value_or(t.torch));
+  if (!workspaces) return std::unexpected(workspaces.error());
+  t.workspaces = std::move(*workspaces);
   t.framework = f.framework.value_or(Framework::transformers);
   const bool litgpt = t.framework == Framework::litgpt, torchtune = t.framework == Framework::torchtune, torchtitan = t.framework == Framework::torchtitan;
   if (torchtune) t.torchtune = f.torchtune.value_or(TorchtuneRun());

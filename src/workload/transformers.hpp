@@ -48,6 +48,7 @@ struct TransformersFlags {
   std::optional<TorchtitanRun> torchtitan;
   std::optional<Document> described;    // a config.json, in place of model: of a shape that no catalogue has
   UsersCommand users;                   // of a pasted command of the Trainer
+  Variables workspaces;                 // sizes_workspaces
 };
 
 Result<OptimizerKind> optimizer_of(std::string_view text, std::string_view where);  // --optim's words

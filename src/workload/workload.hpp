@@ -15,6 +15,7 @@
 #include "workload/captured.hpp"
 #include "workload/parameter.hpp"
 #include "workload/training.hpp"
+#include "workload/workspaces.hpp"
 
 namespace dryfit {
 
@@ -110,6 +111,7 @@ struct Run {
   bool compile = true;
   Attention attention = Attention::automatic;  // automatic: by version and GPU
   std::string torch;                    // "2.9.1"
+  ProductWorkspaces workspaces;         // as the command's environment sizes them; nanochat's
   std::int64_t core_metric_every = 2000;         // steps between CORE evaluations; below 1: none
   std::int64_t core_metric_max_per_task = 500;   // examples of each task; below 1: all
   // what decides which phases the run meets, in steps; below 1: never
@@ -160,6 +162,7 @@ struct WorkloadFlags {
       core_metric_max_per_task, eval_every, sample_every, save_every, chatcore_every, resume_from_step, num_samples, max_new_tokens, examples_per_step;
   std::optional<std::string> window_pattern, nanochat, dtype, attention, torch, script, phases;
   std::optional<bool> fp8, compile, load_optimizer;
+  Variables workspaces;  // sizes_workspaces
   std::vector<std::string> passthrough;
   int compute_major = 0;  // compute capability of the GPU it will run on, which decides nanochat's dtype; 0: not told, 8 or newer
 };

@@ -29,7 +29,7 @@ Training run(std::int64_t batch, std::int64_t length, std::int64_t micro_batches
   t.framework = Framework::megatron;
   t.weights = Dtype::bf16;
   t.device_batch_size = batch, t.seq_len = length, t.grad_accum_steps = micro_batches;
-  t.megatron.grads_in_fp32 = true, t.megatron.accumulation_fusion = false, t.megatron.cublas_workspace = kWorkspace;
+  t.megatron.grads_in_fp32 = true, t.megatron.accumulation_fusion = false, t.workspaces.cublas = kWorkspace;
   return t;
 }
 

@@ -86,6 +86,19 @@ TEST(JobParts, allocatorSettingsAreTheUsersOrTheReports) {
   EXPECT_EQ(given.environment.front().second, "max_split_size_mb:64");
 }
 
+// Also of commands that start their processes themselves, which are written as they are.
+TEST(JobParts, workspacesOfProductsStandInTheEnvironment) {
+  for (const Framework framework : {Framework::transformers, Framework::litgpt}) {
+    TransformersFlags f;
+    f.framework = framework, f.max_seq_len = 256, f.weights = Dtype::bf16;
+    f.workspaces = {{"CUBLAS_WORKSPACE_CONFIG", ":4096:8"}};
+    const auto parts = *job_parts(report_of(f, "pythia-160m"), std::nullopt);
+    EXPECT_EQ(parts.environment.front(), (std::pair<std::string, std::string>("CUBLAS_WORKSPACE_CONFIG", ":4096:8")));
+    EXPECT_TRUE(parts.own.empty() || parts.own.front() == "litgpt");
+    EXPECT_NE(parts.own.empty(), framework == Framework::litgpt);
+  }
+}
+
 TEST(Job, whatStartsItsProcessesItselfIsOfOneMachine) {
   TransformersFlags f;
   f.framework = Framework::litgpt, f.max_seq_len = 256, f.gpus = 4, f.weights = Dtype::bf16;

@@ -36,7 +36,7 @@ TEST(MegatronCommand, SaysWhatMegatronWouldRun) {
   EXPECT_TRUE(a.tied_head && a.qkv_bias && t.megatron.grads_in_fp32 && t.megatron.distributed_optimizer && t.megatron.bias_activation_fusion);
   EXPECT_EQ(t.grad_accum_steps, 2);
   EXPECT_EQ(w->run.total_batch_size, 32 * 1024);
-  EXPECT_EQ(t.megatron.cublas_workspace, std::optional<std::int64_t>(4096 * 8 * 1024));
+  EXPECT_EQ(t.workspaces.cublas, std::optional<std::int64_t>(4096 * 8 * 1024));
   EXPECT_EQ(unused, std::vector<std::string>{"--no-such-thing"});
   std::int64_t parameters = 0;
   for (const Parameter& p : w->model.parameters) parameters += p.count();

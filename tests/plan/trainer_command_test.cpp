@@ -1,11 +1,13 @@
 // Commands as people paste them from tutorials: what of them moves memory, and what is said not to be used.
 #include <gtest/gtest.h>
 
+#include "passes/program.hpp"
 #include "plan/argument_file.hpp"
 #include "plan/launch.hpp"
 #include "plan/trainer_command.hpp"
 #include "plan/trl_command.hpp"
 #include "workload/probe_document.hpp"
+#include "workload/probe_presets.hpp"
 
 namespace dryfit {
 namespace {
@@ -39,6 +41,28 @@ TEST(TrainerCommand, runClmUnderTorchrun) {
   EXPECT_EQ(c->alloc_conf, "expandable_segments:True");
   EXPECT_EQ(f.liger, true);
   EXPECT_EQ(c->ignored, std::vector<std::string>{"everything from '2>&1' on"});
+}
+
+TEST(TrainerCommand, WorkspacesOfProductsAreKept) {
+  const auto c = read("CUBLAS_WORKSPACE_CONFIG=:4096:8 CUBLASLT_WORKSPACE_SIZE=4096 python run_clm.py --model_name_or_path gpt2 --per_device_train_batch_size 2");
+  ASSERT_TRUE(c) << c.error().message;
+  EXPECT_TRUE(c->ignored.empty());
+  const HfModel& model = find_preset("gpt2")->preset->model;
+  const auto w = make_transformers_workload(model, c->flags);
+  ASSERT_TRUE(w) << w.error().message;
+  EXPECT_EQ(w->transformers->training.workspaces.cublas, std::optional<std::int64_t>(33554432));
+  EXPECT_TRUE(shell_join(launch_command(*w)).starts_with("CUBLAS_WORKSPACE_CONFIG=:4096:8 CUBLASLT_WORKSPACE_SIZE=4096 python run_clm.py"));
+  std::vector<std::int64_t> cublas, cublaslt;
+  const Program p = program_for(*w, {8, 0}, false).value();
+  for (const TensorInfo& t : p.tensors) {
+    if (std::string_view(t.role) == "cublas_workspace") cublas.push_back(t.bytes);
+    if (std::string_view(t.role) == "cublaslt_workspace") cublaslt.push_back(t.bytes);
+  }
+  EXPECT_EQ(cublas, (std::vector<std::int64_t>{33554432, 33554432}));
+  EXPECT_EQ(cublaslt, std::vector<std::int64_t>{4 << 20});  // GPT-2's products with a bias run forward
+  TransformersFlags wrong = c->flags;
+  wrong.workspaces = {{"CUBLAS_WORKSPACE_CONFIG", "8"}};
+  EXPECT_FALSE(make_transformers_workload(model, wrong));
 }
 
 TEST(TrainerCommand, qloraWithTrl) {
