@@ -2,6 +2,8 @@
 // h head size, V vocabulary.
 #include "passes/nanochat_eager.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 #include <string_view>
@@ -35,6 +37,7 @@ class Step {
     }
     t_.segment("validation", "forward");
     t_.grad_enabled(false);
+    evaluated_ = true;  // nanochat evaluates in bf16
     forward(false);
     t_.grad_enabled(true);
     EagerStep out;
@@ -87,7 +90,64 @@ class Step {
     return t_.to(scaled, x.dtype(), role);
   }
 
+  struct Float8 { Tensor value, inverse; };
+  Tensor scalar(Dtype d, const char* role) { return t_.empty(role, Dims{}, d); }
+
+  // nanochat/fp8.py _to_fp8: names live as its own do.
+  Float8 to_fp8(const Tensor& x, Dtype kind, const char* role) {
+    const eager::NoGrad off(t_);
+    const Dims d = eager::contiguous(x.dims());
+    const auto of_widened = [&] {
+      const Tensor wide = t_.to(x, Dtype::fp32, role);
+      return t_.empty(role, d, Dtype::fp32);
+    };
+    Tensor amax;
+    {
+      const Tensor magnitudes = of_widened();
+      amax = scalar(Dtype::fp32, role);
+    }
+    Tensor scale;
+    {
+      const Tensor quotient = scalar(Dtype::fp64, role);
+      scale = scalar(Dtype::fp32, role);
+    }
+    const Tensor scaled = of_widened();
+    const Tensor clamped = t_.empty(role, d, Dtype::fp32);
+    Tensor value = t_.empty(role, d, kind);
+    return {std::move(value), scalar(Dtype::fp32, role)};
+  }
+
+  // nanochat/fp8.py _Float8Matmul: backward multiplies what forward saved in the layouts that its products need, which are copies.
+  Tensor float8_linear(const Tensor& x, const Tensor& weight, const char* role) {
+    Dims whole = x.dims();
+    const std::int64_t wide = whole.back(), out = weight.dims().size[0];
+    const Tensor rows = t_.view(t_.to(x, run_.compute, role), {B * T, wide});
+    const Float8 x8 = to_fp8(rows, Dtype::fp8_e4m3, role), w8 = to_fp8(weight, Dtype::fp8_e4m3, role);
+    const auto of = [this](std::int64_t first, std::int64_t second, bool batched) { return eager::dims({first, second}, batched); };
+    Tensor y = t_.empty(role, of(B * T, out, true), run_.compute);
+    y = t_.function(y, std::array{rows, weight}, std::array{x8.value, x8.inverse, w8.value, w8.inverse}, role, [=, this](const Tensor& g, std::vector<Tensor>&) {
+      std::vector<Tensor> gradients(2);
+      {
+        const Float8 g8 = to_fp8(g, Dtype::fp8_e5m2, role);
+        const Tensor weight_by_columns = t_.empty(role, of(out, wide, false), Dtype::fp8_e4m3);
+        gradients[0] = t_.empty(role, of(B * T, wide, true), run_.compute);
+        const Tensor gradient_by_rows = t_.empty(role, of(out, B * T, true), Dtype::fp8_e5m2), x_by_columns = t_.empty(role, of(B * T, wide, true), Dtype::fp8_e4m3);
+        gradients[1] = t_.empty(role, of(out, wide, false), run_.compute);
+      }
+      return gradients;
+    });
+    whole.size[whole.rank - 1] = out;
+    return t_.view(y, eager::contiguous(whole));
+  }
+
+  // nanochat/fp8.py's filter: both dimensions multiples of 16 and at least 128.
+  bool in_fp8(const Tensor& weight) const {
+    const Dims d = weight.dims();
+    return run_.fp8 && !evaluated_ && d.size[0] % 16 == 0 && d.size[1] % 16 == 0 && std::min(d.size[0], d.size[1]) >= 128;
+  }
+
   Tensor linear(const Tensor& x, const Tensor& weight, const char* role) {
+    if (in_fp8(weight)) return float8_linear(x, weight, role);
     if (m_.version.autocast) return t_.linear(x, weight, role);
     const Category before = t_.category();
     t_.category(Category::weights);
@@ -299,6 +359,7 @@ class Step {
   const Run& run_;
   const Graph& graph_;
   Attention attention_;
+  bool evaluated_ = false;
   Tape t_;
   std::int64_t B, T, D, H, h;
   std::vector<Tensor> inputs_;

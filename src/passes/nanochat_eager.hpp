@@ -1,5 +1,5 @@
 // nanochat's step as it runs without torch.compile (chat_rl, the older chat_sft, a base_train whose compilation is switched off): nanochat/gpt.py
-// op by op on the eager engine. fp8 linears are not described here.
+// op by op on the eager engine.
 #pragma once
 
 #include <cstdint>

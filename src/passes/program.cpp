@@ -18,7 +18,7 @@ ProgramLayout::ProgramLayout(const Workload& workload, const Target& target, boo
       step_(compile_step(nanochat_forward(workload, resolve_attention(workload, target)), workload.run.compile)) {
   p_.device_batch = run_.device_batch_size;
   p_.work = step_work(workload, step_);
-  if (!run_.compile && !run_.fp8) eager_ = nanochat_eager_step(workload, graph(), resolve_attention(workload, target));
+  if (!run_.compile) eager_ = nanochat_eager_step(workload, graph(), resolve_attention(workload, target));
 }
 
 Program ProgramLayout::build() {

@@ -67,6 +67,7 @@ class ProgramLayout {
   struct Workspace { std::int32_t tensor = -1; bool made = false; };  // of a thread, kept for the life of the process
   void make_once(Workspace& w) { if (!std::exchange(w.made, true) && p_.tensors[static_cast<std::size_t>(w.tensor)].bytes > 0) alloc(w.tensor); }
   void multiplied(const Graph& of, const BufferStep& s, int thread);
+  void make_workspaces(int thread);
   void training_step(const char* phase, bool rolls_out = false);
   void play_backward();
   void scratch(const Node& dq);

@@ -19,12 +19,17 @@ void ProgramLayout::play(EagerStep::Part part) {
   for (const Event& e : eager_->events(part)) p_.events.push_back({e.kind, eager_tensors_[static_cast<std::size_t>(e.tensor)], eager_tensors_[static_cast<std::size_t>(e.op)]});
 }
 
+void ProgramLayout::make_workspaces(int thread) {
+  make_once(workspaces_[thread]);
+  if (run_.fp8) make_once(lt_workspaces_[thread]);
+}
+
 void ProgramLayout::eager_micro_step(const char* phase, int micro) {
   segment(phase, "forward", micro);
-  make_once(workspaces_[0]);
+  make_workspaces(0);
   play(micro == 1 ? EagerStep::forward : EagerStep::forward_again);
   segment(phase, "backward", micro);
-  make_once(workspaces_[1]);
+  make_workspaces(1);
   play(micro == 1 ? EagerStep::backward : EagerStep::backward_again);
 }
 

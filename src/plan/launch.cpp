@@ -88,6 +88,7 @@ class Reader {
   void environment(const std::string& key, const std::string& value) {
     if (sets_allocator(key)) out_.alloc_conf = value;
     else if (key == "NANOCHAT_DTYPE") out_.flags.dtype = value;
+    else if (stops_compiling(key, value)) out_.flags.compile = false;
     else if (sizes_workspaces(key)) out_.flags.workspaces.emplace_back(key, value);
     else if (key != "CUDA_VISIBLE_DEVICES") return out_.ignored.push_back(key);
     out_.understood.push_back(key + "=" + value);
@@ -248,6 +249,7 @@ std::vector<std::string> nanochat_command(const Workload& workload) {
   const Run& run = workload.run;
   std::vector<std::string> out;
   if (run.compute != usual_compute(m.version, run.compute_major)) out.push_back(std::string("NANOCHAT_DTYPE=") + (run.compute == Dtype::fp32 ? "float32" : run.compute == Dtype::fp16 ? "float16" : "bfloat16"));
+  if (!run.compile && !trains_eagerly(workload)) out.emplace_back("TORCH_COMPILE_DISABLE=1");  // its scripts have no flag for it
   const std::string script = "scripts." + std::string(name_of(run.script));
   if (run.world_size > 1) {
     for (const char* w : {"torchrun", "--standalone"}) out.emplace_back(w);

@@ -249,6 +249,8 @@ std::string program_of(std::string_view word) {
 
 bool ends_command(std::string_view w) { return w == "|" || w == "&" || w == "&&" || w == ";" || w == ">" || w == ">>" || w == "2>&1" || w.starts_with(">") || w.starts_with("2>"); }
 
+bool stops_compiling(std::string_view variable, std::string_view value) { return (variable == "TORCH_COMPILE_DISABLE" || variable == "TORCHDYNAMO_DISABLE") && value == "1"; }
+
 bool sets_allocator(std::string_view variable) { return variable == "PYTORCH_CUDA_ALLOC_CONF" || variable == "PYTORCH_ALLOC_CONF"; }
 
 std::string dashed(std::string_view name) {

@@ -39,6 +39,7 @@ std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::st
 std::string program_of(std::string_view word);   // "/usr/bin/python3" -> "python3", "C:\\Python\\python.exe" -> "python"
 // Whether a word ends a shell command ("|", "&&", "2>&1", "> log").
 bool ends_command(std::string_view word);
+bool stops_compiling(std::string_view variable, std::string_view value);  // TORCH_COMPILE_DISABLE=1 (torch/_dynamo/config.py), TORCHDYNAMO_DISABLE=1 (eval_frame.py): torch.compile then does nothing
 bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF
 std::string dashed(std::string_view name);       // "nproc_per_node" -> "nproc-per-node"
 

@@ -42,6 +42,9 @@ void add_environment(Job& job, std::span<const ProcessSample> tree) {
     if (const auto conf = variable(p, "PYTORCH_CUDA_ALLOC_CONF"); conf && !job.alloc_conf) job.alloc_conf = conf;
     if (!job.flags) continue;
     if (const auto dtype = variable(p, "NANOCHAT_DTYPE"); dtype && !dtype->empty() && !job.flags->dtype) job.flags->dtype = dtype;
+    for (const char* key : {"TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"}) {
+      if (const auto value = variable(p, key); value && stops_compiling(key, *value)) job.flags->compile = false;
+    }
     for (const char* key : {"CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE", "TORCH_CUBLASLT_UNIFIED_WORKSPACE"}) {
       const auto value = variable(p, key);
       const bool known = std::ranges::any_of(job.flags->workspaces, [&](const auto& one) { return one.first == key; });

@@ -40,6 +40,11 @@ Workload workload_of(const Recording& r) {
   f.attention = r.attention == "fa3" ? "fa3" : r.dtype == "fp32" ? "efficient" : "flash";
   if (!find_nanochat_version(r.nanochat)->window) f.window_pattern.reset();
   if (r.kind == "resume") f.resume_from_step = 1;
+  if (r.kind == "eager") {
+    f.compile = false;
+    f.torch = "2.9.1";
+    f.total_batch_size = 2 * r.batch * r.length;
+  }
   if (r.kind == "rl") {
     f.script = "chat_rl";
     f.torch = "2.9.1";  // what recorded: before 2.9 rms_norm was several kernels where nothing is compiled
@@ -234,10 +239,9 @@ Comparison compare_resume(const Recording& r) {
   return c;
 }
 
-// Rollouts and two passes over rows, measured from where the first begins. The engine's third step stands where its optimizer has state,
+// Two passes, measured from where the first begins. The engine's third step stands where its optimizer has state,
 // the recording has none.
-Comparison compare_rl(const Recording& r) {
-  Comparison c = compare_generation(r, *r.part("rollout"), {r.length + 1 - r.new_tokens, r.batch, r.new_tokens});
+void compare_passes(const Recording& r, Comparison& c) {
   std::set<std::string> done;
   std::int64_t start = -1, my_peak = 0, peak = 0;
   const std::int64_t before = r.part("train_step 1 forward")->start;
@@ -251,6 +255,17 @@ Comparison compare_rl(const Recording& r) {
     peak = std::max(peak, truth->peak - before);
   }
   c.peak("peak", my_peak, peak, before);
+}
+
+Comparison compare_rl(const Recording& r) {
+  Comparison c = compare_generation(r, *r.part("rollout"), {r.length + 1 - r.new_tokens, r.batch, r.new_tokens});
+  compare_passes(r, c);
+  return c;
+}
+
+Comparison compare_eager(const Recording& r) {
+  Comparison c;
+  compare_passes(r, c);
   return c;
 }
 
@@ -259,6 +274,7 @@ Comparison compare(const Recording& r) {
   if (r.kind == "step") return compare_steps(r);
   if (r.kind == "sampling") return compare_generation(r, *r.part("sampling"), {r.length, r.batch, r.new_tokens});
   if (r.kind == "resume") return compare_resume(r);
+  if (r.kind == "eager") return compare_eager(r);
   return r.kind == "rl" ? compare_rl(r) : compare_validation(r);
 }
 

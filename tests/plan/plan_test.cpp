@@ -247,6 +247,15 @@ TEST(Paste, readsWhatPeoplePaste) {
   EXPECT_EQ(p->flags.gpus, 1);
   EXPECT_EQ(p->alloc_conf, "expandable_segments:True");
   EXPECT_TRUE(paste("uv run python3 scripts/base_train.py --depth=4"));
+  EXPECT_FALSE(p->flags.compile);
+  for (const char* off : {"TORCH_COMPILE_DISABLE=1", "TORCHDYNAMO_DISABLE=1"}) {
+    p = paste((std::string(off) + " python -m scripts.base_train --depth=4 --device-batch-size=1 --fp8").c_str());
+    ASSERT_TRUE(p);
+    EXPECT_EQ(p->flags.compile, false) << off;
+    EXPECT_TRUE(p->ignored.empty());
+    EXPECT_TRUE(shell_join(launch_command(*make_nanochat_workload(p->flags))).starts_with("TORCH_COMPILE_DISABLE=1 python -m scripts.base_train"));
+  }
+  EXPECT_NE(paste("TORCH_COMPILE_DISABLE=0 python -m scripts.base_train --depth=4")->flags.compile, false);
   p = paste("torchrun --standalone --nproc_per_node=8 -m scripts.chat_sft -- --device-batch-size=16 --model-tag=d24 --run=x");
   ASSERT_TRUE(p) << p.error().message;
   EXPECT_EQ(p->flags.script, "chat_sft");

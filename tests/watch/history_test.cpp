@@ -157,7 +157,7 @@ const std::vector<ProcessSample>& machine() {
   static const std::vector<ProcessSample> all = {
       process(1, 0, 1, {"/sbin/init"}), process(50, 1, 5, {"bash", "speedrun.sh"}),
       process(60, 50, 10, {"/usr/bin/python3", "/opt/venv/bin/torchrun", "--standalone", "--nproc_per_node=2", "-m", "scripts.base_train", "--", "--depth=20", "--device-batch-size=8"}),
-      process(61, 60, 11, {"/usr/bin/python3", "-u", "-m", "scripts.base_train", "--depth=20", "--device-batch-size=8"}, {"WORLD_SIZE=2", "LOCAL_RANK=0", "CUBLAS_WORKSPACE_CONFIG=:4096:8", "PYTORCH_ALLOC_CONF=expandable_segments:True"}),
+      process(61, 60, 11, {"/usr/bin/python3", "-u", "-m", "scripts.base_train", "--depth=20", "--device-batch-size=8"}, {"WORLD_SIZE=2", "LOCAL_RANK=0", "CUBLAS_WORKSPACE_CONFIG=:4096:8", "TORCH_COMPILE_DISABLE=1", "PYTORCH_ALLOC_CONF=expandable_segments:True"}),
       process(62, 60, 11, {"/usr/bin/python3", "-u", "-m", "scripts.base_train", "--depth=20", "--device-batch-size=8"}, {"WORLD_SIZE=2", "LOCAL_RANK=1"}),
       process(63, 61, 12, {"/usr/bin/python3", "-c", "loader"}), process(70, 1, 99, {"python3", "-m", "jupyter"})};
   return all;
@@ -186,6 +186,7 @@ TEST(Job, flagsComeFromCommandAndEnvironment) {
   EXPECT_EQ(job.flags->depth, 20);
   EXPECT_EQ(job.flags->gpus, 2);
   EXPECT_EQ(job.alloc_conf, "expandable_segments:True");
+  EXPECT_EQ(job.flags->compile, false);
   EXPECT_EQ(job.flags->workspaces, (Variables{{"CUBLAS_WORKSPACE_CONFIG", ":4096:8"}}));  // once, though each rank has it
   EXPECT_TRUE(job.command.starts_with("/opt/venv/bin/torchrun"));
   // a rank alone, its launcher not readable

@@ -9,7 +9,8 @@ import dataclasses
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One recording. `kind`: compiled (one micro-step) · step (load, two optimizer steps) · validation · evaluation (eager, no_grad) ·
-    sampling (`batch` samples after a prompt of `length`) · resume (from a checkpoint) · rl (rollouts, then an eager pass; rows of `length`)."""
+    sampling (`batch` samples after a prompt of `length`) · resume (from a checkpoint) · rl (rollouts, then an eager pass; rows of `length`) ·
+    eager (two micro-steps with nothing compiled)."""
     kind: str
     epoch: str
     commit: str
@@ -142,6 +143,9 @@ def _other_phases():
     for epoch in ("E1", "E4g", "E5", "E7"):
         yield case("rl", epoch, 4, 8, 468, tokens=32)
     yield case("rl", "E7", 12, 2, 300, tokens=8)
+    yield case("eager", "E7", 4, 8, 2048)
+    for epoch, depth, batch, length in (("E4g", 4, 8, 2048), ("E5", 4, 8, 1024), ("E7", 4, 8, 2048), ("E7", 12, 2, 1024)):
+        yield case("eager", epoch, depth, batch, length, fp8=True)
 
 
 def _drawn():

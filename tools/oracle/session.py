@@ -322,5 +322,22 @@ class Run:
                 loss.backward()
             tracker.mark("end")
 
+    def eager(self):
+        """base_train's loop where torch.compile does nothing: two micro-steps, the second of which finds gradients."""
+        with self.watched() as tracker:
+            tracker.mark("load")
+            model = self.build()
+            x, y = next(self.loader())
+            for micro in range(2):
+                tracker.mark(f"train_step {micro + 1} forward")
+                with self.autocast():
+                    loss = model(x, y)
+                train_loss = loss.detach()
+                loss = loss / 2
+                tracker.mark(f"train_step {micro + 1} backward")
+                loss.backward()
+            tracker.mark("end")
+            del train_loss
+
     def record(self):
-        {"sampling": self.sampling, "resume": self.resume, "rl": self.rl, "compiled": self.compiled_step, "step": self.optimizer_steps, "validation": self.validation, "evaluation": self.evaluation}[self.case.kind]()
+        {"sampling": self.sampling, "resume": self.resume, "rl": self.rl, "eager": self.eager, "compiled": self.compiled_step, "step": self.optimizer_steps, "validation": self.validation, "evaluation": self.evaluation}[self.case.kind]()
