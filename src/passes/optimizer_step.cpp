@@ -188,7 +188,8 @@ void ProgramLayout::distributed_lists() {
 
 // DistAdamW's step is Python that is not compiled (a collective in its loop makes Dynamo skip it): each parameter's denominator and update live until the next one's are there.
 void ProgramLayout::adamw_of_slices() {
-  const bool counts = updates_each_matrix(m_.version.optimizer);  // steps on the GPU; E3c divides by a number, into a tensor more
+  const bool counts = updates_each_matrix(m_.version.optimizer);  // steps on the GPU
+  const bool corrects_first = m_.version.date >= std::string_view("2026-01-08");  // 4ddc803, the day of E2b: the second moment is divided by its bias, into a tensor more, before its root is taken
   std::vector<std::int32_t> last;
   for (std::size_t i : adamw_parameters(m_)) {
     const Parameter& p = m_.parameters[i];
@@ -198,7 +199,7 @@ void ProgramLayout::adamw_of_slices() {
       alloc(t);
       return t;
     };
-    const std::int32_t quotient = counts ? -1 : make("adamw.quotient"), denominator = make("adamw.denominator");
+    const std::int32_t quotient = corrects_first ? make("adamw.quotient") : -1, denominator = make("adamw.denominator");
     if (quotient >= 0) free(quotient);
     if (!last.empty()) free(last[0]);
     const std::int32_t update = make("adamw.update");

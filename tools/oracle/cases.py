@@ -187,4 +187,5 @@ def unseen():
         case("step", "E5", 6, 4, 512, attention="sdpa", dtype="fp16", accumulation=2), case("step", "E6b", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2),
         case("step", "E7", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2), case("validation", "E5", 6, 4, 512, attention="sdpa", dtype="fp32"),
         case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp32"), case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp16"),
+        case("eager", "E7", 8, 4, 1024, fp8=True), case("eager", "E4g", 6, 4, 512, fp8=True), case("eager", "E5", 2, 16, 512, attention="sdpa", window="L", fp8=True),
     ]
