@@ -77,6 +77,7 @@ TEST(JobParts, allocatorSettingsAreTheUsersOrTheReports) {
   Report r = report_of(f);
   Alternative growing;
   growing.change = {{"PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"}};
+  growing.identical_training = true;
   growing.verdict = Verdict::fits;
   r.alternatives = {growing};
   const auto conf = [](const JobParts& p) { return std::ranges::count(p.environment, "PYTORCH_CUDA_ALLOC_CONF", &std::pair<std::string, std::string>::first); };
