@@ -15,6 +15,7 @@ class Writer {
       : m_(workload.model), run_(workload.run), attention_(attention), evaluated_(evaluated), fp8_(run_.fp8 && !evaluated), g_(graph), b_(graph) {
     g_.compute = run_.compute;
     g_.sums_in_fp32 = m_.version.autocast;
+    g_.checkpoints = run_.checkpoints && !evaluated;
     B = run_.device_batch_size, T = run_.max_seq_len, D = m_.width, H = m_.heads, h = m_.head_dim, N = B * T;
   }
 
@@ -164,6 +165,11 @@ class Writer {
 
   NodeId attend(NodeId x, NodeId ve, const Layer& l, std::int64_t layer);
   NodeId rotate(NodeId x, const char* role);
+  // -sin, for all layers the first one's: equal nodes become one (fx_graph_cse), and what one checkpoint has for a later one is saved.
+  NodeId negated(NodeId sine, const char* role) {
+    if (negated_ == kNone || !g_.checkpoints) negated_ = b_.unary(Fn::scale, sine, run_.compute, role);
+    return negated_;
+  }
   NodeId attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window);
   void loss(NodeId x);
 
@@ -177,7 +183,7 @@ class Writer {
   NodeId idx_ = kNone, cos_ = kNone, sin_ = kNone, targets_ = kNone, wte_ = kNone, lm_head_ = kNone, smear_gate_ = kNone;
   NodeId resid_lambdas_ = kNone, x0_lambdas_ = kNone, smear_lambda_ = kNone, backout_lambda_ = kNone;
   std::vector<Layer> layers_;
-  NodeId mask_ = kNone;
+  NodeId mask_ = kNone, negated_ = kNone;
   std::int64_t mask_window_ = -1;
   std::map<NodeId, Float8> cast_;
 };
@@ -213,7 +219,7 @@ NodeId Writer::rotate(NodeId x, const char* role) {
   const NodeId x1 = b_.slice(x, half, 0, role), x2 = b_.slice(x, half, 1, role);
   const NodeId c = b_.slice(cos_, shape({1, T, 1, h / 2}, false), 0, role), s = b_.slice(sin_, shape({1, T, 1, h / 2}, false), 0, role);
   const NodeId y1 = b_.binary(Fn::add, b_.binary(Fn::mul, x1, c, d, role), b_.binary(Fn::mul, x2, s, d, role), d, role);
-  const NodeId y2 = b_.binary(Fn::add, b_.binary(Fn::mul, x1, b_.unary(Fn::scale, s, d, role), d, role), b_.binary(Fn::mul, x2, c, d, role), d, role);
+  const NodeId y2 = b_.binary(Fn::add, b_.binary(Fn::mul, x1, negated(s, role), d, role), b_.binary(Fn::mul, x2, c, d, role), d, role);
   return b_.cat(y1, y2, shape({B, T, H, h}, true), role);
 }
 

@@ -317,7 +317,7 @@ std::string_view name_of(Verdict verdict) {
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {
-  if (is_trainer_on_several(workload) || is_compiled_model(workload)) return {0.05, 0.05};
+  if (is_trainer_on_several(workload) || is_compiled_model(workload) || workload.run.checkpoints) return {0.05, 0.05};
   const std::string_view family = workload.captured ? "captured" : workload.transformers ? name_of(workload.transformers->training.framework) : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
     const auto fields = split(line, ',');

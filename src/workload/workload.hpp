@@ -106,6 +106,7 @@ struct Run {
   std::int64_t world_size = 1;          // W
   std::int64_t grad_accum_steps = 1;    // total / (B*T*W)
   Dtype compute = Dtype::bf16;          // COMPUTE_DTYPE
+  bool checkpoints = false;             // nanochat changed by hand: each layer, with its lambdas and value embedding, in torch.utils.checkpoint(use_reentrant=False)
   int compute_major = 0;                // of the GPU it runs on; 0: not told, 8 or newer
   bool fp8 = false;
   bool compile = true;

@@ -54,7 +54,9 @@ Workload workload_of(const Recording& r) {
   }
   const Result<Workload> w = make_nanochat_workload(f);
   if (!w) throw std::runtime_error(r.name + ": " + w.error().message);
-  return *w;
+  Workload workload = *w;
+  workload.run.checkpoints = r.checkpoints;
+  return workload;
 }
 
 Attention attention_of(const Recording& r) { return workload_of(r).run.attention; }

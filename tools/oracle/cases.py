@@ -24,6 +24,7 @@ class Case:
     gpus: int = 1
     accumulation: int = 1
     tokens: int = 0         # new ones: sampling, rl
+    checkpoints: bool = False  # nanochat changed by hand (session.py, _with_checkpoints)
     dtype: str = "bf16"     # what nanochat computes in (NANOCHAT_DTYPE, since E5): bf16, fp32, fp16
     head_dim: int = 128
     aspect: int = 64
@@ -34,6 +35,7 @@ class Case:
         parts += ["fp8"] if self.fp8 else []
         parts += [self.dtype] if self.dtype != "bf16" else []
         parts += [self.attention] if self.attention != "fa3" else []
+        parts += ["checkpoints"] if self.checkpoints else []
         parts += [f"W{self.gpus}"] if self.gpus > 1 else []
         parts += [f"A{self.accumulation}"] if self.accumulation > 1 else []
         parts += [f"N{self.tokens}"] if self.tokens > 0 else []
@@ -99,6 +101,13 @@ def _compiled():
         for epoch, depth, batch, length, window in (("E5", 4, 8, 2048, "L"), ("E7", 4, 8, 512, "L"), ("E7", 4, 2, 2048, "SSSL"), ("E7", 12, 1, 2048, "L"), ("E7", 12, 8, 512, "SSSL")):
             yield case("compiled", epoch, depth, batch, length, attention="sdpa", dtype=dtype, window=window)
         yield case("compiled", "E7", 12, 4, 1024, dtype=dtype, attention="sdpa")
+    for depth, batch, length in ((4, 8, 512), (4, 1, 2048), (12, 8, 2048), (12, 1, 2048)):
+        yield case("compiled", "E7", depth, batch, length, checkpoints=True)
+    for epoch, depth, batch, length in (("E1", 4, 8, 2048), ("E3", 12, 4, 1024), ("E4g", 12, 8, 2048), ("E5", 4, 8, 512)):
+        yield case("compiled", epoch, depth, batch, length, checkpoints=True)
+    yield case("compiled", "E7", 12, 8, 2048, checkpoints=True, attention="sdpa", window="L")
+    yield case("compiled", "E7", 12, 4, 2048, checkpoints=True, fp8=True)
+    yield case("step", "E7", 4, 8, 512, checkpoints=True, accumulation=2)
     # published runs
     yield case("compiled", "E1", 20, 32, 2048)
     yield case("compiled", "E5", 24, 16, 2048)
@@ -188,4 +197,6 @@ def unseen():
         case("step", "E7", 6, 4, 512, attention="sdpa", dtype="fp32", gpus=2), case("validation", "E5", 6, 4, 512, attention="sdpa", dtype="fp32"),
         case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp32"), case("evaluation", "E5", 8, 3, 777, attention="sdpa", dtype="fp16"),
         case("eager", "E7", 8, 4, 1024, fp8=True), case("eager", "E4g", 6, 4, 512, fp8=True), case("eager", "E5", 2, 16, 512, attention="sdpa", window="L", fp8=True),
+        case("compiled", "E7", 8, 4, 1024, checkpoints=True), case("compiled", "E6b", 6, 16, 2048, checkpoints=True),
+        case("compiled", "E4g", 8, 4, 1024, checkpoints=True), case("compiled", "E7", 8, 4, 2048, checkpoints=True, fp8=True),
     ]

@@ -3,16 +3,19 @@
 One commit per process: the package is called `nanochat` in all of them. Everything is nanochat's own code and PyTorch's; only kernels
 do not run, and the data are empty tensors of the right shape. Segments are marked in the tracker.
 """
+import ast
 import contextlib
 import functools
 import gc
 import importlib
 import inspect
 import os
+import textwrap
 
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 
 import torch
+import torch.utils.checkpoint
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
@@ -47,12 +50,32 @@ class Run:
         torch.compile = self._compile
         try:
             gpt = importlib.import_module("nanochat.gpt")
+            if self.case.checkpoints and not hasattr(gpt, "_checkpoint"):
+                self._with_checkpoints(gpt)
             for optional in ("nanochat.optim", "nanochat.muon", "nanochat.adamw"):
                 with contextlib.suppress(ModuleNotFoundError):
                     importlib.import_module(optional)
         finally:
             torch.compile = hopper.REAL_COMPILE
         return gpt
+
+    @staticmethod
+    def _with_checkpoints(gpt):
+        """GPT.forward anew, each turn of its loop over blocks a function in a checkpoint: what someone does who is out of memory. Around the block alone,
+        lambdas outside, torch.compile would save no layer's input and compute the whole forward pass again at once."""
+        tree = ast.parse(textwrap.dedent(inspect.getsource(gpt.GPT.forward)))
+        function = tree.body[0]
+        loop = next(n for n in function.body if isinstance(n, ast.For) and "transformer.h" in ast.unparse(n.iter))
+        inside = [n for n in loop.body if not isinstance(n, ast.If)]  # a hidden state kept for later stays outside
+        loop.body = ast.parse("def layer(x):\n    return x\nx = _checkpoint(layer, x)").body + [n for n in loop.body if isinstance(n, ast.If)]
+        loop.body[0].body = inside + loop.body[0].body
+        names = [n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)]
+        loop.body[0].args.args += [ast.arg(n) for n in names]
+        loop.body[0].args.defaults = [ast.Name(n, ast.Load()) for n in names]
+        space = vars(gpt)
+        space["_checkpoint"] = functools.partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+        exec(compile(ast.fix_missing_locations(tree), gpt.__file__, "exec"), space)
+        gpt.GPT.forward = space.pop("forward")
 
     def _compile(self, function=None, **_options):
         """The decorator. Whole optimizer steps (E1's DistAdamW.step) stay eager: collectives with futures break the graph there."""
