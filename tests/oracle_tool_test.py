@@ -99,7 +99,7 @@ class Format(unittest.TestCase):
 
 class Goldens(unittest.TestCase):
     def test_each_recording_adds_up(self):
-        for file, listed in (("recordings.jsonl", cases.seen()), ("unseen.jsonl", cases.unseen())):
+        for file, listed in cases.files():
             found = [json.loads(line) for line in (ROOT / "tests" / "golden" / "oracle" / file).read_text().splitlines()]
             self.assertEqual([f["name"] for f in found], [c.name() for c in listed], f"{file}: run tools/oracle/record.sh")
             for one in found:
@@ -121,7 +121,7 @@ class Goldens(unittest.TestCase):
                 self.assertEqual((max(curve), curve.index(max(curve)), live), (segment["peak"], segment["peak_event"], segment["end"]), f"{one['name']} {segment['name']}")
 
     def test_names_are_unique_and_sets_disjoint(self):
-        names = [c.name() for c in [*cases.seen(), *cases.unseen()]]
+        names = [c.name() for c in cases.every()]
         self.assertEqual(len(names), len(set(names)))
 
     def test_a_seed_draws_the_same_runs_again(self):

@@ -8,6 +8,7 @@
 #include <clocale>
 #include <cmath>
 #include <cstdlib>
+#include <utility>
 
 namespace dryfit {
 
@@ -25,6 +26,17 @@ std::string_view trim(std::string_view text) {
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front()))) text.remove_prefix(1);
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.remove_suffix(1);
   return text;
+}
+
+bool version_from(std::string_view version, int major, int minor) {
+  int found[2] = {-1, -1};
+  const char *next = version.data(), *end = next + version.size();
+  for (int& number : found) {
+    const auto [after, error] = std::from_chars(next, end, number);
+    if (error != std::errc{}) return false;
+    next = after < end && *after == '.' ? after + 1 : end;
+  }
+  return std::pair(found[0], found[1]) >= std::pair(major, minor);
 }
 
 std::string to_lower(std::string_view text) {

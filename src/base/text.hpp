@@ -29,6 +29,8 @@ Result<Bytes> parse_size(std::string_view text, std::string_view where);
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 constexpr bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 std::string_view trim(std::string_view text);
+// Whether a version ("2.11.0+cu130") is this one or newer; what is no version is not.
+bool version_from(std::string_view version, int major, int minor);
 std::string to_lower(std::string_view text);
 std::vector<std::string_view> split(std::string_view text, char separator);
 template <std::same_as<std::string> Temporary>

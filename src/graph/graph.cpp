@@ -96,6 +96,7 @@ std::string Graph::name_of(NodeId id) const {
 NodeId GraphBuilder::push(Node node) {
   node.layer = layer_;
   node.backward = backward_;
+  node.flat = flat_;
   graph_.nodes.push_back(node);
   return static_cast<NodeId>(graph_.nodes.size()) - 1;
 }
@@ -239,13 +240,15 @@ NodeId GraphBuilder::viewed(NodeId x, Shape s) {
 
 Float8 GraphBuilder::to_float8(NodeId x, Dtype d, const char* role) {
   const Dtype f = Dtype::fp32;
+  flat(true);
   const NodeId up = convert(x, f, role);
   NodeId scale = reduce(Fn::amax_all, unary(Fn::abs, up, f, role), dryfit::shape({1}, false), f, role);
   // in fp64: clamped from below, one over it, times the dtype's maximum
   for (const Fn step : {Fn::convert, Fn::scale, Fn::reciprocal, Fn::scale, Fn::convert}) scale = unary(step, scale, f, role);
   const NodeId clamped = unary(Fn::scale, unary(Fn::scale, binary(Fn::mul, up, scale, f, role), f, role), f, role);
-  const NodeId value = unary(Fn::scaled_cast, clamped, d, role);
-  return {value, unary(Fn::reciprocal, scale, f, role)};
+  const NodeId value = unary(Fn::scaled_cast, clamped, d, role), inverse = unary(Fn::reciprocal, scale, f, role);
+  flat(false);
+  return {value, inverse};
 }
 
 NodeId GraphBuilder::scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int variant, const char* role) {
@@ -260,9 +263,12 @@ NodeId GraphBuilder::scaled_matmul(Float8 a, Float8 b, Shape s, Dtype d, int var
 NodeId GraphBuilder::log_softmax(NodeId logits) {
   const Dtype f = Dtype::fp32;
   const Shape row = rows_of((*this)[logits].shape);
+  flat(true);
   const NodeId shifted = binary(Fn::sub, logits, reduce(Fn::amax_rows, logits, row, f, "loss.amax"), f, "loss");
   const NodeId sum = reduce(Fn::sum_rows, unary(Fn::exp, shifted, f, "loss"), row, f, "loss.sum");
-  return binary(Fn::sub, shifted, unary(Fn::log, sum, f, "loss.logsum"), f, "loss");
+  const NodeId log_probs = binary(Fn::sub, shifted, unary(Fn::log, sum, f, "loss.logsum"), f, "loss");
+  flat(false);
+  return log_probs;
 }
 
 NodeId GraphBuilder::reduce_rows(Fn fn, NodeId x, Dtype d, const char* role) {

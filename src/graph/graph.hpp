@@ -86,6 +86,7 @@ struct Node {
   std::uint8_t inputs = 0;
   std::int8_t variant = 0;         // slice: which part; result: which output; matmul: 0 y=xW^T, 1 dx=gW, 2 dW=g^T x; scale, offset: which number, where several use one
   bool backward = false;           // made by autograd
+  bool flat = false;               // computed over rows alone, of texts put together: view(-1, width)
   std::int16_t layer = -1;         // block, or -1
   std::array<NodeId, 9> in{kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone};  // attention backward has most
   Shape shape;
@@ -145,6 +146,7 @@ struct Graph {
   bool sums_in_fp32 = false;       // autocast is on where autograd broadcasts back (aten/src/ATen/autocast_mode.h, sum)
   bool checkpoints = false;        // every block is a checkpoint: what stands in a layer is computed again, but for what the next layer is given
   std::vector<NodeId> kept;        // of a checkpoint's: what its policy saves
+  bool loops_apart = false;        // Inductor leaves loops as the code has them until it has chosen kernels (passes/loops.hpp): from torch 2.10 on
   int multiprocessors = 132;       // of the GPU: how many parts a sum over rows is split into
   std::string name_of(NodeId id) const;  // "h.3.attn.q", "lm_head"
 };
@@ -155,6 +157,7 @@ class GraphBuilder {
   explicit GraphBuilder(Graph& graph) : graph_(graph) {}
   void at(int layer) { layer_ = static_cast<std::int16_t>(layer); }
   void backward(bool on) { backward_ = on; }
+  void flat(bool on) { flat_ = on; }
 
   NodeId input(Shape s, Dtype d, const char* role, std::int32_t parameter);
   NodeId convert(NodeId x, Dtype d, const char* role);
@@ -205,7 +208,7 @@ class GraphBuilder {
   NodeId push(Node node);
   Graph& graph_;
   std::int16_t layer_ = -1;
-  bool backward_ = false;
+  bool backward_ = false, flat_ = false;
 };
 
 }  // namespace dryfit

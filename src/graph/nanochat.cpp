@@ -5,6 +5,8 @@
 #include <cstring>
 #include <map>
 
+#include "base/text.hpp"
+
 namespace dryfit {
 
 namespace {
@@ -16,6 +18,7 @@ class Writer {
     g_.compute = run_.compute;
     g_.sums_in_fp32 = m_.version.autocast;
     g_.checkpoints = run_.checkpoints && !evaluated;
+    g_.loops_apart = version_from(run_.torch, 2, 10);
     B = run_.device_batch_size, T = run_.max_seq_len, D = m_.width, H = m_.heads, h = m_.head_dim, N = B * T;
   }
 
@@ -199,7 +202,9 @@ NodeId Writer::attend(NodeId x, NodeId ve, const Layer& l, std::int64_t layer) {
     }
     const NodeId head = b_.slice(x, tokens(m_.version.ve_gate_channels), 0, "attn.ve_gate");
     const NodeId gate = b_.unary(Fn::scale, b_.unary(Fn::sigmoid, linear(head, l.gate, "attn.ve_gate"), run_.compute, "attn.ve_gate"), run_.compute, "attn.ve_gate");
-    v = b_.binary(Fn::add, v, b_.binary(Fn::mul, gate, ve, run_.compute, "attn.v"), run_.compute, "attn.v");
+    const Shape seen = g_.loops_apart ? shape({B, T, m_.kv_heads, h}, true) : b_[v].shape;  // by heads, which only loops that stay apart tell
+    const NodeId gated = b_.viewed(b_.binary(Fn::mul, gate, ve, run_.compute, "attn.v"), seen);
+    v = b_.viewed(b_.binary(Fn::add, v, gated, run_.compute, "attn.v"), seen);
   }
   q = rotate(q, "attn.q_rot");
   k = rotate(k, "attn.k_rot");
@@ -251,7 +256,9 @@ void Writer::loss(NodeId x) {
   y = b_.unary(Fn::scale, y, capped, "logits");
   y = b_.convert(y, f, "logits");
   const NodeId lp = b_.log_softmax(y);
+  b_.flat(true);
   g_.loss = b_.reduce(Fn::nll_loss, lp, shape({1}, false), f, "loss", targets_);
+  b_.flat(false);
   g_.cross_entropy = {y, lp, targets_, g_.loss};
 }
 

@@ -78,7 +78,9 @@ class Engine {
   // A copy with rows and columns exchanged; one for all who ask.
   NodeId turned(NodeId x) {
     const auto [it, fresh] = turned_.try_emplace(x);
+    b_.flat(true);
     if (fresh) it->second = b_.pointwise(Fn::transpose, std::array{x}, node(x).shape, node(x).dtype, node(x).role);
+    b_.flat(false);
     return it->second;
   }
 
@@ -203,7 +205,13 @@ class Engine {
 
   // The gradient of a slice: zeros elsewhere.
   NodeId padded(NodeId g, const Node& slice) {
-    const NodeId id = b_.pointwise(Fn::pad, std::array{g}, node(slice.in[0]).shape, slice.dtype, slice.role);
+    Shape whole = node(slice.in[0]).shape;
+    if (slice.shape.rank > whole.rank) {  // of what is seen by heads
+      const std::int64_t rows = slice.shape.numel() / slice.shape.dim[slice.shape.rank - 1], elements = whole.numel();
+      whole = slice.shape;
+      whole.dim[whole.rank - 1] = elements / rows;
+    }
+    const NodeId id = b_.pointwise(Fn::pad, std::array{g}, whole, slice.dtype, slice.role);
     g_.nodes.back().variant = slice.variant;
     return id;
   }
@@ -326,11 +334,14 @@ class Engine {
     const CrossEntropy& c = g_.cross_entropy;
     const Dtype f = Dtype::fp32;
     const Shape s = node(c.log_probs).shape;
+    b_.flat(true);
     const NodeId picked = c.valid == kNone ? b_.pointwise(Fn::nll_grad, std::array{joint_.tangent, c.targets}, s, f, "loss")
                                            : b_.pointwise(Fn::nll_grad, std::array{joint_.tangent, c.targets, c.valid, c.count}, s, f, "loss");
     const NodeId sum = b_.reduce(Fn::sum_rows, picked, rows_of(s), f, "loss");
     const NodeId probs = b_.unary(Fn::exp, c.log_probs, f, "loss");
-    accumulate(c.logits, b_.binary(Fn::sub, picked, b_.binary(Fn::mul, probs, sum, f, "loss"), f, "loss"));
+    const NodeId d = b_.binary(Fn::sub, picked, b_.binary(Fn::mul, probs, sum, f, "loss"), f, "loss");
+    b_.flat(false);
+    accumulate(c.logits, d);
   }
 
   void attention(const AttentionCall& c) {
@@ -367,7 +378,9 @@ class Engine {
     const Float8 g8 = b_.to_float8(g, Dtype::fp8_e5m2, role);
     const Float8 w_col{turned(c.w8.value), c.w8.inverse};
     const NodeId dx = b_.scaled_matmul(g8, w_col, node(c.x).shape, node(c.out).dtype, 1, role);
+    b_.flat(true);
     const NodeId g_row = b_.pointwise(Fn::transpose, std::array{g8.value}, node(g8.value).shape, Dtype::fp8_e5m2, role);
+    b_.flat(false);
     const Float8 x_col{turned(c.x8.value), c.x8.inverse};
     const NodeId dw = b_.scaled_matmul({g_row, g8.inverse}, x_col, node(c.w).shape, node(c.out).dtype, 2, role);
     accumulate(c.x, dx);

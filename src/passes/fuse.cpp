@@ -7,16 +7,13 @@
 #include <tuple>
 #include <unordered_map>
 
-#include "passes/buffer_names.hpp"
-#include "passes/loops.hpp"
 #include "passes/reorder.hpp"
+#include "passes/written_loops.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
 
 namespace {
-
-constexpr std::uint32_t kWhole = ~0U;  // a slice that is no reader's of a part
 
 struct Kernel {
   std::vector<NodeId> members;   // the stored values it computes, in the order of the generated code
@@ -27,9 +24,9 @@ struct Kernel {
   bool reduces = false;
 };
 
-class Fuser : BufferNames {
+class Fuser : WrittenLoops {
  public:
-  Fuser(const FuseInput& input, bool eager) : BufferNames(input, eager), read_as_(nodes_.size(), 0) {
+  Fuser(const FuseInput& input, bool eager) : WrittenLoops(input, eager), read_as_(nodes_.size(), 0) {
     for (NodeId v : in_.compute) {
       const Node& n = node(v);
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
@@ -49,17 +46,6 @@ class Fuser : BufferNames {
   }
 
  private:
-  // Elements of r that the loop of v loads, itself of `most`.
-  std::int64_t loaded(NodeId v, const Read& r, std::int64_t most) const {
-    return external(v) || r.natural || node(v).fn == Fn::embedding ? node(owner(r.node)).shape.numel() : std::min(most, r.elements);
-  }
-
-  // Which part of r that is, as LoopAccess tells them apart. What is written into is read as a whole, in no order (dependencies.py, StarDep).
-  std::uint32_t slice_of(NodeId v, const Read& r) const {
-    if (node(v).fn == Fn::scatter_rows && r.node == node(v).in[0]) return kWhole;
-    return r.natural && r.shift == 0 ? 0 : r.shift + 1;
-  }
-
   // Bytes of what is given, as Inductor counts them: what the last load loads (memory.py, get_freeable_input_buf).
   std::vector<std::int64_t> bytes_as_read() const {
     std::vector<std::int64_t> bytes(nodes_.size(), 0);
@@ -77,30 +63,6 @@ class Fuser : BufferNames {
       }
     }
     return bytes;
-  }
-
-  // The loops of a value: what it runs over, what it reads and how.
-  Loop loop_of(NodeId v) const {
-    const Node& n = node(v);
-    Loop l;
-    l.writes = v;
-    l.external = external(v) || eager_;
-    l.closed = closes(v);
-    l.reduction = n.kind == Kind::reduction || n.fn == Fn::amax_all;
-    l.rows = n.fn == Fn::scatter_rows ? node(n.in[1]).shape.numel() : n.shape.numel();
-    if (l.reduction) l.columns = node(n.fn == Fn::nll_loss ? n.in[1] : n.in[0]).shape.numel() / l.rows;
-    l.write_bytes = l.elements = n.shape.numel();
-    l.write_bytes *= size_of(n.dtype);
-    l.reuse_key = key(v);
-    l.readers = readers_[at(v)] + (output_[at(v)] ? 1 : 0);
-    for (const Read& r : reads_of(v)) {
-      const NodeId from = owner(r.node);
-      const std::int64_t most = std::max(l.rows * l.columns, n.shape.numel());
-      const std::int64_t elements = loaded(v, r, most);
-      const std::uint32_t slice = slice_of(v, r);
-      l.reads.push_back({from, slice, elements * size_of(node(from).dtype)});
-    }
-    return l;
   }
 
   static std::vector<std::vector<std::int32_t>> each_alone(std::size_t loops) {
@@ -129,7 +91,7 @@ class Fuser : BufferNames {
     for (NodeId v : stored) loops.push_back(loop_of(v));
     kernel_of_.assign(nodes_.size(), -1);
     give_names(stored);
-    for (const std::vector<std::int32_t>& fused : eager_ ? each_alone(loops.size()) : fuse_loops(loops, static_cast<std::int32_t>(nodes_.size()))) {
+    for (const std::vector<std::int32_t>& fused : eager_ ? each_alone(loops.size()) : fuse_loops(std::move(loops), static_cast<std::int32_t>(nodes_.size()), in_.graph->loops_apart)) {
       const NodeId first = stored[at(fused.front())];
       if (node(first).kind == Kind::result) {  // belongs to the kernel that brings it along
         kernel_of_[at(first)] = kernel_of_[at(node(first).in[0])];
@@ -450,8 +412,6 @@ class Fuser : BufferNames {
   // The step at which v is allocated.
   std::int32_t made_at(NodeId v, const Kernel& kernel) const { return made_before(v) && !outlives(v) ? made_step_[at(v)] : kernel.step; }
 
-  std::int64_t key(NodeId v) const { return node(v).bytes() * 16 + static_cast<std::int64_t>(node(v).dtype); }
-
   void plan_kernel(std::int32_t s) {
     const Kernel& kernel = kernels_[at(schedule_[at(s)])];
     std::vector<NodeId> used;
@@ -549,7 +509,7 @@ class Fuser : BufferNames {
     launches_.push_back(l);
   }
 
-  std::vector<std::int32_t> readers_, kernel_of_, schedule_, last_use_;
+  std::vector<std::int32_t> kernel_of_, schedule_, last_use_;
   std::vector<std::int32_t> written_, sequence_;  // operations as they are written down, and in their order: kernels, and of those handed on ~ the result
   std::vector<Kernel> kernels_;
   std::vector<std::int32_t> made_step_;           // by value: when its memory is made

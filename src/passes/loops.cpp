@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iterator>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <utility>
@@ -18,6 +19,8 @@ constexpr std::int32_t kFarthest = 64;          // scheduler.py, are_long_distan
 constexpr std::size_t kPartners = 64;           // inductor.config.max_fusion_buffer_group_pairwise_attempts
 constexpr std::int64_t kLeastShared = 10;       // inductor.config.score_fusion_memory_threshold, bytes
 constexpr std::int64_t kWorthPerByte = 32;      // scheduler.py, can_fusion_increase_peak_memory
+constexpr std::int64_t kFarMore = 16;           // choices.py, FusionScore (2.10)
+constexpr std::uint32_t kSliceTurned = 1U << 31;
 
 // n sets of n numbers, and the operations on them that fusion needs.
 class BitRows {
@@ -56,22 +59,74 @@ struct Group {
   std::uint64_t* above;                         // loops that must run before
 };
 
-bool before(const LoopAccess& a, const LoopAccess& b) { return std::tie(a.buffer, a.slice) < std::tie(b.buffer, b.slice); }
+bool before(const LoopAccess& a, const LoopAccess& b) { return std::tie(a.buffer, a.slice, a.over) < std::tie(b.buffer, b.slice, b.over); }
+
+std::size_t count_of(const Ranges& r) { return static_cast<std::size_t>(std::ranges::find(r, 0) - r.begin()); }
+
+std::int64_t elements_of(const Ranges& r) {
+  std::int64_t n = 1;
+  for (std::size_t i = 0; i < count_of(r); ++i) n *= r[i];
+  return n;
+}
+
+Ranges reversed(Ranges r) {
+  std::reverse(r.begin(), r.begin() + static_cast<std::ptrdiff_t>(count_of(r)));
+  return r;
+}
+
+// Whether loops can be gone over as so many rows of so many columns (codegen/simd.py, SIMDKernel._split_iteration_ranges).
+bool splits_into(const Ranges& loops, std::int64_t rows, std::int64_t columns) {
+  for (std::size_t i = 0; i < count_of(loops); ++i) {
+    const std::int64_t across = rows == 1 || loops[i] <= rows ? 1 : loops[i] / rows;  // the part of this loop that goes over columns
+    std::int64_t& left = rows == 1 ? columns : rows;
+    if (across > 1 ? loops[i] % rows != 0 || columns % across != 0 : left % loops[i] != 0) return false;
+    if (across > 1) rows = 1, columns /= across;
+    else left /= loops[i];
+  }
+  return true;
+}
+
+// What a loop writes. A reduction's columns are no part of it.
+LoopAccess written(const Loop& l) {
+  LoopAccess w{l.writes, l.turned ? kExchanged : 0, l.write_bytes, l.ranges};
+  if (l.reduction && l.columns > 1 && count_of(w.over) > 0) w.over[count_of(w.over) - 1] = 0;
+  return w;
+}
+
+// The same access once two loops have changed places, which now run over `loops`.
+void turn(LoopAccess& a, const Ranges& loops) {
+  if (a.over == Ranges{}) return;
+  const bool of_rows = a.slice == kExchangedRows;
+  switch (a.slice) {
+    case 0: a.slice = count_of(a.over) == 1 ? kExchangedRows : kExchanged; break;
+    case kExchanged: case kExchangedRows: a.slice = 0; break;
+    default: a.slice ^= kSliceTurned;
+  }
+  a.over = of_rows ? Ranges{loops[0]} : loops;
+}
+
+// Whether one is the other where loops are merged (dependencies.py, MemoryDep.normalize).
+bool same_when_merged(const LoopAccess& a, const LoopAccess& b) {
+  return a.slice == 0 && b.slice == 0 && elements_of(a.over) == elements_of(b.over);
+}
+
+// Whether one is the other whatever the order of the loops (normalize_with_stride_order).
+bool same_in_some_order(const LoopAccess& a, const LoopAccess& b) {
+  const auto whole = [](const LoopAccess& x) { return x.slice == 0 || x.slice == kExchanged; };
+  return (whole(a) && whole(b) && elements_of(a.over) == elements_of(b.over)) || (a.slice == b.slice && a.over == b.over);
+}
 
 class Fusion {
  public:
-  Fusion(const std::vector<Loop>& loops, std::int32_t buffers)
-      : loops_(loops), writer_(static_cast<std::size_t>(buffers), -1), above_(loops.size(), loops.size()), met_(loops.size(), loops.size()), sets_(2, loops.size()), group_of_(loops.size()), visited_(loops.size(), 0) {
-    for (std::size_t i = 0; i < loops.size(); ++i) writer_[at(loops[i].writes)] = static_cast<std::int32_t>(i);
-    groups_.reserve(loops.size());
-    for (std::size_t i = 0; i < loops.size(); ++i) {
-      const Loop& l = loops[i];
+  Fusion(std::vector<Loop> loops, std::int32_t buffers, bool apart)
+      : loops_(std::move(loops)), apart_(apart), writer_(static_cast<std::size_t>(buffers), -1), above_(loops_.size(), loops_.size()), met_(loops_.size(), loops_.size()), sets_(2, loops_.size()), group_of_(loops_.size()), visited_(loops_.size(), 0) {
+    for (std::size_t i = 0; i < loops_.size(); ++i) writer_[at(loops_[i].writes)] = static_cast<std::int32_t>(i);
+    groups_.reserve(loops_.size());
+    for (std::size_t i = 0; i < loops_.size(); ++i) {
+      const Loop& l = loops_[i];
       const auto me = static_cast<std::int32_t>(i);
       Group g{{me}, me, me, l.rows, l.columns, l.external, l.reduction, {}, above_.row(me)};
-      g.accesses.reserve(l.reads.size() + 1);
-      g.accesses = l.reads;
-      g.accesses.push_back({l.writes, 0, l.write_bytes});
-      std::ranges::sort(g.accesses, before);
+      g.accesses = accesses_of(l);
       for (const LoopAccess& r : l.reads) {
         const std::int32_t w = writer_[at(r.buffer)];
         if (w < 0 || w >= me) continue;
@@ -87,13 +142,11 @@ class Fusion {
   std::vector<std::vector<std::int32_t>> run() {
     for (int round = 0; round < kRounds; ++round) {
       const std::size_t before_round = order_.size();
-      for (const Candidate& c : candidates()) {
-        const std::int32_t a = group_of_[at(c.a)], b = group_of_[at(c.b)];  // a group has the number of its first loop
-        if (a != b && can_fuse(groups_[at(a)], groups_[at(b)]) != 0 && !makes_cycle(a, b)) fuse(a, b);
-      }
-      sort_groups();
+      go_round();
       if (order_.size() == before_round) break;
     }
+    turning_ = apart_;
+    if (turning_) go_round();
     std::vector<std::vector<std::int32_t>> kernels;
     for (std::int32_t g : order_) kernels.push_back(std::move(groups_[at(g)].loops));
     return kernels;
@@ -102,6 +155,21 @@ class Fusion {
  private:
   struct Candidate { std::int32_t a, b; bool alike; std::int64_t shared; std::int32_t distance; };
   static std::size_t at(std::int32_t i) { return static_cast<std::size_t>(i); }
+
+  void go_round() {
+    for (const Candidate& c : candidates()) {
+      const std::int32_t a = group_of_[at(c.a)], b = group_of_[at(c.b)];  // a group has the number of its first loop
+      if (a != b && can_fuse(groups_[at(a)], groups_[at(b)]) && !makes_cycle(a, b)) fuse(a, b);
+    }
+    sort_groups();
+  }
+
+  static std::vector<LoopAccess> accesses_of(const Loop& l) {
+    std::vector<LoopAccess> all = l.reads;
+    all.push_back(written(l));
+    std::ranges::sort(all, before);
+    return all;
+  }
 
   static std::int64_t shared_bytes(const Group& a, const Group& b) {
     std::int64_t bytes = 0;
@@ -143,40 +211,99 @@ class Fusion {
     for (std::size_t b = 0; b + 1 < begins.size(); ++b) {
       const auto list = std::span(users).subspan(at(begins[b]), at(begins[b + 1] - begins[b]));
       for (std::size_t i = 0; i < list.size(); ++i) {
-        const Group& x = groups_[at(list[i])];
+        Group& x = groups_[at(list[i])];
         const BitRows::Row met = met_.row(list[i]);
         for (std::size_t j = i + 1; j < std::min(list.size(), i + 1 + kPartners); ++j) {
-          const Group& y = groups_[at(list[j])];
+          Group& y = groups_[at(list[j])];
           if (!loops_match(x, y) || BitRows::test(met, list[j])) continue;
           BitRows::set(met, list[j]);  // they may share another buffer too
-          if (const std::int64_t shared = can_fuse(x, y)) found.push_back({list[i], list[j], x.reduction == y.reduction, shared, distance(x, y)});
+          if (can_fuse(x, y)) found.push_back({list[i], list[j], x.reduction == y.reduction, 0, distance(x, y)});
         }
       }
     }
-    std::ranges::stable_sort(found, [](const Candidate& l, const Candidate& r) {
+    for (Candidate& c : found) {
+      c.shared = shared_bytes(groups_[at(c.a)], groups_[at(c.b)]);
+      c.alike = c.alike && c.shared > 0;
+    }
+    std::ranges::stable_sort(found, [&](const Candidate& l, const Candidate& r) {
+      // from 2.10 on whether both reduce matters where the bytes are of one size (choices.py, FusionScore); that is an order too, no three of them go round
+      if (apart_ && std::max(l.shared, r.shared) > kFarMore * std::min(l.shared, r.shared)) return l.shared > r.shared;
       return std::tuple(!l.alike, -l.shared, l.distance) < std::tuple(!r.alike, -r.shared, r.distance);
     });
     return found;
   }
 
   // simd.py, can_fuse: the same elements; a reduction also with what runs over all of its elements, or over its rows.
-  static bool loops_match(const Group& a, const Group& b) {
+  bool loops_match(const Group& a, const Group& b) const {
     if (a.reduction == b.reduction) return a.rows == b.rows && a.columns == b.columns;
     const Group &pointwise = a.reduction ? b : a, &reduction = a.reduction ? a : b;
-    return pointwise.rows == reduction.rows * reduction.columns || pointwise.rows == reduction.rows;
+    if (pointwise.rows != reduction.rows * reduction.columns) return pointwise.rows == reduction.rows;
+    return !apart_ || std::ranges::all_of(pointwise.loops, [&](std::int32_t l) { return splits_into(loops_[at(l)].ranges, reduction.rows, reduction.columns); });
   }
 
   bool depends(const Group& b, const Group& a) const {
     return std::ranges::any_of(a.loops, [&](std::int32_t l) { return BitRows::test(b.above, l); });
   }
 
-  // The bytes that a kernel of both would save, or 0 where there can be none.
-  std::int64_t can_fuse(const Group& a, const Group& b) {
-    if (a.external || b.external || !loops_match(a, b) || depends(a, b)) return 0;
-    const std::int64_t shared = shared_bytes(a, b);
-    if (shared == 0 || static_cast<std::int32_t>(a.loops.size() + b.loops.size()) > kMostLoops) return 0;
+  // Whether there can be a kernel of both, and it would save something. In the last round loops may turn around for it, and stay so.
+  bool can_fuse(Group& a, Group& b) {
+    if (a.external || b.external || !loops_match(a, b) || depends(a, b)) return false;
+    std::int64_t shared = shared_bytes(a, b);
+    if (turning_ && shared < kLeastShared) shared = std::max(shared, shared_otherwise(a, b));
+    if (shared == 0 || static_cast<std::int32_t>(a.loops.size() + b.loops.size()) > kMostLoops) return false;
     const bool may = depends(b, a) ? can_follow(a, b) : shared >= kLeastShared && distance(a, b) <= kFarthest;
-    return may && !costs_memory(a, b, shared) ? shared : 0;
+    return may && !costs_memory(a, b, turning_ ? shared_bytes(a, b) : shared);
+  }
+
+  // What a group does with a buffer: that it writes it, else the last of its reads (scheduler.py, shared_data_after_reordering_loop).
+  std::optional<LoopAccess> last_access(const Group& g, std::int32_t buffer) const {
+    const std::int32_t w = writer_[at(buffer)];
+    std::vector<LoopAccess> seen;
+    if (w >= 0 && group_of_[at(w)] == group_of_[at(g.loops.front())]) return written(loops_[at(w)]);
+    for (std::int32_t l : g.loops) {
+      for (const LoopAccess& r : loops_[at(l)].reads) {
+        if (r.buffer == buffer && std::ranges::none_of(seen, [&](const LoopAccess& s) { return !before(s, r) && !before(r, s); })) seen.push_back(r);
+      }
+    }
+    return seen.empty() ? std::nullopt : std::optional(seen.back());
+  }
+
+  // Bytes of the largest buffer that both go over in ways which only the order of loops tells apart; -1: none.
+  std::int64_t shared_otherwise(Group& a, Group& b) {
+    std::optional<LoopAccess> mine, theirs;
+    std::int32_t looked_at = -1;
+    for (std::int32_t l : a.loops) {
+      const auto consider = [&](std::int32_t buffer) {
+        const std::optional<LoopAccess> x = last_access(a, buffer), y = last_access(b, buffer);
+        if (!x || !y || !same_in_some_order(*x, *y) || (mine && elements_of(x->over) <= elements_of(mine->over))) return;
+        mine = x, theirs = y;
+      };
+      for (const LoopAccess& r : loops_[at(l)].reads) {
+        if (std::exchange(looked_at, r.buffer) != r.buffer) consider(r.buffer);
+      }
+      consider(loops_[at(l)].writes);
+    }
+    if (!mine) return -1;
+    if (count_of(mine->over) != count_of(theirs->over)) return same_when_merged(*mine, *theirs) ? mine->bytes : -1;
+    Group& moved = a.reduction ? b : a;
+    if (moved.reduction || count_of(mine->over) != 2 || mine->slice == theirs->slice || mine->over != reversed(theirs->over)) return -1;
+    const Ranges over = loops_[at(moved.loops.front())].ranges;
+    if (std::ranges::any_of(moved.loops, [&](std::int32_t l) { return loops_[at(l)].ranges != over; }) || count_of(over) != 2) return -1;
+    turn_around(moved, reversed(over));
+    return shared_bytes(a, b);
+  }
+
+  void turn_around(Group& g, const Ranges& over) {
+    g.accesses.clear();
+    for (std::int32_t i : g.loops) {
+      Loop& l = loops_[at(i)];
+      l.ranges = over;
+      l.turned = !l.turned;
+      for (LoopAccess& r : l.reads) turn(r, over);
+      std::vector<LoopAccess> own = accesses_of(l), both;
+      std::ranges::set_union(g.accesses, own, std::back_inserter(both), before);
+      g.accesses = std::move(both);
+    }
   }
 
   // b reads what a writes exactly as a writes it, and nothing that has to run between the two.
@@ -188,13 +315,19 @@ class Fusion {
         const std::int32_t from = group_of_[at(w)];
         if (&groups_[at(from)] == &b) continue;
         if (&groups_[at(from)] == &a) {
-          if (r.slice != 0 || loops_[at(w)].closed) return false;
+          if (loops_[at(w)].closed || !reads_as_written(r, written(loops_[at(w)]))) return false;
         } else if (depends(groups_[at(from)], a)) {
           return false;
         }
       }
     }
     return true;
+  }
+
+  // Loops that are merged to be compared are so only where their numbers differ (scheduler.py, fusable_read_and_write).
+  static bool reads_as_written(const LoopAccess& r, const LoopAccess& w) {
+    if (count_of(r.over) != count_of(w.over)) return same_when_merged(r, w);
+    return r.slice == w.slice && r.over == w.over;
   }
 
   // Both read, for the last time, buffers that could have been handed from one to the other.
@@ -272,7 +405,8 @@ class Fusion {
     std::ranges::stable_sort(order_, {}, [&](std::int32_t g) { return groups_[at(g)].first; });
   }
 
-  const std::vector<Loop>& loops_;
+  std::vector<Loop> loops_;
+  bool apart_, turning_ = false;                // turning: in the last round
   std::vector<std::int32_t> writer_;            // per buffer: the loop, or -1
   BitRows above_, met_;                         // per group: what must run before; partners of this round
   BitRows sets_;                                // 0: scratch of makes_cycle; 1: the loops of groups that have more than one
@@ -285,6 +419,6 @@ class Fusion {
 
 }  // namespace
 
-std::vector<std::vector<std::int32_t>> fuse_loops(const std::vector<Loop>& loops, std::int32_t buffers) { return Fusion(loops, buffers).run(); }
+std::vector<std::vector<std::int32_t>> fuse_loops(std::vector<Loop> loops, std::int32_t buffers, bool apart) { return Fusion(std::move(loops), buffers, apart).run(); }
 
 }  // namespace dryfit

@@ -47,7 +47,7 @@ class Lowering {
     n.in.fill(kNone);
     n.in[0] = from;
     n.variant = 0;
-    if (fn == Fn::laid_out) n.variant = static_cast<std::int8_t>(k), n.role = g_.nodes[at(from)].role, n.layer = g_.nodes[at(from)].layer;
+    if (fn == Fn::laid_out) n.variant = static_cast<std::int8_t>(k), n.flat = true, n.role = g_.nodes[at(from)].role, n.layer = g_.nodes[at(from)].layer;
     const auto id = static_cast<NodeId>(g_.nodes.size());
     g_.nodes.push_back(n);
     g_.nodes[at(reader)].in[k] = id;
@@ -60,14 +60,15 @@ class Lowering {
     if (x.fn == Fn::amax_rows) return order_.push_back(from);
     const std::int64_t elements = x.shape.numel(), parts = inner_splits(elements, g_.multiprocessors);
     if (parts == 1) return;
-    const std::optional<Shape> rows = rows_before(from);
-    insert(v, 0, Fn::amax_rows, Kind::reduction, rows ? *rows : dryfit::shape({parts}, false));
-    if (!rows) g_.nodes.back().variant = kInParts;
+    const std::optional<Node> before = reduced_before(from);
+    insert(v, 0, Fn::amax_rows, Kind::reduction, before ? before->shape : dryfit::shape({parts}, false));
+    g_.nodes.back().flat = before && before->flat;
+    if (!before) g_.nodes.back().variant = kInParts;
   }
 
-  // The rows of the reductions that x is made of in this half, where all have as many and the same (dependencies.py, extract_input_node_reduction_ranges).
-  std::optional<Shape> rows_before(NodeId x) const {
-    std::optional<Shape> rows;
+  // A reduction that x is made of in this half, where all such have as many rows and the same (dependencies.py, extract_input_node_reduction_ranges).
+  std::optional<Node> reduced_before(NodeId x) const {
+    std::optional<Node> found;
     std::vector<NodeId> open{x}, seen;
     while (!open.empty()) {
       const NodeId v = open.back();
@@ -80,10 +81,10 @@ class Lowering {
         open.insert(open.end(), n.in.begin(), n.in.begin() + n.inputs);
         continue;
       }
-      if (n.shape.numel() == 1 || g_.nodes[at(n.in[0])].shape.numel() != g_.nodes[at(x)].shape.numel() || (rows && !(*rows == n.shape))) return std::nullopt;
-      rows = n.shape;
+      if (n.shape.numel() == 1 || g_.nodes[at(n.in[0])].shape.numel() != g_.nodes[at(x)].shape.numel() || (found && !(found->shape == n.shape))) return std::nullopt;
+      found = n;
     }
-    return rows;
+    return found;
   }
 
   Graph& g_;

@@ -16,7 +16,6 @@ constexpr std::int32_t kTooDeep = 100;        // graph.py, run_node: whatever it
 constexpr std::uint32_t kTurned = 19;         // a half of a head put in the other's place
 constexpr std::int64_t kOfSinglePads = -1000; // the numbers of all pads of one element
 constexpr std::uint32_t kSecondPart = 20;     // of what is put together from two: indices of each part begin elsewhere
-constexpr std::uint32_t kAcross = 23;         // rows and columns exchanged
 constexpr std::uint32_t kFirstPart = 32;      // of a sum that is written out: its first term, the others follow
 
 }  // namespace

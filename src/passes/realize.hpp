@@ -24,6 +24,7 @@ class Realization {
   Realization(const FuseInput& input, bool eager);
 
  protected:
+  static constexpr std::uint32_t kAcross = 23;    // the shift of what is read with rows and columns exchanged
   static constexpr std::int32_t kMoments = 16;  // between two nodes: what the second needs in memory is stored operand by operand
 
   static std::size_t at(NodeId v) { return static_cast<std::size_t>(v); }

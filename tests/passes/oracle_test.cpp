@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <sstream>
 
@@ -27,6 +28,7 @@ constexpr std::int64_t kSmallest = 4096;  // smaller buffers, and differences up
 Workload workload_of(const Recording& r) {
   WorkloadFlags f;
   f.nanochat = r.nanochat;
+  f.torch = r.torch;
   f.depth = r.depth;
   f.vocab_size = r.vocab;
   f.device_batch_size = r.batch;
@@ -47,7 +49,6 @@ Workload workload_of(const Recording& r) {
   }
   if (r.kind == "rl") {
     f.script = "chat_rl";
-    f.torch = "2.9.1";  // what recorded: before 2.9 rms_norm was several kernels where nothing is compiled
     f.total_batch_size.reset();
     f.max_new_tokens = r.length + 1 - (rollout_tokens(Run{}).middle - Run{}.max_new_tokens);  // rows as long as recorded
     f.num_samples = 2 * r.batch;
@@ -281,8 +282,9 @@ Comparison compare(const Recording& r) {
 }
 
 // Evaluation recordings wait until the engine lays an eager evaluation out.
-std::vector<Recording> comparable(const std::string& file) {
-  std::vector<Recording> all = oracle::read_recordings(kFolder + file);
+std::vector<Recording> comparable(std::initializer_list<const char*> files) {
+  std::vector<Recording> all;
+  for (const char* file : files) std::ranges::move(oracle::read_recordings(kFolder + file), std::back_inserter(all));
   std::erase_if(all, [](const Recording& r) { return r.kind == "evaluation"; });
   return all;
 }
@@ -304,7 +306,7 @@ std::map<std::string, Differences> known_differences() {
 
 void write_known(const std::map<std::string, Differences>& all) {
   std::ofstream out(kFolder + "known_differences.tsv");
-  out << "# Where the engine differs from recordings.jsonl: recording, measure, size (engine minus PyTorch in bytes, or a count). Written by oracle_test with\n"
+  out << "# Where the engine differs from recordings.jsonl and torch_2_11.jsonl: recording, measure, size (engine minus PyTorch in bytes, or a count). Written by oracle_test with\n"
          "# DRYFIT_RENEW_DIFFERENCES=1; the test fails when one of them grows or a new one appears. docs/oracle.md\n";
   for (const auto& [name, differences] : all) {
     for (const auto& [measure, size] : differences) out << name << '\t' << measure << '\t' << size << '\n';
@@ -316,7 +318,7 @@ TEST(Oracle, differencesFromPyTorchDoNotGrow) {
   const bool renew = std::getenv("DRYFIT_RENEW_DIFFERENCES") != nullptr;
   std::map<std::string, Differences> now;
   int compared = 0, exact = 0, smaller = 0;
-  for (const Recording& r : comparable("recordings.jsonl")) {
+  for (const Recording& r : comparable({"recordings.jsonl", "torch_2_11.jsonl"})) {
     const Comparison c = compare(r);
     bool differs = false;
     for (const auto& [measure, size] : c.differences) {
@@ -355,12 +357,12 @@ TEST(Oracle, drawnRecordings) {
 // Recordings that nobody looks at while fixing the passes: what was learned from the others must hold there too.
 TEST(Oracle, unseenRecordingsAreAsNear) {
   std::map<std::string, double> seen, unseen;
-  const auto group = [](const Recording& r) { return r.kind + (r.fp8 ? " fp8" : ""); };
-  for (const Recording& r : comparable("recordings.jsonl")) seen[group(r)] = std::max(seen[group(r)], compare(r).worst);
-  for (const Recording& r : comparable("unseen.jsonl")) unseen[group(r)] = std::max(unseen[group(r)], compare(r).worst);
+  const auto group = [](const Recording& r) { return r.kind + (r.fp8 ? " fp8" : "") + (r.torch == "2.9.1" ? "" : " torch " + r.torch); };
+  for (const Recording& r : comparable({"recordings.jsonl", "torch_2_11.jsonl"})) seen[group(r)] = std::max(seen[group(r)], compare(r).worst);
+  for (const Recording& r : comparable({"unseen.jsonl", "torch_2_11_unseen.jsonl"})) unseen[group(r)] = std::max(unseen[group(r)], compare(r).worst);
   EXPECT_GE(unseen.size(), 4U);
   for (const auto& [name, worst] : unseen) {
-    std::printf("%-14s largest error of a peak: %.3f %% seen, %.3f %% unseen\n", name.c_str(), 100 * seen[name], 100 * worst);
+    std::printf("%-24s largest error of a peak: %.3f %% seen, %.3f %% unseen\n", name.c_str(), 100 * seen[name], 100 * worst);
     EXPECT_LE(worst, seen[name] + 0.001) << name;
   }
 }

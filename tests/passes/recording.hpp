@@ -30,7 +30,7 @@ struct Part {
 };
 
 struct Recording {
-  std::string name, kind, nanochat, attention, window_pattern, dtype;
+  std::string name, kind, nanochat, torch, attention, window_pattern, dtype;
   std::int64_t depth = 0, batch = 0, length = 0, vocab = 0, gpus = 1, accumulation = 1, new_tokens = 0, head_dim = 128, aspect_ratio = 64;
   bool fp8 = false, checkpoints = false;
   std::vector<Part> parts;
@@ -87,7 +87,7 @@ inline std::vector<Part> read_parts(const nlohmann::json& j) {
 
 inline Recording read_recording(const nlohmann::json& j) {
   Recording r;
-  r.name = j["name"], r.kind = j["kind"], r.nanochat = j["nanochat"], r.attention = j["attention"], r.window_pattern = j["window_pattern"], r.dtype = j.value("dtype", "bf16"), r.checkpoints = j.value("checkpoints", false);
+  r.name = j["name"], r.kind = j["kind"], r.nanochat = j["nanochat"], r.torch = j["torch"], r.attention = j["attention"], r.window_pattern = j["window_pattern"], r.dtype = j.value("dtype", "bf16"), r.checkpoints = j.value("checkpoints", false);
   r.depth = j["depth"], r.batch = j["device_batch_size"], r.length = j["max_seq_len"], r.vocab = j["vocab_size"];
   r.gpus = j["gpus"], r.accumulation = j["grad_accum_steps"], r.fp8 = j["fp8"];
   r.new_tokens = j.value("new_tokens", std::int64_t{0}), r.head_dim = j.value("head_dim", std::int64_t{128}), r.aspect_ratio = j.value("aspect_ratio", std::int64_t{64});

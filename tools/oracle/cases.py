@@ -28,6 +28,7 @@ class Case:
     dtype: str = "bf16"     # what nanochat computes in (NANOCHAT_DTYPE, since E5): bf16, fp32, fp16
     head_dim: int = 128
     aspect: int = 64
+    torch: str = "2.9.1"    # only this version records it
 
     def name(self):
         parts = [self.kind, self.epoch, f"d{self.depth}", f"B{self.batch}", f"T{self.length}", f"V{self.vocab}"]
@@ -41,6 +42,7 @@ class Case:
         parts += [f"N{self.tokens}"] if self.tokens > 0 else []
         parts += [f"h{self.head_dim}"] if self.head_dim != 128 else []
         parts += [f"a{self.aspect}"] if self.aspect != 64 else []
+        parts += [f"torch{self.torch}"] if self.torch != "2.9.1" else []
         return "-".join(parts)
 
 
@@ -200,3 +202,32 @@ def unseen():
         case("compiled", "E7", 8, 4, 1024, checkpoints=True), case("compiled", "E6b", 6, 16, 2048, checkpoints=True),
         case("compiled", "E4g", 8, 4, 1024, checkpoints=True), case("compiled", "E7", 8, 4, 2048, checkpoints=True, fp8=True),
     ]
+
+
+# Inductor of another torch: what is compiled, by other rules (passes/loops.hpp).
+_TORCH_2_11 = "2.11.0"
+
+
+def seen_torch_2_11():
+    sizes = [("E7", 4, 8, 2048), ("E7", 12, 8, 2048), ("E7", 12, 1, 2048), ("E7", 12, 32, 512), ("E7", 4, 1, 512), ("E5", 4, 8, 2048), ("E4g", 4, 8, 2048), ("E6b", 4, 8, 2048)]
+    fp8 = [("E7", 4, 8, 2048), ("E7", 12, 4, 2048), ("E4g", 4, 8, 2048)]
+    return [*(case("compiled", *size, torch=_TORCH_2_11) for size in sizes), *(case("compiled", *size, fp8=True, torch=_TORCH_2_11) for size in fp8),
+            case("validation", "E7", 4, 8, 2048, torch=_TORCH_2_11), case("step", "E7", 4, 8, 2048, torch=_TORCH_2_11)]
+
+
+def unseen_torch_2_11():
+    sizes = [("E7", 6, 16, 2048), ("E7", 24, 2, 2048), ("E5", 6, 64, 512), ("E4g", 8, 2, 2048), ("E6b", 8, 16, 1024)]
+    fp8 = [("E7", 8, 4, 2048), ("E7", 12, 8, 2048), ("E4g", 10, 2, 2048)]
+    sdpa = [case("compiled", "E1", 4, 8, 2048, torch=_TORCH_2_11), case("compiled", "E7", 4, 8, 2048, attention="sdpa", window="L", torch=_TORCH_2_11),
+            case("compiled", "E7", 4, 8, 512, attention="sdpa", window="L", dtype="fp32", torch=_TORCH_2_11)]
+    return [*(case("compiled", *size, torch=_TORCH_2_11) for size in sizes), *(case("compiled", *size, fp8=True, torch=_TORCH_2_11) for size in fp8), *sdpa,
+            case("validation", "E7", 8, 4, 1024, torch=_TORCH_2_11), case("step", "E7", 8, 2, 1024, torch=_TORCH_2_11)]
+
+
+def files():
+    """Golden by golden what it holds."""
+    return (("recordings.jsonl", seen()), ("unseen.jsonl", unseen()), ("torch_2_11.jsonl", seen_torch_2_11()), ("torch_2_11_unseen.jsonl", unseen_torch_2_11()))
+
+
+def every():
+    return [case for _, listed in files() for case in listed]

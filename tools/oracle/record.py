@@ -5,6 +5,7 @@
 case lies in --raw, so an interrupted run goes on where it stopped; delete a raw file to record it again.
 """
 import argparse
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ def listed(drawn):
     import cases
     import draw
     if not drawn:
-        return [*cases.seen(), *cases.unseen()]
+        return cases.every()
     seed, count, shapes = drawn.split(",")
     return draw.draw(int(seed), int(count), shapes)
 
@@ -45,7 +46,8 @@ def record_here(commit, attention, names, drawn, trees, raw):
 
 
 def wanted(only, drawn, raw):
-    return [c for c in listed(drawn) if only in c.name() and not (raw / f"{c.name()}.json").exists()]
+    version = importlib.metadata.version("torch").split("+")[0]
+    return [c for c in listed(drawn) if c.torch == version and only in c.name() and not (raw / f"{c.name()}.json").exists()]
 
 
 def record_all(arguments):
@@ -67,7 +69,7 @@ def record_all(arguments):
 def write_goldens(raw, golden):
     """What was recorded now; where a case was not, the line that is there stays."""
     import cases
-    for file, listed in (("recordings.jsonl", cases.seen()), ("unseen.jsonl", cases.unseen())):
+    for file, listed in cases.files():
         path = golden / file
         old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         lines = {json.loads(line)["name"]: line for line in old}

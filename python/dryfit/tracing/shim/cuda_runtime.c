@@ -1,5 +1,5 @@
 /* Loaded in front of libcudart and libc10_cuda: answers what PyTorch's C++ guards ask of a device, as an H100 would unless told of
- * another, where there is no GPU. It launches nothing and holds no memory. Offsets follow struct cudaDeviceProp of CUDA 12. */
+ * another, where there is no GPU. It launches nothing and holds no memory. Offsets follow struct cudaDeviceProp of CUDA 12 and 13. */
 #include <string.h>
 
 typedef int status;
@@ -50,9 +50,8 @@ status cudaDeviceGetAttribute(int *value, int attribute, int device) {
 static void put_int(char *at, int value) { memcpy(at, &value, sizeof value); }
 static void put_long(char *at, unsigned long value) { memcpy(at, &value, sizeof value); }
 
-status cudaGetDeviceProperties_v2(char *p, int device) {
-  (void)device;
-  memset(p, 0, 1032);
+static status put_properties(char *p, size_t size, size_t processors) {
+  memset(p, 0, size);
   memcpy(p, gpu_name, sizeof gpu_name);
   put_long(p + 288, memory_bytes);
   put_long(p + 296, 49152);       /* shared memory per block */
@@ -66,12 +65,23 @@ status cudaGetDeviceProperties_v2(char *p, int device) {
   put_int(p + 336, 2147483647);   /* grid dimensions */
   put_int(p + 340, 65535);
   put_int(p + 344, 65535);
-  put_int(p + 348, 1980000);      /* kHz */
   put_long(p + 352, 65536);       /* constant memory */
   put_int(p + 360, major_version);            /* compute capability */
   put_int(p + 364, minor_version);
-  put_int(p + 388, multiprocessors); /* multiprocessors */
+  put_int(p + processors, multiprocessors);
   return 0;
+}
+
+/* CUDA 12, with the clock rate in kHz, and 13, whose structure has none. */
+status cudaGetDeviceProperties_v2(char *p, int device) {
+  (void)device;
+  put_properties(p, 1032, 388);
+  put_int(p + 348, 1980000);
+  return 0;
+}
+status cudaGetDeviceProperties(char *p, int device) {
+  (void)device;
+  return put_properties(p, 1008, 384);
 }
 
 /* c10::cuda's own device functions, by their C++ names */
