@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "passes/fuse.hpp"
+#include "workload/workload.hpp"
 
 namespace dryfit {
 

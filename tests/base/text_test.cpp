@@ -79,6 +79,11 @@ TEST(BytesSums, saturateInsteadOfWrapping) {
   EXPECT_EQ(Bytes(-5) + Bytes(3), Bytes(-2));
 }
 
+TEST(Text, comparesVersions) {
+  for (const char* new_enough : {"2.10", "2.10.0", "2.11.0+cu130", "2.12.0a0", "3.0"}) EXPECT_TRUE(version_from(new_enough, 2, 10)) << new_enough;
+  for (const char* older : {"2.9.1", "2.8.0", "1.13", "2", "", "later", "2.x"}) EXPECT_FALSE(version_from(older, 2, 10)) << older;
+}
+
 TEST(Text, roundTripsProperty) {
   EXPECT_TRUE(rc::check("parse_int reads what to_string prints", [](std::int64_t n) { RC_ASSERT(parse_int(std::to_string(n), "").value() == n); }));
   EXPECT_TRUE(rc::check("distance is symmetric", [](const std::string& a, const std::string& b) { RC_ASSERT(edit_distance(a, b) == edit_distance(b, a)); }));
