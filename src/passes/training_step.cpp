@@ -33,12 +33,14 @@ void ProgramLayout::eager_micro_step(const char* phase, int micro) {
   play(micro == 1 ? EagerStep::backward : EagerStep::backward_again);
 }
 
-// A thread's first matrix product has its result and then takes the workspace: cuBLAS', or cuBLASLt's, which runs those in fp8.
+// A thread's first matrix product has its result and then takes cuBLAS' workspace, which comes with its handle; cuBLASLt, which runs products in fp8, is handed that handle (ATen/cuda/CublasHandlePool.cpp,
+// getCurrentCUDABlasLtHandle) and takes one of its own after it.
 void ProgramLayout::multiplied(const Graph& of, const BufferStep& s, int thread) {
   const Node& n = of.nodes[static_cast<std::size_t>(s.node)];
   if (!s.alloc || n.fn != Fn::matmul) return;
   const Dtype in = of.nodes[static_cast<std::size_t>(n.in[0])].dtype;
-  make_once(((in == Dtype::fp8_e4m3 || in == Dtype::fp8_e5m2) && !run_.workspaces.unified ? lt_workspaces_ : workspaces_)[thread]);
+  make_once(workspaces_[thread]);
+  if ((in == Dtype::fp8_e4m3 || in == Dtype::fp8_e5m2) && !run_.workspaces.unified) make_once(lt_workspaces_[thread]);
 }
 
 // rolls_out: chat_rl samples for the next question while it keeps the gradients of the last.
