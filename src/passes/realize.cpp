@@ -164,7 +164,9 @@ Realization::Store Realization::store(NodeId v, std::span<const Read> reads) con
   if (n.fn == Fn::laid_out) return eager_ || stored_for(n.in[0], v) ? Store::never : Store::for_external;
   if (n.kind == Kind::view) return Store::never;
   if (n.fn == Fn::fill && n.shape.numel() <= 1) return Store::never;
-  if (eager_ || external(v) || n.kind == Kind::reduction || n.kind == Kind::cat || n.fn == Fn::scatter_rows || n.fn == Fn::fill || n.fn == Fn::random) return Store::at_once;
+  // lowering.py, cat: where a part is computed on the fly, so is the whole for readers that are (pointwise_cat); else parts are written where they belong
+  const bool put_together = n.kind == Kind::cat && (output_[at(v)] || std::ranges::all_of(std::span(n.in).first(n.inputs), [&](NodeId part) { return stored_for(part, v); }));
+  if (eager_ || external(v) || n.kind == Kind::reduction || put_together || n.fn == Fn::scatter_rows || n.fn == Fn::fill || n.fn == Fn::random) return Store::at_once;
   const bool used_again = users_[at(v)] > 1;
   if (used_again && reads.size() > kReadsThreshold) return Store::at_once;
   const bool tensors = reads_tensors(reads);  // what does not is inlined for longer
