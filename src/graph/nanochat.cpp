@@ -113,14 +113,9 @@ class Writer {
   NodeId linear(NodeId x, NodeId weight, const char* role) {
     Shape s = b_[x].shape;
     s.dim[s.rank - 1] = b_[weight].shape.dim[0];
-    if (fp8_ && fp8_fits(b_[weight].shape)) return float8_linear(x, weight, s, role);
+    if (fp8_ && fp8_fits(b_[weight].shape.dim[0], b_[weight].shape.dim[1])) return float8_linear(x, weight, s, role);
     const NodeId w = b_.convert(weight, run_.compute, role);
     return b_.matmul(b_.convert(x, run_.compute, role), w, s, run_.compute, 0, role);
-  }
-
-  // nanochat/fp8.py: both dimensions multiples of 16 and at least 128.
-  static bool fp8_fits(const Shape& w) {
-    return w.dim[0] % 16 == 0 && w.dim[1] % 16 == 0 && std::min(w.dim[0], w.dim[1]) >= 128;
   }
 
   // One cast per tensor: torch.compile merges the equal casts that q, k and v ask for.

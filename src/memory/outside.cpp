@@ -1,6 +1,8 @@
 // See outside.hpp. In MiB: what a process held beyond the pool, per GPU generation, and what a communicator adds.
 #include "memory/outside.hpp"
 
+#include "base/text.hpp"
+
 namespace dryfit {
 
 namespace {
@@ -8,10 +10,7 @@ namespace {
 OutsideMemory range(int low, int middle, int high) { return {mib(low), mib(middle), mib(high)}; }
 
 // Wheels from PyPI are built with CUDA 13 from torch 2.11 on.
-bool has_cuda13(std::string_view torch) {
-  const auto minor = torch.starts_with("2.") ? torch.substr(2, torch.find('.', 2) - 2) : std::string_view();
-  return torch.starts_with("3.") || (minor.size() == 2 && minor >= "11");
-}
+bool has_cuda13(std::string_view torch) { return version_from(torch, 2, 11); }
 
 }  // namespace
 

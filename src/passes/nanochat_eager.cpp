@@ -2,12 +2,12 @@
 // h head size, V vocabulary.
 #include "passes/nanochat_eager.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
 #include <string_view>
 
+#include "graph/nanochat.hpp"
 #include "passes/eager.hpp"
 #include "workload/scripts.hpp"
 
@@ -140,14 +140,8 @@ class Step {
     return t_.view(y, eager::contiguous(whole));
   }
 
-  // nanochat/fp8.py's filter: both dimensions multiples of 16 and at least 128.
-  bool in_fp8(const Tensor& weight) const {
-    const Dims d = weight.dims();
-    return run_.fp8 && !evaluated_ && d.size[0] % 16 == 0 && d.size[1] % 16 == 0 && std::min(d.size[0], d.size[1]) >= 128;
-  }
-
   Tensor linear(const Tensor& x, const Tensor& weight, const char* role) {
-    if (in_fp8(weight)) return float8_linear(x, weight, role);
+    if (run_.fp8 && !evaluated_ && fp8_fits(weight.dims().size[0], weight.dims().size[1])) return float8_linear(x, weight, role);
     if (m_.version.autocast) return t_.linear(x, weight, role);
     const Category before = t_.category();
     t_.category(Category::weights);

@@ -38,9 +38,8 @@ void ProgramLayout::eager_micro_step(const char* phase, int micro) {
 void ProgramLayout::multiplied(const Graph& of, const BufferStep& s, int thread) {
   const Node& n = of.nodes[static_cast<std::size_t>(s.node)];
   if (!s.alloc || n.fn != Fn::matmul) return;
-  const Dtype in = of.nodes[static_cast<std::size_t>(n.in[0])].dtype;
   make_once(workspaces_[thread]);
-  if ((in == Dtype::fp8_e4m3 || in == Dtype::fp8_e5m2) && !run_.workspaces.unified) make_once(lt_workspaces_[thread]);
+  if (is_scaled(n)) make_once(lt_workspaces_[thread]);
 }
 
 // rolls_out: chat_rl samples for the next question while it keeps the gradients of the last.

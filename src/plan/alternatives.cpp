@@ -179,7 +179,6 @@ class Levers {
       if (reports[i]->speed && r_.speed) out_.back().step_time_ratio = reports[i]->speed->parts.seconds / r_.speed->parts.seconds;
       if (!wanted_[i].needs_code) continue;
       out_.back().needs_code_change = true;
-      out_.back().command.clear();
       out_.back().step_time_ratio = 1 + forward_share();
     }
     wanted_.clear();

@@ -248,7 +248,7 @@ std::vector<std::string> nanochat_command(const Workload& workload) {
   const Model& m = workload.model;
   const Run& run = workload.run;
   std::vector<std::string> out;
-  if (run.compute != usual_compute(m.version, run.compute_major)) out.push_back(std::string("NANOCHAT_DTYPE=") + (run.compute == Dtype::fp32 ? "float32" : run.compute == Dtype::fp16 ? "float16" : "bfloat16"));
+  if (run.compute != usual_compute(m.version, run.compute_major)) out.push_back("NANOCHAT_DTYPE=" + std::string(torch_name_of(run.compute)));
   if (!run.compile && !trains_eagerly(workload)) out.emplace_back("TORCH_COMPILE_DISABLE=1");  // its scripts have no flag for it
   const std::string script = "scripts." + std::string(name_of(run.script));
   if (run.world_size > 1) {

@@ -253,6 +253,8 @@ bool stops_compiling(std::string_view variable, std::string_view value) { return
 
 bool sets_allocator(std::string_view variable) { return variable == "PYTORCH_CUDA_ALLOC_CONF" || variable == "PYTORCH_ALLOC_CONF"; }
 
+std::string_view torch_name_of(Dtype floating) { return floating == Dtype::fp32 ? "float32" : floating == Dtype::bf16 ? "bfloat16" : "float16"; }
+
 std::string dashed(std::string_view name) {
   std::string out(name);
   std::ranges::replace(out, '_', '-');

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/dtype.hpp"
 #include "base/result.hpp"
 
 namespace dryfit {
@@ -41,6 +42,7 @@ std::string program_of(std::string_view word);   // "/usr/bin/python3" -> "pytho
 bool ends_command(std::string_view word);
 bool stops_compiling(std::string_view variable, std::string_view value);  // TORCH_COMPILE_DISABLE=1 (torch/_dynamo/config.py), TORCHDYNAMO_DISABLE=1 (eval_frame.py): torch.compile then does nothing
 bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF
+std::string_view torch_name_of(Dtype floating);   // "bfloat16", "float16", "float32"
 std::string dashed(std::string_view name);       // "nproc_per_node" -> "nproc-per-node"
 
 // What a command is written with beside its file: the words that were said over it ("key=value"), but for keys of `resolved`, then those.

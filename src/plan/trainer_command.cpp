@@ -432,7 +432,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
     out.push_back(std::move(text));
   };
   if (!a.given_to_scripts().empty()) add("model_name_or_path", a.given_to_scripts());
-  if (users.says_dtype) add("dtype", t.weights == Dtype::fp32 ? "float32" : t.weights == Dtype::bf16 ? "bfloat16" : "float16");
+  if (users.says_dtype) add("dtype", std::string(torch_name_of(t.weights)));
   add("per_device_train_batch_size", std::to_string(t.device_batch_size));
   add("gradient_accumulation_steps", std::to_string(t.grad_accum_steps));
   add("max_length", std::to_string(t.seq_len));

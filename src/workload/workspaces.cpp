@@ -10,20 +10,13 @@ namespace {
 constexpr std::string_view kCublas = "CUBLAS_WORKSPACE_CONFIG", kCublasLt = "CUBLASLT_WORKSPACE_SIZE", kUnified = "TORCH_CUBLASLT_UNIFIED_WORKSPACE";
 constexpr std::int64_t kMostKib = 1 << 20;
 
-// 9 of "2.9.1"; later releases of 3 and up are later than any of 2.
-std::int64_t minor_of(std::string_view torch) {
-  if (!torch.starts_with("2.")) return torch.starts_with("1.") ? 0 : 1000;
-  return parse_int(std::string(torch.substr(2, torch.find('.', 2) - 2)), "").value_or(0);
-}
-
 }  // namespace
 
 bool sizes_workspaces(std::string_view variable) { return variable == kCublas || variable == kCublasLt || variable == kUnified; }
 
 Result<ProductWorkspaces> product_workspaces(Variables given, std::string_view torch) {
   ProductWorkspaces out;
-  const std::int64_t minor = minor_of(torch);
-  out.unified = minor >= 12;
+  out.unified = version_from(torch, 2, 12);
   for (const auto& [variable, value] : given) {
     if (variable == kCublas) {
       const auto bytes = cublas_workspace_of(value, variable);
@@ -35,7 +28,7 @@ Result<ProductWorkspaces> product_workspaces(Variables given, std::string_view t
       out.cublaslt = *kib * 1024;
     } else if (variable == kUnified) {
       if (value != "0" && value != "1") return fail("bad_value", variable + "=" + value.substr(0, 40) + " is neither 0 nor 1", "write 1 for one workspace for both libraries", variable);
-      out.unified = value == "1" && minor >= 8;
+      out.unified = value == "1" && version_from(torch, 2, 8);
     }
   }
   out.given = std::move(given);
