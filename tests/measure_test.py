@@ -1,10 +1,13 @@
 """tools/measure without a GPU: slices, resuming, rows, several at a time, a job that hangs, traces. Jobs themselves need torch and are not run."""
+import csv
 import gzip
 import io
 import json
 import pathlib
 import sys
 import tempfile
+import threading
+import time
 import types
 import unittest
 import unittest.mock
@@ -107,6 +110,8 @@ class Measure(unittest.TestCase):
         self.assertEqual(self.go(listed, runner, machine=old), (0, []))
         self.assertEqual(runner.ran, [])
         self.assertEqual(len(self.said), 4)
+        self.assertEqual(self.go([nanochat(attention="fa3")], runner), (0, []))
+        self.assertIn("FlashAttention 3", self.said[-1])
 
     def test_a_job_that_hangs_is_killed_and_one_that_answers_is_read(self):
         job = pathlib.Path(self.folder.name) / "nanochat_job.py"
@@ -126,7 +131,32 @@ class Measure(unittest.TestCase):
         questions = " ".join(c.hypothesis for c in listed)
         for word in ("context", "cuBLAS", "reserved", "SDPA", "eager", "fp8", "evaluation", "recompute", "collectives", "8-bit", "4-bit", "adapters"):
             self.assertIn(word, questions)
-        self.assertEqual({c.nanochat for c in measure.concrete(listed, {"E1": "x", "E7": "x"}) if c.kind == "nanochat"}, {"E1", "E4g", "E5", "E6b", "E7"})
+        self.assertLessEqual({"E1", "E4g", "E5", "E6b", "E7"}, {c.nanochat for c in measure.concrete(listed, {"E1": "x", "E7": "x", measure.FA3: "y"}) if c.kind == "nanochat"})
+        self.assertEqual([c.title() for c in listed if c.gigabytes > 76], [])  # none that a card of 80 GB could not run
+
+    def test_a_key_does_not_change_when_fields_are_added(self):
+        measured = pathlib.Path(__file__).resolve().parent.parent / "data/measured/own.csv"
+        with open(measured, newline="", encoding="utf-8") as source:
+            there = {row["id"] for row in csv.DictReader(source)}
+        keys = {f"M{c.key()}" for c in measure.concrete(configurations.default_list(), {"E7": "x"})}
+        self.assertEqual(there - keys, set())
+        self.assertNotEqual(nanochat().key(), nanochat(extra=("--head-dim=64",)).key())
+
+    def test_runs_side_by_side_wait_for_room(self):
+        room, most = measure.Room(76), []
+
+        def run(gigabytes):
+            with room.of(gigabytes):
+                most.append(room.taken)
+                time.sleep(0.02)
+
+        threads = [threading.Thread(target=run, args=(gigabytes,)) for gigabytes in (40, 30, 20, 90, 10, 36)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((len(most), room.taken), (6, 0))
+        self.assertTrue(all(taken <= 76 or taken == 90 for taken in most), most)  # what is larger than the card runs alone
 
     def test_several_at_a_time_say_nothing_of_time_and_device(self):
         self.go([nanochat(), nanochat(depth=6)], FakeRunner([good(), {"outcome": "oom", "notes": "OutOfMemoryError"}]), parallel=2)
@@ -145,6 +175,13 @@ class Measure(unittest.TestCase):
         self.assertEqual(rows.flags(adapters, good(), machine), "--gpu h100 --torch 2.11.0 --model gpt2 --device-batch-size 2 --max-seq-len 64 --dtype fp32 --mixed bf16 --recompute full "
                          "-- python sft.py --per_device_train_batch_size 2 --use_peft True --lora_r 8 --lora_dropout 0.05 --load_in_4bit True --use_bnb_nested_quant True")
         self.assertEqual(rows.flags(adapters, {"outcome": "oom"}, machine), "")
+        noisy = configurations.Configuration(kind="trainer", hypothesis="x", model="gpt2", max_seq_len=64, dtype="fp16", liger=True, compile=False, extra=("neftune_noise_alpha=5",))
+        self.assertEqual(rows.flags(noisy, good(), machine), "--gpu h100 --torch 2.11.0 --model gpt2 --device-batch-size 1 --max-seq-len 64 --dtype fp32 --mixed fp16 --liger 1 "
+                         "-- python sft.py --per_device_train_batch_size 1 --neftune_noise_alpha 5")
+        tuned = configurations.Configuration(kind="nanochat", hypothesis="x", nanochat="E7", depth=8, script="chat_sft", dtype="fp16")
+        self.assertEqual(rows.flags(tuned, {**good(), "script_arguments": ["--device-batch-size=1"]}, machine),
+                         "--gpu h100 --torch 2.11.0 --nanochat E7 --vocab-size 32768 --attention flash --depth 8 --window-pattern L --dtype fp16 -- python -m scripts.chat_sft --device-batch-size=1")
+        self.assertEqual(rows.flags(nanochat(checkpointing=True), good(), machine), "")  # changed by hand: no flag says it
         compiled = configurations.Configuration(kind="trainer", hypothesis="x", model="gpt2", max_seq_len=64)
         self.assertEqual(rows.flags(compiled, good(), machine), "--gpu h100 --torch 2.11.0 --model gpt2 --device-batch-size 1 --max-seq-len 64 --dtype bf16 --compile 1")
 

@@ -5,12 +5,14 @@
   python3 tools/measure/measure.py --list                                                      what would be run
   python3 tools/measure/measure.py --dry-run --nanochat E7=PATH                                print the commands, run nothing
   --minutes N   stop starting runs after N minutes (default 10): call it again to go on     --only TEXT   titles or hypotheses that contain it
-  --parallel N  N runs at a time on one GPU, for memory alone: their times, and the device's bytes, say nothing and are left out
+  --fa3 FOLDER  where a module `kernels` hands out FlashAttention 3, for nanochat's runs with it
+  --parallel N  N runs at a time on one GPU as long as there is room, for memory alone: their times, and the device's bytes, say nothing and are left out
 
 Downloads nothing: random weights, synthetic tokens. Trainer's rows run where `transformers` can be imported.
 """
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
@@ -29,6 +31,7 @@ import gpu
 import rows
 
 HERE = pathlib.Path(__file__).resolve().parent
+FA3 = "fa3"    # among the checkouts: FlashAttention 3's folder
 LONGEST = 420  # seconds one run may take: compiling d26 takes two minutes
 
 
@@ -53,7 +56,8 @@ class ProcessRunner:
                        "CUBLAS_WORKSPACE_CONFIG": configuration.cublas_workspace, "NANOCHAT_DIR": checkouts.get(configuration.nanochat, "")}
         if configuration.kind == "nanochat":
             environment["TORCHDYNAMO_DISABLE"] = "" if configuration.compile else "1"
-            environment["NANOCHAT_DTYPE"] = "float32" if configuration.dtype == "fp32" else ""
+            environment["NANOCHAT_DTYPE"] = {"fp32": "float32", "fp16": "float16"}.get(configuration.dtype, "")
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (checkouts.get(FA3) if configuration.attention == "fa3" else "", os.environ.get("PYTHONPATH", ""))))
         environment = {k: v for k, v in environment.items() if v}
         launcher = [sys.executable]
         if configuration.gpus > 1:
@@ -97,6 +101,8 @@ def impossible(configuration, machine, checkouts):
     """Why this machine cannot run it, or None."""
     if configuration.kind == "nanochat" and configuration.nanochat not in checkouts:
         return "no nanochat checkout given (--nanochat LABEL=PATH)"
+    if configuration.kind == "nanochat" and configuration.attention == "fa3" and FA3 not in checkouts:
+        return "no FlashAttention 3 given (--fa3 FOLDER)"
     if configuration.kind == "trainer" and not machine["transformers"]:
         return "transformers cannot be imported"
     if configuration.gpus > machine["count"]:
@@ -108,8 +114,27 @@ def impossible(configuration, machine, checkouts):
 
 def concrete(listed, checkouts):
     """`newest` becomes the last checkout given."""
-    labels = list(checkouts)
+    labels = [label for label in checkouts if label != FA3]
     return [dataclasses.replace(c, nanochat=labels[-1]) if labels and c.kind == "nanochat" and c.nanochat == "newest" else c for c in listed]
+
+
+class Room:
+    """Gigabytes of one GPU that runs side by side share. One that wants more than there is waits until it is alone."""
+
+    def __init__(self, gigabytes):
+        self.gigabytes, self.taken, self.change = gigabytes, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, wanted):
+        with self.change:
+            self.change.wait_for(lambda: self.taken == 0 or self.taken + wanted <= self.gigabytes)
+            self.taken += wanted
+        try:
+            yield
+        finally:
+            with self.change:
+                self.taken -= wanted
+                self.change.notify_all()
 
 
 # What a run cannot say of itself while others use the card.
@@ -120,8 +145,13 @@ def measure(listed, machine, checkouts, table, runner, minutes, clock=time.monot
     """Runs what is not in the table yet until the slice is used up, `parallel` at a time. Returns (measured, left)."""
     ends = clock() + 60 * minutes
     measured, left, lock = [], [], threading.Lock()
+    room = Room(int(machine["gpu_memory_mib"]) // 1024 - 3)
 
     def one(configuration):
+        with room.of(configuration.gigabytes):
+            run(configuration)
+
+    def run(configuration):
         remaining = ends - clock()
         if (left and parallel == 1) or remaining < 60:
             left.append(configuration)
@@ -136,8 +166,8 @@ def measure(listed, machine, checkouts, table, runner, minutes, clock=time.monot
         if parallel > 1:
             result = {**result, **dict.fromkeys(SHARED)}
         environment, command = runner.command(configuration, checkouts, "RESULT", "BEFORE")
-        words = [f"{k}={shlex.quote(v)}" for k, v in environment.items() if k != "NANOCHAT_DIR"]
-        words += ["python -m scripts.base_train", *result["script_arguments"]] if "script_arguments" in result else [f"{configuration.kind}_job.py", configuration.title()]
+        words = [f"{k}={shlex.quote(v)}" for k, v in environment.items() if k not in ("NANOCHAT_DIR", "PYTHONPATH")]
+        words += [f"python -m scripts.{configuration.script}", *result["script_arguments"]] if "script_arguments" in result else [f"{configuration.kind}_job.py", configuration.title()]
         row = rows.make_row(configuration, result, machine, " ".join(words))
         with lock:
             table.append(row, result, done.trace)
@@ -160,6 +190,7 @@ def measure(listed, machine, checkouts, table, runner, minutes, clock=time.monot
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanochat", action="append", default=[], metavar="LABEL=PATH", help="a checkout; the label goes into the rows: E7")
+    parser.add_argument("--fa3", default="", metavar="FOLDER")
     parser.add_argument("--out", default="build/measured", help="folder of rows.csv and details.jsonl (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--only", default="")
@@ -174,6 +205,10 @@ def parse(argv):
         if not path or not (pathlib.Path(path) / "nanochat" / "gpt.py").exists():
             parser.error(f"--nanochat '{given}': expected LABEL=PATH with nanochat/gpt.py in PATH, such as E7=../nanochat")
         checkouts[label] = str(pathlib.Path(path).resolve())
+    if arguments.fa3:
+        if not (pathlib.Path(arguments.fa3) / "kernels.py").exists():
+            parser.error(f"--fa3 '{arguments.fa3}': expected a folder with kernels.py in it, whose get_kernel(NAME).flash_attn_interface is FlashAttention 3's")
+        checkouts[FA3] = str(pathlib.Path(arguments.fa3).resolve())
     return arguments, checkouts
 
 

@@ -23,29 +23,35 @@ def _mib(value):
 def flags(configuration, result, machine):
     """What dryfit is asked about a run that ended well, as a user would: a pasted command, or flags. Semicolons stand for commas. "" for what it cannot be asked."""
     c = configuration
-    if result["outcome"] != "ok" or c.kind == "probe" or c.evaluate or c.cublas_workspace:
+    if result["outcome"] != "ok" or c.kind == "probe" or c.evaluate or c.cublas_workspace or (c.kind == "nanochat" and c.checkpointing):
         return ""
     words = ["--gpu", GPUS.get(machine["gpu"], machine["gpu"].removeprefix("NVIDIA ").lower().replace(" ", "-")), "--torch", machine["torch"]]
     words += ["--alloc-conf", c.alloc_conf.replace(",", ";")] if c.alloc_conf else []
     if c.kind == "nanochat":
-        words += ["--nanochat", c.nanochat, "--vocab-size", str(c.vocab_size), "--attention", "fa3" if result.get("attention") == "fa3" else "flash"]
+        words += ["--nanochat", c.nanochat, "--vocab-size", str(c.vocab_size), "--attention", "fa3" if result.get("attention") == "fa3" else "flash"] + (["--depth", str(c.depth), "--window-pattern", c.window_pattern] if c.script == "chat_sft" else [])
         words += [] if c.compile else ["--compile", "0"]
-        words += ["--dtype", "fp32"] if c.dtype == "fp32" else []
-        if not any("core-metric-every" in a for a in result["script_arguments"]):  # the first version's cannot be switched off
+        words += ["--dtype", c.dtype] if c.dtype != "bf16" else []
+        if c.script == "base_train" and not any("core-metric-every" in a for a in result["script_arguments"]):  # the first version's cannot be switched off
             words += ["--phases", "load;validation;first_step;train_step;sampling"]
-        return " ".join([*words, "--", "python", "-m", "scripts.base_train", *result["script_arguments"]])
+        return " ".join([*words, "--", "python", "-m", f"scripts.{c.script}", *result["script_arguments"]])
+    adapters = ["--use_peft", "True", "--lora_r", str(c.lora), "--lora_dropout", "0.05"] if c.lora else []
+    adapters += ["--load_in_4bit", "True"] if c.quantized else []
+    adapters += ["--use_bnb_nested_quant", "True"] if c.quantized == "nf4-dq" else []
+    batch = ["--per_device_train_batch_size", str(c.device_batch_size)]
+    if c.trl:
+        length = ["--max_length", str(c.max_seq_len), "--dtype", "bfloat16" if c.dtype == "bf16" else "float32"]
+        return " ".join([*words, "--config" if c.model.endswith(".json") else "--model", c.model, "--", "trl", "sft", *batch, *length, *adapters])
     words += ["--config" if c.model.endswith(".json") else "--model", c.model, "--device-batch-size", str(c.device_batch_size), "--max-seq-len", str(c.max_seq_len),
               "--dtype", "bf16" if c.dtype == "bf16" else "fp32"]
     words += ["--grad-accum-steps", str(c.grad_accum_steps)] if c.grad_accum_steps > 1 else []
-    words += ["--mixed", "bf16"] if c.dtype == "autocast" else []
+    words += ["--mixed", {"autocast": "bf16", "fp16": "fp16"}[c.dtype]] if c.dtype in ("autocast", "fp16") else []
+    words += ["--liger", "1"] if c.liger else []
     words += ["--recompute", "full"] if c.checkpointing else []
     words += ["--compile", "1"] if c.compile else []
     words += ["--optimizer", c.optimizer] if c.optimizer else []
     words += ["--attention", "eager"] if c.attention == "eager" else []
-    pasted = ["--use_peft", "True", "--lora_r", str(c.lora), "--lora_dropout", "0.05"] if c.lora else []
-    pasted += ["--load_in_4bit", "True"] if c.quantized else []
-    pasted += ["--use_bnb_nested_quant", "True"] if c.quantized == "nf4-dq" else []
-    return " ".join([*words, *(["--", "python", "sft.py", "--per_device_train_batch_size", str(c.device_batch_size), *pasted] if pasted else [])])
+    pasted = [*adapters, *(word for text in c.extra for word in ("--" + text).split("="))]
+    return " ".join([*words, *(["--", "python", "sft.py", *batch, *pasted] if pasted else [])])
 
 
 def make_row(configuration, result, machine, command, today=None):
@@ -98,7 +104,7 @@ class Table:
             shutil.move(trace, self.traces / f"{row['id']}.json.gz")
         fresh = not self.csv.exists()
         with open(self.csv, "a", newline="", encoding="utf-8") as sink:
-            writer = csv.DictWriter(sink, COLUMNS)
+            writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
             if fresh:
                 writer.writeheader()
             writer.writerow(row)

@@ -1,7 +1,9 @@
 """A Hugging Face model with random weights trained by transformers' own Trainer on random tokens, measured. Nothing is downloaded. See job.py.
 
-Models are those of data/models by name. dtype: bf16 (the model is loaded in it) · autocast (fp32 weights, --bf16) · fp32.
+Models are those of data/models by name. dtype: bf16 (the model is loaded in it) · autocast (fp32 weights, --bf16) · fp16 (fp32 weights, --fp16) · fp32.
+With `trl` it is trl's SFTTrainer, with the defaults of its SFTConfig, on rows that are tokens already.
 """
+import ast
 import json
 import pathlib
 import sys
@@ -93,6 +95,48 @@ class Rows(torch.utils.data.Dataset):
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
 
 
+def value_of(text):
+    """Of a field of TrainingArguments: 2, 0.1, True, or the word itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def tokenizer(vocab_size):
+    """As many words as the model has, for trl, which wants one and uses its special tokens."""
+    import tokenizers
+    import transformers
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"w{i}": i for i in range(vocab_size)}, unk_token="w0"))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", pad_token="w1", unk_token="w0")
+
+
+def trainer_of(configuration, model, arguments, rows, phases):
+    import transformers
+    if not configuration.trl:
+        return transformers.Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[phases], data_collator=transformers.default_data_collator)
+    import datasets
+    import pyarrow
+    import trl
+    table = pyarrow.table({"input_ids": [rows[i]["input_ids"].tolist() for i in range(len(rows))]})
+    tokens = datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint="random")  # a given one: nothing is hashed
+    return trl.SFTTrainer(model=model, args=arguments, train_dataset=tokens, callbacks=[phases], processing_class=tokenizer(model.config.vocab_size))
+
+
+def arguments_of(configuration, folder, on_gpu):
+    """TrainingArguments, or SFTConfig: what the configuration says, and what a measurement has no use for switched off."""
+    c = configuration
+    given = {"output_dir": folder, "per_device_train_batch_size": c.device_batch_size, "gradient_accumulation_steps": c.grad_accum_steps, "max_steps": c.steps, "report_to": [],
+             "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "use_cpu": not on_gpu, "torch_compile": c.compile, "use_liger_kernel": c.liger}
+    given |= {"optim": c.optimizer} if c.optimizer else {}
+    given |= {name: value_of(value) for name, _, value in (text.partition("=") for text in c.extra)}
+    if c.trl:
+        import trl
+        return trl.SFTConfig(**given | {"max_length": c.max_seq_len, "dataset_kwargs": {"skip_prepare_dataset": True}} | ({"bf16": False} if not on_gpu else {}))
+    import transformers
+    return transformers.TrainingArguments(**given | {"bf16": c.dtype == "autocast", "fp16": c.dtype == "fp16", "gradient_checkpointing": c.checkpointing})
+
+
 def run(configuration, meter):
     import transformers
     c = configuration
@@ -112,13 +156,9 @@ def run(configuration, meter):
 
     model = build(c, meter.device)
     with tempfile.TemporaryDirectory() as folder:
-        extra = {"optim": c.optimizer} if c.optimizer else {}
-        arguments = transformers.TrainingArguments(
-            output_dir=folder, per_device_train_batch_size=c.device_batch_size, gradient_accumulation_steps=c.grad_accum_steps, max_steps=c.steps,
-            bf16=c.dtype == "autocast", gradient_checkpointing=c.checkpointing, torch_compile=c.compile, report_to=[], save_strategy="no", logging_strategy="no",
-            disable_tqdm=True, use_cpu=not meter.on_gpu, **extra)
+        arguments = arguments_of(c, folder, meter.on_gpu)
         rows = Rows(c.device_batch_size * c.grad_accum_steps * c.steps, c.max_seq_len, model.config.vocab_size)
-        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[Phases()], data_collator=transformers.default_data_collator)
+        trainer = trainer_of(c, model, arguments, rows, Phases())
         if not c.quantized:
             fill(model)
         meter.extra["attention"] = str(getattr(model.config, "_attn_implementation", ""))
