@@ -176,7 +176,7 @@ class Measure(unittest.TestCase):
                          "-- python sft.py --per_device_train_batch_size 2 --use_peft True --lora_r 8 --lora_dropout 0.05 --load_in_4bit True --use_bnb_nested_quant True")
         self.assertEqual(rows.flags(adapters, {"outcome": "oom"}, machine), "")
         noisy = configurations.Configuration(kind="trainer", hypothesis="x", model="gpt2", max_seq_len=64, dtype="fp16", liger=True, compile=False, extra=("neftune_noise_alpha=5",))
-        self.assertEqual(rows.flags(noisy, good(), machine), "--gpu h100 --torch 2.11.0 --model gpt2 --device-batch-size 1 --max-seq-len 64 --dtype fp32 --mixed fp16 --liger 1 "
+        self.assertEqual(rows.flags(noisy, {**good(), "transformers": "5.17.0"}, machine), "--gpu h100 --torch 2.11.0 --transformers 5.17.0 --model gpt2 --device-batch-size 1 --max-seq-len 64 --dtype fp32 --mixed fp16 --liger 1 "
                          "-- python sft.py --per_device_train_batch_size 1 --neftune_noise_alpha 5")
         tuned = configurations.Configuration(kind="nanochat", hypothesis="x", nanochat="E7", depth=8, script="chat_sft", dtype="fp16")
         self.assertEqual(rows.flags(tuned, {**good(), "script_arguments": ["--device-batch-size=1"]}, machine),

@@ -33,7 +33,8 @@ bool version_from(std::string_view version, int major, int minor) {
   const char *next = version.data(), *end = next + version.size();
   for (int& number : found) {
     const auto [after, error] = std::from_chars(next, end, number);
-    if (error != std::errc{}) return false;
+    if (error != std::errc{} && (&number == found || next != end)) return false;
+    if (error != std::errc{}) number = 0;  // "5"
     next = after < end && *after == '.' ? after + 1 : end;
   }
   return std::pair(found[0], found[1]) >= std::pair(major, minor);

@@ -388,6 +388,7 @@ class Tape {
   std::deque<Stashed> leaving_;                          // offload: on the way to the host
   std::vector<std::int32_t> back_, back_before_;         // storages that came back for the node that unpacks, and for those before it
   std::int64_t packed_ = 0;
+  bool in_newer_ = false;                                // what runs was made again by a checkpoint of the newer form
   std::int32_t unpacker_ = -1;                           // a checkpoint unpacks for the first node of its block that wants something saved
   bool offloads_ = false;
   using Ready = std::priority_queue<std::pair<std::int64_t, std::int32_t>>;

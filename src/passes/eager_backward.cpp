@@ -99,6 +99,10 @@ void Tape::run(std::int32_t n) {
   apply(n, given);
   if (opens && unpacker_ >= 0) after_unpacking();
   if (told_ != nullptr) tell_backward(n, gradient, given);
+  if (in_newer_) {  // its hook hands out what came back and keeps nothing: gone with the node's own names, before gradients are cast
+    at.opened.clear();
+    release_saved(n);
+  }
   for (std::size_t i = 0; i < at.inputs.size(); ++i) {
     if (given[i].defined()) validate(at.inputs[i], given[i], at.role);
   }
@@ -484,7 +488,9 @@ Tensor Tape::backward_checkpoint(std::int32_t n) {
     for (Tensor* name : call.gives) give(*name, true);
     release_saved(n);
     const auto again = std::pair(first_event, p_.events.size());
+    const bool was_newer = std::exchange(in_newer_, true);
     run_from(root, std::move(g), node(n).sequence, [this, again] { bring_forward(again.first, again.second); });
+    in_newer_ = was_newer;
     drop_node(root);
   } else {
     run_from(root, g);  // the function's arguments hold it

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "base/text.hpp"
 #include "graph/torchtune.hpp"
 #include "graph/transformers.hpp"
 #include "passes/compiled_transformer.hpp"
@@ -259,6 +260,11 @@ class Trainer {
     if (computed_.mixed != MixedPrecision::none && !compiled_) tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
     outputs_ = litgpt_ ? litgpt_->forward(batch) : compiled_ ? compiled_->forward(batch) : model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
+    if (r_.converts_outputs && !compiled_ && outputs_.logits.defined()) {
+      tape_.category(Category::logits);
+      outputs_.logits = tape_.to(outputs_.logits, Dtype::fp32, "logits");
+      tape_.category(Category::activations);
+    }
     if (replicated_) {
       outputs_.loss = replicated_->output(outputs_.loss);
       if (outputs_.logits.defined()) outputs_.logits = replicated_->output(outputs_.logits);
@@ -387,6 +393,7 @@ Result<void> compiled_is_described(const Architecture& a, const Training& r) {
   if (a.moe) {
     if (!has_mixture_graph(a)) return unsupported("torch.compile of " + a.model_type + "'s mixtures of experts", "it is of Mixtral's and Qwen 3's without a loss of their routers; without it the run is");
     // DynamicCache's layers are told apart: Dynamo compiles every block anew, and gives up at the ninth
+    if (version_from(r.transformers, 5, 0)) return with("a mixture of experts in transformers 5, whose grouped experts are another graph,", "leave torch.compile out, or say --transformers 4.57.1 where that is what runs");
     if (r.use_cache) return with("a mixture of experts and use_cache, with which every block is compiled anew until Dynamo gives up,", "set model.config.use_cache = False in your script, and say --no-cache");
     if (r.recompute != Recompute::none) return with("a mixture of experts and gradient checkpointing", "leave one of them out");
     const auto of_attention = [](const std::string& target) { return target == "q_proj" || target == "k_proj" || target == "v_proj" || target == "o_proj"; };

@@ -22,7 +22,8 @@ Tensor Transformer::norm(const Tensor& x, const std::pair<Tensor, Tensor>& w, co
 }
 
 Tensor Transformer::normed(const Tensor& x, const std::pair<Tensor, Tensor>& w, const char* role, bool of_heads) {
-  if (r_.liger.norms && (!of_heads || r_.liger.in_classes || a_.family == Family::gemma3)) {  // monkey_patch.py: what it sets on a model that is there already
+  const bool qwen3 = a_.family == Family::qwen3 || a_.family == Family::qwen3_moe;
+  if (r_.liger.norms && (!of_heads || r_.liger.in_classes || a_.family == Family::gemma3 || (r_.liger.heads_of_qwen3 && qwen3))) {  // monkey_patch.py: what it sets on a model that is there already
     const bool in_place = a_.family != Family::gemma2 && a_.family != Family::gemma3 && a_.family != Family::olmo2 && a_.family != Family::olmo3;
     return liger_rms_norm(t_, x, w.first, in_place, o_.multiprocessors, role);
   }

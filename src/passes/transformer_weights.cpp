@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/text.hpp"
 #include "passes/four_bit.hpp"
 #include "passes/transformer.hpp"
 
@@ -214,8 +215,12 @@ void Transformer::load() {
   }
   const Category before = t_.category();
   t_.category(Category::weights);
-  for (int tables = a_.position != Position::rotary ? 0 : has_local_rotary() ? 2 : 1; tables > 0; --tables) buffers_.push_back(t_.empty("rotary.inv_freq", dims({a_.rotary_dims / 2}, false), Dtype::fp32));
-  if (a_.family == Family::gpt2) {
+  for (int tables = a_.position != Position::rotary ? 0 : has_local_rotary() ? 2 : 1; tables > 0; --tables) {
+    const Dims frequencies = dims({a_.rotary_dims / 2}, false);
+    buffers_.push_back(t_.empty("rotary.inv_freq", frequencies, Dtype::fp32));
+    if (version_from(r_.transformers, 5, 0)) buffers_.push_back(t_.empty("rotary.original_inv_freq", frequencies, Dtype::fp32));  // the same storage before
+  }
+  if (a_.family == Family::gpt2 && !version_from(r_.transformers, 5, 0)) {
     for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
       t_.at(static_cast<int>(layer));
       buffers_.push_back(t_.empty("attn.bias", dims({1, 1, a_.max_positions, a_.max_positions}, false), Dtype::bool8));

@@ -172,6 +172,7 @@ class TrainerReader {
     if (n == "gradient-checkpointing" || n == "activation-checkpointing") return when(a, [&](bool on) { f().recompute = on ? Recompute::full : Recompute::none; });
     if (n == "gradient-checkpointing-kwargs") return checkpointing(a);
     if (n == "use-liger-kernel" || n == "use-liger") return when(a, [&](bool on) { f().liger = on; });
+    if (n == "use-cache") return when(a, [&](bool on) { f().use_cache = on; });  // since transformers 5
     if (n == "packing") return when(a, [&](bool on) { packs_ = on; });
     if (n == "padding-free") return when(a, [&](bool on) { flattens_ = on; });
     if (n == "packing-strategy") {

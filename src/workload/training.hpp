@@ -79,6 +79,7 @@ struct Lora {
 struct LigerParts {
   bool rotary = false, norms = false, gated = false;
   bool in_classes = false;              // before the model is made, as axolotl does: norms of heads too
+  bool heads_of_qwen3 = true;           // on a model that is there already too, since 0.8.5
   static LigerParts all() { return {true, true, true, false}; }
   bool any() const { return rotary || norms || gated; }
 };
@@ -188,6 +189,7 @@ struct Training {
   bool use_cache = false;               // a key-value cache is filled while training, unless it checkpoints: config.json's use_cache
   bool packed = false;                  // texts of a batch one after the other in a single row of B*T, told apart by their positions; no padding mask
   bool padded = false;                  // rows of a batch are filled up, so that SDPA gets a mask [B, 1, T, T] instead of is_causal
+  bool converts_outputs = false;        // accelerate's convert_outputs_to_fp32, around a forward pass under autocast: logits in 16 bits are copied in fp32 as it ends
   bool holds_outputs = false;           // a loop of one's own that names the model's outputs: logits live until the next forward pass is done; Trainer drops them
   std::int64_t loss_chunk = 128;        // LitGPT: tokens whose loss is taken at once; 0: all
   Sharding sharding = Sharding::none;
@@ -207,6 +209,7 @@ struct Training {
   bool dropout = true;                  // the model is in training mode
   bool ema = false;                     // torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: a copy of the model, on the GPU, updated after each step
   std::string torch = "2.9.1";
+  std::string transformers = "4.57.1";
   ProductWorkspaces workspaces;         // as the command's environment sizes them
 };
 

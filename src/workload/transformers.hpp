@@ -11,9 +11,12 @@
 
 namespace dryfit {
 
+constexpr std::string_view kNewestTransformers = "5.17.0";  // that runs were measured with
+
 // Empty: not given. Values as they were written are resolved by make_training.
 struct TransformersFlags {
   std::optional<std::string> torch;        // its version: "2.11.0"
+  std::optional<std::string> transformers;  // its version: "4.57.1"; not given: kNewestTransformers
   std::optional<std::string> model;     // name of a shipped model, repository, or a folder or file
   std::optional<std::int64_t> device_batch_size, grad_accum_steps, max_seq_len, gpus;
   std::optional<std::int64_t> total_batch_size;  // tokens a step, in place of grad_accum_steps

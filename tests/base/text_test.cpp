@@ -80,7 +80,7 @@ TEST(BytesSums, saturateInsteadOfWrapping) {
 }
 
 TEST(Text, comparesVersions) {
-  for (const char* new_enough : {"2.10", "2.10.0", "2.11.0+cu130", "2.12.0a0", "3.0"}) EXPECT_TRUE(version_from(new_enough, 2, 10)) << new_enough;
+  for (const char* new_enough : {"2.10", "2.10.0", "2.11.0+cu130", "2.12.0a0", "3.0", "3"}) EXPECT_TRUE(version_from(new_enough, 2, 10)) << new_enough;
   for (const char* older : {"2.9.1", "2.8.0", "1.13", "2", "", "later", "2.x"}) EXPECT_FALSE(version_from(older, 2, 10)) << older;
 }
 

@@ -40,7 +40,8 @@ def essence(d):
 failed = (LOGS / "llama_forward.txt").read_text()
 llama = diagnosis(("+ python run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B --per_device_train_batch_size 8 --block_size 2048 --bf16 --torch_dtype float32 --optim adamw_torch --output_dir o\n" + failed).encode())
 expect(llama["workload"]["family"] == "transformers" and llama["workload"]["sources"] == ["the training command (line 1)"], llama["workload"])
-expect(llama["failure"]["matches"][0]["name"] == "h.8.mlp.gate", llama["failure"]["matches"][:1])
+# by transformers 5; by 4, which made the log and fills a cache, it is the gate
+expect(llama["failure"]["matches"][0]["name"] == "h.8.mlp.up", llama["failure"]["matches"][:1])
 with tempfile.NamedTemporaryFile("w", suffix=".yaml") as elsewhere:
     elsewhere.write("num_processes: 8\n")
     elsewhere.flush()

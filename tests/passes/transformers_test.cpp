@@ -78,6 +78,7 @@ void set_liger(Training& t, const json& j) {
   const json& said = j["liger"];
   const auto has = [&](const char* part) { return said.is_boolean() ? said.get<bool>() : said.get<std::string>().find(part) != std::string::npos; };
   t.liger = {has("rope"), has("rms_norm"), has("swiglu"), said.is_string()};
+  t.liger.heads_of_qwen3 = false;  // recorded with 0.8.4
   if (has("fused_linear_cross_entropy")) t.head = HeadLoss::liger;
 }
 
@@ -92,6 +93,8 @@ Training training_of(const json& j) {
   t.attention = *attention_code_of(j["attention"].get<std::string>(), "attention");
   t.packed = j.value("packed", false);
   t.ema = j.value("ema", false);
+  t.transformers = j.value("transformers", "4.57.1");
+  t.converts_outputs = j.value("trainer", false);
   t.use_cache = j["use_cache"];
   set_liger(t, j);
   t.compile = j.value("compiled", false);
@@ -140,6 +143,11 @@ TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
 
 // Recordings that nobody looks at while fixing the engine.
 TEST(Transformers, unseenStepsAreAsNear) { expect_all_agree("transformers_unseen.jsonl", recorded, 6, "unseen recordings"); }
+
+// transformers 5: no causal masks among GPT-2's buffers, the frequencies twice; what Trainer's forward pass hands out under autocast.
+TEST(Transformers, stepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5.jsonl", recorded, 40, "recordings of transformers 5"); }
+
+TEST(Transformers, unseenStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_unseen.jsonl", recorded, 10, "unseen recordings of transformers 5"); }
 
 // TRL's head in tiles.
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }

@@ -40,6 +40,37 @@ TEST(Transformers, wrongValuesNameTheFlag) {
   EXPECT_NE(optimizer_of("galore_adamw", "--optim").error().hint.find("adafactor"), std::string::npos);
 }
 
+// TrainingArguments.use_cache came with transformers 5, and is False; before, the model's config.json decided.
+TEST(Transformers, theVersionDecidesWhetherACacheIsFilled) {
+  TransformersFlags f;
+  EXPECT_FALSE(make_training(preset("gpt2"), f)->training.use_cache);
+  f.use_cache = true;
+  EXPECT_TRUE(make_training(preset("gpt2"), f)->training.use_cache);
+  f = {};
+  f.transformers = "4.57.1";
+  EXPECT_TRUE(make_training(preset("gpt2"), f)->training.use_cache);
+  f.use_cache = false;
+  EXPECT_FALSE(make_training(preset("gpt2"), f)->training.use_cache);
+  f = {};
+  for (const char* wrong : {"v5", "", "3.5.1", "newest"}) {
+    f.transformers = wrong;
+    EXPECT_EQ(make_training(preset("gpt2"), f).error().where, "--transformers") << wrong;
+  }
+}
+
+// accelerate's wrapper around forward(), which DeepSpeed's engine and fully_shard go without.
+TEST(Transformers, outputsBecomeFp32UnderTrainersAutocast) {
+  TransformersFlags f;
+  EXPECT_FALSE(make_training(preset("gpt2"), f)->training.converts_outputs);
+  f.mixed = MixedPrecision::bf16;
+  EXPECT_TRUE(make_training(preset("gpt2"), f)->training.converts_outputs);
+  f.gpus = 2;
+  for (const auto& [kind, converts] : {std::pair{Sharding::ddp, true}, std::pair{Sharding::fsdp1, true}, std::pair{Sharding::fsdp2, false}, std::pair{Sharding::zero2, false}}) {
+    f.sharding = kind;
+    EXPECT_EQ(make_training(preset("gpt2"), f)->training.converts_outputs, converts) << name_of(kind);
+  }
+}
+
 TEST(Transformers, everyWordIsReadBack) {
   for (int i = 0; i <= static_cast<int>(OptimizerKind::adamw_loop); ++i) {
     const auto kind = static_cast<OptimizerKind>(i);

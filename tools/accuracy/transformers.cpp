@@ -43,7 +43,7 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
   for (const std::string_view word : words_of(loop)) {
     if (word == "padded") t.padded = true;
     else if (word == "cache") t.use_cache = true;
-    else if (word == "names-outputs") t.holds_outputs = true;
+    else if (word == "names-outputs") t.holds_outputs = true, t.converts_outputs = false;  // and no accelerate around the model
     else if (word == "last-stage") t.megatron.stage = t.megatron.pipeline - 1;  // the figure is of the last rank
     else if (word == "thunder") t.loss_chunk = 0, t.holds_outputs = false, t.max_grad_norm = 0;  // LitGPT's extensions/thunder/pretrain.py
     else if (word.starts_with("litgpt-")) {  // the date of its code
@@ -71,7 +71,7 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
 Result<Report> transformers_report(const FieldMap& f) {
   std::string flags = f.at("flags");
   std::ranges::replace(flags, ';', ',');  // lists, in a table whose fields hold no commas
-  std::vector<std::string_view> words{"check"};
+  std::vector<std::string_view> words{"check", "--transformers", "4.57.1"};  // what these rows were measured with, or older
   for (const std::string_view word : words_of(flags)) words.push_back(word);
   const auto options = cli::parse_options(words);
   if (!options) return std::unexpected(options.error());

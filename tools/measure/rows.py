@@ -34,6 +34,7 @@ def flags(configuration, result, machine):
         if c.script == "base_train" and not any("core-metric-every" in a for a in result["script_arguments"]):  # the first version's cannot be switched off
             words += ["--phases", "load;validation;first_step;train_step;sampling"]
         return " ".join([*words, "--", "python", "-m", f"scripts.{c.script}", *result["script_arguments"]])
+    words += ["--transformers", result["transformers"]] if "transformers" in result else []
     adapters = ["--use_peft", "True", "--lora_r", str(c.lora), "--lora_dropout", "0.05"] if c.lora else []
     adapters += ["--load_in_4bit", "True"] if c.quantized else []
     adapters += ["--use_bnb_nested_quant", "True"] if c.quantized == "nf4-dq" else []

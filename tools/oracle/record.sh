@@ -3,6 +3,7 @@
 #   tools/oracle/record.sh --nanochat PATH_OR_URL [--python PYTHON] [--only TEXT] [--work DIR]
 #   tools/oracle/record.sh --nanochat ... --draw SEED,COUNT,SHAPES   runs that draw.py draws instead, to WORK/drawn.jsonl
 #   tools/oracle/record.sh --transformers [...]   Hugging Face models instead: tests/golden/oracle/transformers*.jsonl, a quarter of an hour
+#   tools/oracle/record.sh --transformers5 [...]  the same with transformers 5: tests/golden/oracle/transformers_5*.jsonl, minutes
 #   tools/oracle/record.sh --torchtune [...]      torchtune's recipes instead: tests/golden/oracle/torchtune*.jsonl, minutes
 #   tools/oracle/record.sh --torchtitan [...]     torchtitan's trainer instead: tests/golden/oracle/torchtitan*.jsonl, minutes
 # Needs git, a C compiler and Python 3.11 or newer with venv; 8 GB of disk for torch and its CUDA libraries, 4 GB of memory, about an hour
@@ -15,7 +16,7 @@ nanochat='' others='' python='' only='' drawn='' work="$root/build/oracle"
 while [ $# -gt 0 ]; do
   case "$1" in
     --nanochat) nanochat=$2; shift 2 ;;
-    --transformers | --torchtune | --torchtitan) others=${1#--}; shift ;;
+    --transformers | --transformers5 | --torchtune | --torchtitan) others=${1#--}; shift ;;
     --python) python=$2; shift 2 ;;
     --only) only=$2; shift 2 ;;
     --draw) drawn=$2; shift 2 ;;
@@ -31,7 +32,7 @@ mkdir -p "$work/lib" "$work/trees" "$work/raw"
 
 if [ -z "$python" ]; then
   venv="$work/venv" requirements="$here/requirements.txt"
-  case "$others" in torchtune | torchtitan) venv="$work/venv-$others" requirements="$here/requirements_$others.txt" ;; esac  # their libraries are not transformers'
+  case "$others" in torchtune | torchtitan | transformers5) venv="$work/venv-$others" requirements="$here/requirements_$others.txt" ;; esac  # their libraries are not transformers'
   python="$venv/bin/python"
   [ -x "$python" ] || python3 -m venv "$venv"
   DS_BUILD_OPS=0 "$python" -m pip install --quiet --requirement "$requirements"

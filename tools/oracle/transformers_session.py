@@ -29,7 +29,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
-from accelerate.utils.operations import convert_outputs_to_fp32
+from accelerate.utils.operations import convert_outputs_to_fp32, convert_to_fp32
 from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
 from dryfit.tracing import group
@@ -47,6 +47,8 @@ def _know_masks_are_ones():
         return real(None, *args, **kwargs)
 
     masking._ignore_causal_mask_sdpa = ignore
+    if hasattr(masking, "_ignore_bidirectional_mask_sdpa"):  # transformers 5
+        masking._ignore_bidirectional_mask_sdpa = lambda *_args, **_kwargs: True
     older = AttentionMaskConverter._ignore_causal_mask_sdpa
     AttentionMaskConverter._ignore_causal_mask_sdpa = staticmethod(lambda attention_mask, **kwargs: older(None, **kwargs))
     for encoder in (bert, distilbert, xlm_roberta):
@@ -67,7 +69,7 @@ def _share_tokens_evenly(experts, stacked):
     torch.Tensor.nonzero = lambda self: [(i,) for i in range(self.shape[0])] if stacked else range(self.shape[0])
 
 
-REAL_MOE = deepseek_v2.DeepseekV2MoE.moe
+REAL_MOE = getattr(getattr(deepseek_v2, "DeepseekV2MoE", None), "moe", None)  # of transformers 4
 
 
 def _split_tokens_evenly():
@@ -153,6 +155,8 @@ class Run:
     """The state of one training process. `tracker` holds what was recorded."""
 
     def __init__(self, case):
+        if transformers.__version__ != case.transformers:
+            raise SystemExit(f"{case.name()} wants transformers {case.transformers}; this is {transformers.__version__}")
         self.case = case
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.tracker = Tracker()
@@ -405,7 +409,9 @@ class Run:
         else:
             with self.autocast():
                 outputs = self.model(**inputs)
-                loss = outputs["loss"]
+            if self.case.trainer:
+                outputs = convert_to_fp32(outputs)  # accelerate's convert_outputs_to_fp32 around a forward pass under autocast
+            loss = outputs["loss"]
             del outputs, inputs
         if self.case.accumulation > 1:
             loss = loss / self.case.accumulation

@@ -1,0 +1,7 @@
+#!/usr/bin/env python3
+"""Records the cases with transformers 5. `record.sh --transformers5` sets up what it needs; see record_transformers.py."""
+import transformers_cases as cases
+from record_transformers import main, runner_of
+
+if __name__ == "__main__":
+    main(__doc__, {"transformers_5.jsonl": list(cases.newest()), "transformers_5_unseen.jsonl": list(cases.newest_unseen())}, runner_of)
