@@ -172,7 +172,7 @@ class Measure(unittest.TestCase):
                          "--gpu h100 --torch 2.11.0 --alloc-conf expandable_segments:False;max_split_size_mb:128 --nanochat E1 --vocab-size 65536 --attention flash "
                          "--phases load;validation;first_step;train_step;sampling -- python -m scripts.base_train --depth=8 --core_metric_every=1000")
         adapters = configurations.Configuration(kind="trainer", hypothesis="x", model="gpt2", device_batch_size=2, max_seq_len=64, dtype="autocast", lora=8, quantized="nf4-dq", checkpointing=True, compile=False)
-        self.assertEqual(rows.flags(adapters, good(), machine), "--gpu h100 --torch 2.11.0 --model gpt2 --device-batch-size 2 --max-seq-len 64 --dtype fp32 --mixed bf16 --recompute full "
+        self.assertEqual(rows.flags(adapters, good(), machine), "--gpu h100 --torch 2.11.0 --model gpt2 --device-batch-size 2 --max-seq-len 64 --dtype bf16 --mixed bf16 --recompute full "
                          "-- python sft.py --per_device_train_batch_size 2 --use_peft True --lora_r 8 --lora_dropout 0.05 --load_in_4bit True --use_bnb_nested_quant True")
         self.assertEqual(rows.flags(adapters, {"outcome": "oom"}, machine), "")
         noisy = configurations.Configuration(kind="trainer", hypothesis="x", model="gpt2", max_seq_len=64, dtype="fp16", liger=True, compile=False, extra=("neftune_noise_alpha=5",))

@@ -139,13 +139,14 @@ bool Transformer::is_quantized(const Parameter& p) const {
 // A weight as the file has it, on its way.
 Tensor Transformer::as_loaded(Dims d) { return t_.empty("load.weight", d, r_.weights, Category::weights); }
 
-// Half of the model's bytes at once, or of those that are free but for 1.2 GiB (modeling_utils.py, caching_allocator_warmup).
+// What it will hold at once, in transformers 4 half of the model's bytes unquantized, or of those that are free but for 1.2 GiB (modeling_utils.py, caching_allocator_warmup).
 void Transformer::warm_up(const std::vector<Parameter>& parameters) {
+  const bool since5 = version_from(r_.transformers, 5, 0);
   std::int64_t bytes = 0;
-  for (const Parameter& p : parameters) bytes += p.count() * size_of(r_.weights);
+  for (const Parameter& p : parameters) bytes += since5 && is_quantized(p) ? p.count() / 2 : p.count() * size_of(r_.weights);
   constexpr std::int64_t kLeftFree = 1'288'490'188;
   if (o_.memory > 0) bytes = std::min(bytes, std::max<std::int64_t>(0, o_.memory - kLeftFree));
-  t_.empty("load.warmup", dims({bytes / 4}, false), Dtype::fp16, Category::weights);
+  t_.empty("load.warmup", dims({bytes / (since5 ? 2 : 4)}, false), Dtype::fp16, Category::weights);
 }
 
 // quantize_4bit into a storage of the weights' dtype: two values a byte, what is left over dropped.

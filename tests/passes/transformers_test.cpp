@@ -332,6 +332,22 @@ TEST(Transformers, quantizedWeightsAreCountedTwice) {
   EXPECT_EQ(bytes_of(p, "quant.absmax_scale"), nested);
 }
 
+// transformers' loader asks for what the model will take, in 4 bits where it will be so; before 5 for half of the file's bytes.
+TEST(Transformers, fourBitModelsAreAskedForAtOnce) {
+  Training t = small_run();
+  t.lora.emplace();
+  t.quantized = true;
+  std::int64_t held = 0, stored = 0;
+  for (const Parameter& w : parameters_of(small_llama())) {
+    stored += w.count() * size_of(t.weights);
+    held += w.layer >= 0 && w.shape.size() == 2 ? w.count() / 2 : w.count() * size_of(t.weights);
+  }
+  t.transformers = "5.17.0";
+  EXPECT_EQ(bytes_of(built(small_llama(), t), "load.warmup"), held / 2 * 2);
+  t.transformers = "4.57.1";
+  EXPECT_EQ(bytes_of(built(small_llama(), t), "load.warmup"), stored / 4 * 2);
+}
+
 TEST(Transformers, bucketsOfDataParallelHoldEveryGradient) {
   Training t = small_run();
   t.sharding = Sharding::ddp;

@@ -43,7 +43,7 @@ def flags(configuration, result, machine):
         length = ["--max_length", str(c.max_seq_len), "--dtype", "bfloat16" if c.dtype == "bf16" else "float32"]
         return " ".join([*words, "--config" if c.model.endswith(".json") else "--model", c.model, "--", "trl", "sft", *batch, *length, *adapters])
     words += ["--config" if c.model.endswith(".json") else "--model", c.model, "--device-batch-size", str(c.device_batch_size), "--max-seq-len", str(c.max_seq_len),
-              "--dtype", "bf16" if c.dtype == "bf16" else "fp32"]
+              "--dtype", "bf16" if c.dtype == "bf16" or c.quantized else "fp32"]
     words += ["--grad-accum-steps", str(c.grad_accum_steps)] if c.grad_accum_steps > 1 else []
     words += ["--mixed", {"autocast": "bf16", "fp16": "fp16"}[c.dtype]] if c.dtype in ("autocast", "fp16") else []
     words += ["--liger", "1"] if c.liger else []

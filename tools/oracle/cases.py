@@ -212,6 +212,7 @@ def seen_torch_2_11():
     sizes = [("E7", 4, 8, 2048), ("E7", 12, 8, 2048), ("E7", 12, 1, 2048), ("E7", 12, 32, 512), ("E7", 4, 1, 512), ("E5", 4, 8, 2048), ("E4g", 4, 8, 2048), ("E6b", 4, 8, 2048)]
     fp8 = [("E7", 4, 8, 2048), ("E7", 12, 4, 2048), ("E4g", 4, 8, 2048)]
     return [*(case("compiled", *size, torch=_TORCH_2_11) for size in sizes), *(case("compiled", *size, fp8=True, torch=_TORCH_2_11) for size in fp8),
+            case("compiled", "E7", 12, 8, 2048, checkpoints=True, attention="sdpa", window="L", torch=_TORCH_2_11),
             case("validation", "E7", 4, 8, 2048, torch=_TORCH_2_11), case("step", "E7", 4, 8, 2048, torch=_TORCH_2_11)]
 
 
