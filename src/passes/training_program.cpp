@@ -2,6 +2,7 @@
 #include "passes/training_program.hpp"
 
 #include <algorithm>
+#include <array>
 #include <memory>
 
 #include "base/text.hpp"
@@ -246,6 +247,7 @@ class Trainer {
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
     Transformer::Batch batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask
+    if (r_.holds_batches) held_.at(micro == 1 ? 0 : 1) = batch;
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
     const bool reduces = micro == micro_steps();
@@ -342,6 +344,7 @@ class Trainer {
   std::vector<std::unique_ptr<eager::Optimizer>> in_backward_;
   std::vector<Tensor> average_;       // EMA
   Tensor workspaces_[2], lt_workspaces_[2], loss_;
+  std::array<Transformer::Batch, 2> held_;  // of the first micro-step and the last
   Transformer::Outputs outputs_;
   StepWork work_;
 };

@@ -190,6 +190,7 @@ struct Training {
   bool packed = false;                  // texts of a batch one after the other in a single row of B*T, told apart by their positions; no padding mask
   bool padded = false;                  // rows of a batch are filled up, so that SDPA gets a mask [B, 1, T, T] instead of is_causal
   bool converts_outputs = false;        // accelerate's convert_outputs_to_fp32, around a forward pass under autocast: logits in 16 bits are copied in fp32 as it ends
+  bool holds_batches = false;           // Trainer's list of a step's batches: they stay until the next step's are there
   bool holds_outputs = false;           // a loop of one's own that names the model's outputs: logits live until the next forward pass is done; Trainer drops them
   std::int64_t loss_chunk = 128;        // LitGPT: tokens whose loss is taken at once; 0: all
   Sharding sharding = Sharding::none;

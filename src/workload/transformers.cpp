@@ -259,6 +259,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!f.transformers && t.framework == Framework::transformers) d.assume("transformers", t.transformers, "the newest known");
   const bool since5 = version_from(t.transformers, 5, 0);  // Trainer sets what its argument says, which is False where nobody does
   t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(!since5 && a.use_cache) && a.causal && f.head != HeadLoss::trl;  // SFTTrainer asks for none
+  t.holds_batches = t.framework == Framework::transformers;
   t.converts_outputs = t.framework == Framework::transformers && t.mixed != MixedPrecision::none && t.sharding != Sharding::fsdp2 && !is_deepspeed(t.sharding);
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : torchtitan ? "parallelism.data_parallel_shard_degree = -1: over all GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());

@@ -332,6 +332,19 @@ TEST(Transformers, quantizedWeightsAreCountedTwice) {
   EXPECT_EQ(bytes_of(p, "quant.absmax_scale"), nested);
 }
 
+// Trainer.get_batch_samples: ids, mask and labels of every micro-step.
+TEST(Transformers, trainerHoldsTheBatchesOfAStep) {
+  Training t = small_run();
+  for (const auto& [holds, micro_steps, ids] : {std::tuple{false, 1, 0}, std::tuple{true, 1, 3}, std::tuple{true, 2, 6}}) {
+    t.holds_batches = holds, t.grad_accum_steps = micro_steps;
+    const Program p = built(small_llama(), t);
+    const std::vector<bool> alive = alive_at_end(p);
+    int held = 0;
+    for (std::size_t i = 0; i < alive.size(); ++i) held += alive[i] && std::string(p.tensors[i].role) == "batch.ids";
+    EXPECT_EQ(held, ids) << micro_steps;
+  }
+}
+
 // transformers' loader asks for what the model will take, in 4 bits where it will be so; before 5 for half of the file's bytes.
 TEST(Transformers, fourBitModelsAreAskedForAtOnce) {
   Training t = small_run();

@@ -43,7 +43,7 @@ Result<void> apply_loop(std::string_view loop, Training& t) {
   for (const std::string_view word : words_of(loop)) {
     if (word == "padded") t.padded = true;
     else if (word == "cache") t.use_cache = true;
-    else if (word == "names-outputs") t.holds_outputs = true, t.converts_outputs = false;  // and no accelerate around the model
+    else if (word == "names-outputs") t.holds_outputs = true, t.converts_outputs = t.holds_batches = false;  // and no accelerate around the model, nor Trainer's loop
     else if (word == "last-stage") t.megatron.stage = t.megatron.pipeline - 1;  // the figure is of the last rank
     else if (word == "thunder") t.loss_chunk = 0, t.holds_outputs = false, t.max_grad_norm = 0;  // LitGPT's extensions/thunder/pretrain.py
     else if (word.starts_with("litgpt-")) {  // the date of its code
