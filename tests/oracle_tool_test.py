@@ -78,6 +78,21 @@ def call(args):
         self.assertEqual([s.kind for s in steps], ["size", "item", "alloc", "run", "return"])
         self.assertEqual((steps[0].source, steps[0].code, steps[1].source, steps[1].index), ("arg0_1", "size", "arg0_1_size", 1))
 
+    def test_what_is_left_of_sums_in_both_orders(self):
+        _, steps = wrapper.read("""
+def call(args):
+    arg0_1, = args
+    args.clear()
+    workspace_0 = empty_strided_cuda((1024, ), (1, ), torch.float32)
+    triton_per_fused_0.run(arg0_1, workspace_0, 8, 64, stream=stream0)
+    buf4 = workspace_0[0 * 8 * 64 : (0 + 1) * 8 * 64].view(8, 64).sum(dim=0).to(torch.bfloat16)
+    buf5 = workspace_0[1 * 8 * 64 : (1 + 1) * 8 * 64].view(8, 64).sum(dim=0)
+    return (buf4, buf5, )
+""")
+        self.assertEqual([s.kind for s in steps], ["alloc", "run", "alloc", "alloc", "free", "alloc", "return"])
+        self.assertEqual([(s.name, s.dtype, s.shape) for s in steps[2:4]], [("buf4_sums", "float32", (64,)), ("buf4", "bfloat16", (64,))])
+        self.assertEqual((steps[4].names, steps[5].name, steps[5].dtype), (["buf4_sums"], "buf5", "float32"))
+
     def test_what_it_does_not_know_it_refuses(self):
         for line in ("buf0 = [1, 2]", "for i in range(3): pass", "a, b = other", "return (buf0 + 1, )", "return (constant0, )", "buf0 = empty_strided_cuda((open('x'), ), (1, ), torch.int8)", "buf0 = empty_strided_xpu((1, ), (1, ), torch.int8)", "pass"):
             with self.assertRaises(wrapper.UnknownLine, msg=line):

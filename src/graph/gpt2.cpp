@@ -11,7 +11,7 @@ namespace {
 
 class Gpt2Writer : ModelWriter {
  public:
-  Gpt2Writer(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, Graph& graph) : ModelWriter(a, r, adapted, graph, "transformer.", "h.") {}
+  Gpt2Writer(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target, Graph& graph) : ModelWriter(a, r, adapted, target, graph, "transformer.", "h.") {}
 
   void write() {
     const NodeId ids = declare_ids();
@@ -72,8 +72,8 @@ class Gpt2Writer : ModelWriter {
 
 bool has_gpt2_graph(const Architecture& a) { return a.family == Family::gpt2 && a.conv1d && a.activation == Activation::gelu_new; }
 
-Graph gpt2_forward(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, int multiprocessors) {
-  return written_by<Gpt2Writer>(a, r, adapted, multiprocessors);
+Graph gpt2_forward(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target) {
+  return written_by<Gpt2Writer>(a, r, adapted, target);
 }
 
 }  // namespace dryfit

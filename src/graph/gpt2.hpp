@@ -13,6 +13,6 @@ namespace dryfit {
 bool has_gpt2_graph(const Architecture& architecture);
 
 // As transformer_forward(). Outputs: the logits, each layer's values and keys where there is a cache, and what the head is given.
-Graph gpt2_forward(const Architecture& architecture, const Training& training, std::span<const std::int32_t> adapted, int multiprocessors);
+Graph gpt2_forward(const Architecture& architecture, const Training& training, std::span<const std::int32_t> adapted, CompileTarget target);
 
 }  // namespace dryfit

@@ -15,6 +15,7 @@
 
 namespace dryfit {
 
+enum class Attention;  // workload/workload.hpp
 using NodeId = std::int32_t;
 constexpr NodeId kNone = -1;
 
@@ -149,6 +150,12 @@ struct Graph {
   bool loops_apart = false;        // Inductor leaves loops as the code has them until it has chosen kernels (passes/loops.hpp): from torch 2.10 on
   int multiprocessors = 132;       // of the GPU: how many parts a sum over rows is split into
   std::string name_of(NodeId id) const;  // "h.3.attn.q", "lm_head"
+};
+
+// What of the GPU and its torch moves a compiled model of transformers. masked: the kernel that scaled_dot_product_attention takes beside a mask.
+struct CompileTarget {
+  int multiprocessors = 132;
+  Attention masked{};
 };
 
 // Writes nodes down; one per graph. `layer` and `role` label what comes next.

@@ -14,7 +14,7 @@ namespace {
 
 class MixtureWriter : LlamaBlocks {
  public:
-  MixtureWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, Graph& graph) : LlamaBlocks(a, r, adapted, graph, "", "") {}
+  MixtureWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target, Graph& graph) : LlamaBlocks(a, r, adapted, target, graph, "", "") {}
 
   void write(MixturePart part, const MixtureShape& of) {
     switch (part) {
@@ -132,8 +132,7 @@ bool has_mixture_graph(const Architecture& a) {
 
 Graph mixture_part(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, MixturePart part, MixtureShape shape) {
   Graph graph;
-  graph.multiprocessors = shape.multiprocessors;
-  MixtureWriter(a, r, adapted, graph).write(part, shape);
+  MixtureWriter(a, r, adapted, shape.target, graph).write(part, shape);
   return graph;
 }
 

@@ -27,7 +27,7 @@ bool has_mixture_graph(const Architecture& architecture);
 
 // Inputs in the order above, an adapter's two matrices after their weight. adapted: as for transformer_forward(), of attention's products. rows: of an expert. first: of the first block,
 // whose x wants no gradient where the embedding is frozen. Precondition: has_mixture_graph(architecture).
-struct MixtureShape { std::int64_t rows = 0; bool first = false; int multiprocessors = 132; };
+struct MixtureShape { std::int64_t rows = 0; bool first = false; CompileTarget target{}; };
 Graph mixture_part(const Architecture& architecture, const Training& training, std::span<const std::int32_t> adapted, MixturePart part, MixtureShape shape);
 
 }  // namespace dryfit

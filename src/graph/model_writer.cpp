@@ -5,13 +5,16 @@
 #include <array>
 #include <utility>
 
+#include "base/text.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
 
-ModelWriter::ModelWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, Graph& graph, std::string prefix, std::string blocks)
-    : a_(a), r_(r), g_(graph), b_(graph), adapted_(adapted), prefix_(std::move(prefix)), blocks_(std::move(blocks)), parameters_(parameters_of(a)) {
+ModelWriter::ModelWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target, Graph& graph, std::string prefix, std::string blocks)
+    : a_(a), r_(r), g_(graph), b_(graph), adapted_(adapted), prefix_(std::move(prefix)), blocks_(std::move(blocks)), parameters_(parameters_of(a)), masked_(target.masked) {
+  g_.multiprocessors = target.multiprocessors;
   g_.checkpoints = r.recompute == Recompute::full;
+  g_.loops_apart = version_from(r.torch, 2, 10);
   mixed_ = r.mixed != MixedPrecision::none;
   stored_ = r.quantized && r.lora && r.lora->upcast_rest ? Dtype::fp32 : r.weights;
   g_.compute = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : r.mixed == MixedPrecision::fp16 ? Dtype::fp16 : stored_;
@@ -140,16 +143,19 @@ NodeId ModelWriter::cast(NodeId x, Dtype d, const char* role) {
 }
 
 NodeId ModelWriter::attention_call(NodeId q, NodeId k, NodeId v) {
-  if (mask_ == kNone) mask_ = b_.pointwise(Fn::mask, std::array{counted_}, shape({B, 1, T, T}, true), g_.compute, "attn.mask");
-  return b_.attention(static_cast<int>(Attention::efficient), q, k, v, mask_, tokens(H * h), shape({B, H, round_up(T, 32)}, true), 1, T).out;
+  const bool efficient = masked_ == Attention::efficient;  // whose keys stand at multiples of 8, rows of its statistics of 32 (transformers/attention.cpp, pad_bias)
+  if (mask_ == kNone) mask_ = b_.pointwise(Fn::mask, std::array{counted_}, shape({B, 1, T, efficient ? round_up(T, 8) : T}, true), g_.compute, "attn.mask");
+  return b_.attention(static_cast<int>(masked_), q, k, v, mask_, tokens(H * h), shape({B, H, efficient ? round_up(T, 32) : T}, true), 1, T).out;
 }
 
 void ModelWriter::loss(NodeId logits, NodeId labels) {
   const Dtype f = Dtype::fp32;
   const NodeId y = b_.convert(logits, f, "logits");
-  NodeId targets = b_.with_number(Fn::shift, labels, B == 1 ? kShiftPads : 0, Dtype::int64, "loss.targets");
-  b_.viewed(targets, B == 1 ? shape({1, T + 1}, true) : tokens(1));
-  if (B == 1) targets = b_.slice(targets, tokens(1), 0, "loss.targets");  // of several texts a copy
+  // of several texts a copy, which is banned from being made again where a scatter at its places is (until 2.9; fx_passes/joint_graph.py, scatter_upon_const_tensor)
+  const bool pads = B == 1 || g_.loops_apart;
+  NodeId targets = b_.with_number(Fn::shift, labels, pads ? kShiftPads : 0, Dtype::int64, "loss.targets");
+  b_.viewed(targets, pads ? shape({B, T + 1}, true) : tokens(1));
+  if (pads) targets = b_.slice(targets, tokens(1), 0, "loss.targets");
   const NodeId lp = b_.log_softmax(y);
   const auto valid = [&] { return b_.unary(Fn::compare, targets, Dtype::bool8, "loss.valid"); };  // compared for the count, and for the gradient in another shape
   const NodeId counts = b_.reduce(Fn::sum_all, valid(), shape({1}, false), f, "loss.count");

@@ -18,7 +18,7 @@ class ModelWriter {
  public:
   // adapted: places in parameters_of(a) of weights with adapters, ascending. prefix: what the names of all parameters but the head's begin with, "model.";
   // blocks: how those of a block go on, "layers.".
-  ModelWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, Graph& graph, std::string prefix, std::string blocks);
+  ModelWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target, Graph& graph, std::string prefix, std::string blocks);
 
  protected:
   // Who reads a product: only pointwise operations, or others too. Inductor adds the bias of the first kind where it is read.
@@ -51,7 +51,7 @@ class ModelWriter {
   NodeId linear(NodeId x, const std::string& module, const char* role, ReadBy readers = ReadBy::others);
   // All calls share one buffer of seeds.
   NodeId dropout(NodeId x, double p, const char* role);
-  // While it is traced the mask's values are not looked at: scaled_dot_product_attention always gets one, and the efficient kernel takes it.
+  // While it is traced the mask's values are not looked at: scaled_dot_product_attention always gets one.
   NodeId attention_call(NodeId q, NodeId k, NodeId v);
   // ForCausalLMLoss of logits in any dtype.
   void loss(NodeId logits, NodeId labels);
@@ -84,16 +84,16 @@ class ModelWriter {
   std::unordered_map<NodeId, NodeId> casts_, lora_inputs_;
   std::int64_t dropouts_ = 0;          // calls so far
   NodeId seeds_ = kNone, mask_ = kNone;
+  Attention masked_;                   // the kernel that takes a mask
   std::int32_t place_ = 0;             // of the next input that wants a gradient
 };
 
 // The graph of one pass that a writer of these writes.
 template <class Writer>
-Graph written_by(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, int multiprocessors) {
+Graph written_by(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target) {
   Graph graph;
-  graph.multiprocessors = multiprocessors;
   graph.nodes.reserve(static_cast<std::size_t>(a.layers) * 320 + 64);
-  Writer(a, r, adapted, graph).write();
+  Writer(a, r, adapted, target, graph).write();
   return graph;
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 class LlamaWriter : LlamaBlocks {
  public:
-  LlamaWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, Graph& graph) : LlamaBlocks(a, r, adapted, graph, "model.", "layers.") {}
+  LlamaWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target, Graph& graph) : LlamaBlocks(a, r, adapted, target, graph, "model.", "layers.") {}
 
   void write() {
     const NodeId ids = declare_ids();
@@ -45,7 +45,7 @@ class LlamaWriter : LlamaBlocks {
 // The loss of logits that another graph made, and those cast.
 class LossWriter : ModelWriter {
  public:
-  LossWriter(const Architecture& a, const Training& r, Graph& graph) : ModelWriter(a, r, {}, graph, "", "") {}
+  LossWriter(const Architecture& a, const Training& r, Graph& graph) : ModelWriter(a, r, {}, {}, graph, "", "") {}
 
   void write() {
     const NodeId logits = given();
@@ -65,9 +65,9 @@ bool has_graph(const Architecture& a) {
   return family && a.rotary_dims == a.head_dim && a.activation == Activation::silu && a.gated_mlp && !a.moe;
 }
 
-Graph transformer_forward(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, int multiprocessors) {
-  if (a.family == Family::gpt2) return gpt2_forward(a, r, adapted, multiprocessors);
-  return written_by<LlamaWriter>(a, r, adapted, multiprocessors);
+Graph transformer_forward(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target) {
+  if (a.family == Family::gpt2) return gpt2_forward(a, r, adapted, target);
+  return written_by<LlamaWriter>(a, r, adapted, target);
 }
 
 bool loss_is_apart(const Architecture& a) { return a.family == Family::gpt2; }

@@ -16,7 +16,7 @@ bool has_graph(const Architecture& architecture);
 // holds what the model returns beside the loss. adapted: places in parameters_of of weights with adapters, ascending.
 // Precondition: has_graph(architecture).
 // Where loss_is_apart() it ends with the logits.
-Graph transformer_forward(const Architecture& architecture, const Training& training, std::span<const std::int32_t> adapted, int multiprocessors);
+Graph transformer_forward(const Architecture& architecture, const Training& training, std::span<const std::int32_t> adapted, CompileTarget target);
 
 // Whether Dynamo takes the loss in a graph of its own, and what accelerate makes of the outputs under autocast in a third.
 bool loss_is_apart(const Architecture& architecture);

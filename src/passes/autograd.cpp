@@ -285,7 +285,7 @@ class Engine {
   // y = x w^T: the weight's gradient first, then the input's, as torch's mm does.
   void matmul(const Node& n, NodeId given) {
     const Shape s = node(given).shape;
-    const bool even = is_product(given) || padded_texts(s, n.dtype) == s;
+    const bool even = is_product(given) || node(given).kind == Kind::input || padded_texts(s, n.dtype) == s;
     const NodeId x = n.in[0], w = n.in[1], g = even ? given : b_.even_rows(given, s, n.role);
     if (wanted_[index(w)]) accumulate(w, b_.matmul(g, x, node(w).shape, n.dtype, 2, n.role));
     if (wanted_[index(x)]) accumulate(x, b_.matmul(g, w, node(x).shape, n.dtype, 1, n.role));
@@ -348,7 +348,7 @@ class Engine {
     const NodeId g = grad_[index(c.out)];
     std::vector<NodeId> in{g, c.q, c.k, c.v, c.out, c.lse};
     NodeId bias = c.bias;
-    if (g_.checkpoints && bias != kNone && !mask_copied_) {
+    if (g_.checkpoints && bias != kNone && !mask_copied_ && static_cast<Attention>(node(c.kernel).variant) == Attention::efficient) {
       // only the attention computed again needs the mask in memory, under no constraint: the first backward kernel gets a copy for every head, and that
       // leaves it as a view that the others take (lowering.py, sdpa_constraint; ir.py, ExternKernel.require_strides)
       mask_copied_ = true;

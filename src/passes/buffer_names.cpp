@@ -18,6 +18,12 @@ std::int64_t as_text(std::int32_t number) {
   return key;
 }
 
+// FlashAttention 2 and cuDNN return four things between the statistics and the seed that are none here.
+bool nine_results(const Node& attention) {
+  const auto kind = static_cast<Attention>(attention.variant);
+  return kind == Attention::flash || kind == Attention::cudnn;
+}
+
 }  // namespace
 
 BufferNames::BufferNames(const FuseInput& input, bool eager) : Realization(input, eager), read_by_attention_(nodes_.size(), false) {
@@ -35,7 +41,7 @@ std::int32_t BufferNames::buffers_of(NodeId kernel) const {
   switch (static_cast<Attention>(node(kernel).variant)) {
     case Attention::fa3: return forward ? 5 : kFlashAttention3Backward;
     case Attention::flash: return forward ? 6 : 4;
-    case Attention::efficient: return forward ? 5 : 4;
+    case Attention::efficient: case Attention::cudnn: return forward ? 5 : 4;
     default: return 0;
   }
 }
@@ -48,9 +54,9 @@ void BufferNames::name_given_results() {
     const Node& n = nodes_[i];
     if (n.fn == Fn::attention) {
       before[i] = results;
-      results += static_cast<Attention>(n.variant) == Attention::flash ? 9 : 4;
+      results += nine_results(n) ? 9 : 4;
     } else if (n.fn == Fn::result && given_[i] && node(n.in[0]).fn == Fn::attention) {
-      const bool apart = n.variant > 1 && static_cast<Attention>(node(n.in[0]).variant) == Attention::flash;
+      const bool apart = n.variant > 1 && nine_results(node(n.in[0]));
       name_[i] = as_text(before[at(n.in[0])] + n.variant + (apart ? 4 : 0));
     }
   }
@@ -84,11 +90,13 @@ void BufferNames::give_names(const std::vector<NodeId>& stored) {
 }
 
 int BufferNames::name_rank(NodeId v) const {
-  enum Name { scaled_mm, add, amax, buf, cat, convert, embedding, getitem, log, mm, mul, permute, rsqrt, sub, view };
+  enum Name { scaled_mm, add, amax, buf, cat, constant, convert, div, embedding, getitem, gt, log, mm, mul, permute, rsqrt, sub, view };
   if (!given_[at(v)]) return buf;
   const Node& n = node(v);
   const bool attention = read_by_attention_[at(v)], fa3 = attention && static_cast<Attention>(node(attention_).variant) == Attention::fa3;
-  if (attention && n.kind != Kind::result && !fa3) return permute;
+  const bool cudnn = attention && static_cast<Attention>(node(attention_).variant) == Attention::cudnn, made = n.fn == Fn::add || n.fn == Fn::convert || n.fn == Fn::expand;
+  if (attention && n.kind != Kind::result && !fa3 && !(cudnn && made)) return permute;  // a view for the kernel; cuDNN's takes what was made in its order as it is
+  const auto of_random = [&](NodeId x) { return node(x).fn == Fn::random || (node(x).fn == Fn::convert && node(node(x).in[0]).fn == Fn::random); };
   const bool products_alone = products_[at(v)] > 0 && users_[at(v)] == 1;
   switch (n.fn) {
     case Fn::add: return add;
@@ -96,11 +104,13 @@ int BufferNames::name_rank(NodeId v) const {
     case Fn::cat: return cat;
     case Fn::convert: return fa3 || (n.shape.batched && !products_alone && n.variant != kViewed) ? convert : n.shape.batched ? view : permute;  // named after its view, a weight after its permutation
     case Fn::embedding: return embedding;
-    case Fn::result: return getitem;
+    case Fn::shift: return n.variant == kShiftPads ? constant : view;
+    case Fn::result: case Fn::mean_rows: return getitem;  // a mean is a result of var_mean
     case Fn::log: return log;
     case Fn::mul: return products_alone ? view : mul;  // a norm's output in fp32 is what its own backward reads too
     case Fn::matmul: return fa3 ? view : is_scaled(n) ? scaled_mm : mm;
-    case Fn::scale: return mul;
+    case Fn::scale: return node(n.in[0]).fn == Fn::rsqrt ? div : mul;
+    case Fn::compare: return of_random(n.in[0]) ? gt : view;  // a mask of dropout
     case Fn::rsqrt: return rsqrt;
     case Fn::sub: return sub;
     default: return view;

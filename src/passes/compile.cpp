@@ -162,6 +162,10 @@ CompiledStep compile_step(Graph forward, bool compile) {
     pad(step.joint.graph, bw.compute, bw.outputs);
   }
   FuseResult back = compile ? fuse(bw) : run_eagerly(bw);
+  for (const auto& [v, elements] : back.spread) {
+    Node& n = step.joint.graph.nodes[static_cast<std::size_t>(v)];
+    n.padding = elements - n.shape.numel();
+  }
   step.backward = std::move(back.steps);
   step.backward_launches = std::move(back.launches);
   std::size_t next = 0;

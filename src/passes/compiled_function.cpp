@@ -39,7 +39,7 @@ Tensor CompiledFunction::made(NodeId v, Tensor onto) {
   const std::string_view role = n.role;
   t_.category(gradient_[static_cast<std::size_t>(v)] ? Category::gradients : role.starts_with("logits") || role.starts_with("loss") ? Category::logits : before);
   t_.at(n.layer);
-  Tensor t = onto.defined() ? t_.onto(std::move(onto), n.role, dims_of(n.shape), n.dtype) : t_.empty(n.role, dims_of(n.shape), n.dtype);
+  Tensor t = onto.defined() ? t_.onto(std::move(onto), n.role, dims_of(n.shape), n.dtype, n.padding) : t_.empty(n.role, dims_of(n.shape), n.dtype, n.padding);
   t_.at(-1);
   t_.category(before);
   return t;

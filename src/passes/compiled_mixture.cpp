@@ -6,7 +6,7 @@
 
 namespace dryfit::eager {
 
-CompiledMixture::CompiledMixture(Tape& tape, const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, const Transformer& model, int multiprocessors)
+CompiledMixture::CompiledMixture(Tape& tape, const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, const Transformer& model, CompileTarget target)
     : t_(tape), a_(a), r_(r), model_(model) {
   std::vector<std::size_t>* last = nullptr;
   for (std::size_t i = 0; i < model.weights().size(); ++i) {
@@ -16,7 +16,7 @@ CompiledMixture::CompiledMixture(Tape& tape, const Architecture& a, const Traini
   }
   const std::int64_t rows = rows_of_expert(a, r.device_batch_size * r.seq_len);
   const auto function = [&](MixturePart part, bool first) {
-    Graph graph = mixture_part(a, r, adapted, part, {rows, first, multiprocessors});
+    Graph graph = mixture_part(a, r, adapted, part, {rows, first, target});
     const auto weights = static_cast<std::int64_t>(graph.inputs.size());  // about as many as its guards look at
     return std::make_unique<CompiledFunction>(tape, std::move(graph), weights);
   };

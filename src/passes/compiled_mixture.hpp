@@ -18,7 +18,7 @@ class CompiledMixture {
  public:
   // model: whose weights are read and trained; outlives this.
   // adapted: places in parameters_of(architecture) of weights with adapters.
-  CompiledMixture(Tape& tape, const Architecture& architecture, const Training& training, std::span<const std::int32_t> adapted, const Transformer& model, int multiprocessors);
+  CompiledMixture(Tape& tape, const Architecture& architecture, const Training& training, std::span<const std::int32_t> adapted, const Transformer& model, CompileTarget target);
   // The logits as the model's own code returns them.
   Transformer::Outputs forward(const Transformer::Batch& batch);
 

@@ -20,10 +20,10 @@ std::vector<std::int32_t> adapted(const Architecture& a, const Transformer& mode
 
 }  // namespace
 
-CompiledTransformer::CompiledTransformer(Tape& tape, const Architecture& a, const Training& r, const Transformer& model, int multiprocessors)
+CompiledTransformer::CompiledTransformer(Tape& tape, const Architecture& a, const Training& r, const Transformer& model, CompileTarget target)
     : model_(model), rotary_(a.position == Position::rotary) {
-  if (has_mixture_graph(a)) mixture_.emplace(tape, a, r, adapted(a, model), model, multiprocessors);
-  else forward_.emplace(tape, transformer_forward(a, r, adapted(a, model), multiprocessors), static_cast<std::int64_t>(model.weights().size()));
+  if (has_mixture_graph(a)) mixture_.emplace(tape, a, r, adapted(a, model), model, target);
+  else forward_.emplace(tape, transformer_forward(a, r, adapted(a, model), target), static_cast<std::int64_t>(model.weights().size()));
   if (!mixture_ && !loss_is_apart(a)) return;
   if (!mixture_) loss_.emplace(tape, transformer_loss(a, r), 0);
   if (r.mixed != MixedPrecision::none) handed_out_.emplace(tape, logits_handed_out(a, r), 0);

@@ -12,7 +12,7 @@ namespace dryfit::eager {
 class CompiledTransformer {
  public:
   // model: whose weights are read and trained; outlives this.
-  CompiledTransformer(Tape& tape, const Architecture& architecture, const Training& training, const Transformer& model, int multiprocessors);
+  CompiledTransformer(Tape& tape, const Architecture& architecture, const Training& training, const Transformer& model, CompileTarget target);
   Transformer::Outputs forward(const Transformer::Batch& batch);
 
  private:

@@ -103,7 +103,7 @@ void Tape::release_saved(std::int32_t n) {
   node(n).saved.clear();
 }
 
-Tensor Tape::empty(const char* role, Dims d, Dtype dtype) { return place(role, d, d.numel(), dtype, false); }
+Tensor Tape::empty(const char* role, Dims d, Dtype dtype, std::int64_t padding) { return place(role, d, d.numel() + padding, dtype, false); }
 
 Tensor Tape::place(const char* role, Dims d, std::int64_t elements, Dtype dtype, bool hollow) {
   TensorInfo t;
@@ -127,10 +127,10 @@ Tensor Tape::place(const char* role, Dims d, std::int64_t elements, Dtype dtype,
   return wrap({d, s, 0, -1, 0, -1, dtype, false});
 }
 
-Tensor Tape::onto(Tensor old, const char* role, Dims d, Dtype dtype) {
+Tensor Tape::onto(Tensor old, const char* role, Dims d, Dtype dtype, std::int64_t padding) {
   const std::int32_t s = storage_of(old);
   old.reset();
-  Tensor t = empty(role, d, dtype);
+  Tensor t = empty(role, d, dtype, padding);
   const Event& before = p_.events[p_.events.size() - 2];
   if (before.kind == Event::Kind::free && before.tensor == s) p_.events.back().from = s;
   return t;

@@ -130,9 +130,9 @@ class Tape {
   void resume_autocast(std::optional<Dtype> d) { autocast_ = d; }
 
   // -- tensors that no op makes
-  Tensor empty(const char* role, Dims d, Dtype dtype);
+  Tensor empty(const char* role, Dims d, Dtype dtype, std::int64_t padding = 0);  // padding: elements that its memory has beside
   Tensor empty(const char* role, Dims d, Dtype dtype, Category category);        // on its own account
-  Tensor onto(Tensor old, const char* role, Dims d, Dtype dtype);                // in the memory of `old`, which nobody else names: the allocator is not asked
+  Tensor onto(Tensor old, const char* role, Dims d, Dtype dtype, std::int64_t padding = 0);                // in the memory of `old`, which nobody else names: the allocator is not asked
   Tensor buffer(const char* role, std::int64_t elements, Dtype dtype, Category category, int stream = 0);  // flat, of no batch
   Tensor parameter(const char* role, Dims d, Dtype dtype, bool requires_grad);
   // A parameter whose storage comes and goes under its names, as FSDP's resize_ makes it; nothing at first. stored: elements when it is there.

@@ -2,11 +2,14 @@
 #include "passes/fuse.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <iterator>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
 
+#include "base/bytes.hpp"
 #include "passes/reorder.hpp"
 #include "passes/written_loops.hpp"
 #include "workload/workload.hpp"
@@ -22,6 +25,11 @@ struct Kernel {
   std::int32_t step = 0;         // its index among Inductor's scheduler nodes, where every result of a kernel counts as one more
   bool external = false;
   bool reduces = false;
+  std::int64_t workspace = 0;    // elements, in fp32
+  NodeId holds = kNone;          // who stands for it
+  std::vector<NodeId> sums{};    // made whole
+  bool mixed = false;            // in both orders: sums in parts stand in one workspace, and are added up before anything else runs
+  bool gone = false;             // added up by such a kernel
 };
 
 class Fuser : WrittenLoops {
@@ -40,7 +48,7 @@ class Fuser : WrittenLoops {
     sort_kernels();
     if (!eager_) reorder();
     plan();
-    FuseResult result{std::move(steps_), {}, std::move(launches_)};
+    FuseResult result{std::move(steps_), {}, std::move(launches_), {spread_.begin(), spread_.end()}};
     for (NodeId v : in_.outputs) result.outputs.push_back(owner(v));
     return result;
   }
@@ -116,6 +124,30 @@ class Fuser : WrittenLoops {
         }
       }
     }
+    for (Kernel& kernel : kernels_) mark_mixed(kernel);
+  }
+
+  void mark_mixed(Kernel& kernel) {
+    kernel.mixed = in_.graph->loops_apart && std::ranges::any_of(kernel.members, [&](NodeId v) { return sums_in_parts(v); }) &&
+                   std::ranges::any_of(kernel.members, [&](NodeId v) { return node(v).kind == Kind::reduction && node(v).fn != Fn::sum_columns; });
+    if (kernel.mixed) kernel.workspace = workspace_of(kernel);
+  }
+
+  // Elements that the sums of a kernel in both orders take, rows in as many parts as keep eight for each multiprocessor, of 16 to 128 (codegen/simd.py, _codegen_mix_order_reduction).
+  std::int64_t workspace_of(const Kernel& kernel) const {
+    std::int64_t elements = 0;
+    for (NodeId v : kernel.members) {
+      if (!sums_in_parts(v)) continue;
+      const std::int64_t columns = node(v).shape.dim[1], rows = node(node(v).in[0]).shape.numel() / columns;
+      const auto each = std::bit_floor(static_cast<std::uint64_t>(rows / (in_.graph->multiprocessors * 8)));
+      elements += columns * ceil_div(rows, std::clamp<std::int64_t>(static_cast<std::int64_t>(each), 16, 128));
+    }
+    return elements;
+  }
+
+  // What adds sums in parts up.
+  NodeId whole_of(NodeId parts) const {
+    return *std::ranges::find_if(in_.compute, [&](NodeId v) { return node(v).fn == Fn::sum_columns && node(v).in[0] == parts; });
   }
 
   // Whether `read` is computed by the kernel that computes v.
@@ -173,6 +205,9 @@ class Fuser : WrittenLoops {
     return parts;
   }
 
+  // What autograd hands in: from 2.10 on no buffer to Inductor's count (utils.py, is_nonfreeable_buffers).
+  bool is_tangent(NodeId v) const { return node(v).kind == Kind::input && node(v).backward; }
+
   // Inductor's view of the kernels in their order. `node_of`, by kernel: its place there; made_step_: the node that makes a value's memory.
   Schedule described(std::vector<std::int32_t>& node_of) {
     Schedule all;
@@ -218,7 +253,7 @@ class Fuser : WrittenLoops {
       for (const Read& r : kernel.reads) {
         if (std::ranges::find(parts, r.node, [&](NodeId v) { return owner(v); }) != parts.end()) continue;
         std::int32_t& b = buffer[at(r.node)];
-        if (b < 0 && given_[at(r.node)]) {
+        if (b < 0 && given_[at(r.node)] && !(in_.graph->loops_apart && is_tangent(r.node))) {
           b = add_buffer(-1, as_read[at(r.node)], as_read[at(r.node)], output_[at(r.node)]);
         }
         if (b < 0) continue;
@@ -273,6 +308,7 @@ class Fuser : WrittenLoops {
       for (const Read& r : kernels_[at(schedule_[s])].reads) last_use_[at(r.node)] = static_cast<std::int32_t>(s);
       for (NodeId v : kernels_[at(schedule_[s])].members) last_use_[at(v)] = std::max(last_use_[at(v)], static_cast<std::int32_t>(s));
     }
+    for (std::size_t s = 0; s < schedule_.size(); ++s) add_up_at_once(static_cast<std::int32_t>(s));
     taken_over_.assign(nodes_.size(), kNone);
     freed_as_.assign(nodes_.size(), kNone);
     for (std::size_t s = 0; s < schedule_.size(); ++s) {
@@ -285,13 +321,30 @@ class Fuser : WrittenLoops {
     emit();
   }
 
+  // The sums of a kernel in both orders are whole when it ends, and their kernels are no more.
+  void add_up_at_once(std::int32_t s) {
+    Kernel& kernel = kernels_[at(schedule_[at(s)])];
+    bool first = true;
+    for (NodeId parts : kernel.mixed ? std::vector<NodeId>(kernel.members) : std::vector<NodeId>{}) {
+      if (!sums_in_parts(parts)) continue;
+      last_use_[at(parts)] = s;
+      if (std::exchange(first, false)) kernel.holds = parts, spread_[parts] = kernel.workspace;
+      const NodeId whole = whole_of(parts);
+      kernel.sums.push_back(whole);
+      Kernel& its = kernels_[at(kernel_of_[at(whole)])];
+      std::erase(its.members, whole);
+      std::erase_if(its.reads, [&](const Read& r) { return r.node == parts; });
+      its.gone = its.members.empty();
+    }
+  }
+
   bool owned(NodeId v) const { return given_[at(v)] || position_[at(v)] >= 0; }
   bool dies_at(NodeId v, std::int32_t s) const { return owned(v) && !output_[at(v)] && last_use_[at(v)] == s; }
 
   // Which values of a kernel are written onto an input (scheduler.py, decide_inplace_update): the first read whose last use this is.
   void overwrite_inputs(std::int32_t s) {
     const Kernel& kernel = kernels_[at(schedule_[at(s)])];
-    if (kernel.external) return;
+    if (kernel.external || kernel.gone) return;
     std::vector<NodeId> used;
     for (NodeId v : kernel.members) {
       for (const Read& r : reads_of(v)) {
@@ -344,7 +397,7 @@ class Fuser : WrittenLoops {
   // Which pass over its rows a kernel computes each member in (codegen/simd.py, generate_node_schedule): what needs a row's finished sum waits for the next
   // pass. Rows that fit into registers are gone over once: none.
   std::vector<std::int32_t> passes_of(const Kernel& kernel) const {
-    if (eager_ || kernel.external || !kernel.reduces) return {};
+    if (eager_ || kernel.external || !kernel.reduces || kernel.mixed) return {};
     const auto sum = std::ranges::find_if(kernel.members, [&](NodeId v) { return node(v).kind == Kind::reduction; });
     const std::int64_t rows = node(*sum).shape.numel();
     if (extent(*sum) / rows <= longest_in_registers(kernel)) return {};
@@ -394,6 +447,7 @@ class Fuser : WrittenLoops {
 
   // A value read only inside its own kernel gets no memory, unless one that does is written onto it.
   void choose_writes(Kernel& kernel, std::int32_t s) {
+    if (kernel.gone) return;
     const std::vector<std::int32_t> pass = passes_of(kernel);
     std::vector<bool> kept(kernel.members.size());
     for (std::size_t i = kernel.members.size(); i-- > 0;) {
@@ -407,6 +461,8 @@ class Fuser : WrittenLoops {
     for (std::size_t i = 0; i < kernel.members.size(); ++i) {
       if (kept[i]) kernel.writes.push_back(kernel.members[i]);
     }
+    if (kernel.holds != kNone) kernel.writes.push_back(kernel.holds);
+    kernel.writes.insert(kernel.writes.end(), kernel.sums.begin(), kernel.sums.end());
   }
 
   // The step at which v is allocated.
@@ -414,8 +470,10 @@ class Fuser : WrittenLoops {
 
   void plan_kernel(std::int32_t s) {
     const Kernel& kernel = kernels_[at(schedule_[at(s)])];
+    if (kernel.gone) return;
     std::vector<NodeId> used;
     for (NodeId v : kernel.writes) {
+      if (std::ranges::find(kernel.sums, v) != kernel.sums.end()) continue;  // torch's own sum of the workspace makes it
       if (taken_over_[at(v)] == kNone && (node(v).kind != Kind::result || (made_before(v) && !outlives(v)))) reuse(v, made_at(v, kernel));
       if (taken_over_[at(v)] != kNone) used.push_back(taken_over_[at(v)]);
     }
@@ -426,20 +484,27 @@ class Fuser : WrittenLoops {
     for (const Read& r : kernel.reads) consider(r.node);
     for (NodeId v : kernel.writes) consider(v);
     std::ranges::sort(freed, {}, [&](NodeId v) { return name_[at(last_name(v))]; });
-    for (NodeId v : freed) pool_[key(v)].push_back({v, kernel.step});
+    for (NodeId v : freed) pool_[memory_key(v)].push_back({v, kernel.step});
   }
+
+  // With the workspace that a sum in parts stands for.
+  std::int64_t bytes_of(NodeId v) const {
+    const auto it = spread_.find(v);
+    return it == spread_.end() ? node(v).bytes() : it->second * size_of(Dtype::fp32);
+  }
+  std::int64_t memory_key(NodeId v) const { return bytes_of(v) * 16 + static_cast<std::int64_t>(node(v).dtype); }
 
   // Take a freed buffer of the same size and type, the latest first (wrapper.py, AllocateLine): always one that the step before freed, an older one
   // only where the estimate, counted as at least nothing, does not rise above its peak by keeping it.
   void reuse(NodeId v, std::int32_t step) {
-    auto& shelf = pool_[key(v)];
+    auto& shelf = pool_[memory_key(v)];
     if (shelf.empty()) return;
     const Freed candidate = shelf.back();
     if (candidate.step + 1 != step) {
       std::int64_t between = 0;
       for (std::int32_t i = candidate.step + 1; i < step; ++i) between = std::max(between, peak_[at(i)]);
-      if (node(v).bytes() + between > overall_peak_) return;
-      for (std::int32_t i = candidate.step + 1; i < step; ++i) peak_[at(i)] += node(v).bytes();
+      if (bytes_of(v) + between > overall_peak_) return;
+      for (std::int32_t i = candidate.step + 1; i < step; ++i) peak_[at(i)] += bytes_of(v);
     }
     shelf.pop_back();
     taken_over_[at(v)] = candidate.node;
@@ -465,6 +530,7 @@ class Fuser : WrittenLoops {
     std::vector<NodeId> late;
     for (std::size_t s = 0; s < schedule_.size(); ++s) {
       const Kernel& kernel = kernels_[at(schedule_[s])];
+      if (kernel.gone) continue;
       const NodeId op = kernel.writes.empty() ? kernel.reads.front().node : kernel.writes.back();
       launch(kernel, op);
       for (NodeId v : kernel.writes) {
@@ -518,6 +584,7 @@ class Fuser : WrittenLoops {
   std::int64_t overall_peak_ = 0;
   std::vector<NodeId> taken_over_, freed_as_;
   std::unordered_map<std::int64_t, std::vector<Freed>> pool_;
+  std::unordered_map<NodeId, std::int64_t> spread_;  // of sums in parts that stand for a workspace: its elements
   std::vector<BufferStep> steps_;
   std::vector<Launch> launches_;
 };

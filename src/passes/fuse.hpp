@@ -2,6 +2,7 @@
 // taken over, reused or freed. Source: torch/_inductor/{scheduler,memory}.py and codegen/wrapper.py (2.9.1).
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "graph/graph.hpp"
@@ -38,6 +39,7 @@ struct FuseResult {
   std::vector<BufferStep> steps;
   std::vector<NodeId> outputs;   // per FuseInput::outputs: the node that owns the storage
   std::vector<Launch> launches;  // in order
+  std::vector<std::pair<NodeId, std::int64_t>> spread;  // sums in parts that stand for the workspace of a kernel that reduces in both orders: its elements
 };
 
 FuseResult fuse(const FuseInput& input);

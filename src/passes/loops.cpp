@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <initializer_list>
 #include <iterator>
 #include <optional>
 #include <span>
@@ -21,6 +22,8 @@ constexpr std::int64_t kLeastShared = 10;       // inductor.config.score_fusion_
 constexpr std::int64_t kWorthPerByte = 32;      // scheduler.py, can_fusion_increase_peak_memory
 constexpr std::int64_t kFarMore = 16;           // choices.py, FusionScore (2.10)
 constexpr std::uint32_t kSliceTurned = 1U << 31;
+// scheduler.py, MixOrderReduction: least elements, rows, and rows for each column of a kernel that reduces in both orders; most columns
+constexpr std::int64_t kLeastMixed = 5 << 20, kLeastMixedRows = 4096, kRowsForColumn = 2, kMostMixedColumns = 16384;
 
 // n sets of n numbers, and the operations on them that fusion needs.
 class BitRows {
@@ -57,6 +60,10 @@ struct Group {
   bool external, reduction;
   std::vector<LoopAccess> accesses;             // reads and writes, sorted, each once
   std::uint64_t* above;                         // loops that must run before
+  bool across = false;                          // has sums of columns
+  std::int64_t parts = 1;                       // of such sums
+  std::vector<Group> halves{};                  // of a kernel that reduces in both orders: along rows, and across
+  bool half = false;
 };
 
 bool before(const LoopAccess& a, const LoopAccess& b) { return std::tie(a.buffer, a.slice, a.over) < std::tie(b.buffer, b.slice, b.over); }
@@ -119,13 +126,13 @@ bool same_in_some_order(const LoopAccess& a, const LoopAccess& b) {
 class Fusion {
  public:
   Fusion(std::vector<Loop> loops, std::int32_t buffers, bool apart)
-      : loops_(std::move(loops)), apart_(apart), writer_(static_cast<std::size_t>(buffers), -1), above_(loops_.size(), loops_.size()), met_(loops_.size(), loops_.size()), sets_(2, loops_.size()), group_of_(loops_.size()), visited_(loops_.size(), 0) {
+      : loops_(std::move(loops)), apart_(apart), writer_(static_cast<std::size_t>(buffers), -1), above_(loops_.size(), loops_.size()), above_of_halves_(apart ? loops_.size() : 0, loops_.size()), met_(loops_.size(), loops_.size()), sets_(2, loops_.size()), group_of_(loops_.size()), visited_(loops_.size(), 0) {
     for (std::size_t i = 0; i < loops_.size(); ++i) writer_[at(loops_[i].writes)] = static_cast<std::int32_t>(i);
     groups_.reserve(loops_.size());
     for (std::size_t i = 0; i < loops_.size(); ++i) {
       const Loop& l = loops_[i];
       const auto me = static_cast<std::int32_t>(i);
-      Group g{{me}, me, me, l.rows, l.columns, l.external, l.reduction, {}, above_.row(me)};
+      Group g{{me}, me, me, l.rows, l.columns, l.external, l.reduction, {}, above_.row(me), l.across, l.parts};
       g.accesses = accesses_of(l);
       for (const LoopAccess& r : l.reads) {
         const std::int32_t w = writer_[at(r.buffer)];
@@ -215,14 +222,15 @@ class Fusion {
         const BitRows::Row met = met_.row(list[i]);
         for (std::size_t j = i + 1; j < std::min(list.size(), i + 1 + kPartners); ++j) {
           Group& y = groups_[at(list[j])];
-          if (!loops_match(x, y) || BitRows::test(met, list[j])) continue;
+          if (BitRows::test(met, list[j]) || (x.halves.empty() && !loops_match(x, y) && !mixes(x, y))) continue;
           BitRows::set(met, list[j]);  // they may share another buffer too
           if (can_fuse(x, y)) found.push_back({list[i], list[j], x.reduction == y.reduction, 0, distance(x, y)});
         }
       }
     }
     for (Candidate& c : found) {
-      c.shared = shared_bytes(groups_[at(c.a)], groups_[at(c.b)]);
+      const Group &a = groups_[at(c.a)], &b = groups_[at(c.b)];
+      c.shared = mixes(a, b) ? a.rows * a.columns : shared_bytes(a, b);
       c.alike = c.alike && c.shared > 0;
     }
     std::ranges::stable_sort(found, [&](const Candidate& l, const Candidate& r) {
@@ -245,14 +253,45 @@ class Fusion {
     return std::ranges::any_of(a.loops, [&](std::int32_t l) { return BitRows::test(b.above, l); });
   }
 
+  // Whether one sums rows and the other columns of a large tensor that both read as a whole (scheduler.py, MixOrderReduction.can_fuse). Sums in parts count as the one they are parts of.
+  bool mixes(const Group& a, const Group& b) const {
+    if (!apart_ || !a.reduction || !b.reduction || a.across == b.across || !a.halves.empty() || !b.halves.empty()) return false;
+    const Group &along = a.across ? b : a, &across = a.across ? a : b;
+    const std::int64_t rows = along.rows, columns = along.columns;
+    if (across.rows != columns * across.parts || across.columns * across.parts != rows || rows * columns < kLeastMixed || rows < std::max(kLeastMixedRows, columns * kRowsForColumn) || columns > kMostMixedColumns) return false;
+    const auto is_whole = [&](const LoopAccess& x) { return elements_of(x.over) == rows * columns; };
+    const bool common = std::ranges::any_of(along.accesses, [&](const LoopAccess& x) {
+      return is_whole(x) && std::ranges::any_of(across.accesses, [&](const LoopAccess& y) { return y.buffer == x.buffer && is_whole(y); });
+    });
+    return common && !depends(a, b) && !depends(b, a);
+  }
+
   // Whether there can be a kernel of both, and it would save something. In the last round loops may turn around for it, and stay so.
   bool can_fuse(Group& a, Group& b) {
-    if (a.external || b.external || !loops_match(a, b) || depends(a, b)) return false;
-    std::int64_t shared = shared_bytes(a, b);
-    if (turning_ && shared < kLeastShared) shared = std::max(shared, shared_otherwise(a, b));
+    if (!a.halves.empty()) return can_join(a, b);
+    if (!b.halves.empty()) return false;
+    const bool mixed = mixes(a, b);
+    if (a.external || b.external || (!mixed && !loops_match(a, b)) || depends(a, b)) return false;
+    std::int64_t shared = mixed ? a.rows * a.columns : shared_bytes(a, b);
+    const bool turns = turning_ && !mixed && !a.half;
+    if (turns && shared < kLeastShared) shared = std::max(shared, shared_otherwise(a, b));
     if (shared == 0 || static_cast<std::int32_t>(a.loops.size() + b.loops.size()) > kMostLoops) return false;
-    const bool may = depends(b, a) ? can_follow(a, b) : shared >= kLeastShared && distance(a, b) <= kFarthest;
-    return may && !costs_memory(a, b, turning_ ? shared_bytes(a, b) : shared);
+    const bool may = depends(b, a) ? can_follow(a, b) : mixed || (shared >= kLeastShared && distance(a, b) <= kFarthest);
+    return may && !costs_memory(a, b, turns ? shared_bytes(a, b) : shared);
+  }
+
+  // Whether `more` can become part of one half without coming between it and the other (FusedMixOrderReductions.sub_node_can_fuse).
+  bool takes(Group& half, Group& more, std::initializer_list<const Group*> others) {
+    const bool mixed_again = mixes(half, more);
+    if (mixed_again || (!half.across && more.across) || !can_fuse(half, more)) return false;
+    const auto apart = [&](const Group* other) { return !depends(half, *other) && !depends(more, *other) && !depends(*other, half) && !depends(*other, more); };
+    return std::ranges::all_of(others, apart) && (!more.reduction || shared_bytes(half, more) >= half.rows * half.columns);
+  }
+
+  bool can_join(Group& a, Group& b) {
+    Group &along = a.halves[0], &across = a.halves[1];
+    if (b.halves.empty()) return takes(along, b, {&across}) || takes(across, b, {&along});
+    return takes(along, b.halves[0], {&across, &b.halves[1]}) && takes(across, b.halves[1], {});
   }
 
   // What a group does with a buffer: that it writes it, else the last of its reads (scheduler.py, shared_data_after_reordering_loop).
@@ -306,6 +345,8 @@ class Fusion {
     }
   }
 
+  bool has(const Group& g, std::int32_t loop) const { return g.half ? std::ranges::find(g.loops, loop) != g.loops.end() : &groups_[at(group_of_[at(loop)])] == &g; }
+
   // b reads what a writes exactly as a writes it, and nothing that has to run between the two.
   bool can_follow(const Group& a, const Group& b) const {
     for (std::int32_t l : b.loops) {
@@ -313,8 +354,8 @@ class Fusion {
         const std::int32_t w = writer_[at(r.buffer)];
         if (w < 0) continue;
         const std::int32_t from = group_of_[at(w)];
-        if (&groups_[at(from)] == &b) continue;
-        if (&groups_[at(from)] == &a) {
+        if (has(b, w)) continue;
+        if (has(a, w)) {
           if (loops_[at(w)].closed || !reads_as_written(r, written(loops_[at(w)]))) return false;
         } else if (depends(groups_[at(from)], a)) {
           return false;
@@ -382,22 +423,53 @@ class Fusion {
 
   void fuse(std::int32_t first, std::int32_t second) {
     Group &a = groups_[at(first)], &b = groups_[at(second)];
-    if (!a.reduction && b.reduction) a.rows = b.rows, a.columns = b.columns;
+    if (mixes(a, b)) a.halves = halves_of(first, second);
+    else if (!a.halves.empty()) extend(a, b);
+    join(a, b);
+    if (!a.halves.empty()) {
+      const Group &along = a.halves[0], &across = a.halves[1];
+      a.rows = along.rows, a.columns = along.columns;
+      a.loops = along.loops;
+      a.loops.insert(a.loops.end(), across.loops.begin(), across.loops.end());
+    }
+    b.loops.clear();
+    for (std::int32_t l : a.loops) {
+      BitRows::set(sets_.row(1), l);
+      group_of_[at(l)] = first;
+    }
+  }
+
+  void join(Group& a, const Group& b) const {
+    if (!a.reduction && b.reduction) a.rows = b.rows, a.columns = b.columns, a.parts = b.parts;
     a.reduction = a.reduction || b.reduction;
+    a.across = a.across || b.across;
     a.first = std::min(a.first, b.first);
     a.last = std::max(a.last, b.last);
     a.loops.insert(a.loops.end(), b.loops.begin(), b.loops.end());
-    b.loops.clear();
     std::vector<LoopAccess> both;
     both.reserve(a.accesses.size() + b.accesses.size());
     std::ranges::set_union(a.accesses, b.accesses, std::back_inserter(both), before);
     a.accesses = std::move(both);
     above_.add(a.above, b.above);
-    for (std::int32_t l : a.loops) {
-      BitRows::clear(a.above, l);
-      BitRows::set(sets_.row(1), l);
-      group_of_[at(l)] = first;
+    for (std::int32_t l : a.loops) BitRows::clear(a.above, l);
+  }
+
+  // Two groups as the halves of one, along rows first.
+  std::vector<Group> halves_of(std::int32_t first, std::int32_t second) {
+    std::vector<Group> halves;
+    for (const std::int32_t g : {first, second}) {
+      halves.push_back(groups_[at(g)]);
+      halves.back().half = true;
+      halves.back().above = above_of_halves_.row(g);
+      above_.add(halves.back().above, groups_[at(g)].above);
     }
+    if (halves.front().across) std::swap(halves[0], halves[1]);
+    return halves;
+  }
+
+  void extend(Group& a, Group& b) {
+    if (b.halves.empty()) return join(takes(a.halves[0], b, {&a.halves[1]}) ? a.halves[0] : a.halves[1], b);
+    for (std::size_t i = 0; i < 2; ++i) join(a.halves[i], b.halves[i]);
   }
 
   void sort_groups() {
@@ -408,7 +480,7 @@ class Fusion {
   std::vector<Loop> loops_;
   bool apart_, turning_ = false;                // turning: in the last round
   std::vector<std::int32_t> writer_;            // per buffer: the loop, or -1
-  BitRows above_, met_;                         // per group: what must run before; partners of this round
+  BitRows above_, above_of_halves_, met_;       // per group: what must run before, as a half of a kernel that reduces in both orders too; partners of this round
   BitRows sets_;                                // 0: scratch of makes_cycle; 1: the loops of groups that have more than one
   std::vector<Group> groups_;                   // one that joined another is empty
   std::vector<std::int32_t> group_of_, order_;

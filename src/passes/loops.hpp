@@ -3,7 +3,8 @@
 //
 // Up to torch 2.9 loops over neighbouring dimensions are merged at once (2.9.1; config.loop_ordering_after_fusion is off). From 2.10 on (2.11.0) they stay as the
 // code has them until kernels are chosen: what one loop reads over texts and rows and another over rows alone is not the same memory in the same order. When
-// nothing fuses any more, one last round takes those for the same, and turns loops over two dimensions around where that makes them the same.
+// nothing fuses any more, one last round takes those for the same, and turns loops over two dimensions around where that makes them the same. And reductions over rows and
+// over columns of one large tensor become one kernel (MixOrderReduction), which other loops join on either side.
 #pragma once
 
 #include <array>
@@ -41,6 +42,8 @@ struct Loop {
   std::vector<LoopAccess> reads;
   Ranges ranges{};               // of rows, then of columns; none: merged
   bool turned = false;           // over columns, then rows: not as it came
+  bool across = false;           // sums up the columns of rows that lie in memory one after the other
+  std::int64_t parts = 1;        // such sums of a tensor, which somebody else adds up: rows holds those of all parts
 };
 
 // For loops in the order in which Inductor writes them down: the kernels, by their first loop, each with its loops in the order of its code.

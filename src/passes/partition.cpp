@@ -9,6 +9,7 @@
 #include <span>
 
 #include "passes/max_flow.hpp"
+#include "workload/workload.hpp"
 
 namespace dryfit {
 
@@ -16,7 +17,7 @@ namespace {
 
 class Partitioner {
  public:
-  explicit Partitioner(const JointGraph& joint) : nodes_(joint.graph.nodes), forward_(joint.forward_count), checkpoints_(joint.graph.checkpoints) {
+  explicit Partitioner(const JointGraph& joint) : nodes_(joint.graph.nodes), forward_(joint.forward_count), checkpoints_(joint.graph.checkpoints), apart_(joint.graph.loops_apart) {
     list_users();
     kept_.assign(nodes_.size(), false);
     for (NodeId v : joint.graph.kept) kept_[at(v)] = true;
@@ -74,7 +75,7 @@ class Partitioner {
   }
   bool recomputable(NodeId v) const { return fusible(v) && node(v).fn != Fn::shift; }
   bool fuses(NodeId a, NodeId b) const {
-    if (node(b).fn == Fn::nll_grad && node(a).dtype == Dtype::int64) return false;  // a scatter at these places
+    if (node(b).fn == Fn::nll_grad && node(a).dtype == Dtype::int64 && !apart_) return false;  // a scatter at these places, until the joint graph is written without (joint_graph.py, 2.10)
     return node(b).kind == Kind::cat || (fusible(a) && fusible(b));
   }
 
@@ -104,7 +105,8 @@ class Partitioner {
   // A checkpoint's region is its layer. What a later region is given stands between both and is saved (cleanup_recompute_tags).
   bool in_checkpoint(NodeId v) const { return checkpoints_ && in_forward(v) && node(v).layer >= 0 && node(v).kind != Kind::input; }
   bool leaves_checkpoint(NodeId v) const {
-    if (node(v).fn == Fn::mask) return false;  // all layers share the first one's, through a view that is taken again
+    const auto expands = [&](NodeId user) { return node(user).fn == Fn::attention && static_cast<Attention>(node(user).variant) == Attention::efficient; };
+    if (node(v).fn == Fn::mask && std::ranges::any_of(users_of(v), expands)) return false;  // all layers share the first one's, through a view for all heads that is taken again
     return std::ranges::any_of(users_of(v), [&](NodeId user) { return in_checkpoint(user) && node(user).layer > node(v).layer; });
   }
   bool must_recompute(NodeId v) const { return in_checkpoint(v) && !leaves_checkpoint(v) && !kept_[at(v)]; }
@@ -212,7 +214,7 @@ class Partitioner {
 
   const std::vector<Node>& nodes_;
   NodeId forward_;
-  bool checkpoints_;
+  bool checkpoints_, apart_;
   std::vector<std::int32_t> first_user_;
   std::vector<NodeId> users_;
   std::vector<std::int64_t> distance_;

@@ -95,7 +95,10 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
 // half: of 16-bit heads, else of fp32 ones.
 Attention attention_of(const Architecture& a, const Training& r, const Target& target, bool half) {
   if (is_flash(r.attention)) return r.attention == AttentionCode::flash_attention_2 ? Attention::flash : Attention::fa3;
-  if (r.compile && r.framework == Framework::transformers) return Attention::efficient;  // traced, it always gets a mask
+  if (r.compile && r.framework == Framework::transformers) {  // traced, it always gets a mask
+    const bool cudnn = half && prefers_cudnn(target) && version_from(r.torch, 2, 11) && a.head_dim % 8 == 0 && a.head_dim <= (target.compute_major == 9 ? 256 : 128);
+    return cudnn ? Attention::cudnn : Attention::efficient;
+  }
   if (r.framework == Framework::torchtitan && r.torchtitan.date >= TorchtitanRun::kAsksForCudnn && a.head_dim % 8 == 0 && a.head_dim <= 128) return Attention::cudnn;  // sdpa_kernel's first
   if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
   if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;
@@ -137,7 +140,7 @@ class Trainer {
     else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward);
     else if (r_.framework == Framework::torchtitan) titan_ = std::make_unique<Torchtitan>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
-    if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, target_.multiprocessors);
+    if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, CompileTarget{target_.multiprocessors, forward.attention});
     if (r_.ema) copy_model();
     std::vector<eager::Trained> trained = trained_weights(weights(), r_.framework);
     if (is_fully_sharded(r_)) {

@@ -76,6 +76,8 @@ Loop WrittenLoops::loop_of(NodeId v) const {
   static_assert(kExchanged == kAcross + 1);
   const bool apart = in_.graph->loops_apart && !l.external;
   if (apart) l.ranges = ranges_of(v);
+  l.across = n.fn == Fn::sum_columns;
+  if (sums_in_parts(v)) l.parts = n.shape.dim[0];
   for (const Read& r : reads_of(v)) {
     const NodeId from = owner(r.node);
     const std::int64_t most = std::max(l.rows * l.columns, n.shape.numel());

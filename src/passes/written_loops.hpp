@@ -24,6 +24,8 @@ class WrittenLoops : protected BufferNames {
   // Buffers of one key can take each other's memory.
   std::int64_t key(NodeId v) const { return node(v).bytes() * 16 + static_cast<std::int64_t>(node(v).dtype); }
   Loop loop_of(NodeId v) const;
+  // Whether it sums columns of parts of the rows (graph.hpp, column_sums).
+  bool sums_in_parts(NodeId v) const { return node(v).fn == Fn::sum_columns && node(v).shape.rank == 2 && !node(v).shape.batched; }
 
   std::vector<std::int32_t> readers_;  // by value: how many stored ones read it
 

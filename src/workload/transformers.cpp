@@ -214,7 +214,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
     if (!steps) return std::unexpected(steps.error());
     t.grad_accum_steps = *steps;
   }
-  auto workspaces = product_workspaces(f.workspaces, f.torch.value_or(t.torch));
+  t.torch = f.torch.value_or(t.torch);
+  auto workspaces = product_workspaces(f.workspaces, t.torch);
   if (!workspaces) return std::unexpected(workspaces.error());
   t.workspaces = std::move(*workspaces);
   t.framework = f.framework.value_or(Framework::transformers);
@@ -324,7 +325,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   run.total_batch_size = t.device_batch_size * t.seq_len * t.world_size * t.grad_accum_steps;
   run.compute = t.mixed == MixedPrecision::bf16 ? Dtype::bf16 : t.mixed == MixedPrecision::fp16 ? Dtype::fp16 : t.weights;
   run.compile = t.compile;
-  run.torch = flags.torch.value_or(t.torch);
+  run.torch = t.torch;
   run.core_metric_every = -1;
   w.assumptions = model.assumptions;
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());

@@ -84,6 +84,7 @@ void set_liger(Training& t, const json& j) {
 
 Training training_of(const json& j) {
   Training t;
+  t.torch = j["torch"];
   t.device_batch_size = j["batch"];
   t.seq_len = j["length"];
   t.grad_accum_steps = j["accumulation"];
@@ -135,7 +136,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -170,9 +171,14 @@ TEST(Transformers, stepsOfFourBitsAreAsPyTorchRecordsThem) { expect_all_agree("t
 TEST(Transformers, unseenStepsOfFourBitsAreAsNear) { expect_all_agree("transformers_four_bit_unseen.jsonl", recorded, 2, "unseen recordings of 4-bit weights"); }
 
 // The model's forward as one graph, compiled, or as the functions that Dynamo makes of it.
-TEST(Transformers, compiledStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_compiled.jsonl", recorded, 51, "compiled recordings"); }
+TEST(Transformers, compiledStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_compiled.jsonl", recorded, 55, "compiled recordings"); }
 
 TEST(Transformers, unseenCompiledStepsAreAsNear) { expect_all_agree("transformers_compiled_unseen.jsonl", recorded, 28, "unseen compiled recordings"); }
+
+// By the rules of torch 2.10 and newer; vocabularies and lengths are odd too.
+TEST(Transformers, compiledStepsOfTorch211AreAsPyTorchRecordsThem) { expect_all_agree("transformers_torch_2_11.jsonl", recorded, 44, "compiled recordings of torch 2.11"); }
+
+TEST(Transformers, unseenCompiledStepsOfTorch211AreAsNear) { expect_all_agree("transformers_torch_2_11_unseen.jsonl", recorded, 19, "unseen compiled recordings of torch 2.11"); }
 
 // Ranks of several: torch's DistributedDataParallel and fully_shard; TRL's head under those and ZeRO-3.
 TEST(Transformers, ranksOfSeveralAreAsPyTorchRecordsThem) { expect_all_agree("transformers_parallel.jsonl", recorded, 26, "recordings of ranks"); }
@@ -560,6 +566,59 @@ TEST(Transformers, compiledStepsLeaveWhatEagerOnesLeave) {
     EXPECT_EQ(ends(a, true, Dtype::bf16, MixedPrecision::none), ends(a, false, Dtype::bf16, MixedPrecision::none));
     EXPECT_EQ(ends(a, true, Dtype::fp32, MixedPrecision::bf16), ends(a, false, Dtype::fp32, MixedPrecision::bf16));
   }
+}
+
+// Beside a mask cuDNN's kernel comes first from torch 2.11 on, on GPUs of compute capability 9.0 and 10.0; the other one has its statistics in tiles of 32 rows.
+TEST(Transformers, whatTakesTheMaskOfACompiledModel) {
+  const auto statistics = [](const char* torch, int major, int minor, Dtype weights) {
+    Training t = small_run();
+    t.compile = true, t.seq_len = 100, t.torch = torch, t.weights = weights;
+    const auto p = build_program(small_llama(), t, {major, minor, 0});
+    if (!p) throw std::runtime_error(p.error().message);
+    return bytes_of(*p, "attn.lse") / (2 * 3 * 4 * 4 * 4);  // of two steps, three layers, four texts and heads, in fp32
+  };
+  EXPECT_EQ(statistics("2.11.0", 9, 0, Dtype::bf16), 100);
+  EXPECT_EQ(statistics("2.11.0", 10, 0, Dtype::bf16), 100);
+  EXPECT_EQ(statistics("2.11.0", 12, 0, Dtype::bf16), 128);
+  EXPECT_EQ(statistics("2.11.0", 9, 0, Dtype::fp32), 128);
+  EXPECT_EQ(statistics("2.10.0", 9, 0, Dtype::bf16), 128);
+  EXPECT_FALSE(laid_out_alike({10, 0, 0}, {12, 0, 0}, true));
+}
+
+// --torch reaches the passes: a run that names none has the statistics of 2.9.1's.
+TEST(Transformers, theTorchThatIsNamedIsLaidOut) {
+  const std::vector<ModelPreset>& presets = model_presets();
+  const auto llama = std::ranges::find(presets, std::string_view("llama-3.2-1b"), &ModelPreset::name);
+  ASSERT_NE(llama, presets.end());
+  const auto statistics = [&](std::optional<std::string> torch) {
+    TransformersFlags f;
+    f.device_batch_size = 1, f.max_seq_len = 100, f.gpus = 1, f.compile = true, f.weights = Dtype::bf16, f.torch = std::move(torch);
+    const auto w = make_transformers_workload(head_of(llama->model), f);
+    const auto p = w ? program_for(*w, {9, 0, 989}, false) : std::unexpected(w.error());
+    if (!p) throw std::runtime_error(p.error().message);
+    std::int64_t most = 0;
+    for (const TensorInfo& t : p->tensors) most = std::string_view(t.role) == "attn.lse" ? t.bytes : most;
+    return most / (32 * 4);
+  };
+  EXPECT_EQ(statistics("2.11.0+cu130"), 100);
+  EXPECT_EQ(statistics(std::nullopt), 128);
+}
+
+// From torch 2.10 on a kernel sums a norm's rows and, in parts of 16 rows, its columns: a row of partial sums for each part, in fp32. Of 4,096 rows of 1,024 the tensor is too small.
+TEST(Transformers, sumsInBothOrdersShareAKernel) {
+  const auto workspaces = [](const char* torch, std::int64_t rows) {
+    Architecture a = small_llama();
+    a.width = 1024, a.layers = 2;
+    Training t = small_run();
+    t.compile = true, t.device_batch_size = rows / 512, t.seq_len = 512, t.torch = torch;
+    const Program p = built(a, t);
+    std::int64_t most = 0;
+    for (const TensorInfo& one : p.tensors) most = std::string_view(one.role).starts_with("norm") && one.dtype == Dtype::fp32 ? std::max(most, one.bytes) : most;
+    return most;
+  };
+  EXPECT_EQ(workspaces("2.11.0", 8192), 2 * 512 * 1024 * 4);  // the last kernel's, of both norms of the first block
+  EXPECT_LT(workspaces("2.9.1", 8192), 512 * 1024 * 4);
+  EXPECT_LT(workspaces("2.11.0", 4096), 256 * 1024 * 4);
 }
 
 TEST(Transformers, whatIsNotLaidOutIsSaid) {

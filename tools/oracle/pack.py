@@ -74,3 +74,14 @@ def pack(case, torch_version, tracker):
 
 def line(packed):
     return json.dumps(packed, separators=(",", ":"))
+
+
+def write_golden(path, cases, raw):
+    """What was recorded to the folder `raw`; where a case was not, the line that is there stays. Returns how many there are."""
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = {json.loads(one)["name"]: one for one in old}
+    recorded = {case.name(): raw / f"{case.name()}.json" for case in cases}
+    lines |= {name: file.read_text(encoding="utf-8") for name, file in recorded.items() if file.exists()}
+    kept = [lines[name] for name in recorded if name in lines]
+    path.write_text("".join(one + "\n" for one in kept), encoding="utf-8")
+    return len(kept)

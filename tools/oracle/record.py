@@ -6,7 +6,6 @@ case lies in --raw, so an interrupted run goes on where it stopped; delete a raw
 """
 import argparse
 import importlib.metadata
-import json
 import os
 import pathlib
 import subprocess
@@ -67,19 +66,10 @@ def record_all(arguments):
 
 
 def write_goldens(raw, golden):
-    """What was recorded now; where a case was not, the line that is there stays."""
     import cases
+    import pack
     for file, listed in cases.files():
-        path = golden / file
-        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        lines = {json.loads(line)["name"]: line for line in old}
-        for case in listed:
-            recorded = raw / f"{case.name()}.json"
-            if recorded.exists():
-                lines[case.name()] = recorded.read_text(encoding="utf-8")
-        kept = [lines[c.name()] for c in listed if c.name() in lines]
-        path.write_text("".join(one + "\n" for one in kept), encoding="utf-8")
-        print(f"{path}: {len(kept)} of {len(listed)} recordings", file=sys.stderr)
+        print(f"{golden / file}: {pack.write_golden(golden / file, listed, raw)} of {len(listed)} recordings", file=sys.stderr)
 
 
 def main():

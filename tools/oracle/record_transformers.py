@@ -5,11 +5,13 @@
 where it stopped; delete a raw file to record it again.
 """
 import argparse
+import importlib.metadata
 import pathlib
 import subprocess
 import sys
 import time
 
+import pack
 import transformers_cases as cases
 
 
@@ -25,7 +27,6 @@ def runner_of(case):
 
 
 def record(wanted, raw, runner):
-    import pack
     import hopper  # noqa: F401  (before anything asks torch.cuda)
     import torch
 
@@ -48,9 +49,7 @@ def record(wanted, raw, runner):
 
 def write_goldens(raw, golden, files):
     for file, listed in files.items():
-        lines = [(raw / f"{c.name()}.json").read_text(encoding="utf-8") for c in listed]
-        (golden / file).write_text("".join(one + "\n" for one in lines), encoding="utf-8")
-        print(f"{golden / file}: {len(lines)} recordings", file=sys.stderr)
+        print(f"{golden / file}: {pack.write_golden(golden / file, listed, raw)} of {len(listed)} recordings", file=sys.stderr)
 
 
 def main(description, files, runner):
@@ -61,7 +60,8 @@ def main(description, files, runner):
     parser.add_argument("--only", default="", help="record only cases whose name contains this (=NAME: is this); goldens stay as they are")
     arguments = parser.parse_args()
     arguments.raw.mkdir(parents=True, exist_ok=True)
-    everything = [case for listed in files.values() for case in listed]
+    version = importlib.metadata.version("torch").split("+")[0]
+    everything = [case for listed in files.values() for case in listed if getattr(case, "torch", "2.9.1") == version]
     whole = arguments.only.startswith("=")
     chosen = [c for c in everything if (arguments.only == f"={c.name()}" if whole else arguments.only in c.name())]
     record([c for c in chosen if not (arguments.raw / f"{c.name()}.json").exists()], arguments.raw, runner)
@@ -77,4 +77,5 @@ if __name__ == "__main__":
                    "transformers_shared_adapters.jsonl": list(cases.shared_adapters()), "transformers_shared_adapters_unseen.jsonl": list(cases.shared_adapters_unseen()),
                    "transformers_four_bit.jsonl": list(cases.four_bit()), "transformers_four_bit_unseen.jsonl": list(cases.four_bit_unseen()),
                    "transformers_axolotl.jsonl": list(cases.axolotl()), "transformers_axolotl_unseen.jsonl": list(cases.axolotl_unseen()),
-                   "transformers_compiled_unseen.jsonl": list(cases.compiled_unseen())}, runner_of)
+                   "transformers_compiled_unseen.jsonl": list(cases.compiled_unseen()), "transformers_torch_2_11.jsonl": list(cases.compiled_torch_2_11()),
+                   "transformers_torch_2_11_unseen.jsonl": list(cases.compiled_torch_2_11_unseen())}, runner_of)

@@ -112,6 +112,7 @@ class Case:
     trainer: bool = False         # under autocast, outputs in 16 bits become fp32, as accelerate does for Trainer
     transformers: str = "4.57.1"
     fsdp: str = ""                # of FSDP1, what is not accelerate's default: "prefetch=none,orig=false" (fsdp_session.py)
+    torch: str = "2.9.1"          # only this version records it
 
     kind = "transformers"
 
@@ -123,7 +124,7 @@ class Case:
         """What the recording says of itself: these fields, and the model's config.json."""
         config = {"model_type": self.model, **self.architecture()}
         fields = dataclasses.asdict(self)
-        del fields["vocab"], fields["size"]
+        del fields["vocab"], fields["size"], fields["torch"]  # pack.py tells the latter of all recordings
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
         for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed", "ema", "trainer"):
@@ -162,6 +163,7 @@ class Case:
         parts += [self.fsdp.replace(",", "+").replace("=", "_")] if self.fsdp else []
         parts += ["trainer"] if self.trainer else []
         parts += [self.transformers] if self.transformers != "4.57.1" else []
+        parts += [f"torch{self.torch}"] if self.torch != "2.9.1" else []
         return "-".join(parts)
 
 
@@ -292,7 +294,11 @@ def breaks(case):
 
 
 def compiled():
-    """Vocabularies are even: Inductor pads the rows of odd ones."""
+    """Vocabularies are even but for a few: Inductor pads the rows of odd ones."""
+    yield Case("llama", compiled=True)
+    yield Case("gpt2", compiled=True)
+    yield Case("qwen2", batch=2, length=157, precision="autocast", compiled=True)
+    yield Case("gpt2", batch=3, length=131, precision="autocast", use_cache=True, compiled=True)
     yield Case("llama", vocab=512, compiled=True)
     yield Case("llama", vocab=512, precision="autocast", compiled=True)
     yield Case("llama", vocab=512, use_cache=True, compiled=True)
@@ -378,6 +384,66 @@ def compiled_unseen():
     yield Case("qwen3", batch=3, length=256, vocab=2048, lora=4, lora_targets=ALL_LINEAR, precision="bf16+autocast", adapter="kbit", accumulation=2, **packed)
     yield Case("mistral", batch=2, length=384, vocab=1536, lora=16, lora_targets="k_proj,gate_proj", lora_dropout=0, precision="autocast", use_cache=True, **packed)
     yield Case("qwen2", batch=2, length=512, size="0.5b", lora=16, lora_targets=ALL_LINEAR, precision="bf16+autocast", optimizer="fused", use_cache=True, **packed)
+
+
+def compiled_torch_2_11():
+    """By the rules of another Inductor (passes/loops.hpp); vocabularies and lengths are odd too, whose rows it pads."""
+    c = dict(compiled=True, torch="2.11.0")
+    for model, precision in itertools.product(("llama", "gpt2"), ("bf16", "autocast", "fp32")):
+        yield Case(model, vocab=512, precision=precision, **c)
+        yield Case(model, precision=precision, **c)
+    for model, precision in itertools.product(("qwen2", "qwen3"), ("bf16", "autocast")):
+        yield Case(model, vocab=512, precision=precision, use_cache=True, **c)
+    yield Case("llama", batch=2, length=256, vocab=2048, precision="autocast", use_cache=True, accumulation=2, **c)
+    yield Case("mistral", batch=1, length=512, vocab=512, **c)
+    yield Case("llama", batch=4, length=2048, size="1b", use_cache=True, **c)
+    yield Case("llama", batch=2, length=1024, size="1b", precision="autocast", use_cache=True, **c)
+    yield Case("qwen2", batch=4, length=1024, size="0.5b", use_cache=True, **c)
+    yield Case("qwen2", batch=2, length=157, **c)
+    yield Case("qwen3", batch=1, length=131, precision="autocast", use_cache=True, **c)
+    yield Case("llama", batch=2, length=1000, size="1b", vocab=128259, precision="autocast", **c)
+    yield Case("llama", vocab=512, precision="bf16+autocast", **c)
+    yield Case("llama", vocab=512, checkpoint="nonreentrant", **c)
+    yield Case("llama", precision="autocast", checkpoint="nonreentrant", **c)
+    yield Case("qwen3", vocab=512, precision="autocast", checkpoint="reentrant", **c)
+    yield Case("llama", batch=2, length=1024, size="1b", precision="autocast", checkpoint="reentrant", **c)
+    yield Case("llama", vocab=512, lora=8, **c)
+    yield Case("llama", lora=8, lora_targets=ALL_LINEAR, precision="autocast", use_cache=True, **c)
+    yield Case("llama", batch=2, length=1024, size="1b", lora=16, precision="autocast", use_cache=True, **c)
+    yield Case("gpt2", batch=8, length=1024, size="124m", precision="autocast", use_cache=True, **c)
+    yield Case("gpt2", batch=4, length=1024, size="124m", vocab=50257, accumulation=2, optimizer="fused", **c)
+    yield Case("gpt2", lora=8, precision="autocast", **c)
+    for model, precision in itertools.product(("mixtral", "qwen3_moe"), ("bf16", "autocast")):
+        yield Case(model, vocab=512, precision=precision, **c)
+    yield Case("mixtral", vocab=2049, batch=2, length=255, precision="fp32", **c)
+    yield Case("mixtral", batch=4, length=1024, size="8x7b", **c)
+    yield Case("mixtral", lora=8, precision="autocast", lora_targets="q_proj,k_proj,v_proj,o_proj", **c)
+    packed = dict(lora=8, quantized=True, **c)
+    yield Case("llama", vocab=512, lora_targets="q_proj,v_proj,down_proj", precision="bf16+autocast", adapter="bf16", **packed)
+    yield Case("llama", vocab=512, lora_targets=ALL_LINEAR, precision="bf16+autocast", adapter="kbit", use_cache=True, **packed)
+
+
+def compiled_torch_2_11_unseen():
+    c = dict(compiled=True, torch="2.11.0")
+    yield Case("llama", batch=3, length=384, vocab=1537, precision="autocast", use_cache=True, **c)
+    yield Case("llama", batch=2, length=193, vocab=515, precision="fp32", **c)
+    yield Case("qwen2", batch=1, length=512, vocab=2048, precision="autocast", use_cache=True, accumulation=2, **c)
+    yield Case("qwen3", batch=6, length=128, vocab=3072, **c)
+    yield Case("mistral", batch=4, length=256, vocab=8192, precision="autocast", use_cache=True, **c)
+    yield Case("llama", batch=2, length=1024, size="1b", **c)
+    yield Case("qwen2", batch=4, length=1024, size="0.5b", precision="autocast", use_cache=True, **c)
+    yield Case("mistral", batch=3, length=384, precision="autocast", vocab=1536, checkpoint="reentrant", **c)
+    yield Case("qwen2", batch=2, length=1024, size="0.5b", checkpoint="reentrant", **c)
+    yield Case("llama", batch=2, length=2048, size="1b", lora=16, lora_targets=ALL_LINEAR, **c)
+    yield Case("qwen3", batch=3, length=251, vocab=2048, lora=4, lora_targets=ALL_LINEAR, precision="autocast", accumulation=2, **c)
+    yield Case("gpt2", batch=10, length=128, vocab=1536, precision="bf16+autocast", use_cache=True, **c)
+    yield Case("gpt2", batch=4, length=1024, size="124m", vocab=50257, precision="autocast", use_cache=True, **c)
+    yield Case("gpt2", batch=8, length=512, size="124m", precision="fp32", **c)
+    yield Case("gpt2", batch=3, length=192, vocab=768, lora=16, lora_targets="c_attn,c_proj,c_fc", use_cache=True, **c)
+    yield Case("mixtral", batch=3, length=512, size="8x7b", precision="autocast", optimizer="fused", **c)
+    yield Case("mixtral", batch=3, length=191, precision="bf16+autocast", accumulation=2, **c)
+    yield Case("qwen3_moe", batch=2, length=1024, size="30b", **c)
+    yield Case("qwen2", batch=2, length=512, size="0.5b", lora=16, lora_targets=ALL_LINEAR, precision="bf16+autocast", optimizer="fused", use_cache=True, quantized=True, **c)
 
 
 QLORA = dict(precision="bf16+autocast", lora_targets=ALL_LINEAR, kernels=True, quantized=True)

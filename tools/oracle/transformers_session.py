@@ -32,7 +32,6 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from accelerate.utils.operations import convert_outputs_to_fp32, convert_to_fp32
 from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 
-from dryfit.tracing import group
 import transformers_cases
 from compiled import Broken, Compiled
 from routed import Routed
@@ -162,6 +161,7 @@ class Run:
         self.tracker = Tracker()
         self.routed = None
         if case.parallel != "none":
+            from dryfit.tracing import group
             group.join(case.rank, case.gpus)
             self.mesh = init_device_mesh("cuda", (case.gpus,))
         _know_masks_are_ones()
@@ -315,6 +315,7 @@ class Run:
         self.tracker.adopt([*model.parameters(), *model.buffers()], "load")
         self.tracker.mark("parallel")
         if case.parallel.startswith("ddp"):
+            from dryfit.tracing import group
             # accelerate's call; init_sync would read metadata from tensors that have no data
             torch.distributed.Reducer = group.Reducer
             model = torch.nn.parallel.DistributedDataParallel(

@@ -1,7 +1,7 @@
 """Reads the Python wrapper that Inductor generates: the lines that make, rename, use and drop buffers, in order.
 
 Knows the wrapper's syntax and nothing of models or lifetimes; needs no torch. What it does not understand it refuses, so that no
-allocation is missed. Source of the syntax: torch/_inductor/codegen/wrapper.py (2.8, 2.9).
+allocation is missed. Source of the syntax: torch/_inductor/codegen/wrapper.py (2.8 to 2.11).
 
 Of dynamic shapes sizes are expressions of symbols that are assigned before: code, which `number` works out.
 """
@@ -177,7 +177,22 @@ def _assignment(s, steps, arguments):
         raise UnknownLine(ast.unparse(s))
 
 
+def _partial_sums(target, call, steps):
+    """`ws[a:b].view(parts, columns).sum(dim=0).to(dtype)`: what a kernel that reduces in both orders left of the sums over rows, summed in fp32 and cast (codegen/simd.py,
+    _codegen_mix_order_reduction, 2.10)."""
+    cast = call.func.attr == "to"
+    summed = call.func.value if cast else call
+    columns = _sizes(ast.Tuple([summed.func.value.args[1]]))
+    made = f"{target}_sums" if cast else target
+    steps.append(Step("alloc", made, dtype="float32", shape=columns, stride=(1,)))
+    if cast:
+        steps.extend([Step("alloc", target, dtype=_dtype(call.args[0]), shape=columns, stride=(1,)), Step("free", names=[made])])
+
+
 def _call(target, call, steps):
+    if re.fullmatch(r"\w+\[.*\]\.view\(.*\)\.(sum|prod)\(dim=0\)(\.to\([\w.]+\))?", ast.unparse(call)):
+        _partial_sums(target, call, steps)
+        return
     name = _dotted(call.func)
     last = name.split(".")[-1]
     if last in QUIET:
