@@ -68,6 +68,7 @@ enum class Rule : std::uint8_t {
   embedding,
   gather,         // zeros, scatter: gather, index
   index_add,      // in place: the gradient itself, and its rows
+  pad,            // a copy of the part that was there before
   layer_norm,
   rms_norm,       // torch's fused kernel
   attention,
@@ -120,6 +121,7 @@ class Tape {
   void stream(int s) { stream_ = static_cast<std::int8_t>(s); }
   void linear_saves_input(bool on) { linear_saves_input_ = on; }  // of frozen weights too: DeepSpeed's own linear function
   bool grad_enabled() const { return grad_; }
+  bool in_backward() const { return ready_ != nullptr; }  // where a block of an older checkpoint runs again
   void grad_enabled(bool on) { grad_ = on; }
   // autocast: the dtype products are computed in, or none; leaving it drops the cache of cast weights
   void enter_autocast(Dtype d) { autocast_ = d; }
@@ -311,6 +313,8 @@ class Tape {
   Tensor contiguous_copy(const Tensor& x, const char* role);
   const char* node_role(const Tensor& x) const;          // of the storage it names
   Tensor scratch(const char* role, Dims d, Dtype dtype);
+  Tensor contiguous_inside(const Tensor& x, const char* role);
+  Tensor padded(const Tensor& x, std::int64_t multiple, const char* role);  // rows to a multiple of elements
   Tensor dequantized(Dims weight, Dtype dtype, FourBit how, const char* role);
 
   void count_dependencies(std::int32_t root);

@@ -268,6 +268,7 @@ void Tape::apply(std::int32_t n, std::vector<Tensor>& out) {
       if (wants(n, 0)) out[0] = g;
       if (wants(n, 1)) out[1] = empty(role, eager::contiguous(input(n, 1).dims), g.dtype());
       break;
+    case Rule::pad: out[0] = empty(role, like(narrowed(g.dims(), -1, input(n, 0).dims.back())), g.dtype()); break;
     case Rule::layer_norm:
     case Rule::rms_norm: backward_norm(n, out); break;
     case Rule::attention: backward_attention(n, out); break;
@@ -327,8 +328,10 @@ void Tape::backward_matmul(std::int32_t n, std::vector<Tensor>& out) {
     multiplied();
     return t;
   };
+  const bool biased = node(n).detail == 1;  // addmm goes from mat1 to mat2, mm and bmm from mat2 to self
+  if (biased && wants(n, 0)) out[0] = made(0);
   if (wants(n, 1)) out[1] = made(1);
-  if (wants(n, 0)) out[0] = made(0);
+  if (!biased && wants(n, 0)) out[0] = made(0);
   if (out.size() > 2 && wants(n, 2)) out[2] = g;
 }
 
@@ -381,6 +384,7 @@ void Tape::backward_embedding(std::int32_t n, std::vector<Tensor>& out) {
 void Tape::backward_norm(std::int32_t n, std::vector<Tensor>& out) {
   const Tensor g = contiguous(node(n).grad[0], node(n).role);
   const char* role = node(n).role;
+  const Tensor rows = contiguous_inside(saved(n, 0), role);
   if (wants(n, 0)) out[0] = empty(role, eager::contiguous(input(n, 0).dims), input(n, 0).dtype);
   for (std::size_t i = 1; i < out.size(); ++i) {
     if (!wants(n, i)) continue;
@@ -399,7 +403,8 @@ void Tape::backward_attention(std::int32_t n, std::vector<Tensor>& out) {
   const Dims q = input(n, 0).dims, k = input(n, 1).dims;
   for (std::size_t i = 0; i < 3; ++i) {
     const Dims d = input(n, i).dims;
-    out[i] = empty(roles[i], swapped(like(swapped(d, 1, 2)), 1, 2), input(n, i).dtype);
+    const Dims written = swapped(d, 1, 2);
+    out[i] = empty(roles[i], swapped(kind == Attention::efficient ? eager::contiguous(written) : like(written), 1, 2), input(n, i).dtype);
   }
   attention_scratch(kind, q, k.size[1], input(n, 1).dtype);
 }

@@ -236,10 +236,12 @@ Tensor Tape::mm(const Tensor& a, const Tensor& b, const char* role, const Tensor
   const Dims da = a.dims(), db = b.dims();
   const std::int32_t n = record(Rule::matmul, {a, b, bias}, role);
   save_other(n, a, b);
+  if (n >= 0 && bias.defined()) std::ranges::reverse(node(n).saved);  // addmm's go as they are named, mat1 and mat2; mm's are mat2 and self
   if (std::vector<Tensor> kept = kept_results(CheckpointForm::Op::product); !kept.empty()) return attach(std::move(kept[0]), n);
   Tensor out = empty(role, eager::dims({da.size[0], db.size[1]}, da.batched), a.dtype());
   multiplied();
   keep_results(CheckpointForm::Op::product, {out});
+  if (n >= 0 && bias.defined()) node(n).detail = 1;
   if (bias.defined()) run_once(first_biased_[ready_ != nullptr ? 1 : 0]);
   return attach(std::move(out), n);
 }
@@ -363,9 +365,13 @@ Tensor Tape::dropout(const Tensor& x, double p, const char* role, std::optional<
 
 // -- norms
 
+// A copy that an op makes for itself where its input is not contiguous: autograd keeps what it was given.
+Tensor Tape::contiguous_inside(const Tensor& x, const char* role) { return is_contiguous(x.dims()) ? Tensor() : scratch(role, eager::contiguous(x.dims()), x.dtype()); }
+
 Tensor Tape::layer_norm(const Tensor& given, const Tensor& w, const Tensor& b, const char* role) {
-  const Tensor x = contiguous(full_precision(given, role), role);
+  const Tensor x = full_precision(given, role);
   const Tensor weight = w.defined() ? full_precision(w, role) : w, bias = b.defined() ? full_precision(b, role) : b;
+  const Tensor rows = contiguous_inside(x, role);
   Dims row = x.dims();
   row.size[row.rank - 1U] = 1;
   row = eager::contiguous(row);
@@ -392,16 +398,28 @@ Tensor Tape::rms_norm(const Tensor& x, const Tensor& w, const char* role) {
 
 // -- attention and loss
 
+// constant_pad_nd
+Tensor Tape::padded(const Tensor& x, std::int64_t multiple, const char* role) {
+  Dims d = x.dims();
+  d.size[d.rank - 1U] = round_up(d.back(), multiple);
+  Tensor out = empty(role, eager::contiguous(d), x.dtype());
+  return attach(std::move(out), record(Rule::pad, {x}, role));
+}
+
 Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& given_k, const Tensor& given_v, const Tensor& mask, double dropout, const char* role) {
   const Tensor v = cast_input(given_v), k = cast_input(given_k), q = cast_input(given_q);
   const Dims d = q.dims();
   const std::int64_t B = d.size[0], H = d.size[1], T = d.size[2];
+  if (kind == Attention::flash && d.back() % 8 != 0) {  // attention.cpp, pad_last_dim and post_process_flash_output
+    const Tensor q_padded = padded(q, 8, "attn.q_padded"), k_padded = padded(k, 8, "attn.k_padded"), v_padded = padded(v, 8, "attn.v_padded");
+    return slice(attention(kind, q_padded, k_padded, v_padded, mask, dropout, role), -1, d.back());
+  }
   Tensor out, lse, seed, offset;
   const std::vector<Tensor> kept = kept_results(CheckpointForm::Op::attention);
   if (kept.empty()) {
     // kernels write [B, T, H, h of values]; what they return is its transpose
     Dims written = swapped(d, 1, 2);
-    const bool own = d.back() != v.dims().back() || kind == Attention::fa3;  // the efficient kernel's own buffer, and FlashAttention 3's; one like q elsewhere
+    const bool own = kind == Attention::efficient || kind == Attention::fa3;  // one like q elsewhere
     written.size[3] = v.dims().back();
     if (own) written = eager::contiguous(written);
     out = empty(role, swapped(like(written), 1, 2), q.dtype());
@@ -417,7 +435,7 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
     out = kept[0], lse = kept[1], seed = kept[2], offset = kept[3];
   }
   const std::int32_t n = record(Rule::attention, {q, k, v}, role);
-  for (const Tensor* t : std::initializer_list<const Tensor*>{&q, &k, &v, &out, &lse, &seed, &offset, &mask}) {
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&mask, &k, &q, &v, &lse, &out, &offset, &seed}) {  // let go in this order: of the alphabet, inputs before results
     if (t->defined()) save(n, *t);
   }
   if (n >= 0) node(n).detail = static_cast<std::int64_t>(kind) * 4 + (mask.defined() ? 1 : 0) + (dropout > 0 ? 2 : 0);

@@ -165,7 +165,8 @@ void Tape::tell_forward(const Tensor& out) {
     case Rule::product:
     case Rule::power:
     case Rule::rsqrt:
-    case Rule::cat: return streams();
+    case Rule::cat:
+    case Rule::pad: return streams();
     case Rule::view:
     case Rule::transpose:
     case Rule::slice:
@@ -247,7 +248,8 @@ void Tape::tell_backward(std::int32_t n, const Operand& g, const std::vector<Ten
       if (out[1].defined()) streams(2 * g.bytes());
       return;
     case Rule::slice: return streams(out_bytes + 2 * g.bytes(), 2);  // zeros, and the part copied into them
-    case Rule::split: return streams(2 * out_bytes);
+    case Rule::split:
+    case Rule::pad: return streams(2 * out_bytes);
     case Rule::scale: return streams(g.bytes() + saved_bytes + out_bytes);
     case Rule::product:
       for (std::size_t i = 0; i < out.size(); ++i) {

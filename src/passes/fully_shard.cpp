@@ -85,7 +85,7 @@ Tensor FullyShard::after(int unit, const Tensor& y) {
       order_.push_back(&g);
     }
     g.state = State::idle;
-    if (unit == UnitHooks::kModel) kept_gather_.reset();
+    if (unit == UnitHooks::kModel || t_.in_backward()) kept_gather_.reset();  // FSDPState._post_forward: a block that runs again is the root of its own forward pass
   }
   if (!t_.grad_enabled() || !y.requires_grad()) return y;
   return t_.hook(y, [this, &g] { pre_backward(g); });

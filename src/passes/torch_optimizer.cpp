@@ -25,6 +25,8 @@ double bytes_of(const std::vector<Trained>& parameters) {
   return bytes;
 }
 
+constexpr const char* kNumerator = "adagrad.numerator";
+
 constexpr int kNewtonSchulzSteps = 5;  // torch.optim.Muon's ns_steps
 
 // The smaller side of a matrix, and the other.
@@ -175,11 +177,21 @@ void Optimizer::of_all(std::vector<Tensor>& held, const char* role) {
   for (const Trained& p : parameters_) held.push_back(like(role, p, p.parameter.dtype()));
 }
 
-// Gradients and their decay, as new tensors: of matrices, as Trainer's groups have it.
-void Optimizer::decayed(std::vector<Tensor>& held) {
-  if (!decays_) return;
-  for (const Trained& p : parameters_) {
-    if (p.parameter.dims().rank >= 2) held.push_back(like("optimizer.decayed", p, p.parameter.dtype()));
+// The same of a group of Trainer's: matrices, which decay into new tensors where the optimizer decays gradients; then everything else, with what the first made gone.
+void Optimizer::by_groups(std::initializer_list<const char*> roles) {
+  for (const bool matrices : {true, false}) {
+    std::vector<Tensor> held;
+    const auto of_group = [&](const char* role) {
+      for (const Trained& p : parameters_) {
+        if ((p.parameter.dims().rank >= 2) == matrices) held.push_back(like(role, p, p.parameter.dtype()));
+      }
+    };
+    const bool decays = decays_ && matrices;
+    if (decays) of_group("optimizer.decayed");
+    for (const char* role : roles) {
+      const bool in_decayed = decays && std::string_view(role) == kNumerator;
+      if (!in_decayed) of_group(role);
+    }
   }
 }
 
@@ -245,18 +257,9 @@ void Optimizer::update() {
   std::vector<Tensor> held;
   switch (kind_) {
     case OptimizerKind::adamw: of_all(held, "adamw.denominator"); break;
-    case OptimizerKind::sgd: decayed(held); break;
-    case OptimizerKind::rmsprop:
-      decayed(held);
-      of_all(held, "rmsprop.denominator");
-      break;
-    case OptimizerKind::adagrad:  // the step's numerator as well, which is the decayed gradient where there is one
-      decayed(held);
-      of_all(held, "adagrad.denominator");
-      for (const Trained& p : parameters_) {
-        if (!decays_ || p.parameter.dims().rank < 2) held.push_back(like("adagrad.numerator", p, p.parameter.dtype()));
-      }
-      break;
+    case OptimizerKind::sgd: by_groups({}); break;
+    case OptimizerKind::rmsprop: by_groups({"rmsprop.denominator"}); break;
+    case OptimizerKind::adagrad: by_groups({"adagrad.denominator", kNumerator}); break;  // the step's numerator as well, which is the decayed gradient where there is one
     case OptimizerKind::adamw_loop: single_temporaries(); break;
     case OptimizerKind::lion:
       for (const Trained& p : parameters_) const Tensor update = like("lion.update", p, p.parameter.dtype());

@@ -28,7 +28,7 @@ class Optimizer {
   void tell_update();
   void bitsandbytes_state(const Trained& p, const BitsandbytesOptimizer& theirs);
   void of_all(std::vector<Tensor>& held, const char* role);
-  void decayed(std::vector<Tensor>& held);
+  void by_groups(std::initializer_list<const char*> roles);
   void single_temporaries();
   void adafactor();
   void adafactor_state(const Trained& p);

@@ -103,7 +103,7 @@ Attention attention_of(const Architecture& a, const Training& r, const Target& t
   if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
   if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;
   // transformers passes enable_gqa, which the efficient kernel does not take (integrations/sdpa_attention.py)
-  if (r.framework == Framework::transformers && a.kv_heads < a.heads && a.family != Family::qwen2_moe) return Attention::math;
+  if (r.framework == Framework::transformers && a.kv_heads < a.heads && !eager::repeats_keys_itself(a)) return Attention::math;
   return Attention::efficient;
 }
 
@@ -437,6 +437,7 @@ Result<void> sharding_is_described(const Architecture& a, const Training& r) {
 Result<void> is_described(const Architecture& a, const Training& r) {
   if (r.optimizer == OptimizerKind::muon && r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("Muon under " + std::string(name_of(r.sharding)) + ", which has to gather each matrix,", "use --parallel ddp, or another optimizer");
   if (r.optimizer == OptimizerKind::muon && r.framework != Framework::transformers) return unsupported("Muon in " + std::string(name_of(r.framework)), "use another optimizer");
+  if (r.ema && r.lora) return unsupported("EMA of a model with adapters, of which most is frozen,", "average the adapters alone in your script, and leave --ema out");
   if (r.framework == Framework::litgpt) {
     if (auto ok = litgpt_is_described(a, r); !ok) return ok;
   } else if (r.framework == Framework::torchtune) {

@@ -175,12 +175,13 @@ Tensor Transformer::pre_norm_block(std::int64_t layer, const Tensor& x) {
   Tensor attended = attention(layer, h);
   if (gpt2) attended = drop(&b.attention_dropout, attended, r_.dropout ? a_.residual_dropout : 0, "attn.dropout");
   if (!gpt2) h = std::move(attended);
-  h = gpt2 ? t_.add(attended, residual, "x_mid") : add_branch(residual, h, "x_mid");
+  const double p = dropped_after_branches();
+  h = gpt2 ? t_.add(attended, residual, "x_mid") : add_branch(residual, p > 0 ? drop(&b.attention_dropout, h, p, "attn.dropout") : h, "x_mid");
   residual = h;
   h = norm(h, b.norm.at("norm2"), "mlp.norm");
   const Tensor named = gpt2 ? h : Tensor();  // GPT-2 gives the MLP's output a name of its own
   h = feed_forward(layer, h);
-  return add_branch(residual, h, "x");
+  return add_branch(residual, p > 0 ? drop(&b.dropout, h, p, "mlp.dropout") : h, "x");
 }
 
 // residual + h, or, Granite's, residual + h * a number.
@@ -234,8 +235,9 @@ void Transformer::begin_again(std::int64_t layer) {
     const bool mixes = a_.is_moe_layer(layer), ends_shared = mixes && (a_.latent && a_.moe->shared_ffn > 0);
     if (mixes) tail.push_back(&b.mixture);
     if (mixes && a_.sinks) tail.push_back(&b.experts);
-    if (a_.parallel_residual) tail.push_back(&b.dropout);
-    if (!mixes || ends_shared) {
+    const bool ends_dropped = dropped_after_branches() > 0;
+    if (a_.parallel_residual || ends_dropped) tail.push_back(&b.dropout);
+    if ((!mixes || ends_shared) && !ends_dropped) {
       tail.push_back(mixes ? &b.shared.self : &b.mlp.self);
       if (a_.family == Family::gpt2) tail.push_back(&b.dropout);
       if (!dropped) tail.push_back(&b.linear.at(mixes ? "shared.down" : "mlp.down"));
@@ -266,6 +268,7 @@ Tensor Transformer::lookup(const char* table, const Tensor& ids) {
   into(&weight, {weight}, ids);
   const Tensor given = unit ? enter(UnitHooks::kEmbedding, ids) : ids;
   Tensor rows = t_.embedding(weight, given, table);
+  if (unit && scales_in_embedding()) rows = t_.scale(rows, "x_embed");
   // enable_input_require_grads: adapters behind checkpoints need a gradient to pass there. Its hook was there before those of a strategy.
   if (unit && r_.lora && r_.recompute == Recompute::full) input_ = rows = t_.leaf(rows);
   return out_of(&weight, unit ? leave(UnitHooks::kEmbedding, rows) : rows);
@@ -330,7 +333,7 @@ void Transformer::make_masks(Dtype d) {
 
 Tensor Transformer::embed(const Batch& batch) {
   Tensor x = batch.embeddings.defined() ? batch.embeddings : lookup("wte", batch.ids);
-  if (a_.embedding_scale) x = t_.scale(x, "x_embed");
+  if (a_.embedding_scale && !scales_in_embedding()) x = t_.scale(x, "x_embed");
   return x;
 }
 
@@ -339,7 +342,7 @@ bool Transformer::norm_in_tail() const { return a_.final_norm && !r_.lora; }
 
 // The base model: everything up to the last norm.
 Tensor Transformer::body(const Batch& batch) {
-  Tensor embedded = embed(batch), position;  // names of the base model's forward
+  Tensor position, embedded = embed(batch);  // names of the base model's forward; inputs_embeds, an argument, goes first
   Tensor x;
   if (a_.encoder) {
     x = bert_embeddings(std::move(embedded));
@@ -369,7 +372,10 @@ Tensor Transformer::body(const Batch& batch) {
     x = norm(x, outer_.norm.at("final"), "norm");
   }
   if (r_.recompute == Recompute::none) finish();  // the base model's locals
-  else if (std::ranges::find(a_.windows, 0) == a_.windows.end() && a_.windows_by_layer) mask_.reset();  // which no layer was given
+  else if (std::ranges::find(a_.windows, 0) == a_.windows.end() && a_.windows_by_layer) {  // what no layer was given
+    mask_.reset();
+    if (a_.family == Family::olmo3) rotary_ = {};  // Gemma 3 gives every layer both
+  }
   return x;
 }
 
@@ -379,7 +385,8 @@ Tensor Transformer::bert_embeddings(Tensor words) {
   Tensor x;
   {
     const Tensor inputs = std::move(words);
-    const auto positions = [&] { return t_.embedding(tables_.at("wpe"), t_.slice(buffers_[0], 1, T), "wpe"); };
+    // RoBERTa counts them in every row, from what is no padding; a slice of a buffer is one row for all
+    const auto positions = [&] { return t_.embedding(tables_.at("wpe"), a_.family == Family::roberta ? t_.empty("positions", dims({B, T}, true), Dtype::int64) : t_.slice(buffers_[0], 1, T), "wpe"); };
     Tensor sum, added;
     if (a_.encoder->token_types > 0) {
       const Tensor types = t_.embedding(tables_.at("token_types"), t_.expand(t_.slice(buffers_[1], 1, T), dims({B, T}, true)), "token_types");
@@ -401,9 +408,10 @@ Tensor Transformer::bert_embeddings(Tensor words) {
   return x;
 }
 
-// SDPA does where rows are filled up or hold several texts, and of a layer that sees a window (0: all). FlashAttention knows what it may see.
+// SDPA does where rows are filled up or hold several texts, and of a layer whose window (0: none) is not longer than a row (masking_utils.py, _ignore_causal_mask_sdpa:
+// one that is as long hides nothing, and the mask is made all the same). FlashAttention knows what it may see.
 bool Transformer::takes_mask(std::int64_t window) const {
-  return r_.attention == AttentionCode::sdpa && (r_.padded || r_.packed || (window > 0 && window < T));
+  return r_.attention == AttentionCode::sdpa && (r_.padded || r_.packed || (window > 0 && window <= T));
 }
 
 Tensor Transformer::head(const Tensor& x) {

@@ -57,6 +57,9 @@ struct ModuleHooks {
 // Whether DeepSpeed's ZeRO-3 takes a mixture of experts for one module (deepspeed/runtime/zero/leaf_module_config.py, since 0.18).
 bool is_leaf_mixture(const Architecture& architecture);
 
+// Whether its attention repeats keys and values for all heads whatever runs it, in code from before enable_gqa: Qwen2MoeSdpaAttention, OlmoeSdpaAttention. (Not OLMoE's for FlashAttention.)
+bool repeats_keys_itself(const Architecture& architecture);
+
 // Rows of each expert, whose tokens are taken to be shared evenly.
 std::int64_t rows_of_expert(const Architecture& architecture, std::int64_t tokens);
 
@@ -152,12 +155,16 @@ class Transformer {
   std::pair<Tensor, Tensor> rotary_tables(Dtype like);
   bool fp32_rotary() const { return a_.family == Family::olmo || a_.family == Family::olmo2 || a_.family == Family::olmo3; }
   bool has_local_rotary() const { return a_.family == Family::gemma3 || a_.family == Family::olmo3; }  // tables of their own for layers with a window
+  bool scales_in_embedding() const { return a_.family == Family::gemma3; }  // Gemma3TextScaledWordEmbedding: the module's output is scaled
+  bool norms_turned_heads() const { return a_.qk_norm == QkNorm::per_head && (a_.family == Family::gemma3 || a_.family == Family::phi); }  // [B, H, T, h], once queries, keys and values are all there
+  double dropped_after_branches() const { return a_.family == Family::phi3 && r_.dropout ? a_.residual_dropout : 0; }  // Phi3DecoderLayer: what comes out of a branch keeps its name beside
   bool drops_in_branches() const { return a_.family == Family::seed_oss || a_.family == Family::starcoder2; }  // attention and MLP end in a dropout
   Tensor for_all_heads(const Tensor& x);
   Tensor repeat_kv(const Tensor& x, const char* role);
   Tensor run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
   Tensor sink_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
   const Tensor& mask_of(std::int64_t layer) const;
+  std::array<Tensor, 3> clip(std::array<Tensor, 3> of);
   Tensor rotate_halves(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role);
   Tensor composite_attention(const Tensor& q, const Tensor& k, const Tensor& v, double dropout);
   Tensor attention(std::int64_t layer, const Tensor& x);

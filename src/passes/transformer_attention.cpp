@@ -10,6 +10,8 @@
 
 namespace dryfit::eager {
 
+bool repeats_keys_itself(const Architecture& a) { return a.family == Family::qwen2_moe || a.family == Family::olmoe; }
+
 // x * cos + rotate_half(x) * sin, each temporary gone as soon as Python's expression lets it; of the part of a head that is turned.
 Tensor Transformer::rotated_part(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) {
   const std::int64_t h = x.dims().back(), R = cos.dims().back();
@@ -49,8 +51,8 @@ std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
   const NoGrad inside(t_);
   const std::int64_t R = a_.rotary_dims;
   const char* role = "rotary";
-  const Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({1, 1, T}, false), Dtype::fp32);
-  const Tensor product = t_.empty(role, dims({1, R / 2, T}, false), Dtype::fp32);
+  Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({1, 1, T}, false), Dtype::fp32);
+  Tensor product = t_.empty(role, dims({1, R / 2, T}, false), Dtype::fp32);
   t_.multiplied();
   if (a_.family == Family::deepseek_v2) {  // complex: pairs of numbers; one table of both
     const Tensor ones = t_.empty(role, dims({1, T, R / 2}, false), Dtype::fp32), polar = t_.empty(role, dims({1, T, R / 2, 2}, false), Dtype::fp32);
@@ -63,9 +65,10 @@ std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
     const Tensor raw = t_.empty(name, dims({1, T, width}, false), Dtype::fp32);
     return t_.scale(raw, name);
   };
-  const Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
-  if (fp32_rotary()) return {cos, sin};
-  return {t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin")};  // in this order: braces are gone through from the left
+  Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
+  std::pair<Tensor, Tensor> out = fp32_rotary() ? std::pair{cos, sin} : std::pair{t_.to(cos, like, "rotary.cos"), t_.to(sin, like, "rotary.sin")};  // in this order: braces are gone through from the left
+  for (Tensor* name : {&inverse, &positions, &product, &both, &cos, &sin}) name->reset();  // as Python's locals go
+  return out;
 }
 
 // unsqueeze_dim=1: [1, 1, T, R].
@@ -93,12 +96,15 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
   if (!o_.eager_attention) {
     const std::int64_t window = a_.windows.empty() ? 0 : a_.windows[static_cast<std::size_t>(layer)];
     const bool masked = takes_mask(window);  // instead of is_causal
-    const bool repeats = masked || a_.family == Family::qwen2_moe;  // Qwen2MoeSdpaAttention, from before enable_gqa
-    const Tensor key = repeats ? repeat_kv(k, "attn.k_repeated") : k, value = repeats ? repeat_kv(v, "attn.v_repeated") : v;
+    const Tensor key = masked ? repeat_kv(k, "attn.k_repeated") : k, value = masked ? repeat_kv(v, "attn.v_repeated") : v;
     const Attention kind = masked ? Attention::efficient : t_.autocast() || q.dtype() != Dtype::fp32 ? o_.attention : o_.wide_attention;
     if (kind == Attention::math) return t_.contiguous(t_.transpose(composite_attention(q, key, value, p), 1, 2), "attn.out");
-    Tensor bias;  // booleans become zeros and minus infinity inside the call
-    if (masked) bias = t_.empty("attn.mask", dims({B, 1, T, T}, true), t_.autocast().value_or(q.dtype()));
+    Tensor bias;  // booleans become zeros and minus infinity inside the call, in rows of a multiple of 8 (attention.cpp, pad_bias)
+    if (masked) {
+      const auto rows_of = [&](std::int64_t columns) { return t_.empty("attn.mask", dims({B, 1, T, columns}, true), t_.autocast().value_or(q.dtype())); };
+      bias = rows_of(T);
+      if (T % 8 != 0) bias = rows_of(round_up(T, 8));
+    }
     const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");
     return t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
   }
@@ -174,16 +180,37 @@ Tensor Transformer::attention(std::int64_t layer, const Tensor& x) {
 // From heads to the block's width again. DynamicCache joins what comes to empty tensors of the first keys' dtype, values too.
 Tensor Transformer::attended(std::int64_t layer, const Tensor& q, Tensor k, Tensor v) {
   if (o_.use_cache && r_.recompute == Recompute::none) {
-    k = t_.cat(std::array{k}, -2, "attn.k_cache");
-    v = t_.cat(std::array{v}, -2, "attn.v_cache", k.dtype());
+    Tensor keys = t_.cat(std::array{k}, -2, "attn.k_cache"), values = t_.cat(std::array{v}, -2, "attn.v_cache", keys.dtype());  // both are there before either name changes
+    k = std::move(keys);
+    v = std::move(values);
     cache_.push_back(k);
     cache_.push_back(v);
+  }
+  if (repeats_keys_itself(a_) && !(is_flash(r_.attention) && a_.family == Family::olmoe)) {
+    k = repeat_kv(k, "attn.k_repeated");
+    v = repeat_kv(v, "attn.v_repeated");
   }
   Tensor out = run_attention(layer, q, k, v);
   out = t_.contiguous(t_.reshape(out, dims({B, T, a_.heads * out.dims().back()}, true), "attn.out"), "attn.out");
   const Linear* const o = &blocks_[static_cast<std::size_t>(layer)].linear.at("attn.o");
   out = r_.adapter_kernels.o && all_adapted({o}) ? kernel_projections(std::array{o}, out, "attn.o")[0] : project(*o, out, "attn.o");
   return drops_in_branches() ? t_.dropout(out, r_.dropout ? a_.residual_dropout : 0, "attn.dropout") : out;
+}
+
+// OlmoAttention's clamp_, one after the other: in place, of which autograd keeps what there was.
+std::array<Tensor, 3> Transformer::clip(std::array<Tensor, 3> of) {
+  for (Tensor& x : of) {
+    Tensor before;
+    if (x.requires_grad() && t_.grad_enabled()) {
+      const NoGrad inside(t_);
+      before = t_.clone(x, "attn.unclipped");
+    }
+    x = t_.function(x, std::array{x}, std::array{before}, "attn.clipped", [this](const Tensor& g, std::vector<Tensor>&) {
+      const Tensor above = t_.empty("attn.inside", like(g.dims()), Dtype::bool8), below = t_.empty("attn.inside", like(g.dims()), Dtype::bool8);
+      return std::vector{t_.empty("attn.clipped", like(g.dims()), g.dtype())};
+    });
+  }
+  return of;
 }
 
 Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
@@ -202,17 +229,26 @@ Tensor Transformer::attend(std::int64_t layer, const Tensor& x) {
     const std::array<const Linear*, 3> parts = {&b.linear.at("attn.q"), &b.linear.at("attn.k"), &b.linear.at("attn.v")};
     std::vector<Tensor> made;
     if (r_.adapter_kernels.qkv && all_adapted({parts[0], parts[1], parts[2]})) made = kernel_projections(parts, x, "attn.qkv");
-    const auto heads = [&](const char* name, std::size_t which, std::int64_t n, const char* normed) {
+    const auto whole = [&](const char* name, std::size_t which, const char* normed) {
       Tensor y = made.empty() ? project(*parts[which], x, name) : std::move(made[which]);
-      if (normed != nullptr && a_.qk_norm == QkNorm::full) y = norm(y, b.norm.at(normed), normed, true);
+      return normed != nullptr && a_.qk_norm == QkNorm::full ? norm(y, b.norm.at(normed), normed, true) : y;
+    };
+    std::array<Tensor, 3> clipped;
+    if (a_.clip_qkv) clipped = clip({whole("attn.q", 0, "attn.q_norm"), whole("attn.k", 1, "attn.k_norm"), whole("attn.v", 2, nullptr)});
+    const auto heads = [&](const char* name, std::size_t which, std::int64_t n, const char* normed) {
+      Tensor y = a_.clip_qkv ? std::move(clipped[which]) : whole(name, which, normed);
       y = t_.view(y, {B, T, n, h});
-      if (normed != nullptr && a_.qk_norm == QkNorm::per_head) y = norm(y, b.norm.at(normed), normed, true);
+      if (normed != nullptr && a_.qk_norm == QkNorm::per_head && !norms_turned_heads()) y = norm(y, b.norm.at(normed), normed, true);
       return t_.transpose(y, 1, 2);
     };
     const bool normed = a_.qk_norm != QkNorm::none;
     q = heads("attn.q", 0, H, normed ? "attn.q_norm" : nullptr);
     k = heads("attn.k", 1, K, normed ? "attn.k_norm" : nullptr);
     v = heads("attn.v", 2, K, nullptr);
+    if (norms_turned_heads()) {
+      q = norm(q, b.norm.at("attn.q_norm"), "attn.q_norm", true);
+      k = norm(k, b.norm.at("attn.k_norm"), "attn.k_norm", true);
+    }
   }
   const bool local = has_local_rotary() && a_.windows[static_cast<std::size_t>(layer)] > 0;
   const auto& tables = local ? local_rotary_ : rotary_;

@@ -197,7 +197,9 @@ Tensor Transformer::sorted_mixture(const Block& b, const Tensor& given) {
     Tensor unsorted = t_.empty("moe.unsorted", outs.dims(), outs.dtype());
     unsorted = t_.index_put(unsorted, order, outs);
     const Tensor wide = t_.to(t_.view(unsorted, {N, k, D}), weights.dtype(), "moe.wide");
-    const Tensor weighted = t_.mul(wide, t_.view(weights, {N, k, 1}), "moe.weighted");
+    // mul_: in place, after a copy of what was there where autograd wants it; the newer checkpoints have it wanted in their first pass too
+    const bool copied = t_.grad_enabled() || !r_.reentrant;
+    const Tensor weighted = copied ? t_.mul(wide, t_.view(weights, {N, k, 1}), "moe.weighted") : wide;
     out = t_.to(t_.sum(weighted, 1, "moe.out"), x.dtype(), "moe.out");
   }
   return t_.add(t_.view(out, {B, T, D}), mlp(b, b.shared, "shared.", given), "moe.out");

@@ -188,6 +188,11 @@ class TrainerReader {
     if (n == "weight-decay") {  // its own optimizers decay in place; read all the same, and told with its like
       if (const auto read = put(f().weight_decay, parse_real(value(a), flag)); !read) return read;
     }
+    if (n == "label-smoothing-factor") {  // LabelSmoother takes the loss in place of the model: of logits in their own dtype, negated log-probabilities of all of them, their sums
+      const auto factor = parse_real(value(a), flag);
+      if (!factor) return std::unexpected(factor.error());
+      if (*factor > 0) return fail("unsupported_training", flag + " " + value(a) + ": a smoothed loss, which keeps log-probabilities of all logits twice, is not laid out yet", "leave it out: the rest of the run is", flag);
+    }
     if (n == "max-grad-norm") return put(f().max_grad_norm, parse_real(value(a), flag));
     if (n == "deepspeed") {
       out_.deepspeed_file = value(a);

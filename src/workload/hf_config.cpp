@@ -243,6 +243,7 @@ class Reader {
     m.top_k = shape({"num_experts_per_tok"}, top_k, 1, kMostExperts);
     m.expert_ffn = expert_ffn;
     m.aux_loss = yes("output_router_logits", false);
+    if (m.aux_loss) out_.architecture.notes.push_back("output_router_logits: the routers' own loss, some numbers a token and expert, is not laid out");
     if (m.top_k > m.experts) f_.fault("num_experts_per_tok", "is " + std::to_string(m.top_k) + " of " + std::to_string(m.experts) + " experts", "a token can visit each expert once at most");
     if (f_.real("router_jitter_noise", 0, 1).value_or(0) > 0) out_.architecture.notes.push_back("router_jitter_noise is not used");
     out_.architecture.moe = std::move(m);
@@ -415,7 +416,8 @@ class Reader {
     a.norm_placement = NormPlacement::sandwich;
     a.attention_scale = 1 / std::sqrt(f_.real("query_pre_attn_scalar", 1e-3, 1e6).value_or(256));
     const bool second = spec_.family == Family::gemma2;
-    a.attention_softcap = cap("attn_logit_softcapping", second ? std::optional(50.0) : std::nullopt);
+    if (second) a.attention_softcap = cap("attn_logit_softcapping", 50.0);
+    else f_.used("attn_logit_softcapping");  // Gemma3Attention has the number and hands it to nobody
     a.logit_softcap = cap("final_logit_softcapping", second ? std::optional(30.0) : std::nullopt);
     if (!second) a.qk_norm = QkNorm::per_head;
     const std::int64_t pattern = second ? 2 : f_.whole("sliding_window_pattern", 1, kMostLayers).value_or(6);

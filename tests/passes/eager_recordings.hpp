@@ -195,6 +195,44 @@ inline Worst compare_all(const std::string& file, int& recordings, Program (*bui
   return worst;
 }
 
+// How far a program is from a recording that was drawn: events of 4 KiB and more that one of both has alone, and the largest error of a peak, part by part.
+struct Drawn {
+  std::int64_t events = 0;
+  double part = 0, step = 0;  // shares: of a part's peak, of the highest
+  std::string text;
+  const char* verdict() const { return part != 0 ? "DIFFERS" : events > 0 ? "order" : "equal"; }
+};
+
+inline Drawn look_at(const json& j, const Program& program) {
+  const std::vector<Part> truth = oracle::read_parts(j), mine = engine_parts(j, program);
+  Drawn d;
+  std::int64_t ours_of_all = 0, theirs_of_all = 0;
+  std::set<std::string> seen;
+  for (const Part& m : mine) {
+    if (m.name.starts_with("load")) continue;
+    if (!seen.insert(m.name).second) break;  // the third step, which is as the second
+    const std::string phase = m.name.substr(0, m.name.find(' '));
+    std::vector<const Part*> parts{part_named(truth, m.name)};
+    if (m.name.ends_with("optimizer")) parts = {part_named(truth, phase + " clip"), parts[0], part_named(truth, phase + " zero_grad")};
+    std::erase(parts, nullptr);
+    if (parts.empty()) continue;
+    std::vector<Change> changes;
+    std::int64_t peak = 0;
+    for (const Part* one : parts) {
+      changes.insert(changes.end(), one->changes.begin(), one->changes.end());
+      peak = std::max(peak, one->peak);
+    }
+    const std::int64_t differing = oracle::unmatched_events(changes, m.changes, 4096);
+    const double error = static_cast<double>(m.peak - peak) / static_cast<double>(peak);
+    ours_of_all = std::max(ours_of_all, m.peak), theirs_of_all = std::max(theirs_of_all, peak);
+    if (std::abs(m.peak - peak) > 4096 && std::abs(error) > std::abs(d.part)) d.part = error;
+    d.events += differing;
+    if (std::abs(m.peak - peak) > 4096) d.text += "    " + m.name + ": peak " + std::to_string(m.peak) + ", PyTorch " + std::to_string(peak) + "; " + std::to_string(differing) + " events differ\n";
+  }
+  d.step = static_cast<double>(ours_of_all - theirs_of_all) / static_cast<double>(theirs_of_all);
+  return d;
+}
+
 // All recordings of a file agree, and there are at least so many. what: how the figures call them.
 inline void expect_all_agree(const std::string& file, Program (*build)(const json&), int at_least, const char* what) {
   int recordings = 0;

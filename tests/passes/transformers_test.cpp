@@ -90,12 +90,13 @@ Training training_of(const json& j) {
   t.grad_accum_steps = j["accumulation"];
   const std::string precision = j["precision"];
   t.weights = precision.starts_with("bf16") ? Dtype::bf16 : Dtype::fp32;
-  t.mixed = precision.ends_with("autocast") ? MixedPrecision::bf16 : MixedPrecision::none;
+  t.mixed = precision.ends_with("autocast") ? MixedPrecision::bf16 : precision == "fp16" ? MixedPrecision::fp16 : MixedPrecision::none;
   t.attention = *attention_code_of(j["attention"].get<std::string>(), "attention");
   t.packed = j.value("packed", false);
   t.ema = j.value("ema", false);
   t.transformers = j.value("transformers", "4.57.1");
   t.converts_outputs = j.value("trainer", false);
+  t.max_grad_norm = j.value("clip", 1.0);
   t.use_cache = j["use_cache"];
   set_liger(t, j);
   t.compile = j.value("compiled", false);
@@ -136,7 +137,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -149,6 +150,27 @@ TEST(Transformers, unseenStepsAreAsNear) { expect_all_agree("transformers_unseen
 TEST(Transformers, stepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5.jsonl", recorded, 40, "recordings of transformers 5"); }
 
 TEST(Transformers, unseenStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_unseen.jsonl", recorded, 10, "unseen recordings of transformers 5"); }
+// Runs drawn blindly (tools/oracle/record.sh --transformers --draw), beside the engine: what is equal, what differs and how much, what is refused.
+TEST(Transformers, drawnRecordings) {
+  const char* file = std::getenv("DRYFIT_DRAWN");
+  if (file == nullptr) GTEST_SKIP() << "DRYFIT_DRAWN names a file of recordings";
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    const json j = json::parse(line);
+    const std::string name = j["name"];
+    try {
+      const Drawn d = look_at(j, recorded(j));
+      std::printf("%s %s: worst peak of a part %.4f %%, of all %.4f %%, %lld events\n%s", d.verdict(), name.c_str(), 100 * d.part, 100 * d.step, static_cast<long long>(d.events), d.text.c_str());
+    } catch (const std::exception& refused) {
+      std::printf("refused %s\n", refused.what());
+    }
+  }
+}
+
+// Those of them that are kept: what was repaired, and others that nobody looks at.
+TEST(Transformers, drawnStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_drawn.jsonl", recorded, 13, "drawn recordings"); }
+
+TEST(Transformers, unseenDrawnStepsAreAsNear) { expect_all_agree("transformers_drawn_unseen.jsonl", recorded, 13, "unseen drawn recordings"); }
 
 // TRL's head in tiles.
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }
@@ -300,6 +322,25 @@ TEST(Transformers, sizesAreProportionalToTheBatch) {
     EXPECT_EQ(two.tensors[i].bytes, one.tensors[i].bytes * (one.tensors[i].batched ? 2 : 1)) << one.tensors[i].name();
   }
   for (std::size_t i = 0; i < one.events.size(); ++i) ASSERT_TRUE(one.events[i].tensor == two.events[i].tensor && one.events[i].kind == two.events[i].kind);
+}
+
+// A window that is as long as the rows hides nothing, and has a mask all the same; its rows are padded to multiples of 8 inside SDPA.
+TEST(Transformers, aWindowAsLongAsTheRowsHasItsMask) {
+  Architecture a = small_llama();
+  a.family = Family::mistral;
+  const auto masks = [&](std::int64_t length, std::int64_t window) {
+    Training t = small_run();
+    t.seq_len = length;
+    a.windows.assign(3, window);
+    std::set<std::int64_t> sizes;
+    for (const TensorInfo& x : built(a, t).tensors) {
+      if (std::string_view(x.role) == "attn.mask") sizes.insert(x.bytes);
+    }
+    return sizes;
+  };
+  EXPECT_EQ(masks(96, 97), std::set<std::int64_t>());
+  EXPECT_EQ(masks(96, 96), (std::set<std::int64_t>{4 * 96 * 96, 4 * 96 * 96 * 2}));
+  EXPECT_EQ(masks(100, 40), (std::set<std::int64_t>{4 * 100 * 100, 4 * 100 * 100 * 2, 4 * 100 * 104 * 2}));
 }
 
 // Each tensor is born and dies in turn, and what is left at the end is what a run keeps.
@@ -650,6 +691,11 @@ TEST(Transformers, whatIsNotLaidOutIsSaid) {
   t.sharding = Sharding::fsdp2, t.world_size = 2;
   t.lora.emplace();
   EXPECT_TRUE(build_program(small_llama(), t, {9, 0, 0}));
+  Training averaged = small_run();
+  averaged.ema = true;
+  EXPECT_TRUE(build_program(small_llama(), averaged, {9, 0, 0}));
+  averaged.lora.emplace();
+  EXPECT_EQ(build_program(small_llama(), averaged, {9, 0, 0}).error().code, "unsupported_training");
 }
 
 }  // namespace

@@ -148,6 +148,10 @@ TEST(TrainerCommand, launchersNameFilesAndStages) {
   EXPECT_EQ(accelerate->flags.gpus, 8);
   EXPECT_EQ(accelerate->accelerate_file, "fsdp.json");
   EXPECT_EQ(accelerate->flags.mixed, MixedPrecision::bf16);
+  const auto smoothed = read("python train.py --model_name_or_path gpt2 --label_smoothing_factor 0.1");
+  ASSERT_FALSE(smoothed);
+  EXPECT_EQ(smoothed.error().code, "unsupported_training");
+  EXPECT_TRUE(read("python train.py --model_name_or_path gpt2 --label_smoothing_factor 0.0"));
   const auto staged = read("accelerate launch --use_deepspeed --zero_stage 3 train.py --model_name_or_path gpt2");
   ASSERT_TRUE(staged);
   EXPECT_EQ(staged->flags.sharding, Sharding::zero3);

@@ -24,6 +24,7 @@ def know(implementation, count, length):
         torch.Tensor.__bool__ = lambda self: True  # no row is padded
         return masking.flash_attention_mask(*args, **kwargs)
 
+    torch.Tensor.__contains__ = lambda self, value: False  # Qwen2MoeModel looks for a zero in the mask
     masking.ALL_MASK_ATTENTION_FUNCTIONS[implementation] = mask
     utils._is_packed_sequence = is_packed
     utils.prepare_fa_kwargs_from_position_ids = prepared

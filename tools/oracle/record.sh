@@ -4,6 +4,7 @@
 #   tools/oracle/record.sh --nanochat ... --draw SEED,COUNT,SHAPES   runs that draw.py draws instead, to WORK/drawn.jsonl
 #   tools/oracle/record.sh --transformers [...]   Hugging Face models instead: tests/golden/oracle/transformers*.jsonl, a quarter of an hour
 #   tools/oracle/record.sh --transformers5 [...]  the same with transformers 5: tests/golden/oracle/transformers_5*.jsonl, minutes
+#   tools/oracle/record.sh --transformers --draw SEED,COUNT,KIND     runs that draw_transformers.py draws instead, to WORK/drawn.jsonl
 #   tools/oracle/record.sh --torchtune [...]      torchtune's recipes instead: tests/golden/oracle/torchtune*.jsonl, minutes
 #   tools/oracle/record.sh --torchtitan [...]     torchtitan's trainer instead: tests/golden/oracle/torchtitan*.jsonl, minutes
 # Needs git, a C compiler and Python 3.11 or newer with venv; 8 GB of disk for torch and its CUDA libraries, 4 GB of memory, about an hour
@@ -46,7 +47,7 @@ cc -shared -fPIC -O1 -o "$work/lib/libcuda.so.1" "$root/python/dryfit/tracing/sh
 
 if [ -n "$others" ]; then
   HF_HUB_OFFLINE=1 LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \
-    exec "$python" "$here/record_$others.py" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only"
+    exec "$python" "$here/record_$others.py" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only" ${drawn:+--draw "$drawn"}
 fi
 
 # nanochat's trees, by commit; they stay under build/ and are never part of this project

@@ -2,7 +2,9 @@
 engine is fixed against, `unseen()` judges it.
 """
 import dataclasses
+import hashlib
 import itertools
+import json
 
 # model_type -> (architecture fields of config.json, small). Vocabularies are odd on purpose.
 MODELS = {
@@ -61,6 +63,7 @@ MODELS = {
     "gpt_oss": dict(architectures=["GptOssForCausalLM"], hidden_size=256, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=1003,
                     num_local_experts=8, num_experts_per_tok=2, max_position_embeddings=512, sliding_window=96),
     "bert": dict(architectures=["BertForMaskedLM"], hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, vocab_size=1009, max_position_embeddings=512),
+    "roberta": dict(architectures=["RobertaForMaskedLM"], hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, vocab_size=1009, max_position_embeddings=514),
 }
 
 
@@ -85,7 +88,7 @@ class Case:
     model: str
     batch: int = 4
     length: int = 160
-    precision: str = "bf16"       # bf16: a bf16 model · autocast: an fp32 model under bf16 autocast · bf16+autocast · fp32
+    precision: str = "bf16"       # bf16: a bf16 model · autocast: an fp32 model under bf16 autocast · bf16+autocast · fp32 · fp16: an fp32 model under fp16 autocast, with GradScaler
     attention: str = "sdpa"       # attn_implementation
     checkpoint: str = "none"      # none · reentrant · nonreentrant
     optimizer: str = "foreach"    # torch.optim.AdamW: foreach · fused · loop; sgd (momentum and decay) · plain_sgd · rmsprop · adagrad, "+decay" · adafactor; muon, and AdamW beside it; "bnb_" and a word of --optim
@@ -113,18 +116,20 @@ class Case:
     transformers: str = "4.57.1"
     fsdp: str = ""                # of FSDP1, what is not accelerate's default: "prefetch=none,orig=false" (fsdp_session.py)
     torch: str = "2.9.1"          # only this version records it
+    clip: float = 1.0             # max_grad_norm; 0: no clipping
+    shape: str = ""               # fields of config.json over the model's, as JSON
 
     kind = "transformers"
 
     def architecture(self):
         """Of config.json, all but the model's type."""
-        return MODELS[self.model] | SIZES.get(self.size, {}) | ({"vocab_size": self.vocab} if self.vocab else {})
+        return MODELS[self.model] | SIZES.get(self.size, {}) | ({"vocab_size": self.vocab} if self.vocab else {}) | (json.loads(self.shape) if self.shape else {})
 
     def header(self):
         """What the recording says of itself: these fields, and the model's config.json."""
         config = {"model_type": self.model, **self.architecture()}
         fields = dataclasses.asdict(self)
-        del fields["vocab"], fields["size"], fields["torch"]  # pack.py tells the latter of all recordings
+        del fields["vocab"], fields["size"], fields["shape"], fields["torch"]  # pack.py tells the latter of all recordings
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
         for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed", "ema", "trainer"):
@@ -134,6 +139,8 @@ class Case:
             del fields["transformers"]
         if self.lora_dropout == 0.05:
             del fields["lora_dropout"]
+        if self.clip == 1.0:
+            del fields["clip"]
         if not self.parallel.startswith(("zero", "fsdp1")):
             del fields["rank"]
         if not self.parallel.startswith("zero"):
@@ -164,12 +171,14 @@ class Case:
         parts += ["trainer"] if self.trainer else []
         parts += [self.transformers] if self.transformers != "4.57.1" else []
         parts += [f"torch{self.torch}"] if self.torch != "2.9.1" else []
+        parts += ["noclip"] if self.clip == 0 else []
+        parts += [hashlib.sha256(self.shape.encode()).hexdigest()[:7]] if self.shape else []
         return "-".join(parts)
 
 
 def seen():
     for model, precision, attention in itertools.product(MODELS, ("bf16", "autocast"), ("sdpa", "eager")):
-        if model not in LATER and model != "gpt_oss":
+        if model not in (*LATER, "gpt_oss", "roberta"):
             yield Case(model, precision=precision, attention=attention)
     for model in ("llama", "gpt2"):
         yield Case(model, precision="fp32")

@@ -20,6 +20,7 @@ import transformers.masking_utils as masking
 import transformers.models.bert.modeling_bert as bert
 import transformers.models.deepseek_v2.modeling_deepseek_v2 as deepseek_v2
 import transformers.models.distilbert.modeling_distilbert as distilbert
+import transformers.models.roberta.modeling_roberta as roberta
 import transformers.models.xlm_roberta.modeling_xlm_roberta as xlm_roberta
 import triton
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -50,7 +51,7 @@ def _know_masks_are_ones():
         masking._ignore_bidirectional_mask_sdpa = lambda *_args, **_kwargs: True
     older = AttentionMaskConverter._ignore_causal_mask_sdpa
     AttentionMaskConverter._ignore_causal_mask_sdpa = staticmethod(lambda attention_mask, **kwargs: older(None, **kwargs))
-    for encoder in (bert, distilbert, xlm_roberta):
+    for encoder in (bert, distilbert, roberta, xlm_roberta):
         encoder._prepare_4d_attention_mask_for_sdpa = lambda *_args, **_kwargs: None
 
 
@@ -62,7 +63,7 @@ def _share_tokens_evenly(experts, stacked):
         if rest:
             return real_where(condition, *rest)
         count = condition.numel() // experts  # of top_k x tokens choices
-        return tuple(torch.empty(count, dtype=torch.int64, device=condition.device) for _ in range(condition.dim()))
+        return tuple(torch.empty(count, dtype=torch.int64, device=condition.device) for _ in range(max(2, condition.dim())))  # a single choice's dimension is squeezed away here
 
     torch.where = where
     torch.Tensor.nonzero = lambda self: [(i,) for i in range(self.shape[0])] if stacked else range(self.shape[0])
@@ -159,7 +160,7 @@ class Run:
         self.case = case
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.tracker = Tracker()
-        self.routed = None
+        self.routed = self.scaled = None
         if case.parallel != "none":
             from dryfit.tracing import group
             group.join(case.rank, case.gpus)
@@ -378,7 +379,16 @@ class Run:
         # accelerate leaves autocast out where fully_shard computes in 16 bits
         if self.case.precision.endswith("autocast") and not self.case.parallel.startswith("fsdp2"):
             return torch.amp.autocast("cuda", dtype=torch.bfloat16)
+        if self.case.precision == "fp16":
+            return torch.amp.autocast("cuda", dtype=torch.float16)
         return contextlib.nullcontext()
+
+    def scaler(self):
+        """accelerate's, of fp16; whether a gradient is infinite, which its step reads from the GPU, has no answer here: none is."""
+        if self.case.precision == "fp16":
+            torch.Tensor.item = lambda self: 0
+            return torch.amp.GradScaler()
+        return None
 
     @contextlib.contextmanager
     def _accumulating(self, micro):
@@ -417,7 +427,7 @@ class Run:
         if self.case.accumulation > 1:
             loss = loss / self.case.accumulation
         tracker.mark(f"{step} {micro + 1} backward")
-        loss.backward()
+        (self.scaled.scale(loss) if self.scaled else loss).backward()
 
     @staticmethod
     def _sft_loss(outputs):
@@ -435,7 +445,14 @@ class Run:
         return average
 
     def clip(self):
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.case.clip)
+
+    def _take_step(self, optimizer):
+        """As accelerate does: gradients are unscaled before they are clipped, else by the step."""
+        if not self.scaled:
+            return optimizer.step()
+        self.scaled.step(optimizer)
+        self.scaled.update()
 
     def record(self):
         try:
@@ -451,14 +468,18 @@ class Run:
             average = self._average(model) if self.case.ema else None
             tracker.adopt([*model.parameters(), *model.buffers()], "load")
             optimizer = self.optimizer()
+            self.scaled = self.scaler()
             for step in ("first_step", "train_step"):
                 for micro in range(self.case.accumulation):
                     with self._accumulating(micro):
                         self.micro_step(step, micro)
                 tracker.mark(f"{step} clip")
-                self.clip()
+                if self.case.clip > 0:
+                    if self.scaled:
+                        self.scaled.unscale_(optimizer)
+                    self.clip()
                 tracker.mark(f"{step} optimizer")
-                optimizer.step()
+                self._take_step(optimizer)
                 tracker.mark(f"{step} zero_grad")
                 model.zero_grad(set_to_none=True)
                 if average:
