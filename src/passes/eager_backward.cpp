@@ -420,6 +420,12 @@ void Tape::attention_scratch(Attention kind, const Dims& q, std::int64_t key_hea
     const Tensor delta = scratch("attn.delta", eager::dims({B, H, T}, q.batched), Dtype::fp32);
     return;
   }
+  if (kind == Attention::cudnn) {
+    // one block for all: what a run on an H100 with torch 2.11 shows
+    const std::int64_t shared = key_heads != H ? 2 * T * h * size_of(dtype) / size_of(Dtype::fp32) : 0;
+    const Tensor all = scratch("attn.dq_accum", eager::dims({B, H, T * (h + 1) + shared}, q.batched), Dtype::fp32);
+    return;
+  }
   const Tensor row_sums = scratch("attn.softmax_d", eager::dims({B, H, rows}, q.batched), Dtype::fp32);
   const Tensor dq = scratch("attn.dq_accum", eager::dims({B, rows, H, round_up(h, 32)}, q.batched), Dtype::fp32);
   if (key_heads != H) {

@@ -95,10 +95,8 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
 // half: of 16-bit heads, else of fp32 ones.
 Attention attention_of(const Architecture& a, const Training& r, const Target& target, bool half) {
   if (is_flash(r.attention)) return r.attention == AttentionCode::flash_attention_2 ? Attention::flash : Attention::fa3;
-  if (r.compile && r.framework == Framework::transformers) {  // traced, it always gets a mask
-    const bool cudnn = half && prefers_cudnn(target) && version_from(r.torch, 2, 11) && a.head_dim % 8 == 0 && a.head_dim <= (target.compute_major == 9 ? 256 : 128);
-    return cudnn ? Attention::cudnn : Attention::efficient;
-  }
+  if (half && prefers_cudnn(target) && version_from(r.torch, 2, 11) && a.head_dim % 8 == 0 && a.head_dim <= (target.compute_major == 9 ? 256 : 128)) return Attention::cudnn;
+  if (r.compile && r.framework == Framework::transformers) return Attention::efficient;  // traced, it always gets a mask
   if (r.framework == Framework::torchtitan && r.torchtitan.date >= TorchtitanRun::kAsksForCudnn && a.head_dim % 8 == 0 && a.head_dim <= 128) return Attention::cudnn;  // sdpa_kernel's first
   if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
   if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;

@@ -97,7 +97,8 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     const std::int64_t window = a_.windows.empty() ? 0 : a_.windows[static_cast<std::size_t>(layer)];
     const bool masked = takes_mask(window);  // instead of is_causal
     const Tensor key = masked ? repeat_kv(k, "attn.k_repeated") : k, value = masked ? repeat_kv(v, "attn.v_repeated") : v;
-    const Attention kind = masked ? Attention::efficient : t_.autocast() || q.dtype() != Dtype::fp32 ? o_.attention : o_.wide_attention;
+    const bool half = t_.autocast() || q.dtype() != Dtype::fp32;
+    const Attention kind = masked && !(half && o_.attention == Attention::cudnn) ? Attention::efficient : half ? o_.attention : o_.wide_attention;
     if (kind == Attention::math) return t_.contiguous(t_.transpose(composite_attention(q, key, value, p), 1, 2), "attn.out");
     Tensor bias;  // booleans become zeros and minus infinity inside the call, in rows of a multiple of 8 (attention.cpp, pad_bias)
     if (masked) {

@@ -379,6 +379,20 @@ TEST(Transformers, quantizedWeightsAreCountedTwice) {
   EXPECT_EQ(bytes_of(p, "quant.absmax_scale"), nested);
 }
 
+// Its backward takes one block, where FlashAttention's takes two, and two more where heads share keys.
+TEST(Transformers, hoppersPreferCudnnsAttentionSinceTorch211) {
+  Training t = small_run();
+  const auto scratch = [&](const char* torch) {
+    t.torch = torch;
+    const Program p = built(small_llama(), t);
+    return std::array{bytes_of(p, "attn.dq_accum"), bytes_of(p, "attn.softmax_d") + bytes_of(p, "attn.dk_expanded") + bytes_of(p, "attn.dv_expanded")};
+  };
+  const auto flash = scratch("2.9.1"), cudnn = scratch("2.11.0");
+  EXPECT_GT(flash[1], 0);
+  EXPECT_EQ(cudnn[1], 0);
+  EXPECT_GT(cudnn[0], flash[0] / 2);
+}
+
 // Trainer.get_batch_samples: ids, mask and labels of every micro-step.
 TEST(Transformers, trainerHoldsTheBatchesOfAStep) {
   Training t = small_run();
