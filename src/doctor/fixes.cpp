@@ -23,7 +23,7 @@ std::optional<WorkloadFlags> flags_of(const Workload& workload) {
   f.nanochat = workload.model.version.epoch;
   f.vocab_size = workload.model.vocab;
   f.attention = std::string(name_of(workload.run.attention));
-  f.compile = workload.run.compile;
+  f.compile = workload.run.optimizer_compiled;
   f.torch = workload.run.torch;
   f.compute_major = workload.run.compute_major;
   return f;

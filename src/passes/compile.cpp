@@ -94,6 +94,18 @@ void pad(Graph& graph, const std::vector<NodeId>& compute, const std::vector<Nod
 
 }  // namespace
 
+CompiledForward compile_forward(Graph forward) {
+  CompiledForward out{std::move(forward), {}, kNone};
+  FuseInput fw{&out.graph, {}, {}, {}, {out.graph.loss}};
+  for (NodeId v = 0; v < static_cast<NodeId>(out.graph.nodes.size()); ++v) (out.graph.nodes[static_cast<std::size_t>(v)].kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
+  fw.compute = lower(out.graph, needed_by(out.graph.nodes, fw.outputs, std::move(fw.compute)));
+  pad(out.graph, fw.compute, fw.outputs);
+  FuseResult done = fuse(fw);
+  out.steps = std::move(done.steps);
+  out.output = done.outputs.front();
+  return out;
+}
+
 CompiledStep compile_step(Graph forward, bool compile) {
   CompiledStep step;
   step.joint = differentiate(std::move(forward), compile);

@@ -21,4 +21,12 @@ struct CompiledStep {
 // compile=false: eager autograd.
 CompiledStep compile_step(Graph forward, bool compile);
 
+// The forward pass by itself, compiled where no gradients are asked for.
+struct CompiledForward {
+  Graph graph;
+  std::vector<BufferStep> steps;      // ends with the output alive
+  NodeId output = kNone;              // the node that owns its storage
+};
+CompiledForward compile_forward(Graph forward);
+
 }  // namespace dryfit

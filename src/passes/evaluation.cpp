@@ -63,9 +63,15 @@ ChatPrompts chat_prompts(const Workload& workload) {
 
 EagerForward chat_forward(const Workload& workload, Attention attention, std::int64_t rows, std::int64_t length) {
   Inference pass(workload, attention);
-  const auto ids = pass.make("chat.input_ids", Dtype::int64, {rows, length});
   pass.enter_autocast();
-  const auto logits = pass.forward(rows, length);
+  Inference::Tensor ids = -1, logits = -1;
+  for (int batch = 0; batch < 2; ++batch) {  // the logits of one are named until the next one's are there
+    if (ids >= 0) pass.drop({ids});
+    ids = pass.make("chat.input_ids", Dtype::int64, {rows, length});
+    const Inference::Tensor now = pass.forward(rows, length);
+    if (logits >= 0) pass.drop({logits});
+    logits = now;
+  }
   pass.drop({logits, ids});
   pass.leave_autocast();
   EagerForward forward = pass.take();

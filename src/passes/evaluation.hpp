@@ -23,7 +23,7 @@ EagerForward core_forward(const Workload& workload, Attention attention, std::in
 struct ChatPrompts { std::int64_t rows, low, middle, high; };
 ChatPrompts chat_prompts(const Workload& workload);
 
-// One such batch: the logits of all positions are made, no loss.
+// Two such batches, one after the other (scripts/chat_eval.py, run_categorical_eval): the logits of all positions are made, no loss, and the first one's are there until the second's are.
 EagerForward chat_forward(const Workload& workload, Attention attention, std::int64_t rows, std::int64_t length);
 
 }  // namespace dryfit

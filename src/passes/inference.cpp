@@ -154,7 +154,7 @@ Tensor Inference::head() {
   if (m_.version.value_embeds) held.push_back(wide("attn.ve", D));  // `ve` of the last block
   held.push_back(norm("norm_out", D, 1));
   Tensor logits = linear_head(D);
-  if (m_.version.float_before_softcap) {
+  if (m_.version.float_before_softcap && run_.compute != Dtype::fp32) {
     const Tensor up = make("logits", Dtype::fp32, {rows_, length_, V}, Category::logits);
     drop({logits});
     logits = up;

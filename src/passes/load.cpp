@@ -55,10 +55,10 @@ void ProgramLayout::load() {
     let_go(first);
   }
   if (!base) {
-    token_bytes();
+    if (!trains_on_rows(w_)) token_bytes();  // which bits per byte are told with
     if (run_.script == Script::chat_sft && m_.version.sft == NanochatVersion::Sft::inherits && run_.load_optimizer) read_optimizer();
   }
-  loader();
+  if (!trains_on_rows(w_)) loader();
 }
 
 // The model from GPTConfig: parameters in the order of its modules, then those of the model itself, rotary tables, and embeddings cast from
@@ -171,22 +171,30 @@ void ProgramLayout::add_eager_tensors() {
   }
 }
 
-// The first batch. base_train keeps one buffer since E4d; chat_rl has rows for all samples of a question.
+// The first batch: before anything else runs; of rows in the first step. base_train keeps one buffer since E4d; chat_rl has rows for all samples of a question.
 void ProgramLayout::loader() {
   const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
-  const auto batch = [&](const char* role, Dtype d, std::int64_t rows, std::int64_t tokens) { alloc(tensor(role, Category::workspace, d, shape({rows, tokens}, rows == B))); };
+  const auto rows = [&](const char* role, Dtype d, std::int64_t count, std::int64_t tokens, bool batched) { alloc(tensor(role, Category::workspace, d, shape({count, tokens}, batched))); };
+  const auto batch = [&](const char* role, Dtype d) { rows(role, d, B, T, true); };
   if (run_.script == Script::base_train && m_.version.loader_gpu_buffer) {
     alloc(tensor("loader_buffer", Category::workspace, Dtype::int64, shape({2, B, T}, true)));
     return;
   }
   if (run_.script == Script::chat_rl) {
-    for (const char* role : {"rl.ids", "rl.mask"}) batch(role, Dtype::int64, run_.num_samples, T + 1);
-    batch("rl.targets", Dtype::int64, run_.num_samples, T);
+    for (const char* role : {"rl.ids", "rl.mask"}) rows(role, Dtype::int64, run_.num_samples, T + 1, false);
+    rows("rl.targets", Dtype::int64, run_.num_samples, T, false);
+    for (const char* role : {"rl.rewards", "rl.advantages"}) rows(role, Dtype::fp32, run_.num_samples, 1, false);
+    batch("rl.logp", Dtype::fp32);  // of the last pass, with its objective, its loss and how many tokens count
+    for (int i = 0; i < 3; ++i) rows("rl.loss", Dtype::fp32, 1, 1, false);
     return;
   }
-  batch("idx", trains_eagerly(w_) ? Dtype::int64 : Dtype::int32, B, T);
-  batch("targets", Dtype::int64, B, T);
+  batch("idx", trains_eagerly(w_) ? Dtype::int64 : Dtype::int32);
+  batch("targets", Dtype::int64);
+  if (masks_targets()) batch("targets.mask", Dtype::uint8);
 }
+
+// chat_sft's loader keeps which tokens count, since 2026-03-03 (E5 here).
+bool ProgramLayout::masks_targets() const { return run_.script == Script::chat_sft && !m_.version.autocast; }
 
 NodeId ProgramLayout::input_named(const char* role) const {
   for (const GraphInput& input : graph().inputs) {

@@ -38,7 +38,7 @@ class Step {
     t_.segment("validation", "forward");
     t_.grad_enabled(false);
     evaluated_ = true;  // nanochat evaluates in bf16
-    forward(false);
+    forward(run_.script == Script::chat_sft && m_.version.sft == NanochatVersion::Sft::rows);  // which tells a loss, the others bits per byte
     t_.grad_enabled(true);
     EagerStep out;
     for (const Tensor& p : inputs_) {
@@ -286,16 +286,20 @@ class Step {
 
   Tensor forward(bool mean) {
     if (m_.version.autocast) t_.enter_autocast(run_.compute);
-    Tensor loss = cross_entropy(trunk(), mean);
+    std::vector<Tensor> names;
+    Tensor x = trunk(names);
+    Tensor loss = cross_entropy(std::move(x), mean);
     if (m_.version.autocast) t_.leave_autocast();
     return loss;
   }
 
-  Tensor trunk() {
+  // names: what forward still names when the logits are made
+  Tensor trunk(std::vector<Tensor>& names) {
     Tensor x = embed(input("wte.weight"), "wte");
     x = norm(x, "norm_embed");
     if (m_.version.smear_backout) x = smear(x);
-    const Tensor x0 = x;
+    Tensor x0;
+    if (m_.version.lambdas) x0 = x;
     Tensor kept, ve;
     for (int layer = 0; layer < static_cast<int>(m_.depth); ++layer) {
       t_.at(layer);
@@ -316,6 +320,7 @@ class Step {
       x = t_.sub(x, back, "x_out");
     }
     x = norm(x, "norm_out");
+    names = {x0, ve, kept};
     return x;
   }
 

@@ -16,7 +16,7 @@ void adamw_state(const Parameter& p, const Model& model, std::int64_t world, std
   const std::int64_t n = adamw_elements(p, model, world);
   out.push_back({n, p.dtype, "adamw.exp_avg"});
   out.push_back({n, p.dtype, "adamw.exp_avg_sq"});
-  if (updates_each_matrix(model.version.optimizer)) {
+  if (counts_on_gpu(model, world)) {
     out.push_back({1, world == 1 ? Dtype::fp32 : Dtype::int64, "adamw.step"});
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "workload/workload.hpp"
@@ -19,6 +20,12 @@ std::vector<std::size_t> adamw_parameters(const Model& model);
 
 // Whether matrices are updated one by one, in an optimizer of their own (E1..E3b), and not stacked by shape.
 constexpr bool updates_each_matrix(NanochatVersion::Optimizer o) { return o == NanochatVersion::Optimizer::torch_adamw_muon || o == NanochatVersion::Optimizer::muon_per_param; }
+// E3c..E4b: AdamW and Muon are optimizers apart, whose steps are one function each.
+inline bool stand_apart(const Model& model) { return model.version.optimizer == NanochatVersion::Optimizer::muon_stacked_by_group && model.version.date < std::string_view("2026-01-29"); }
+// Whether AdamW counts its steps on the GPU: torch's fused one does, which one GPU has until E4d, and nanochat's own until E4.
+inline bool counts_on_gpu(const Model& model, std::int64_t world_size) {
+  return updates_each_matrix(model.version.optimizer) || (stand_apart(model) && (world_size == 1 || model.version.epoch == "E3c"));
+}
 // Whether a parameter is too small for its AdamW state to be shared out among GPUs: each has all of it, and its gradient is summed up whole.
 bool is_replicated(const Parameter& parameter, const Model& model);
 // Numbers of a parameter that one rank's AdamW updates: its slice.

@@ -14,9 +14,6 @@ namespace {
 
 constexpr std::size_t kGroupStates = 2;  // of stacked matrices of one shape: momentum and the factored second moment
 
-// E3c..E4b: AdamW and Muon are optimizers apart, whose steps are one function each: a group's stacks live until the next group's take their names.
-bool stand_apart(const Model& model) { return model.version.optimizer == Optimizer::muon_stacked_by_group && model.version.date < std::string_view("2026-01-29"); }
-
 // One optimizer's orthogonalization, of matrices that are square, wider than tall, taller than wide: X makes an iterate, A a Gram matrix of the smaller side, F an update in fp32, -k frees
 // the k-th that was made (from 0, by 0 to 9 and a to z).
 struct Recorded { std::string_view square, wide, tall; };
@@ -59,6 +56,7 @@ std::int32_t ProgramLayout::temporary(const char* role, Dtype d, std::int64_t el
 // Newton-Schulz / Polar Express on K matrices of m x n in bf16 (or fp32), compiled: buffers in the order Inductor makes and frees them. What is not freed at the end is the update;
 // returned, or -1. Recorded: docs/oracle.md.
 std::int32_t ProgramLayout::orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n) {
+  if (!run_.optimizer_compiled) return orthogonalize_op_by_op(count, m, n, iterates_in_fp32(w_));
   const Recorded& recorded = recorded_of(w_);
   const Dtype iterate = iterates_in_fp32(w_) ? Dtype::fp32 : Dtype::bf16;
   const std::string_view order = m == n ? recorded.square : m < n ? recorded.wide : recorded.tall;
@@ -84,13 +82,15 @@ void ProgramLayout::make_states(std::size_t count) {
 }
 
 void ProgramLayout::optimizer_step() {
+  const std::int32_t found_infinite = unscale();
   if (run_.world_size == 1) {
     single_gpu_step();
   } else {
-    if (run_.compute == Dtype::fp16) collective({});  // GradScaler's found_inf is shared first (scripts/base_train.py)
+    if (run_.compute == Dtype::fp16 || trains_on_rows(w_)) collective({});  // GradScaler's found_inf is shared first (scripts/base_train.py), rewards or counts of tokens are
     updates_each_matrix(m_.version.optimizer) ? distributed_lists() : distributed_stacks();
     end_distributed_step();
   }
+  if (found_infinite >= 0) free(found_infinite);
   ++steps_;
 }
 
@@ -115,7 +115,7 @@ void ProgramLayout::single_gpu_step() {
       }
     }
   } else if (kind == Optimizer::muon_stacked_by_group) {
-    make_states(adamw_states_);
+    adamw_steps();
     for (const MuonGroup& g : groups) {
       make_states(kGroupStates);
       std::vector<std::int32_t> before = std::exchange(held, {});
@@ -124,11 +124,11 @@ void ProgramLayout::single_gpu_step() {
         if (!before.empty()) free(before[held.size() - 1]);
       }
       orthogonalize(g.count, g.rows, g.cols);
-      if (!stand_apart(m_)) let_go(std::exchange(held, {}));
+      if (!stand_apart(m_)) let_go(std::exchange(held, {}));  // where they do, a group's stacks live until the next group's take their names
     }
   } else {  // E7: every group's gradients are stacked first, and updated stacks wait for the last phase
     for (const MuonGroup& g : groups) held.push_back(stack("muon.stacked_grads", g));
-    make_states(adamw_states_);
+    adamw_steps();
     for (const MuonGroup& g : groups) {
       make_states(kGroupStates);
       held.push_back(stack("muon.stacked_params", g));
@@ -137,6 +137,16 @@ void ProgramLayout::single_gpu_step() {
   }
   let_go(held);
   free_gradients();
+}
+
+// nanochat's own AdamW, one parameter after the other; until E4d one GPU has torch's fused one, which is a kernel whatever is compiled.
+void ProgramLayout::adamw_steps() {
+  const bool own = run_.world_size > 1 || !stand_apart(m_);
+  for (std::size_t i : adamw_parameters(m_)) {
+    const std::size_t states = adamw_states_ / adamw_parameters(m_).size();
+    make_states(states);
+    if (own && !run_.optimizer_compiled) adamw_op_by_op(m_.parameters[i]);
+  }
 }
 
 // E1..E3b on several GPUs: reduce-scatter and all-gather over lists, which NCCL flattens into padded copies.
@@ -188,7 +198,7 @@ void ProgramLayout::distributed_lists() {
 
 // DistAdamW's step is Python that is not compiled (a collective in its loop makes Dynamo skip it): each parameter's denominator and update live until the next one's are there.
 void ProgramLayout::adamw_of_slices() {
-  const bool counts = updates_each_matrix(m_.version.optimizer);  // steps on the GPU
+  const bool counts = counts_on_gpu(m_, run_.world_size);
   const bool corrects_first = m_.version.date >= std::string_view("2026-01-08");  // 4ddc803, the day of E2b: the second moment is divided by its bias, into a tensor more, before its root is taken
   std::vector<std::int32_t> last;
   for (std::size_t i : adamw_parameters(m_)) {
@@ -219,8 +229,8 @@ void ProgramLayout::distributed_stacks() {
   }
   const auto adamw = [&] {
     if (m_.version.epoch == "E3c") return adamw_of_slices();
-    make_states(adamw_states_);
     compiling();
+    adamw_steps();
     collective({});
   };
   if (stand_apart(m_)) adamw(), forget_names();
@@ -306,7 +316,7 @@ void ProgramLayout::collective(const std::vector<std::int32_t>& tensors) {
 }
 
 // Called where an optimizer's function of new shapes first runs.
-void ProgramLayout::compiling() { compiling_ = steps_ == 0; }
+void ProgramLayout::compiling() { compiling_ = steps_ == 0 && run_.optimizer_compiled; }
 
 void ProgramLayout::let_stash_go() {
   let_go(stashes_.front());

@@ -58,6 +58,7 @@ class ProgramLayout {
   void make_later_tensors();
   void add_eager_tensors();
   void loader();
+  bool masks_targets() const;
   NodeId input_named(const char* role) const;
 
   // training_step.cpp
@@ -69,6 +70,10 @@ class ProgramLayout {
   void multiplied(const Graph& of, const BufferStep& s, int thread);
   void make_workspaces(int thread);
   void training_step(const char* phase, bool rolls_out = false);
+  bool scales() const;
+  void scale_loss();
+  void loss_scaled();
+  std::int32_t unscale();
   void play_backward();
   void scratch(const Node& dq);
   void keep_gradients(int micro);
@@ -76,11 +81,13 @@ class ProgramLayout {
   void validation();
   void lay_out_validation();
   void validation_loader();
+  void bits_per_byte();
   void leave_fp8();
 
   // optimizer_step.cpp
   std::int32_t temporary(const char* role, Dtype d, std::int64_t elements, Category category = Category::optimizer);
   std::int32_t orthogonalize(std::int64_t count, std::int64_t m, std::int64_t n);
+  void adamw_steps();
   void make_states(std::size_t count);
   void optimizer_step();
   void single_gpu_step();
@@ -96,6 +103,11 @@ class ProgramLayout {
   void let_stash_go();
   void end_distributed_step();
   std::size_t sets() const;
+
+  // optimizer_uncompiled.cpp
+  class OpByOp;
+  void adamw_op_by_op(const Parameter& parameter);
+  std::int32_t orthogonalize_op_by_op(std::int64_t count, std::int64_t m, std::int64_t n, bool in_fp32);
 
   // program.cpp
   void train();
@@ -119,12 +131,14 @@ class ProgramLayout {
   std::int32_t evaluated_first_ = 0;    // the tensor that stands for its first node
   std::vector<std::int32_t> swapped_;   // weights of the Linears that stand in for those in fp8
   NodeId losses_ = kNone;
-  bool validated_ = false;
+  std::vector<std::int32_t> of_last_batch_;  // what a validation still names of the batch before
+  bool validated_ = false, loaded_ = false;  // whether a validation was, whether rows to train on are there
   Program p_;
   std::vector<std::int32_t> state_, sums_;
   Workspace workspaces_[2], lt_workspaces_[2];  // cuBLAS', cuBLASLt's; of the main thread, of autograd's
   std::vector<std::int32_t> scratch_;
   std::int32_t loss_ = -1;
+  std::vector<std::int32_t> scaler_;    // GradScaler's factor, how long it has held, a loss that it scaled
   std::size_t adamw_states_ = 0, states_made_ = 0;  // how many of state_ are AdamW's, the first; how many are there
   std::vector<std::int32_t> named_, shelf_;              // of this step: what Python names, what works hold
   std::vector<std::vector<std::int32_t>> stashes_;       // what works of past steps hold, the oldest first

@@ -26,11 +26,42 @@ void ProgramLayout::make_workspaces(int thread) {
 
 void ProgramLayout::eager_micro_step(const char* phase, int micro) {
   segment(phase, "forward", micro);
+  if (trains_on_rows(w_) && !std::exchange(loaded_, true)) loader();
   make_workspaces(0);
   play(micro == 1 ? EagerStep::forward : EagerStep::forward_again);
   segment(phase, "backward", micro);
   make_workspaces(1);
+  scale_loss();
   play(micro == 1 ? EagerStep::backward : EagerStep::backward_again);
+  loss_scaled();
+}
+
+// fp16 has a GradScaler: its factor and how long that has held are made with the first loss that it scales (torch/amp/grad_scaler.py).
+bool ProgramLayout::scales() const { return run_.compute == Dtype::fp16 && run_.script != Script::chat_rl; }
+
+void ProgramLayout::scale_loss() {
+  if (!scales()) return;
+  if (scaler_.empty()) {
+    for (const Dtype d : {Dtype::fp32, Dtype::int32, Dtype::fp32}) scaler_.push_back(temporary("scaler", d, 1, Category::workspace));
+    alloc(scaler_[0]);
+    alloc(scaler_[1]);
+  }
+  alloc(scaler_[2]);
+}
+
+void ProgramLayout::loss_scaled() {
+  if (scales()) free(scaler_[2]);
+}
+
+// The factor's inverse, in fp64 on its way, and whether a gradient is infinite: kept until the factor is set anew.
+std::int32_t ProgramLayout::unscale() {
+  if (!scales()) return -1;
+  const std::int32_t wide = temporary("scaler", Dtype::fp64, 1, Category::workspace), inverse_wide = temporary("scaler", Dtype::fp64, 1, Category::workspace);
+  const std::int32_t inverse = temporary("scaler", Dtype::fp32, 1, Category::workspace), found = temporary("scaler", Dtype::fp32, 1, Category::workspace);
+  alloc(wide), alloc(inverse_wide), free(wide);
+  alloc(inverse), free(inverse_wide);
+  alloc(found), free(inverse);
+  return found;
 }
 
 // A thread's first matrix product has its result and then takes cuBLAS' workspace, which comes with its handle; cuBLASLt, which runs products in fp8, is handed that handle (ATen/cuda/CublasHandlePool.cpp,
@@ -56,7 +87,9 @@ void ProgramLayout::training_step(const char* phase, bool rolls_out) {
     play(graph(), step_.forward, 0);
     alloc(loss_);
     segment(phase, "backward", micro, provenance);
+    scale_loss();
     play_backward();
+    loss_scaled();
     keep_gradients(micro);
     free(loss_);
     free(step_.loss);
@@ -118,25 +151,39 @@ void ProgramLayout::validation() {
   segment("validation", "forward");
   leave_fp8();
   if (!validated_) validation_loader();
+  if (!validated_) bits_per_byte();
   validated_ = true;
+  for (const std::int32_t t : of_last_batch_) alloc(t);
   if (eager_) {
     make_once(workspaces_[0]);
-    return play(EagerStep::validation);
+    play(EagerStep::validation);
+  } else {
+    if (losses_ == kNone) lay_out_validation();
+    play(evaluated_, validation_, evaluated_first_);
+    free(losses_);
   }
-  if (losses_ == kNone) lay_out_validation();
-  play(evaluated_, validation_, evaluated_first_);
-  free(losses_);
+  let_go(of_last_batch_);
+}
+
+// What evaluate_bpb goes on naming of a batch while the next one's forward pass runs (nanochat/loss_eval.py): each token's loss and bytes, and where tokens are masked which and what stands for them.
+void ProgramLayout::bits_per_byte() {
+  if (trains_on_rows(w_)) return;
+  const Shape tokens = shape({run_.device_batch_size, run_.max_seq_len}, true);
+  const auto named = [&](const char* role, Dtype dtype) { of_last_batch_.push_back(tensor(role, Category::workspace, dtype, tokens)); };
+  named("bpb.losses", Dtype::fp32);
+  named("bpb.bytes", Dtype::int32);
+  if (run_.script != Script::chat_sft) return;
+  named("bpb.valid", Dtype::bool8);
+  named("bpb.safe", Dtype::int64);
 }
 
 void ProgramLayout::lay_out_validation() {
-  evaluated_ = nanochat_forward(w_, resolve_attention(w_, target_), true);
+  CompiledForward compiled = compile_forward(nanochat_forward(w_, resolve_attention(w_, target_), true));
+  evaluated_ = std::move(compiled.graph);
   evaluated_first_ = static_cast<std::int32_t>(p_.tensors.size());
   add_tensors_of(evaluated_);
-  FuseInput fw{&evaluated_, {}, {}, {}, {evaluated_.loss}};
-  for (NodeId v = 0; v < static_cast<NodeId>(evaluated_.nodes.size()); ++v) (evaluated_.nodes[static_cast<std::size_t>(v)].kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
-  FuseResult done = run_.compile ? fuse(fw) : run_eagerly(fw);
-  validation_ = std::move(done.steps);
-  losses_ = done.outputs.front() + evaluated_first_;
+  validation_ = std::move(compiled.steps);
+  losses_ = compiled.output + evaluated_first_;
 }
 
 // nanochat evaluates in bf16: each Linear in fp8 is replaced by a fresh one, whose own weight goes as soon as it is there (base_train.py, disable_fp8).
@@ -156,6 +203,7 @@ void ProgramLayout::validation_loader() {
   } else {
     alloc(tensor("val_idx", Category::workspace, trains_eagerly(w_) ? Dtype::int64 : Dtype::int32, shape({B, T}, true)));
     alloc(tensor("val_targets", Category::workspace, Dtype::int64, shape({B, T}, true)));
+    if (masks_targets()) alloc(tensor("val_mask", Category::workspace, Dtype::uint8, shape({B, T}, true)));
   }
 }
 

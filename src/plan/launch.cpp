@@ -249,7 +249,7 @@ std::vector<std::string> nanochat_command(const Workload& workload) {
   const Run& run = workload.run;
   std::vector<std::string> out;
   if (run.compute != usual_compute(m.version, run.compute_major)) out.push_back("NANOCHAT_DTYPE=" + std::string(torch_name_of(run.compute)));
-  if (!run.compile && !trains_eagerly(workload)) out.emplace_back("TORCH_COMPILE_DISABLE=1");  // its scripts have no flag for it
+  if (!run.optimizer_compiled) out.emplace_back("TORCH_COMPILE_DISABLE=1");  // its scripts have no flag for it
   const std::string script = "scripts." + std::string(name_of(run.script));
   if (run.world_size > 1) {
     for (const char* w : {"torchrun", "--standalone"}) out.emplace_back(w);

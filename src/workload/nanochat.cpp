@@ -245,10 +245,8 @@ Result<void> set_run(Draft& draft) {
   if (run.fp8 && !flags.dtype && usual == Dtype::fp32) return fail("bad_value", "--fp8 needs bf16, and nanochat computes in fp32 on GPUs below compute capability 8.0", "leave --fp8 out: it needs a GPU of compute capability 8.9 or newer", "--fp8");
   if (run.fp8 && run.compute != Dtype::bf16) return fail("bad_value", "--fp8 needs --dtype bf16", "leave one of the two out", "--fp8");
   if (run.fp8 && run.script != Script::base_train) return fail("bad_value", std::string(name_of(run.script)) + " has no --fp8", "leave it out: what was trained in fp8 is fine-tuned in bf16", "--fp8");
-  run.compile = flags.compile.value_or(!trains_eagerly(draft.workload));
-  if (!run.compile && !trains_eagerly(draft.workload)) {
-    draft.workload.warnings.push_back("the optimizer is laid out as compiled: TORCH_COMPILE_DISABLE leaves that out too, and its step then holds a few temporaries more");
-  }
+  run.compile = flags.compile.value_or(true) && !trains_eagerly(draft.workload);
+  run.optimizer_compiled = flags.compile.value_or(true);
   run.core_metric_every = flags.core_metric_every.value_or(run.core_metric_every);
   run.core_metric_max_per_task = flags.core_metric_max_per_task.value_or(run.core_metric_max_per_task);
   run.torch = flags.torch.value_or(version.torch);

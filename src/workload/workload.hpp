@@ -52,7 +52,7 @@ struct NanochatVersion {
   // muon_stacked_by_group: E3c..E6 (one GPU: a shape group at a time); muon_all_groups: E7 (one GPU: all groups kept to the end)
   bool muon_in_compute = true;        // E6b (c0dbf1f, the day before): Muon iterates in fp32 where nanochat does not compute in bf16; before always in bf16
   bool loader_gpu_buffer = true;      // E4d: persistent 2*B*T int64 on the GPU
-  bool tables_cast_at_init = true;    // from 2025-10-16 on: embedding tables are made in fp32 and cast once filled
+  bool tables_cast_at_init = true;    // from 2025-10-21 on (33e8a27): embedding tables are made in fp32 and cast once filled
   bool resumes = true;                // E1c: --resume-from-step, --save-every
   bool minus_one_switches_off = true; // E2: --eval-every -1, --sample-every -1 (2026-01-05)
   enum class Sft { rows, packed, inherits } sft = Sft::inherits;
@@ -110,6 +110,7 @@ struct Run {
   int compute_major = 0;                // of the GPU it runs on; 0: not told, 8 or newer
   bool fp8 = false;
   bool compile = true;
+  bool optimizer_compiled = true;       // its own functions; not under TORCH_COMPILE_DISABLE=1, which a model that no script compiles can run under too
   Attention attention = Attention::automatic;  // automatic: by version and GPU
   std::string torch;                    // "2.9.1"
   ProductWorkspaces workspaces;         // as the command's environment sizes them; nanochat's

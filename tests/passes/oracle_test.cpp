@@ -10,6 +10,7 @@
 
 #include "graph/nanochat.hpp"
 #include "passes/compile.hpp"
+#include "passes/evaluation.hpp"
 #include "passes/optimizer.hpp"
 #include "passes/program.hpp"
 #include "passes/sampling.hpp"
@@ -24,6 +25,10 @@ using oracle::Recording;
 
 const std::string kFolder = DRYFIT_SOURCE_DIR "/tests/golden/oracle/";
 constexpr std::int64_t kSmallest = 4096;  // smaller buffers, and differences up to this size, are scalars of the loss
+
+bool trains_on_rows_of(const Recording& r) {
+  return r.script == "chat_rl" || (r.script == "chat_sft" && find_nanochat_version(r.nanochat)->sft == NanochatVersion::Sft::rows);
+}
 
 Workload workload_of(const Recording& r) {
   WorkloadFlags f;
@@ -52,6 +57,13 @@ Workload workload_of(const Recording& r) {
     f.total_batch_size.reset();
     f.max_new_tokens = r.length + 1 - (rollout_tokens(Run{}).middle - Run{}.max_new_tokens);  // rows as long as recorded
     f.num_samples = 2 * r.batch;
+  }
+  if (!r.compile) f.compile = false;
+  if (r.kind == "run") {
+    f.script = r.script;
+    if (r.script == "chat_rl") f.max_new_tokens = r.new_tokens, f.num_samples = r.batch * r.accumulation, f.examples_per_step = r.gpus;
+    if (trains_on_rows_of(r)) f.total_batch_size.reset();
+    if (r.script == "chat_sft" && trains_on_rows_of(r)) f.examples_per_step = r.batch * r.gpus * r.accumulation;
   }
   const Result<Workload> w = make_nanochat_workload(f);
   if (!w) throw std::runtime_error(r.name + ": " + w.error().message);
@@ -91,7 +103,9 @@ std::vector<Part> engine_step(const Recording& r) {
 // the batch of a validation that was not recorded)
 // and without the roles named.
 std::vector<Part> engine_program(const Recording& r, std::set<std::string> left_out = {}, bool accumulate = false) {
-  left_out.insert({"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "token_bytes", "val_loader_buffer", "val_idx", "val_targets"});
+  left_out.insert({"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum"});
+  if (r.kind != "run") left_out.insert({"bpb.losses", "bpb.bytes"});
+  if (r.kind != "run") left_out.insert({"token_bytes", "val_loader_buffer", "val_idx", "val_targets"});
   const Program p = build_program(workload_of(r), {9, 0, 0}, accumulate || r.accumulation > 1);
   std::vector<Part> parts;
   std::int64_t live = 0;
@@ -203,6 +217,30 @@ Comparison compare_steps(const Recording& r) {
   return c;
 }
 
+// A script from the checkpoint on, every part of it as it stands: the engine's steps are the recording's, in their order. A rollout's rows, which its generator makes, come with the step here.
+Comparison compare_run(const Recording& r) {
+  Comparison c;
+  const std::vector<std::string> steps = r.part("second_step 1 forward") != nullptr ? std::vector<std::string>{"first_step", "second_step", "train_step"} : std::vector<std::string>{"first_step", "train_step"};
+  std::size_t step = 0;
+  std::set<std::string> done;
+  for (const Part& part : engine_program(r)) {
+    std::string name = part.name;
+    if (name.find("_step ") != std::string::npos) {
+      if (step == steps.size()) break;
+      name = steps[step] + name.substr(name.find(' '));
+      if (name.ends_with(" optimizer")) ++step;
+    } else {
+      name = name.substr(0, name.find(' '));
+    }
+    const Part* truth = r.part(name);
+    if (truth == nullptr || !done.insert(name).second) continue;
+    c.peak(name + " peak", part.peak, truth->peak, 0);
+    const bool goes_on = step == steps.size() && r.gpus > 1 && trains_on_rows_of(r);  // nothing comes after it here that lets its works go
+    if (!goes_on && name != "rollout") c.differences[name + " end"] = part.end - truth->end;
+  }
+  return c;
+}
+
 // One validation batch: how far it rises above what is alive before.
 Comparison compare_validation(const Recording& r) {
   const Part& truth = *r.part("validation");
@@ -230,6 +268,23 @@ Comparison compare_generation(const Recording& r, const Part& truth, const Gener
   }
   Comparison c;
   compare_rise(c, mine, truth);
+  return c;
+}
+
+// CORE's forward pass and ChatCORE's questions, from where the ids are there.
+Comparison compare_evaluation(const Recording& r) {
+  const bool core = r.kind == "evaluation";
+  const EagerForward forward = core ? core_forward(workload_of(r), attention_of(r), r.batch, r.length) : chat_forward(workload_of(r), attention_of(r), r.batch, r.length);
+  Part mine;
+  std::int64_t live = 0;
+  for (const Event& e : forward.events) {
+    const TensorInfo& t = forward.tensors[static_cast<std::size_t>(e.tensor)];
+    if (core && std::string_view(t.role) == "core.input_ids") continue;
+    add(mine, live, e.kind == Event::Kind::alloc, std::string(name_of(t.dtype)), t.shape.numel(), t.bytes, t.name());
+  }
+  Comparison c;
+  const Part& truth = *r.part(r.kind);
+  c.peak("peak", mine.peak, std::max(truth.peak, core ? r.part("results")->peak : 0) - truth.start, truth.start);
   return c;
 }
 
@@ -278,14 +333,14 @@ Comparison compare(const Recording& r) {
   if (r.kind == "sampling") return compare_generation(r, *r.part("sampling"), {r.length, r.batch, r.new_tokens});
   if (r.kind == "resume") return compare_resume(r);
   if (r.kind == "eager") return compare_eager(r);
+  if (r.kind == "run") return compare_run(r);
+  if (r.kind == "evaluation" || r.kind == "questions") return compare_evaluation(r);
   return r.kind == "rl" ? compare_rl(r) : compare_validation(r);
 }
 
-// Evaluation recordings wait until the engine lays an eager evaluation out.
 std::vector<Recording> comparable(std::initializer_list<const char*> files) {
   std::vector<Recording> all;
   for (const char* file : files) std::ranges::move(oracle::read_recordings(kFolder + file), std::back_inserter(all));
-  std::erase_if(all, [](const Recording& r) { return r.kind == "evaluation"; });
   return all;
 }
 

@@ -157,5 +157,51 @@ TEST(Phases, ChatQuestionsGrowWithTheDeviceBatch) {
   EXPECT_TRUE(std::ranges::any_of(four.tensors, &TensorInfo::batched));
 }
 
+// scripts/chat_eval.py goes on naming a batch's logits while the next batch runs: at the peak five tensors as large as they, of which the soft-cap makes three.
+TEST(Phases, ChatQuestionsMeetTheLogitsOfThoseBefore) {
+  const Workload w = make("E7", "chat_sft");
+  const EagerForward f = chat_forward(w, Attention::fa3, 4, 500);
+  std::int64_t logits = 0, most = 0;
+  for (const Event& e : f.events) {
+    const TensorInfo& t = f.tensors[static_cast<std::size_t>(e.tensor)];
+    if (t.category != Category::logits || t.dtype != Dtype::fp32) continue;
+    logits += e.kind == Event::Kind::alloc ? 1 : -1;
+    most = std::max(most, logits);
+  }
+  EXPECT_EQ(most, 4);  // the last batch's, this one's in fp32, and two of the soft-cap's
+  EXPECT_EQ(logits, 0);
+}
+
+// TORCH_COMPILE_DISABLE=1 leaves the optimizer's functions uncompiled too, also of scripts that compile no model; nothing stops between two collectives then.
+TEST(Phases, UncompiledOptimizersNameWhatPythonNames) {
+  const auto optimizer_rise = [](const char* version, const char* script, bool compile) {
+    WorkloadFlags f;
+    f.nanochat = version, f.script = script, f.depth = 4, f.max_seq_len = 512, f.compile = compile;
+    f.device_batch_size = std::string_view(script) == "chat_rl" ? 8 : 4;
+    const Program p = build_program(*make_nanochat_workload(f), {9, 0, 0}, true);
+    std::int64_t live = 0, start = 0, most = 0;
+    for (std::size_t i = 0; i < p.events.size(); ++i) {
+      const Segment& s = p.segment_of(static_cast<std::int32_t>(i));
+      const bool inside = std::string_view(s.phase) == "train_step" && std::string_view(s.part) == "optimizer";
+      if (!inside) start = live;
+      live += (p.events[i].kind == Event::Kind::alloc ? 1 : -1) * block_bytes(p.tensors[static_cast<std::size_t>(p.events[i].tensor)].bytes);
+      if (inside) most = std::max(most, live - start);
+    }
+    return most;
+  };
+  for (const char* version : {"E1", "E3", "E3c", "E4d", "E6b", "E7"}) EXPECT_GT(optimizer_rise(version, "base_train", false), optimizer_rise(version, "base_train", true)) << version;
+  const auto held_by_first_step = [](const char* version, bool compile) {
+    WorkloadFlags f;
+    f.nanochat = version, f.depth = 4, f.gpus = 8, f.max_seq_len = 512, f.device_batch_size = 4, f.compile = compile;
+    const Program p = build_program(*make_nanochat_workload(f), {9, 0, 0}, true);
+    const auto second = std::ranges::find_if(p.segments, [](const Segment& one) { return std::string_view(one.phase) == "train_step"; });
+    std::int64_t bytes = 0;
+    for (std::int32_t t : live_tensors(p, second->first_event - 1)) bytes += p.tensors[static_cast<std::size_t>(t)].category == Category::communication ? p.tensors[static_cast<std::size_t>(t)].bytes : 0;
+    return bytes;
+  };
+  for (const char* version : {"E1", "E4", "E7"}) EXPECT_GT(held_by_first_step(version, false), held_by_first_step(version, true)) << version;
+  EXPECT_GT(optimizer_rise("E7", "chat_rl", false), optimizer_rise("E7", "chat_rl", true));
+}
+
 }  // namespace
 }  // namespace dryfit

@@ -34,9 +34,12 @@ class Shelf:
     def wait(self):
         self._empty_next = True
 
+    def clear(self):
+        self._held.clear()
+
     def put(self, *tensors):
         if self._empty_next:
-            self._held.clear()
+            self.clear()
             self._empty_next = False
         self._held.append(tensors)
         return _Work()

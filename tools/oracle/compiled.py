@@ -53,6 +53,10 @@ class Compiled:
         """Whether there is code for arguments of these shapes already."""
         return self._key(args, kwargs) in self._cache
 
+    def forget(self):
+        """As before its first call."""
+        self._cache.clear()
+
     def prepare(self, *args, **kwargs):
         """Compiles for arguments of these shapes, unless that is done."""
         key = self._key(args, kwargs)

@@ -17,6 +17,10 @@ KINDS = ("compiled",) * 5 + ("step",) * 6 + ("validation", "sampling", "resume",
 EPOCHS = list(cases.COMMITS)
 
 
+# Drawn since; what a seed drew before stays what it draws.
+BATCHES, LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16), (256, 384, 512, 640, 1000, 1024, 1536, 2048)
+
+
 def _since(epoch, first):
     return EPOCHS.index(epoch) >= EPOCHS.index(first)
 
@@ -44,6 +48,48 @@ def _one(pick, shapes):
     return cases.case(kind, epoch, pick.choice(depths), pick.choice(batches), pick.choice(lengths), **rest)
 
 
+def _model(pick, epoch, dtypes):
+    """What every kind draws of the model and of what it computes in."""
+    rest = {"vocab": pick.choice(VOCABULARIES["wide"]), "attention": "sdpa", "window": "L"}
+    if _since(epoch, "E2"):
+        rest.update(head_dim=pick.choice((128, 128, 64, 96)), aspect=pick.choice((64, 64, 32, 48, 96)))
+    if _since(epoch, "E3"):
+        rest.update(attention=pick.choice(("fa3", "fa3", "sdpa")), window=pick.choice(("SSSL", "L", "SL")) if _since(epoch, "E3b") else "SSSL")
+    if dtypes and _since(epoch, "E5") and rest["attention"] == "sdpa" and pick.random() < 0.6:
+        rest["dtype"] = pick.choice(("fp32", "fp16"))
+    return rest
+
+
+def _script(pick):
+    """mid_train, chat_sft, chat_rl: of chat_sft's rows the longest, of chat_rl's its longest question."""
+    epoch = pick.choice(EPOCHS)
+    script = pick.choice(("chat_sft", "chat_sft", "chat_rl") if _since(epoch, "E4e") else ("mid_train", "chat_sft", "chat_rl"))
+    rest = {**_model(pick, epoch, True), "script": script, "gpus": pick.choice((1, 1, 2, 8)), "accumulation": pick.choice((1, 1, 2, 3)), "compile": pick.random() < 0.75}
+    rows = script == "chat_rl" or (script == "chat_sft" and not _since(epoch, "E4e"))
+    if script == "chat_rl":
+        rest["tokens"] = pick.choice((5, 16, 43))
+    return cases.case("run", epoch, pick.choice(range(2, 11)), pick.choice(BATCHES[:6]), 2048 if rows else pick.choice(LENGTHS), **rest)
+
+
+def _uncompiled(pick):
+    """base_train under TORCH_COMPILE_DISABLE=1."""
+    epoch = pick.choice(EPOCHS)
+    rest = {**_model(pick, epoch, True), "gpus": pick.choice((1, 1, 2, 4, 8)), "accumulation": pick.choice((1, 1, 2)), "compile": False}
+    if "dtype" not in rest and (epoch in cases.OWN_FP8 or _since(epoch, "E4h")):
+        rest["fp8"] = pick.random() < 0.4
+    return cases.case("step", epoch, pick.choice(range(2, 13)), pick.choice(BATCHES), pick.choice(LENGTHS), **rest)
+
+
+def _phase(pick):
+    """Validation, CORE, sampling, ChatCORE's questions."""
+    epoch, kind = pick.choice(EPOCHS), pick.choice(("validation", "evaluation", "sampling", "questions"))
+    tokens = pick.choice((1, 2, 8, 17)) if kind == "sampling" else 0
+    return cases.case(kind, epoch, pick.choice(range(2, 13)), pick.choice(BATCHES), pick.choice((*LENGTHS, 77, 213, 333, 1023)), tokens=tokens, **_model(pick, epoch, True))
+
+
+OTHERS = {"scripts": _script, "uncompiled": _uncompiled, "phases": _phase}
+
+
 def _runs(case):
     """Whether nanochat itself would get through."""
     width = case.depth * case.aspect
@@ -63,7 +109,7 @@ def _runs(case):
 def draw(seed, count, shapes="wide"):
     pick, drawn = random.Random(seed), []
     while len(drawn) < count:
-        case = _one(pick, shapes)
+        case = OTHERS[shapes](pick) if shapes in OTHERS else _one(pick, shapes)
         if _runs(case) and case not in drawn:
             drawn.append(case)
     return drawn

@@ -53,11 +53,11 @@ def record_all(arguments):
     """One child per (commit, attention, dtype, several GPUs or not, whole steps or not): what can share a process does."""
     groups = {}
     for case in wanted(arguments.only, arguments.draw, arguments.raw):
-        alone = case.name() if case.kind in ("step", "resume") else ""  # optimizers compile at import: a process each
-        groups.setdefault((case.commit, case.attention, case.dtype, case.checkpoints, alone), []).append(case.name())
+        alone = case.name() if case.kind in ("step", "resume", "run") else ""  # optimizers compile at import: a process each
+        groups.setdefault((case.commit, case.attention, case.dtype, case.checkpoints, case.compile, alone), []).append(case.name())
     failed = []
     dtypes = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-    for (commit, attention, dtype, _, _), names in sorted(groups.items()):
+    for (commit, attention, dtype, _, _, _), names in sorted(groups.items()):
         done = subprocess.run([sys.executable, __file__, "--trees", arguments.trees, "--raw", arguments.raw, "--golden", arguments.golden,
                                "--draw", arguments.draw, "--child", commit, attention, *names], check=False, env={**os.environ, "NANOCHAT_DTYPE": dtypes[dtype]})
         if done.returncode:

@@ -23,6 +23,7 @@ import attention3
 import cases
 import collectives
 import sampler
+import script_run
 from compiled import Compiled
 from dryfit.tracing.tracker import Tracker
 
@@ -34,6 +35,7 @@ class Run:
         self.case = case
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.tracker = Tracker()
+        self.functions = []  # the optimizer's, compiled as they are met
         self._world()
         self.gpt = self._import()
         self.autocast = self._autocast()
@@ -81,9 +83,10 @@ class Run:
         """The decorator. Whole optimizer steps (E1's DistAdamW.step) stay eager: collectives with futures break the graph there."""
         if function is None:
             return self._compile
-        if function.__name__ == "step":
+        if function.__name__ == "step" or not self.case.compile:
             return function
         compiled = Compiled(function, self.fake_mode, self.tracker)
+        self.functions.append(compiled)
 
         @functools.wraps(function)
         def call(*args, **kwargs):
@@ -112,6 +115,7 @@ class Run:
         settings = dict(sequence_len=case.length, vocab_size=case.vocab, n_layer=case.depth, n_head=heads, n_kv_head=heads, n_embd=width)
         if "window_pattern" in inspect.signature(self.gpt.GPTConfig).parameters:
             settings["window_pattern"] = case.window
+        self.settings = settings
         with torch.device("meta"):
             model = self.gpt.GPT(self.gpt.GPTConfig(**settings))
         model.to_empty(device="cuda")
@@ -120,8 +124,15 @@ class Run:
             self._to_fp8(model)
         gc.collect()
         self.model = model
-        self.compiled = Compiled(model, self.fake_mode, self.tracker, self.autocast)
+        self.compiled = Compiled(model, self.fake_mode, self.tracker, self.autocast) if case.compile else self._uncompiled(model)
         return model
+
+    def _uncompiled(self, model):
+        """What torch.compile returns where it is switched off, called as the script calls it."""
+        def call(*args, **kwargs):
+            with self.autocast():
+                return model(*args, **kwargs)
+        return call
 
     def _width_and_heads(self):
         """As base_train of this commit works them out: heads rounded up, heads that divide the width, or the width rounded up."""
@@ -188,7 +199,8 @@ class Run:
 
     def prepare(self, *args, **kwargs):
         """Compiles before recording, so that nothing of tracing stands among the events."""
-        self.compiled.prepare(*args, **kwargs)
+        if self.case.compile:
+            self.compiled.prepare(*args, **kwargs)
         gc.collect()
 
     # -- what is recorded
@@ -266,6 +278,17 @@ class Run:
                 losses, predictions = core_eval.forward_model(model, ids)
                 tracker.mark("results")
                 del losses, predictions
+            tracker.mark("end")
+
+    def questions(self):
+        """ChatCORE's multiple choice: two batches of `batch` questions of `length` tokens, with the model that is not compiled."""
+        with self.watched() as tracker:
+            tracker.mark("load")
+            model = self.build()
+            tracker.mark("questions")
+            with torch.no_grad(), self.autocast():
+                script_run.questions(model, self.case.vocab, self.case.batch, self.case.length)
+            gc.collect()
             tracker.mark("end")
 
     def sampling(self):
@@ -363,4 +386,4 @@ class Run:
             del train_loss
 
     def record(self):
-        {"sampling": self.sampling, "resume": self.resume, "rl": self.rl, "eager": self.eager, "compiled": self.compiled_step, "step": self.optimizer_steps, "validation": self.validation, "evaluation": self.evaluation}[self.case.kind]()
+        {"run": lambda: script_run.Script(self)(), "sampling": self.sampling, "resume": self.resume, "rl": self.rl, "eager": self.eager, "compiled": self.compiled_step, "step": self.optimizer_steps, "validation": self.validation, "evaluation": self.evaluation, "questions": self.questions}[self.case.kind]()
