@@ -34,7 +34,8 @@ Program ProgramLayout::build() {
 // Scripts evaluate before their first step and again later, when the optimizer has its state. On several GPUs what a step's works hold lives into the next ones, and those of the
 // first step hold less: steps are alike once all sets that they find are whole.
 void ProgramLayout::train() {
-  if (meets(w_, RunPhase::validation)) validation();
+  const bool evaluates_first = run_.eval_every > 0 || trains_on_rows(w_) || !m_.version.minus_one_switches_off;  // -1 leaves chat_sft the validation of its last step
+  if (meets(w_, RunPhase::validation) && evaluates_first) validation();
   if (meets(w_, RunPhase::rollout)) sampling("rollout", rollout_of(run_));
   if (meets(w_, RunPhase::first_step)) training_step("first_step");
   if (!meets(w_, RunPhase::train_step)) return;

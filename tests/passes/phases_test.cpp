@@ -172,6 +172,21 @@ TEST(Phases, ChatQuestionsMeetTheLogitsOfThoseBefore) {
   EXPECT_EQ(logits, 0);
 }
 
+// chat_sft evaluates at its last step whatever --eval-every says, and only there where it says -1 (scripts/chat_sft.py): as measured, the batch of a validation is not there while it trains then.
+TEST(Phases, TheLastStepIsEvaluatedThoughTheFirstIsNot) {
+  const auto validations_before_training = [](std::int64_t every) {
+    WorkloadFlags f;
+    f.script = "chat_sft", f.depth = 4, f.max_seq_len = 512, f.device_batch_size = 4, f.eval_every = every;
+    const Program p = build_program(*make_nanochat_workload(f), {9, 0, 0}, false);
+    const auto is = [](const char* phase) { return [phase](const Segment& s) { return std::string_view(s.phase) == phase; }; };
+    const auto training = std::ranges::find_if(p.segments, is("train_step"));
+    EXPECT_TRUE(std::any_of(training, p.segments.end(), is("validation")));
+    return std::count_if(p.segments.begin(), training, is("validation"));
+  };
+  EXPECT_EQ(validations_before_training(200), 1);
+  EXPECT_EQ(validations_before_training(-1), 0);
+}
+
 // TORCH_COMPILE_DISABLE=1 leaves the optimizer's functions uncompiled too, also of scripts that compile no model; nothing stops between two collectives then.
 TEST(Phases, UncompiledOptimizersNameWhatPythonNames) {
   const auto optimizer_rise = [](const char* version, const char* script, bool compile) {
