@@ -375,7 +375,7 @@ class Command {
     if (!options) return std::unexpected(options.error());
     if (o_.has("live")) return doctor_live_command(*flags, *machine, options->allocator);
     if (const auto ok = no_live_flags(o_); !ok) return std::unexpected(ok.error());
-    return doctor({o_.positional, {*flags, *machine, options->allocator}, json(), o_.get("svg")}, env_, style_);
+    return doctor({o_.positional, {*flags, *machine, options->allocator, o_.get("transformers")}, json(), o_.get("svg")}, env_, style_);
   }
 
   Result<int> doctor_live_command(WorkloadFlags flags, const MachineFlags& machine, const std::optional<AllocatorConfig>& allocator) {

@@ -137,6 +137,8 @@ Result<std::optional<Workload>> model_of(const std::string& command, const Given
   auto request = transformers_request(options, words_alone);
   if (!request) return std::unexpected(request.error());
   if (given.machine.gpus) request->flags.gpus = given.machine.gpus;
+  if (given.transformers) request->flags.transformers = given.transformers;
+  if (given.flags.torch) request->flags.torch = given.flags.torch;
   auto workload = transformers_workload(*request, words_alone);
   if (!workload) return std::unexpected(workload.error());
   return std::optional(std::move(*workload));

@@ -18,6 +18,7 @@ struct Given {
   WorkloadFlags flags;
   MachineFlags machine;
   std::optional<AllocatorConfig> allocator;
+  std::optional<std::string> transformers = {};  // its version, of a model that the log's own command trains
   // Of a job that runs here: its command line and environment, which go before what its log prints, and the machine as the driver shows it.
   std::optional<WorkloadFlags> running = {};
   std::string running_source = {};           // "the command line of process 4100"

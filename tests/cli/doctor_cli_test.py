@@ -25,8 +25,8 @@ def doctor(*words, data=None):
     return subprocess.run([DRYFIT, "doctor", *words], input=data, capture_output=True, timeout=120)
 
 
-def diagnosis(data):
-    done = doctor("-", "--json", data=data)
+def diagnosis(data, *flags):
+    done = doctor("-", "--json", *flags, data=data)
     expect(done.returncode == 0, f"exit {done.returncode} {done.stderr[-200:]}")
     return json.loads(done.stdout)
 
@@ -38,10 +38,13 @@ def essence(d):
 
 # the command of a Hugging Face model in the log: its words, and no file that it names
 failed = (LOGS / "llama_forward.txt").read_text()
-llama = diagnosis(("+ python run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B --per_device_train_batch_size 8 --block_size 2048 --bf16 --torch_dtype float32 --optim adamw_torch --output_dir o\n" + failed).encode())
+logged = ("+ python run_clm.py --model_name_or_path meta-llama/Llama-3.2-1B --per_device_train_batch_size 8 --block_size 2048 --bf16 --torch_dtype float32 --optim adamw_torch --output_dir o\n" + failed).encode()
+llama = diagnosis(logged)
 expect(llama["workload"]["family"] == "transformers" and llama["workload"]["sources"] == ["the training command (line 1)"], llama["workload"])
 # by transformers 5; by 4, which made the log and fills a cache, it is the gate
 expect(llama["failure"]["matches"][0]["name"] == "h.8.mlp.up", llama["failure"]["matches"][:1])
+older = diagnosis(logged, "--transformers", "4.57.1")
+expect(older["failure"]["matches"][0]["name"] == "h.8.mlp.gate", older["failure"]["matches"][:1])
 with tempfile.NamedTemporaryFile("w", suffix=".yaml") as elsewhere:
     elsewhere.write("num_processes: 8\n")
     elsewhere.flush()
