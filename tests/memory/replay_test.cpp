@@ -77,7 +77,7 @@ void expect_equal(const std::string& name, bool given_addresses) {
 }
 
 TEST(Replay, runsOfAnH100) {
-  for (const char* name : {"llama_1b", "gpt2_8bit", "nanochat_d4"}) expect_equal(name, true);
+  for (const char* name : {"llama_1b", "gpt2_8bit", "nanochat_d4", "llama_1b_compiled", "gpt2_accumulated", "nanochat_d12_unsplit", "nanochat_d12_rounded"}) expect_equal(name, true);
 }
 
 // Where the driver's addresses are not known, those from the top down give the same here.

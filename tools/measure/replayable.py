@@ -14,7 +14,7 @@ import sys
 def lines(row, result, trace):
     yield f"# {row['gpu']}, torch {row['torch']}, driver {row['driver']}, {row['date']}: {row['command']}"
     expandable = any(s["expandable"] for s in trace["segments"])
-    yield f"conf expandable_segments:{expandable}"
+    yield "conf " + (row["alloc_conf"].replace(";", ",") or f"expandable_segments:{expandable}")
     ends = [begin for _, begin in trace["marks"][1:]] + [len(trace["events"])]
     numbers, count, phase = {}, 0, 0
     for i, (action, size, address, _stream, _frame) in enumerate(trace["events"]):
