@@ -118,9 +118,12 @@ bool Transformer::is_saved_module(const Parameter& p) const {
   return r_.lora && std::ranges::any_of(r_.lora->saved_modules, [&](const std::string& wanted) { return module.ends_with(wanted); });
 }
 
+// What is not in 4 bits beside what is becomes fp32 (peft, prepare_model_for_kbit_training).
+Dtype Transformer::stored() const { return r_.quantized && r_.lora && r_.lora->upcast_rest ? Dtype::fp32 : r_.weights; }
+
 // Of a module to save both the frozen weight and a copy that trains stay; the copy is what computes (peft's ModulesToSaveWrapper).
 Tensor Transformer::weight_of(const char* role, const Parameter& p) {
-  const Dtype dtype = r_.quantized && r_.lora && r_.lora->upcast_rest ? Dtype::fp32 : r_.weights;
+  const Dtype dtype = stored();
   const auto add = [&](bool train) {
     Tensor t = make(role, shape_of(p), dtype, train);
     weights_.push_back({t, role, p.layer, train});
@@ -130,8 +133,9 @@ Tensor Transformer::weight_of(const char* role, const Parameter& p) {
   return is_saved_module(p) ? add(true) : t;
 }
 
-// Linear modules of blocks; DeepSeek's routers are none, nor are gpt-oss' and its experts.
+// Linear modules of blocks; DeepSeek's routers are none, nor are gpt-oss' and its experts, nor since transformers 5 any mixture's.
 bool Transformer::is_quantized(const Parameter& p) const {
+  if (a_.moe && version_from(r_.transformers, 5, 0) && p.name.find(".mlp.experts.") != std::string::npos) return false;
   const bool no_linear = (a_.latent && p.name.ends_with(".mlp.gate.weight")) || (a_.moe && a_.moe->stacked && p.name.find(".mlp.") != std::string::npos);
   return r_.quantized && p.layer >= 0 && p.group == ParamGroup::transformer_matrices && !no_linear;
 }
@@ -306,7 +310,7 @@ void Transformer::expert_weights(const Parameter& p) {
       Linear& l = block.linear[number + which];
       l.shape = dims({out, in}, false);
       if (is_quantized(p)) return quantize(l, role, out * in, p.layer);
-      l.weight = make(role, l.shape, r_.weights, !r_.lora);
+      l.weight = make(role, l.shape, stored(), !r_.lora);
       weights_.push_back({l.weight, role, p.layer, !r_.lora});
     };
     const bool mixtral = a_.family == Family::mixtral;  // w1 gate, w2 down, w3 up

@@ -337,6 +337,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.ema) w.warnings.push_back("--ema is no argument of a script's: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn, updated after each step");
   if (t.framework == Framework::transformers && a.moe && version_from(t.transformers, 5, 0)) {
     w.warnings.push_back("the experts are laid out as transformers 4 runs them, one after another; 5 sorts the tokens and runs grouped products: 2 to 4 % less where both were recorded");
+    if (t.quantized) w.warnings.push_back("bitsandbytes leaves the experts in 16 bits since transformers 5, where they are no nn.Linear, and peft raises them to fp32; by --transformers 4.57.1 they are in 4 bits");
   }
   if (!version_from(t.transformers, 5, 0) && a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
   if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");

@@ -422,6 +422,23 @@ TEST(Transformers, fourBitModelsAreAskedForAtOnce) {
   EXPECT_EQ(bytes_of(built(small_llama(), t), "load.warmup"), stored / 4 * 2);
 }
 
+// Since transformers 5 they are no Linear modules, and peft's preparation raises what is not in 4 bits.
+TEST(Transformers, expertsStayIn16BitsSinceTransformers5) {
+  Training t = small_run();
+  t.lora.emplace();
+  t.quantized = true;
+  std::int64_t experts = 0;
+  for (const Parameter& w : parameters_of(small_mixtral())) experts += w.name.find(".mlp.experts.") != std::string::npos ? w.count() : 0;
+  ASSERT_GT(experts, 0);
+  const auto held = [&](const char* version, bool upcast) {
+    t.transformers = version, t.lora->upcast_rest = upcast;
+    return static_bytes(small_mixtral(), t).weights.count;
+  };
+  const std::int64_t packed = held("4.57.1", true);
+  EXPECT_NEAR(static_cast<double>(held("5.17.0", true) - packed), static_cast<double>(experts) * (4 - 0.5), static_cast<double>(experts) * 0.1);  // scales of 4-bit values beside them
+  EXPECT_NEAR(static_cast<double>(held("5.17.0", false) - held("4.57.1", false)), static_cast<double>(experts) * (2 - 0.5), static_cast<double>(experts) * 0.1);
+}
+
 TEST(Transformers, bucketsOfDataParallelHoldEveryGradient) {
   Training t = small_run();
   t.sharding = Sharding::ddp;
