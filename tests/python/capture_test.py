@@ -1,6 +1,7 @@
 """Training scripts captured under a real torch, and what the engine derives of the same runs by itself. Needs torch with CUDA (no GPU), transformers and the
 package in one Python: `tools/install.sh capture` makes it, or DRYFIT_TORCH_PYTHON names one. timm and a Trainer's accelerate where they are installed.
 """
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -26,6 +27,7 @@ CONFIGS = {
     "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1003, "max_position_embeddings": 512},
     "gpt2": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 192, "n_layer": 3, "n_head": 3, "vocab_size": 1003, "n_positions": 512},
 }
+TRANSFORMERS = importlib.metadata.version("transformers")
 failures = []
 
 
@@ -74,8 +76,10 @@ def what_the_engine_derives(folder):
             ("llama", ["--parallel", "fsdp2"], {"dtype": "bf16", "optimizer": "adamw_torch", "gpus": 2, "parallel": "fsdp2", "no_cache": True})):
         config = str(folder / f"{model}.json")
         captured = dryfit.capture([str(SCRIPTS / "hugging_face.py"), config, *script], gpu="h100", gpus=engine.get("gpus"), timeline=True, local=False)
-        derived = dryfit.explain(gpu="h100", config=config, device_batch_size=4, max_seq_len=160, timeline=True, alternatives="0", local=True, **engine)
-        expect(most(captured) == most(derived), f"{model} {script}: captured {most(captured)}, derived {most(derived)}")
+        derived = dryfit.explain(gpu="h100", config=config, device_batch_size=4, max_seq_len=160, timeline=True, alternatives="0", local=True, transformers=TRANSFORMERS, **engine)
+        # the engine lays out Trainer, which holds ids, mask and labels of every micro-step; this loop drops them before backward
+        held = 3 * engine.get("grad_accum_steps", 1) * 4 * 160 * 8
+        expect(0 <= most(derived) - most(captured) <= held, f"{model} {script}: captured {most(captured)}, derived {most(derived)}")
         expect(captured.machine.gpus == engine.get("gpus", 1) and captured.fits, repr(captured)[:300])
 
 
@@ -92,10 +96,10 @@ def other_peoples_models(folder):
     even = folder / "even.json"  # whether rows of odd length are padded Inductor decides by timing
     even.write_text(json.dumps({**CONFIGS["llama"], "vocab_size": 1024}))
     for model, script, more in (("gpt2", [], {"no_cache": True}), ("even", ["--compile"], {"compile": "1", "no_cache": True})):
-        engine = dryfit.explain(gpu="h100", config=str(folder / f"{model}.json"), device_batch_size=4, max_seq_len=160, dtype="fp32", mixed="bf16", optimizer="adamw_torch_fused", grad_accum_steps=2, timeline=True, alternatives="0", **more)
+        engine = dryfit.explain(gpu="h100", config=str(folder / f"{model}.json"), device_batch_size=4, max_seq_len=160, dtype="fp32", mixed="bf16", optimizer="adamw_torch_fused", grad_accum_steps=2, timeline=True, alternatives="0", transformers=TRANSFORMERS, **more)
         captured = dryfit.capture([str(SCRIPTS / "trainer.py"), str(folder / f"{model}.json"), "--use-cache", "0", *script], gpu="h100", timeline=True, local=False)
-        # Trainer keeps 28 KiB more than the engine has of its loop, 0.02 % here: the loss it has logged and the count of its tokens are two blocks of it, the rest is not found yet
-        expect(0 <= most(captured) - most(engine) <= 55 * 512, f"Trainer {model}: captured {most(captured)}, derived {most(engine)}")
+        # Trainer keeps a few blocks more than the engine has of its loop: the loss it has logged and the count of its tokens are two of them
+        expect(0 <= most(captured) - most(engine) <= 6 * 512, f"Trainer {model}: captured {most(captured)}, derived {most(engine)}")
 
 
 def other_ways_to_compile(folder):
