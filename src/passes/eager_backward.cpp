@@ -412,8 +412,6 @@ void Tape::backward_attention(std::int32_t n, std::vector<Tensor>& out) {
 void Tape::attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype) {
   const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3];
   if (kind == Attention::math) return;
-  // cuDNN says how much it wants when it is asked; what its frontend declares are the same sums of rows, and dQ, dK and dV in full (cudnn-frontend,
-  // include/cudnn_frontend/node/scaled_dot_product_flash_attention.h: softmax_sum, dQ_accum, dK_fullhead, dV_fullhead)
   if (kind == Attention::fa3) return flash_3_scratch(q, key_heads);
   const std::int64_t rows = sequences_ > 0 ? T + 128 * sequences_ : round_up(T, 128);  // packed: mha_varlen_bwd leaves room after each
   if (kind == Attention::efficient) {
@@ -421,7 +419,8 @@ void Tape::attention_scratch(Attention kind, const Dims& q, std::int64_t key_hea
     return;
   }
   if (kind == Attention::cudnn) {
-    // one block for all: what a run on an H100 with torch 2.11 shows
+    // it says how much it wants when it is asked; what its frontend declares are the same sums of rows, and dQ, dK and dV in full (cudnn-frontend, include/cudnn_frontend/node/
+    // scaled_dot_product_flash_attention.h: softmax_sum, dQ_accum, dK_fullhead, dV_fullhead), in one block, as a run on an H100 shows
     const std::int64_t shared = key_heads != H ? 2 * T * h * size_of(dtype) / size_of(Dtype::fp32) : 0;
     const Tensor all = scratch("attn.dq_accum", eager::dims({B, H, T * (h + 1) + shared}, q.batched), Dtype::fp32);
     return;

@@ -12,6 +12,7 @@
 
 #include "base/bytes.hpp"
 #include "base/dtype.hpp"
+#include "base/text.hpp"
 #include "graph/graph.hpp"
 #include "passes/column_sum.hpp"
 #include "passes/work.hpp"
@@ -100,12 +101,12 @@ struct Target {
 
 // Whether scaled_dot_product_attention asks for cuDNN's kernel before all others, where that is newer than 9.15.0: in torch's wheels from 2.11 on (aten/src/ATen/native/transformers/
 // cuda/sdp_utils.cpp, check_prefer_cudnn_attention).
-constexpr bool prefers_cudnn(const Target& t) { return (t.compute_major == 9 || t.compute_major == 10) && t.compute_minor == 0; }
+inline bool prefers_cudnn(const Target& t, std::string_view torch) { return version_from(torch, 2, 11) && (t.compute_major == 9 || t.compute_major == 10) && t.compute_minor == 0; }
 
 // Whether a transformers run is laid out alike on both: what of a Target its passes look at. by_multiprocessors: Liger-Kernel's and compiled runs.
-constexpr bool laid_out_alike(const Target& a, const Target& b, bool by_multiprocessors) {
+inline bool laid_out_alike(const Target& a, const Target& b, bool by_multiprocessors, std::string_view torch) {
   const bool hopper = a.compute_major == 9 && a.compute_minor == 0, same_hopper = hopper == (b.compute_major == 9 && b.compute_minor == 0);
-  return same_hopper && (a.compute_major >= 8) == (b.compute_major >= 8) && (!by_multiprocessors || (a.multiprocessors == b.multiprocessors && prefers_cudnn(a) == prefers_cudnn(b)));
+  return same_hopper && prefers_cudnn(a, torch) == prefers_cudnn(b, torch) && (a.compute_major >= 8) == (b.compute_major >= 8) && (!by_multiprocessors || a.multiprocessors == b.multiprocessors);
 }
 
 // What torch's cuBLAS takes for each handle and stream it runs on (aten/src/ATen/cuda/CublasHandlePool.cpp).

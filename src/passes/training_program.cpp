@@ -5,7 +5,6 @@
 #include <array>
 #include <memory>
 
-#include "base/text.hpp"
 #include "graph/torchtune.hpp"
 #include "graph/transformers.hpp"
 #include "passes/compiled_transformer.hpp"
@@ -95,7 +94,7 @@ void lay_out(eager::ForwardOptions& forward, const Training& r) {
 // half: of 16-bit heads, else of fp32 ones.
 Attention attention_of(const Architecture& a, const Training& r, const Target& target, bool half) {
   if (is_flash(r.attention)) return r.attention == AttentionCode::flash_attention_2 ? Attention::flash : Attention::fa3;
-  if (half && prefers_cudnn(target) && version_from(r.torch, 2, 11) && a.head_dim % 8 == 0 && a.head_dim <= (target.compute_major == 9 ? 256 : 128)) return Attention::cudnn;
+  if (half && prefers_cudnn(target, r.torch) && a.head_dim % 8 == 0 && a.head_dim <= (target.compute_major == 9 ? 256 : 128)) return Attention::cudnn;
   if (r.compile && r.framework == Framework::transformers) return Attention::efficient;  // traced, it always gets a mask
   if (r.framework == Framework::torchtitan && r.torchtitan.date >= TorchtitanRun::kAsksForCudnn && a.head_dim % 8 == 0 && a.head_dim <= 128) return Attention::cudnn;  // sdpa_kernel's first
   if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
@@ -397,7 +396,7 @@ Result<void> compiled_is_described(const Architecture& a, const Training& r) {
   if (a.moe) {
     if (!has_mixture_graph(a)) return unsupported("torch.compile of " + a.model_type + "'s mixtures of experts", "it is of Mixtral's and Qwen 3's without a loss of their routers; without it the run is");
     // DynamicCache's layers are told apart: Dynamo compiles every block anew, and gives up at the ninth
-    if (version_from(r.transformers, 5, 0)) return with("a mixture of experts in transformers 5, whose grouped experts are another graph,", "leave torch.compile out, or say --transformers 4.57.1 where that is what runs");
+    if (r.is_transformers_5()) return with("a mixture of experts in transformers 5, whose grouped experts are another graph,", "leave torch.compile out, or say --transformers 4.57.1 where that is what runs");
     if (r.use_cache) return with("a mixture of experts and use_cache, with which every block is compiled anew until Dynamo gives up,", "set model.config.use_cache = False in your script, and say --no-cache");
     if (r.recompute != Recompute::none) return with("a mixture of experts and gradient checkpointing", "leave one of them out");
     const auto of_attention = [](const std::string& target) { return target == "q_proj" || target == "k_proj" || target == "v_proj" || target == "o_proj"; };

@@ -111,7 +111,6 @@ class Transformer {
   void load();
   Tensor as_loaded(Dims d);
   void load_quantized(const std::vector<Parameter>& parameters);
-  Dtype stored() const;
   bool is_quantized(const Parameter& p) const;
   void place(const Parameter& p);
   void expert_weights(const Parameter& p);

@@ -4,7 +4,6 @@
 #include <string_view>
 #include <utility>
 
-#include "base/text.hpp"
 #include "passes/four_bit.hpp"
 #include "passes/transformer.hpp"
 
@@ -118,12 +117,9 @@ bool Transformer::is_saved_module(const Parameter& p) const {
   return r_.lora && std::ranges::any_of(r_.lora->saved_modules, [&](const std::string& wanted) { return module.ends_with(wanted); });
 }
 
-// What is not in 4 bits beside what is becomes fp32 (peft, prepare_model_for_kbit_training).
-Dtype Transformer::stored() const { return r_.quantized && r_.lora && r_.lora->upcast_rest ? Dtype::fp32 : r_.weights; }
-
 // Of a module to save both the frozen weight and a copy that trains stay; the copy is what computes (peft's ModulesToSaveWrapper).
 Tensor Transformer::weight_of(const char* role, const Parameter& p) {
-  const Dtype dtype = stored();
+  const Dtype dtype = r_.stored();
   const auto add = [&](bool train) {
     Tensor t = make(role, shape_of(p), dtype, train);
     weights_.push_back({t, role, p.layer, train});
@@ -135,7 +131,7 @@ Tensor Transformer::weight_of(const char* role, const Parameter& p) {
 
 // Linear modules of blocks; DeepSeek's routers are none, nor are gpt-oss' and its experts, nor since transformers 5 any mixture's.
 bool Transformer::is_quantized(const Parameter& p) const {
-  if (a_.moe && version_from(r_.transformers, 5, 0) && p.name.find(".mlp.experts.") != std::string::npos) return false;
+  if (a_.moe && r_.is_transformers_5() && p.name.find(".mlp.experts.") != std::string::npos) return false;
   const bool no_linear = (a_.latent && p.name.ends_with(".mlp.gate.weight")) || (a_.moe && a_.moe->stacked && p.name.find(".mlp.") != std::string::npos);
   return r_.quantized && p.layer >= 0 && p.group == ParamGroup::transformer_matrices && !no_linear;
 }
@@ -145,7 +141,7 @@ Tensor Transformer::as_loaded(Dims d) { return t_.empty("load.weight", d, r_.wei
 
 // What it will hold at once, in transformers 4 half of the model's bytes unquantized, or of those that are free but for 1.2 GiB (modeling_utils.py, caching_allocator_warmup).
 void Transformer::warm_up(const std::vector<Parameter>& parameters) {
-  const bool since5 = version_from(r_.transformers, 5, 0);
+  const bool since5 = r_.is_transformers_5();
   std::int64_t bytes = 0;
   for (const Parameter& p : parameters) bytes += since5 && is_quantized(p) ? p.count() / 2 : p.count() * size_of(r_.weights);
   constexpr std::int64_t kLeftFree = 1'288'490'188;
@@ -223,9 +219,9 @@ void Transformer::load() {
   for (int tables = a_.position != Position::rotary ? 0 : has_local_rotary() ? 2 : 1; tables > 0; --tables) {
     const Dims frequencies = dims({a_.rotary_dims / 2}, false);
     buffers_.push_back(t_.empty("rotary.inv_freq", frequencies, Dtype::fp32));
-    if (version_from(r_.transformers, 5, 0)) buffers_.push_back(t_.empty("rotary.original_inv_freq", frequencies, Dtype::fp32));  // the same storage before
+    if (r_.is_transformers_5()) buffers_.push_back(t_.empty("rotary.original_inv_freq", frequencies, Dtype::fp32));  // the same storage before
   }
-  if (a_.family == Family::gpt2 && !version_from(r_.transformers, 5, 0)) {
+  if (a_.family == Family::gpt2 && !r_.is_transformers_5()) {
     for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
       t_.at(static_cast<int>(layer));
       buffers_.push_back(t_.empty("attn.bias", dims({1, 1, a_.max_positions, a_.max_positions}, false), Dtype::bool8));
@@ -310,7 +306,7 @@ void Transformer::expert_weights(const Parameter& p) {
       Linear& l = block.linear[number + which];
       l.shape = dims({out, in}, false);
       if (is_quantized(p)) return quantize(l, role, out * in, p.layer);
-      l.weight = make(role, l.shape, stored(), !r_.lora);
+      l.weight = make(role, l.shape, r_.stored(), !r_.lora);
       weights_.push_back({l.weight, role, p.layer, !r_.lora});
     };
     const bool mixtral = a_.family == Family::mixtral;  // w1 gate, w2 down, w3 up

@@ -63,7 +63,7 @@ struct Alike { std::vector<Machine> machines; BestWays best; };
 
 bool alike(const Machine& a, const Machine& b, const TransformersFlags& f) {
   const bool same_precision = a.gpu.compute_major == b.gpu.compute_major || (a.gpu.compute_major >= 8 && b.gpu.compute_major >= 8);  // workload_of
-  return a.gpus == b.gpus && same_precision && laid_out_alike(target_of(a), target_of(b), f.liger.value_or(f.liger_parts.value_or(LigerParts()).any()) || f.compile.value_or(false));
+  return a.gpus == b.gpus && same_precision && laid_out_alike(target_of(a), target_of(b), f.liger.value_or(f.liger_parts.value_or(LigerParts()).any()) || f.compile.value_or(false), f.torch.value_or(Training().torch));
 }
 
 std::vector<Alike> machines_to_ask(std::span<const Price> prices, const TransformersFlags& f) {

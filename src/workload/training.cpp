@@ -87,4 +87,7 @@ Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view wh
 Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "way to use several GPUs"); }
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { return value_of(kDtypes, text.starts_with("torch.") ? text.substr(6) : text, where, "dtype"); }
 
+bool Training::is_transformers_5() const { return version_from(transformers, 5, 0); }
+Dtype Training::stored() const { return quantized && lora && lora->upcast_rest ? Dtype::fp32 : weights; }
+
 }  // namespace dryfit

@@ -212,6 +212,8 @@ struct Training {
   std::string torch = "2.9.1";
   std::string transformers = "4.57.1";
   ProductWorkspaces workspaces;         // as the command's environment sizes them
+  bool is_transformers_5() const;       // or newer
+  Dtype stored() const;                 // of weights that are not in 4 bits: beside those that are peft raises them to fp32 (prepare_model_for_kbit_training)
 };
 
 // What a pasted command of a script around the Trainer says beside the Training: what is written anew from it.

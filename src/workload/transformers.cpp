@@ -258,8 +258,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   t.transformers = f.transformers.value_or(std::string(kNewestTransformers));
   if (!version_from(t.transformers, 4, 0)) return fail("bad_value", "--transformers '" + t.transformers.substr(0, 20) + "' is no version from 4.0 on", "such as " + std::string(kNewestTransformers) + " or 4.57.1: what pip show transformers says", "--transformers");
   if (!f.transformers && t.framework == Framework::transformers) d.assume("transformers", t.transformers, "the newest known");
-  const bool since5 = version_from(t.transformers, 5, 0);  // Trainer sets what its argument says, which is False where nobody does
-  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(!since5 && a.use_cache) && a.causal && f.head != HeadLoss::trl;  // SFTTrainer asks for none
+  // since 5 Trainer sets what its argument says, which is False where nobody does
+  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(!t.is_transformers_5() && a.use_cache) && a.causal && f.head != HeadLoss::trl;  // SFTTrainer asks for none
   t.holds_batches = t.framework == Framework::transformers;
   t.converts_outputs = t.framework == Framework::transformers && t.mixed != MixedPrecision::none && t.sharding != Sharding::fsdp2 && !is_deepspeed(t.sharding);
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : torchtitan ? "parallelism.data_parallel_shard_degree = -1: over all GPUs" : "torch.distributed without FSDP or ZeRO");
@@ -335,11 +335,11 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");
   if (t.ema) w.warnings.push_back("--ema is no argument of a script's: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn, updated after each step");
-  if (t.framework == Framework::transformers && a.moe && version_from(t.transformers, 5, 0)) {
+  if (t.framework == Framework::transformers && a.moe && t.is_transformers_5()) {
     w.warnings.push_back("the experts are laid out as transformers 4 runs them, one after another; 5 sorts the tokens and runs grouped products: 2 to 4 % less where both were recorded");
     if (t.quantized) w.warnings.push_back("bitsandbytes leaves the experts in 16 bits since transformers 5, where they are no nn.Linear, and peft raises them to fp32; by --transformers 4.57.1 they are in 4 bits");
   }
-  if (!version_from(t.transformers, 5, 0) && a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
+  if (!t.is_transformers_5() && a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");
   if (is_zero(t.sharding) && !flags.zero) w.warnings.push_back("zero_optimization has DeepSpeed's defaults, such as a reduce_bucket_size of " + std::to_string(t.zero.reduce_bucket_size) + "; paste a command with --deepspeed FILE for others");
   if (!model.unused.empty()) w.warnings.push_back("fields of config.json that are not read: " + first_ten(model.unused, 60));
   return w;

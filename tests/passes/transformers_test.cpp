@@ -654,7 +654,7 @@ TEST(Transformers, whatTakesTheMaskOfACompiledModel) {
   EXPECT_EQ(statistics("2.11.0", 12, 0, Dtype::bf16), 128);
   EXPECT_EQ(statistics("2.11.0", 9, 0, Dtype::fp32), 128);
   EXPECT_EQ(statistics("2.10.0", 9, 0, Dtype::bf16), 128);
-  EXPECT_FALSE(laid_out_alike({10, 0, 0}, {12, 0, 0}, true));
+  EXPECT_FALSE(laid_out_alike({10, 0, 0}, {12, 0, 0}, true, "2.11.0"));
 }
 
 // --torch reaches the passes: a run that names none has the statistics of 2.9.1's.

@@ -176,8 +176,8 @@ TEST(OffersOfModels, whatIsSharedIsLaidOutAlike) {
     if (m && std::ranges::none_of(machines, [&](const Machine& other) { return other.gpu.name == m->gpu.name; })) machines.push_back(*m);
   }
   ASSERT_GT(machines.size(), 20U);
-  for (const bool liger : {false, true}) {
-    flags.liger = liger;
+  for (const auto& [liger, torch] : {std::pair{false, "2.9.1"}, std::pair{true, "2.9.1"}, std::pair{false, "2.11.0"}}) {
+    flags.liger = liger, flags.torch = torch;
     const auto w = make_transformers_workload(preset("qwen2.5-0.5b"), flags);
     ASSERT_TRUE(w);
     std::vector<Program> programs;
@@ -191,7 +191,7 @@ TEST(OffersOfModels, whatIsSharedIsLaidOutAlike) {
         const auto same_work = [](const Work& p, const Work& q) { return p.kind == q.kind && p.bytes() == q.bytes() && p.flops() == q.flops() && p.launches == q.launches && p.attention == q.attention; };
         const bool same = std::ranges::equal(x.tensors, y.tensors, same_tensor) && std::ranges::equal(x.events, y.events, same_event) &&
                           std::ranges::equal(x.work.laid_out, y.work.laid_out, [&](const auto& p, const auto& q) { return std::ranges::equal(p, q, same_work); });
-        const bool told = laid_out_alike(target_of(machines[a]), target_of(machines[b]), liger);
+        const bool told = laid_out_alike(target_of(machines[a]), target_of(machines[b]), liger, torch);
         alike += told ? 1 : 0;
         if (told) EXPECT_TRUE(same) << machines[a].gpu.name << ", " << machines[b].gpu.name;
         else EXPECT_FALSE(same && !liger) << machines[a].gpu.name << ", " << machines[b].gpu.name << " could share";

@@ -7,8 +7,8 @@ import hashlib
 import json
 
 
-# Fields that came after rows had been measured, with what those rows had.
-_LATER = {"script": "base_train", "extra": (), "liger": False, "trl": False}
+# Fields that came after rows had been measured, which had their defaults.
+_LATER = ("script", "extra", "liger", "trl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Configuration:
 
     def key(self):
         """Stable over reordering of the list and over new fields: what the configuration is, not where it stands."""
-        unsaid = {name: default for name, default in _LATER.items() if getattr(self, name) == default}
-        text = json.dumps({k: v for k, v in dataclasses.asdict(self).items() if k not in ("hypothesis", "gigabytes") and k not in unsaid}, sort_keys=True)
+        unsaid = {"hypothesis", "gigabytes"} | {f.name for f in dataclasses.fields(self) if f.name in _LATER and getattr(self, f.name) == f.default}
+        text = json.dumps({k: v for k, v in dataclasses.asdict(self).items() if k not in unsaid}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def title(self):

@@ -35,14 +35,15 @@ def flags(configuration, result, machine):
             words += ["--phases", "load;validation;first_step;train_step;sampling"]
         return " ".join([*words, "--", "python", "-m", f"scripts.{c.script}", *result["script_arguments"]])
     words += ["--transformers", result["transformers"]] if "transformers" in result else []
+    words += ["--config" if c.model.endswith(".json") else "--model", c.model]
     adapters = ["--use_peft", "True", "--lora_r", str(c.lora), "--lora_dropout", "0.05"] if c.lora else []
     adapters += ["--load_in_4bit", "True"] if c.quantized else []
     adapters += ["--use_bnb_nested_quant", "True"] if c.quantized == "nf4-dq" else []
     batch = ["--per_device_train_batch_size", str(c.device_batch_size)]
     if c.trl:
         length = ["--max_length", str(c.max_seq_len), "--dtype", "bfloat16" if c.dtype == "bf16" else "float32"]
-        return " ".join([*words, "--config" if c.model.endswith(".json") else "--model", c.model, "--", "trl", "sft", *batch, *length, *adapters])
-    words += ["--config" if c.model.endswith(".json") else "--model", c.model, "--device-batch-size", str(c.device_batch_size), "--max-seq-len", str(c.max_seq_len),
+        return " ".join([*words, "--", "trl", "sft", *batch, *length, *adapters])
+    words += ["--device-batch-size", str(c.device_batch_size), "--max-seq-len", str(c.max_seq_len),
               "--dtype", "bf16" if c.dtype == "bf16" or c.quantized else "fp32"]
     words += ["--grad-accum-steps", str(c.grad_accum_steps)] if c.grad_accum_steps > 1 else []
     words += ["--mixed", {"autocast": "bf16", "fp16": "fp16"}[c.dtype]] if c.dtype in ("autocast", "fp16") else []
