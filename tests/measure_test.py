@@ -124,6 +124,20 @@ class Measure(unittest.TestCase):
         self.assertTrue(done.timed_out)
         self.assertIsNone(done.result)
 
+    def test_caches_of_the_compiler_are_empty_or_what_the_same_run_left(self):
+        folder = pathlib.Path(self.folder.name)
+        (folder / "nanochat_job.py").write_text(
+            "import json, os, pathlib, sys\n"
+            "kept = pathlib.Path(os.environ['TORCHINDUCTOR_CACHE_DIR'])\n"
+            "kept.mkdir(exist_ok=True)\n"
+            "found = len(list(kept.iterdir()))\n"
+            "(kept / str(found)).touch()\n"
+            "json.dump({'outcome': 'ok', 'found': found}, open(sys.argv[2], 'w'))\n")
+        runner = measure.ProcessRunner(folder)
+        for caches, found in (("cold", 0), ("warm", 1), ("cold", 0)):
+            self.assertEqual(runner.run(nanochat(caches=caches), {}, 60).result["found"], found)
+        self.assertEqual([nanochat(caches=c).title().count(c) for c in ("cold", "warm")], [1, 1])
+
     def test_the_default_list(self):
         listed = configurations.default_list()
         keys = [c.key() for c in listed]

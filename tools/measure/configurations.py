@@ -8,7 +8,7 @@ import json
 
 
 # Fields that came after rows had been measured, which had their defaults.
-_LATER = ("script", "extra", "liger", "trl")
+_LATER = ("script", "extra", "liger", "trl", "caches")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Configuration:
     extra: tuple = ()          # nanochat: further arguments of the script; trainer: fields of TrainingArguments as NAME=VALUE
     liger: bool = False        # trainer: Liger's kernels
     trl: bool = False          # trainer: trl's SFTTrainer with its own defaults
+    caches: str = ""           # of torch.compile: cold: a folder of its own · warm: one that the same run filled just before · "" the user's, which runs share
     gigabytes: int = 12        # what it may take, roughly: runs side by side wait for room
 
     def total_batch_size(self):
@@ -67,7 +68,7 @@ class Configuration:
         flags = {f"A{self.grad_accum_steps}": self.grad_accum_steps > 1, f"W{self.gpus}": self.gpus > 1, self.window_pattern: self.window_pattern != "L",
                  "fp8": self.fp8, self.dtype: self.kind == "nanochat" and self.dtype != "bf16", self.attention: self.attention != "auto", "eager": not self.compile and self.kind == "nanochat", "compiled": self.compile and self.kind == "trainer", "checkpointing": self.checkpointing,
                  f"V{self.vocab_size}": self.kind == "nanochat" and self.vocab_size not in (32768, 65536), "liger": self.liger, "trl": self.trl, " ".join(self.extra): bool(self.extra),
-                 "evaluate": self.evaluate, "validate": self.validate, self.alloc_conf: bool(self.alloc_conf), self.cublas_workspace: bool(self.cublas_workspace)}
+                 "evaluate": self.evaluate, "validate": self.validate, self.caches: bool(self.caches), self.alloc_conf: bool(self.alloc_conf), self.cublas_workspace: bool(self.cublas_workspace)}
         return " ".join(parts + [text for text, said in flags.items() if said])
 
 
@@ -146,7 +147,7 @@ def _trainer_list():
 
 def _attention3_list():
     """nanochat as it runs where the package `kernels` is there."""
-    base = _nanochat("FlashAttention 3: the plain step", 12, 8, attention="fa3", trace=True, validate=True)
+    base = _nanochat("FlashAttention 3: the plain step", 12, 8, attention="fa3", trace=True, validate=True, caches="cold")
     same = dataclasses.replace(base, trace=False, validate=False)
     return [
         base,
@@ -188,6 +189,19 @@ def _other_nanochat_list():
     ]
 
 
+def _caches_list():
+    """What timing kernels adds where torch.compile's caches know none, and where they know all."""
+    base = _nanochat("caches", 12, 8, trace=True)
+    ordinary = "expandable_segments:False"
+    llama = _trainer("caches: one graph", "llama-3.2-1b", 2, compile=True, trace=True, gigabytes=18)
+    configurations = [
+        dataclasses.replace(base, alloc_conf=ordinary), dataclasses.replace(base, alloc_conf=f"{ordinary},max_split_size_mb:128"), dataclasses.replace(base, alloc_conf=f"{ordinary},roundup_power2_divisions:4"),
+        dataclasses.replace(base, depth=24, device_batch_size=2, gigabytes=25), llama, dataclasses.replace(llama, lora=16), base,
+        dataclasses.replace(base, alloc_conf=ordinary, fp8=True), dataclasses.replace(base, alloc_conf=ordinary, nanochat="E4h", grad_accum_steps=2), _trainer("caches: one graph", "gpt2", 4, dtype="autocast", compile=True, trace=True),
+    ]
+    return [dataclasses.replace(c, caches=caches) for c in configurations for caches in ("cold", "warm")]
+
+
 def _other_trainer_list():
     """The compiler, traces of what was not exact, families, adapters, optimizers, fp16, Liger, SFTTrainer."""
     gpt2, llama = _trainer("", "gpt2", 4, dtype="autocast"), _trainer("", "llama-3.2-1b", 2, gigabytes=18)
@@ -226,5 +240,5 @@ def default_list():
               Configuration(kind="probe", hypothesis="cuBLAS workspaces set by hand", cublas_workspace=":4096:2")]
     nanochat, trainer = _nanochat_list(), _trainer_list()
     many = [_nanochat("collectives' buffers", 12, 8, gpus=gpus) for gpus in (2, 8)]
-    attention3, others, trained = _attention3_list(), _other_nanochat_list(), _other_trainer_list()
-    return [*probes, *nanochat[:8], *trainer[:6], *nanochat[8:16], *trainer[6:], *nanochat[16:], *attention3[:5], *others[:4], *trained[:14], *attention3[5:], *others[4:], *trained[14:], *many]
+    attention3, caches, others, trained = _attention3_list(), _caches_list(), _other_nanochat_list(), _other_trainer_list()
+    return [*probes, *nanochat[:8], *trainer[:6], *nanochat[8:16], *trainer[6:], *nanochat[16:], *attention3[:7], *caches[:14], *attention3[7:], *others[:4], *trained[:14], *caches[14:], *others[4:], *trained[14:], *many]

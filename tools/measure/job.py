@@ -12,6 +12,7 @@ import time
 import torch
 
 import gpu
+import timed
 import traces
 from configurations import Configuration
 
@@ -112,6 +113,7 @@ def main(run):
     traced = configuration.trace and meter.on_gpu
     if traced:
         torch.cuda.memory._record_memory_history(enabled="all", context="all", stacks="python", max_entries=1_000_000)
+    meter.extra["timed"] = timed.watch(meter.phases)
     try:
         run(configuration, meter)
         result = meter.result()

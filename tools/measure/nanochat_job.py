@@ -211,7 +211,7 @@ def run(configuration, meter):
         found = runpy.run_module(f"scripts.{configuration.script}", run_name="__main__")
         meter.next("end")
         meter.extra["alloc_conf"] = {name: value for name, value in os.environ.items() if name.startswith("PYTORCH_")}
-        meter.extra["attention"] = "fa3" if found.get("using_fa3", found.get("HAS_FA3")) else "sdpa"
+        meter.extra["attention"] = "fa3" if found.get("using_fa3", found.get("HAS_FA3", "flash_attn_interface" in sys.modules)) else "sdpa"
 
 
 if __name__ == "__main__":
