@@ -24,6 +24,7 @@ std::optional<WorkloadFlags> flags_of(const Workload& workload) {
   f.vocab_size = workload.model.vocab;
   f.attention = std::string(name_of(workload.run.attention));
   f.compile = workload.run.optimizer_compiled;
+  f.cold_caches = workload.run.cold_caches;
   f.torch = workload.run.torch;
   f.compute_major = workload.run.compute_major;
   return f;

@@ -39,7 +39,7 @@ std::vector<GpuKind> read_catalogue(std::string_view csv) {
       continue;
     }
     const auto f = csv_fields(line);
-    if (f.size() < 18) continue;
+    if (f.size() < 19) continue;
     GpuKind g;
     g.name = f[0];
     for (std::string_view alias : split(f[1], '|')) {
@@ -59,7 +59,8 @@ std::vector<GpuKind> read_catalogue(std::string_view csv) {
     g.bf16_tflops = rate(f[12]);
     g.fp16_tflops = rate(f[13]);
     g.fp8_tflops = rate(f[14]);
-    g.source = f[17];
+    g.l2_mib = rate(f[15]);
+    g.source = f[18];
     gpus.push_back(std::move(g));
   }
   return gpus;

@@ -28,6 +28,7 @@ struct GpuKind {
   std::optional<double> fp32_tflops;
   std::optional<double> fp8_tflops;
   std::optional<double> bandwidth_gb_s;
+  std::optional<double> l2_mib;       // the L2 cache, as torch.cuda.get_device_properties shows it
   std::string source;
   std::string note;                   // set by find_gpu when a variant was chosen: which, and how to choose another
 };

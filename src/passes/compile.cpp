@@ -95,7 +95,7 @@ void pad(Graph& graph, const std::vector<NodeId>& compute, const std::vector<Nod
 }  // namespace
 
 CompiledForward compile_forward(Graph forward) {
-  CompiledForward out{std::move(forward), {}, kNone};
+  CompiledForward out{std::move(forward), {}, kNone, {}};
   FuseInput fw{&out.graph, {}, {}, {}, {out.graph.loss}};
   for (NodeId v = 0; v < static_cast<NodeId>(out.graph.nodes.size()); ++v) (out.graph.nodes[static_cast<std::size_t>(v)].kind == Kind::input ? fw.borrowed : fw.compute).push_back(v);
   fw.compute = lower(out.graph, needed_by(out.graph.nodes, fw.outputs, std::move(fw.compute)));
@@ -103,6 +103,7 @@ CompiledForward compile_forward(Graph forward) {
   FuseResult done = fuse(fw);
   out.steps = std::move(done.steps);
   out.output = done.outputs.front();
+  out.timings = std::move(done.timings);
   return out;
 }
 
@@ -145,6 +146,7 @@ CompiledStep compile_step(Graph forward, bool compile) {
   FuseResult done = compile ? fuse(fw) : run_eagerly(fw);
   step.forward = std::move(done.steps);
   step.forward_launches = std::move(done.launches);
+  step.forward_timings = std::move(done.timings);
   if (first > 0) step.loss = done.outputs.front();
   step.outputs.assign(done.outputs.begin() + first, done.outputs.begin() + first + static_cast<std::ptrdiff_t>(joint.graph.outputs.size()));
 
@@ -180,6 +182,7 @@ CompiledStep compile_step(Graph forward, bool compile) {
   }
   step.backward = std::move(back.steps);
   step.backward_launches = std::move(back.launches);
+  step.backward_timings = std::move(back.timings);
   std::size_t next = 0;
   for (NodeId g : joint.gradients) step.gradients.push_back(g == kNone ? kNone : back.outputs[next++]);
   return step;

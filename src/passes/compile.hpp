@@ -13,6 +13,7 @@ struct CompiledStep {
   std::vector<BufferStep> forward;    // ends with the loss and the saved values alive
   std::vector<BufferStep> backward;   // ends with the gradients alive
   std::vector<Launch> forward_launches, backward_launches;
+  std::vector<Timing> forward_timings, backward_timings;
   NodeId loss = kNone;
   std::vector<NodeId> outputs;        // beside it: the nodes that own their storage
   std::vector<NodeId> gradients;      // per graph input: the node that owns its storage, or kNone
@@ -26,6 +27,7 @@ struct CompiledForward {
   Graph graph;
   std::vector<BufferStep> steps;      // ends with the output alive
   NodeId output = kNone;              // the node that owns its storage
+  std::vector<Timing> timings = {};
 };
 CompiledForward compile_forward(Graph forward);
 

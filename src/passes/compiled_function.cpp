@@ -45,7 +45,8 @@ Tensor CompiledFunction::made(NodeId v, Tensor onto) {
   return t;
 }
 
-void CompiledFunction::play(const std::vector<BufferStep>& steps, Buffers& buffers) {
+// timings: of a half that was not played yet, taken.
+void CompiledFunction::play(const std::vector<BufferStep>& steps, std::vector<Timing>& timings, Buffers& buffers) {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const BufferStep& s = steps[i];
     Tensor& here = buffers[static_cast<std::size_t>(s.node)];
@@ -55,6 +56,18 @@ void CompiledFunction::play(const std::vector<BufferStep>& steps, Buffers& buffe
     } else if (i + 1 == steps.size() || steps[i + 1].from != s.node) {  // else the next takes it over
       here.reset();
     }
+    if (!timings.empty()) time_kernels(timings, i + 1, buffers);
+  }
+  timings.clear();
+}
+
+// Those of the kernel that is launched when so many steps of a half are done.
+void CompiledFunction::time_kernels(std::vector<Timing>& timings, std::size_t done, const Buffers& buffers) {
+  for (const Timing& timing : timings) {
+    if (static_cast<std::size_t>(timing.step) != done || !t_.times_kernels()) continue;
+    std::vector<Tensor> in_place;
+    for (NodeId v : timing.in_place) in_place.push_back(buffers[static_cast<std::size_t>(v)]);
+    t_.time_kernel(in_place, &timings == &step_.backward_timings);
   }
 }
 
@@ -83,7 +96,7 @@ std::vector<Tensor> CompiledFunction::backward(std::span<const Tensor> given, st
     buffers[static_cast<std::size_t>(tangent)] = tangents.back();
   }
   for (std::size_t i = 0; i < kept_.size(); ++i) buffers[static_cast<std::size_t>(kept_[i])] = std::move(saved[i]);
-  play(step_.backward, buffers);
+  play(step_.backward, step_.backward_timings, buffers);
   for (const Work& w : backward_work_) t_.tell(w);
   const NoGrad inside(t_);
   for (std::size_t i = 0; i < joint.graph.inputs.size(); ++i) {
@@ -100,7 +113,7 @@ std::vector<Tensor> CompiledFunction::operator()(std::span<const Tensor> inputs)
   std::vector<Tensor> outs, wanting, saved;
   {
     const NoGrad inside(t_);
-    play(step_.forward, buffers);
+    play(step_.forward, step_.forward_timings, buffers);
     for (const Work& w : forward_work_) t_.tell(w);
   }
   for (NodeId v : step_.saved) saved.push_back(buffers[static_cast<std::size_t>(v)]);

@@ -100,6 +100,7 @@ struct TapeOptions {
   Multiprocessors gpu{};        // sums over rows are shared among
   bool retain_graph = false;    // of every backward pass: what nodes saved stays while its graph is named
   bool every_step = false;      // none is a copy of the one before (repeat_events)
+  std::int64_t l2_cache = 0;    // bytes of the GPU's, where torch.compile times kernels before their first launch; 0: it does not
 };
 
 class Tape {
@@ -207,6 +208,9 @@ class Tape {
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
   // What its backward kernel takes beside the gradients. q: [B, H, T, h]; of so many heads of keys.
   void attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype);
+  // What timing a kernel that writes onto these takes (ProgramLayout::time_kernel). spares: where copies would be a new peak they are the host's.
+  bool times_kernels() const { return options_.l2_cache > 0; }
+  void time_kernel(std::span<const Tensor> in_place, bool spares);
   Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward
   struct FourBit {
@@ -345,6 +349,7 @@ class Tape {
   TapeOptions options_;
   bool parts_of_weights_ = false;                        // nodes have saved some
   Program p_;
+  HighWater high_water_;
   std::vector<Value> values_;
   std::vector<std::int32_t> free_values_;
   std::vector<std::int32_t> storage_refs_;               // as Program::tensors

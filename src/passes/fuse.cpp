@@ -11,30 +11,16 @@
 
 #include "base/bytes.hpp"
 #include "passes/reorder.hpp"
-#include "passes/written_loops.hpp"
+#include "passes/timed_kernels.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
 
 namespace {
 
-struct Kernel {
-  std::vector<NodeId> members;   // the stored values it computes, in the order of the generated code
-  std::vector<NodeId> writes;    // those of them that get memory
-  std::vector<Read> reads;       // storages that exist before the kernel runs
-  std::int32_t step = 0;         // its index among Inductor's scheduler nodes, where every result of a kernel counts as one more
-  bool external = false;
-  bool reduces = false;
-  std::int64_t workspace = 0;    // elements, in fp32
-  NodeId holds = kNone;          // who stands for it
-  std::vector<NodeId> sums{};    // made whole
-  bool mixed = false;            // in both orders: sums in parts stand in one workspace, and are added up before anything else runs
-  bool gone = false;             // added up by such a kernel
-};
-
-class Fuser : WrittenLoops {
+class Fuser : TimedKernels {
  public:
-  Fuser(const FuseInput& input, bool eager) : WrittenLoops(input, eager), read_as_(nodes_.size(), 0) {
+  Fuser(const FuseInput& input, bool eager) : TimedKernels(input, eager), read_as_(nodes_.size(), 0) {
     for (NodeId v : in_.compute) {
       const Node& n = node(v);
       for (std::uint8_t k = 0; k < n.inputs; ++k) {
@@ -48,7 +34,7 @@ class Fuser : WrittenLoops {
     sort_kernels();
     if (!eager_) reorder();
     plan();
-    FuseResult result{std::move(steps_), {}, std::move(launches_), {spread_.begin(), spread_.end()}};
+    FuseResult result{std::move(steps_), {}, std::move(launches_), {spread_.begin(), spread_.end()}, std::move(timings_)};
     for (NodeId v : in_.outputs) result.outputs.push_back(owner(v));
     return result;
   }
@@ -379,19 +365,6 @@ class Fuser : WrittenLoops {
     return std::ranges::any_of(reads_of(v), [&](const Read& r) { return inside(r.node, v) && needs(r.node, u); });
   }
 
-  // The longest row that a kernel goes over once (choices.py, should_use_persistent_reduction): longer ones where all of its sums run along memory, which
-  // Inductor finds out for itself where rows are few (ir.py, num_splits) and otherwise by plain indices (codegen/simd_kernel_features.py, reduction_hint).
-  std::int64_t longest_in_registers(const Kernel& kernel) const {
-    const std::int64_t few = std::int64_t{64} * in_.graph->multiprocessors;
-    const auto along_memory = [&](NodeId v) {
-      if (node(v).kind != Kind::reduction) return !exchanges(v);
-      const bool columns = node(v).fn == Fn::sum_columns || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_groups;
-      if (!columns && node(v).shape.numel() < few) return true;
-      return std::ranges::all_of(reads_of(v), [](const Read& r) { return r.elements == 1 || (r.natural && r.shift == 0); });
-    };
-    return std::ranges::all_of(kernel.members, along_memory) ? 1024 : 64;
-  }
-
   static constexpr std::int32_t kBetween = -1;  // two passes: a value for each row
 
   // Which pass over its rows a kernel computes each member in (codegen/simd.py, generate_node_schedule): what needs a row's finished sum waits for the next
@@ -459,8 +432,11 @@ class Fuser : WrittenLoops {
       if (!kept[i]) taken_over_[at(v)] = kNone;
     }
     for (std::size_t i = 0; i < kernel.members.size(); ++i) {
-      if (kept[i]) kernel.writes.push_back(kernel.members[i]);
+      if (!kept[i]) continue;
+      kernel.writes.push_back(kernel.members[i]);
+      if (taken_over_[at(kernel.members[i])] != kNone) kernel.in_place.push_back(kernel.members[i]);
     }
+    std::ranges::stable_partition(kernel.in_place, [&](NodeId v) { return node(v).fn != Fn::scatter_rows; });  // as the kernel's arguments stand
     if (kernel.holds != kNone) kernel.writes.push_back(kernel.holds);
     kernel.writes.insert(kernel.writes.end(), kernel.sums.begin(), kernel.sums.end());
   }
@@ -537,6 +513,7 @@ class Fuser : WrittenLoops {
         if (taken_over_[at(v)] != kNone) steps_.push_back({false, taken_over_[at(v)], op});
         steps_.push_back({true, v, op, taken_over_[at(v)]});
       }
+      if (!eager_ && timed_first(kernel)) timings_.push_back({static_cast<std::int32_t>(steps_.size()), kernel.in_place});
       std::vector<NodeId> freed;
       for (const Read& r : kernel.reads) {
         if (dies_at(r.node, static_cast<std::int32_t>(s)) && !handed[at(r.node)]) freed.push_back(r.node);
@@ -548,15 +525,6 @@ class Fuser : WrittenLoops {
       for (NodeId v : freed) steps_.push_back({false, v, op});
     }
     for (NodeId v : late) steps_.push_back({false, v, v});
-  }
-
-  // What the loop that stores a value runs over: its own elements, or those it reduces.
-  std::int64_t extent(NodeId v) const {
-    std::int64_t most = node(v).shape.numel();
-    for (const Read& r : reads_of(v)) {
-      if (node(r.node).fn != Fn::input) most = std::max(most, node(r.node).shape.numel());
-    }
-    return most;
   }
 
   void launch(const Kernel& kernel, NodeId op) {
@@ -587,6 +555,7 @@ class Fuser : WrittenLoops {
   std::unordered_map<NodeId, std::int64_t> spread_;  // of sums in parts that stand for a workspace: its elements
   std::vector<BufferStep> steps_;
   std::vector<Launch> launches_;
+  std::vector<Timing> timings_;
 };
 
 }  // namespace

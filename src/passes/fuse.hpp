@@ -25,6 +25,14 @@ struct Launch {
   bool reduces = false;            // sums or maxima over rows, or over everything, are part of it
 };
 
+constexpr int kTimedConfigurations = 2;  // that stand for all of a kernel
+
+// A kernel that Inductor has several configurations for, at its first launch: each is timed before one is chosen. Where its caches know the kernel none is.
+struct Timing {
+  std::int32_t step;               // it is launched when so many of the steps are done
+  std::vector<NodeId> in_place;    // what it writes where it has read: each try has copies of these
+};
+
 struct FuseInput {
   const Graph* graph;
   std::vector<NodeId> compute;   // nodes to run, in graph order (recomputed ones where they are first needed)
@@ -40,6 +48,7 @@ struct FuseResult {
   std::vector<NodeId> outputs;   // per FuseInput::outputs: the node that owns the storage
   std::vector<Launch> launches;  // in order
   std::vector<std::pair<NodeId, std::int64_t>> spread;  // sums in parts that stand for the workspace of a kernel that reduces in both orders: its elements
+  std::vector<Timing> timings = {};  // in order
 };
 
 FuseResult fuse(const FuseInput& input);

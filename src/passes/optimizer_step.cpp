@@ -15,7 +15,8 @@ namespace {
 constexpr std::size_t kGroupStates = 2;  // of stacked matrices of one shape: momentum and the factored second moment
 
 // One optimizer's orthogonalization, of matrices that are square, wider than tall, taller than wide: X makes an iterate, A a Gram matrix of the smaller side, F an update in fp32, -k frees
-// the k-th that was made (from 0, by 0 to 9 and a to z).
+// the k-th that was made (from 0, by 0 to 9 and a to z). Kernels that are timed (timing.cpp): T one that writes nothing in place, S one that is the same whatever the shape, tk onto the k-th, G onto stacked gradients and momentum, P onto
+// stacked parameters, each an argument twice, Q onto the first that was made and stacked parameters.
 struct Recorded { std::string_view square, wide, tall; };
 
 bool iterates_in_fp32(const Workload& w) { return w.model.version.muon_in_compute && w.run.compute != Dtype::bf16; }
@@ -23,15 +24,16 @@ bool iterates_in_fp32(const Workload& w) { return w.model.version.muon_in_comput
 const Recorded& recorded_of(const Workload& workload) {
   const Model& model = workload.model;
   // five rounds of Newton-Schulz, each with buffers of its own where the two sizes differ
-  static constexpr Recorded kNewtonSchulz{"XXAAAA-2-5-1-3-0", "XXAAAA-2-3-4X-0AAA-5-7-8X-1AAA-9-b-cX-aAAA-d-f-gX-eAAA-h-j-kX-i-l-6",
-                                          "XXAAAA-2-3-4X-0AAA-5-7-8X-1AAA-9-b-cX-aAAA-d-f-gX-eAAA-h-j-kX-i-l-m"};
-  static constexpr Recorded kPerParameter{"XXAA-0-3-2X-1X-5", "XXAA-3X-0A-5X-1A-7X-6A-9X-8A-bX-a-2-4X-cX-e", "XXAA-3X-0A-5X-1A-7X-6A-9X-8A-bX-a-2-cX-4X-e"};
-  static constexpr Recorded kByGroup{"XAAAAAA-3-1-4-5-2-0-6", "XAAXXXX-2X-4-5-6-7A-8-1-0-3", "XAAXXXX-2X-4-5-6-7A-8-1-0-3"};
-  static constexpr Recorded kApart{"XAAAAAA-3-1-4-5-2-0-6", "XAAXXXX-2X-4-5-6-7A-8-1-0-3", "XAAXXXX-2X-4-5-6-7A-8-1F-0-3-9"};
-  static constexpr Recorded kAllGroups{"XXAAXX-1-5-3-0-4-2", "XXAAXXX-1-3-5-2-0-6-4", "XXAAXXX-1-3-5-2-0-6-4"};
+  static constexpr Recorded kNewtonSchulz{"XXTAAATA-2T-5-1-3-0", "XXTAAATA-2-3-4X-0AAA-5-7-8TX-1AAA-9-b-cX-aAAA-d-f-gX-eAAA-h-j-kX-i-l-6",
+                                          "XXTAAATA-2-3-4X-0AAA-5-7-8TX-1AAA-9-b-cX-aAAA-d-f-gX-eAAA-h-j-kX-i-l-m"};
+  static constexpr Recorded kPerParameter{"XXTAAt2t1Tt3Tt2Tt3T-0-3-2XT-1X-5", "XXTAAt2-3X-0At2-5TX-1At2-7TX-6At2-9TX-8At2-bTX-a-2-4XT-cX-e",
+                                          "XXTAAt2-3X-0At2-5TX-1At2-7TX-6At2-9TX-8At2-bTX-a-2-cXT-4X-e"};
+  static constexpr Recorded kByGroup{"XGAAt1TAAt3TAt3TAt1-3-1t0-4-5t2-2P-0-6", "XGAAt1XXTt1XTt1XTt1-2X-4t0-5-6-7At1-8-1P-0-3", "XGAAt1XXTt1XTt1XTt1-2X-4t0-5-6-7At1-8-1P-0-3"};
+  static constexpr Recorded kApart{"XGAAt1TAAt3TAt3TAt1-3-1t0-4-5t2-2P-0-6", "XGAAt1XXTt1XTt1XTt1-2X-4t0-5-6-7At1-8-1P-0-3", "TTXGAAt1XXTt1XTt1XTt1-2X-4t3-5-6-7At1-8-1FT-0-3-9"};
+  static constexpr Recorded kAllGroups{"XXTAAt2TXt1TXt2-1t0t5St3-5-3P-0-4-2", "XXTAAt2XTt2XTt2X-1t0t2St2-3-5-2P-0-6-4", "XXTAAt2XTt2XTt2X-1t0t2St2-3-5-2P-0-6-4"};
   // what has to be cast no more is read in place
-  static constexpr Recorded kByGroupInFp32{"XXAAAAA-1-2-4-5-3-6-0", "XXAAXXX-3X-1-5-6-7A-8-2-4-0", "XXAAXXX-3X-1-5-6-7A-8-2-4-0"};
-  static constexpr Recorded kAllGroupsInFp32{"XXAAXX-1-5-3-4-2-0", "XXAAXX-3X-1A-7-5-2-6-4-0", "XXAAXX-3X-1A-7-5-2-6-4-0"};
+  static constexpr Recorded kByGroupInFp32{"XXGAAt2TAt1TAt1TAt2-1-2t0-4-5t3-3Q-6-0", "XXGAAt2XTt2XTt2XTt2-3X-1t0-5-6-7At2-8-2Q-4-0", "XXGAAt2XTt2XTt2XTt2-3X-1t0-5-6-7At2-8-2Q-4-0"};
+  static constexpr Recorded kAllGroupsInFp32{"XXTAAt2TXt1TXt2-1t0t5Tt3-5-3Q-4-2-0", "XXTAAt2XTt2XTt2-3X-1t0At2Tt2-7-5-2Q-6-4-0", "XXTAAt2XTt2XTt2-3X-1t0At2Tt2-7-5-2Q-6-4-0"};
   if (iterates_in_fp32(workload)) return model.version.optimizer == Optimizer::muon_all_groups ? kAllGroupsInFp32 : kByGroupInFp32;
   switch (model.version.optimizer) {
     case Optimizer::torch_adamw_muon: return kNewtonSchulz;
@@ -62,14 +64,32 @@ std::int32_t ProgramLayout::orthogonalize(std::int64_t count, std::int64_t m, st
   const std::string_view order = m == n ? recorded.square : m < n ? recorded.wide : recorded.tall;
   const std::int64_t small = std::min(m, n);
   std::vector<std::int32_t> made;
+  const Shape stack = shape({count, m, n}, false);
+  const bool times = has_choices(count * small * small);
+  std::int64_t timings = 0;
   for (std::size_t i = 0; i < order.size(); ++i) {
-    if (order[i] == '-') {
+    const char kind = order[i];
+    if (std::string_view("TtSGPQ").contains(kind)) {
+      std::vector<Copied> copied;
+      if (kind == 't' || kind == 'Q') {
+        const TensorInfo& onto = p_.tensors[static_cast<std::size_t>(made[kind == 't' ? number_of(order[++i]) : 0])];
+        copied.push_back({onto.dtype, onto.shape});
+      }
+      copied.insert(copied.end(), kind == 'G' ? 4 : kind == 'P' || kind == 'Q' ? 2 : 0, {Dtype::fp32, stack});
+      // wide and tall matrices of one size have one code, but for what goes along their rows
+      const bool along_rows = kind == 'P' || kind == 'Q';
+      ++timings;
+      const std::vector<std::int64_t> code = kind == 'S' ? std::vector{count * m * n} : std::vector{timings, count * m * n, small, std::int64_t{m == n}, std::int64_t{along_rows && m > n}};
+      if (times && timed_.insert(code).second) time_kernel(copied, true);
+      continue;
+    }
+    if (kind == '-') {
       std::int32_t& gone = made[number_of(order[++i])];
       free(gone);
       gone = -1;
       continue;
     }
-    made.push_back(order[i] == 'A' ? temporary("muon.gram", iterate, count * small * small) : temporary("muon.iterate", order[i] == 'F' ? Dtype::fp32 : iterate, count * m * n));
+    made.push_back(kind == 'A' ? temporary("muon.gram", iterate, count * small * small) : temporary("muon.iterate", kind == 'F' ? Dtype::fp32 : iterate, count * m * n));
     alloc(made.back());
   }
   const auto left = std::ranges::find_if(made, [](std::int32_t t) { return t >= 0; });
@@ -146,6 +166,7 @@ void ProgramLayout::adamw_steps() {
     const std::size_t states = adamw_states_ / adamw_parameters(m_).size();
     make_states(states);
     if (own && !run_.optimizer_compiled) adamw_op_by_op(m_.parameters[i]);
+    if (own && run_.optimizer_compiled) time_adamw(m_.parameters[i], adamw_elements(m_.parameters[i], m_, run_.world_size));
   }
 }
 

@@ -106,6 +106,16 @@ const Segment& Program::segment_of(std::int32_t event) const {
   return *(after - 1);
 }
 
+std::int64_t HighWater::spare(const Program& program) {
+  for (; counted_ < program.events.size(); ++counted_) {
+    const Event& e = program.events[counted_];
+    const std::int64_t bytes = round_up(program.tensors[static_cast<std::size_t>(e.tensor)].bytes, 512);
+    alive_ += e.kind == Event::Kind::alloc ? bytes : -bytes;
+    most_ = std::max(most_, alive_);
+  }
+  return most_ - alive_;
+}
+
 Bytes peak_of(std::span<const TensorInfo> tensors, std::span<const Event> events) {
   std::int64_t live = 0, peak = 0;
   for (const Event& e : events) {

@@ -88,6 +88,9 @@ bool repeat_events(Program& program, std::int32_t first_event);
 // The program's events from first_event to its end, if they are such a stretch.
 std::optional<Steady> steady_stretch(const Program& program, std::int32_t first_event, int steps);
 
+// The same run where torch.compile's caches know its kernels: without what timing them takes. nullopt: nothing is timed.
+std::optional<Program> without_timings(const Program& program);
+
 // The same run with another device batch: bytes of what is batched, in proportion; shapes and accumulation as they are laid out.
 Program at_batch(Program program, std::int64_t device_batch);
 
@@ -97,6 +100,7 @@ struct Target {
   double bf16_tflops = 0;           // 0: unknown; decides whether steps are shorter than NCCL's watchdog period
   int multiprocessors = 132;        // an H100's
   std::int64_t memory = 0;          // bytes that a process can have; 0: unknown. Bounds what transformers' loader asks for at once
+  std::int64_t l2_cache = 50 << 20; // bytes; an H100's
 };
 
 // Whether scaled_dot_product_attention asks for cuDNN's kernel before all others, where that is newer than 9.15.0: in torch's wheels from 2.11 on (aten/src/ATen/native/transformers/
@@ -106,7 +110,7 @@ inline bool prefers_cudnn(const Target& t, std::string_view torch) { return vers
 // Whether a transformers run is laid out alike on both: what of a Target its passes look at. by_multiprocessors: Liger-Kernel's and compiled runs.
 inline bool laid_out_alike(const Target& a, const Target& b, bool by_multiprocessors, std::string_view torch) {
   const bool hopper = a.compute_major == 9 && a.compute_minor == 0, same_hopper = hopper == (b.compute_major == 9 && b.compute_minor == 0);
-  return same_hopper && prefers_cudnn(a, torch) == prefers_cudnn(b, torch) && (a.compute_major >= 8) == (b.compute_major >= 8) && (!by_multiprocessors || a.multiprocessors == b.multiprocessors);
+  return same_hopper && prefers_cudnn(a, torch) == prefers_cudnn(b, torch) && (a.compute_major >= 8) == (b.compute_major >= 8) && (!by_multiprocessors || (a.multiprocessors == b.multiprocessors && a.l2_cache == b.l2_cache));
 }
 
 // What torch's cuBLAS takes for each handle and stream it runs on (aten/src/ATen/cuda/CublasHandlePool.cpp).
@@ -125,6 +129,17 @@ inline Bytes peak_of(const Program& program) { return peak_of(program.tensors, p
 
 // automatic -> what nanochat of this version picks on this GPU: FlashAttention 3 on Hopper in bf16, else SDPA's choice.
 Attention resolve_attention(const Workload& workload, const Target& target);
+
+// How much memory a program that is being written has and had.
+class HighWater {
+ public:
+  // Bytes that may be taken after its last event without a new peak: torch.cuda.max_memory_allocated() - memory_allocated().
+  std::int64_t spare(const Program& program);
+
+ private:
+  std::size_t counted_ = 0;  // events
+  std::int64_t alive_ = 0, most_ = 0;
+};
 
 // nanochat's. accumulate: whether to lay out two micro-steps per step (true when the workload accumulates gradients).
 Program build_program(const Workload& workload, const Target& target, bool accumulate);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -61,8 +62,17 @@ class ProgramLayout {
   bool masks_targets() const;
   NodeId input_named(const char* role) const;
 
+  // timing.cpp
+  struct Timings { std::vector<Timing> all; bool spares = false; std::size_t next = 0; };  // of a half that is played for the first time; spares: not a training forward
+  Timings timings_of(std::vector<Timing> all, bool spares) const;
+  void time_kernels(const Graph& of, Timings& timed, std::size_t done);
+  struct Copied { Dtype dtype; Shape shape; };
+  void time_kernel(const std::vector<Copied>& in_place, bool spares);
+  void time_adamw(const Parameter& parameter, std::int64_t elements);
+  bool has_choices(std::int64_t elements) const;
+
   // training_step.cpp
-  void play(const Graph& of, const std::vector<BufferStep>& steps, std::int32_t first);
+  void play(const Graph& of, const std::vector<BufferStep>& steps, std::int32_t first, Timings timed);
   void play(EagerStep::Part part);
   void eager_micro_step(const char* phase, int micro);
   struct Workspace { std::int32_t tensor = -1; bool made = false; };  // of a thread, kept for the life of the process
@@ -74,12 +84,12 @@ class ProgramLayout {
   void scale_loss();
   void loss_scaled();
   std::int32_t unscale();
-  void play_backward();
+  void play_backward(Timings timed);
   void scratch(const Node& dq);
   void keep_gradients(int micro);
   void free_gradients();
   void validation();
-  void lay_out_validation();
+  std::vector<Timing> lay_out_validation();
   void validation_loader();
   void bits_per_byte();
   void leave_fp8();
@@ -144,6 +154,9 @@ class ProgramLayout {
   std::vector<std::vector<std::int32_t>> stashes_;       // what works of past steps hold, the oldest first
   bool released_ = false, compiling_ = false;            // whether this step's first collective was; whether compiling took time since the last
   int steps_ = 0;                                        // optimizer steps laid out so far
+  std::int32_t l2_ = -1;                                 // what clears the L2 cache while kernels are timed
+  HighWater high_water_;
+  std::set<std::vector<std::int64_t>> timed_;            // functions of the optimizer that were compiled, by what they were compiled for
 };
 
 }  // namespace dryfit

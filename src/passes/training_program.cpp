@@ -461,7 +461,10 @@ Result<void> is_laid_out(const Architecture& a, const Training& r, const Target&
 }
 
 Result<Program> build_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {
-  if (options.add_in_place) options.gpu = {target.multiprocessors, threads_of_multiprocessor(target.compute_major, target.compute_minor)};
+  if (options.add_in_place) {
+    options.gpu = {target.multiprocessors, threads_of_multiprocessor(target.compute_major, target.compute_minor)};
+    if (r.cold_caches) options.l2_cache = target.l2_cache;
+  }
   if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
   if (auto ok = is_laid_out(a, r, target); !ok) return std::unexpected(ok.error());
   return Trainer(a, r, target, options).run();

@@ -8,10 +8,12 @@
 
 namespace dryfit {
 
-void ProgramLayout::play(const Graph& of, const std::vector<BufferStep>& steps, std::int32_t first) {
-  for (const BufferStep& s : steps) {
+void ProgramLayout::play(const Graph& of, const std::vector<BufferStep>& steps, std::int32_t first, Timings timed) {
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const BufferStep& s = steps[i];
     add({s.alloc, s.node + first, s.op + first, s.from == kNone ? kNone : s.from + first});
     multiplied(of, s, 0);
+    time_kernels(of, timed, i + 1);
   }
 }
 
@@ -84,11 +86,12 @@ void ProgramLayout::training_step(const char* phase, bool rolls_out) {
     }
     const Provenance provenance = run_.compile ? Provenance::exact : Provenance::modelled;
     segment(phase, "forward", micro, provenance);
-    play(graph(), step_.forward, 0);
+    const bool first = steps_ == 0 && micro == 1;
+    play(graph(), step_.forward, 0, first ? timings_of(step_.forward_timings, false) : Timings{});
     alloc(loss_);
     segment(phase, "backward", micro, provenance);
     scale_loss();
-    play_backward();
+    play_backward(first ? timings_of(step_.backward_timings, true) : Timings{});
     loss_scaled();
     keep_gradients(micro);
     free(loss_);
@@ -99,7 +102,7 @@ void ProgramLayout::training_step(const char* phase, bool rolls_out) {
 }
 
 // Attention's backward kernel needs scratch that no graph shows: row sums (FlashAttention 3 returns those), and dq in fp32.
-void ProgramLayout::play_backward() {
+void ProgramLayout::play_backward(Timings timed) {
   const auto first_of_attention = [&](const BufferStep& s) {
     const Node& n = node(s.node);
     return s.alloc && n.kind == Kind::result && n.fn == Fn::result && node(n.in[0]).fn == Fn::attention_backward && n.variant == 0;
@@ -110,6 +113,7 @@ void ProgramLayout::play_backward() {
     if (first_of_attention(steps[takes_over ? i + 1 : i]) && steps[i].from == kNone) scratch(node(steps[takes_over ? i + 1 : i].node));
     add(steps[i]);
     multiplied(graph(), steps[i], 1);
+    time_kernels(graph(), timed, i + 1);
   }
 }
 
@@ -158,8 +162,9 @@ void ProgramLayout::validation() {
     make_once(workspaces_[0]);
     play(EagerStep::validation);
   } else {
-    if (losses_ == kNone) lay_out_validation();
-    play(evaluated_, validation_, evaluated_first_);
+    Timings timed;
+    if (losses_ == kNone) timed = timings_of(lay_out_validation(), true);
+    play(evaluated_, validation_, evaluated_first_, timed);
     free(losses_);
   }
   let_go(of_last_batch_);
@@ -177,13 +182,14 @@ void ProgramLayout::bits_per_byte() {
   named("bpb.safe", Dtype::int64);
 }
 
-void ProgramLayout::lay_out_validation() {
+std::vector<Timing> ProgramLayout::lay_out_validation() {
   CompiledForward compiled = compile_forward(nanochat_forward(w_, resolve_attention(w_, target_), true));
   evaluated_ = std::move(compiled.graph);
   evaluated_first_ = static_cast<std::int32_t>(p_.tensors.size());
   add_tensors_of(evaluated_);
   validation_ = std::move(compiled.steps);
   losses_ = compiled.output + evaluated_first_;
+  return std::move(compiled.timings);
 }
 
 // nanochat evaluates in bf16: each Linear in fp8 is replaced by a fresh one, whose own weight goes as soon as it is there (base_train.py, disable_fp8).

@@ -215,6 +215,7 @@ class Levers {
     f.workspaces = run.workspaces.given;
     f.fp8 = run.fp8;
     f.compile = run.optimizer_compiled;
+    f.cold_caches = run.cold_caches;
     f.core_metric_every = run.core_metric_every;
     f.core_metric_max_per_task = run.core_metric_max_per_task;
     f.eval_every = run.eval_every;

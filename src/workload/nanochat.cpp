@@ -247,6 +247,7 @@ Result<void> set_run(Draft& draft) {
   if (run.fp8 && run.script != Script::base_train) return fail("bad_value", std::string(name_of(run.script)) + " has no --fp8", "leave it out: what was trained in fp8 is fine-tuned in bf16", "--fp8");
   run.compile = flags.compile.value_or(true) && !trains_eagerly(draft.workload);
   run.optimizer_compiled = flags.compile.value_or(true);
+  run.cold_caches = flags.cold_caches.value_or(true);
   run.core_metric_every = flags.core_metric_every.value_or(run.core_metric_every);
   run.core_metric_max_per_task = flags.core_metric_max_per_task.value_or(run.core_metric_max_per_task);
   run.torch = flags.torch.value_or(version.torch);

@@ -181,6 +181,7 @@ struct Training {
   MixedPrecision mixed = MixedPrecision::none;
   AttentionCode attention = AttentionCode::sdpa;
   bool compile = false;                 // --torch_compile
+  bool cold_caches = true;              // torch.compile's on disk know none of the run's kernels: it times those it can choose among
   LigerParts liger;                     // of a model that Liger-Kernel knows
   HeadLoss head = HeadLoss::logits;
   OptimizerKind optimizer = OptimizerKind::adamw_fused;

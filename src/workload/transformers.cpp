@@ -230,6 +230,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (f.attention == AttentionCode::flash_attention_3 && a.attention_dropout > 0) return fail("bad_value", "--attention flash_attention_3: it has no dropout, and the model's config.json asks for some; transformers stops", "set attention_dropout to 0, or use --attention flash_attention_2", "--attention");
   t.attention = f.attention.value_or(no_sdpa ? AttentionCode::eager : AttentionCode::sdpa);
   t.compile = f.compile.value_or(false);
+  t.cold_caches = f.cold_caches.value_or(true);
   t.ema = f.ema.value_or(false);
   if (t.ema && (t.framework != Framework::transformers || f.quantized || (t.sharding != Sharding::none && t.sharding != Sharding::ddp))) {
     return fail("unsupported_training", "a moving average of the weights " + std::string(f.quantized ? "beside 4-bit ones" : t.framework != Framework::transformers ? "in " + std::string(name_of(t.framework)) : "under " + std::string(name_of(t.sharding))) + " is not laid out yet", "leave --ema out, or use --parallel ddp with whole weights", "--ema");

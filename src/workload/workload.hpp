@@ -110,6 +110,7 @@ struct Run {
   int compute_major = 0;                // of the GPU it runs on; 0: not told, 8 or newer
   bool fp8 = false;
   bool compile = true;
+  bool cold_caches = true;              // torch.compile's on disk know none of the run's kernels: it times those it can choose among
   bool optimizer_compiled = true;       // its own functions; not under TORCH_COMPILE_DISABLE=1, which a model that no script compiles can run under too
   Attention attention = Attention::automatic;  // automatic: by version and GPU
   std::string torch;                    // "2.9.1"
@@ -163,7 +164,7 @@ struct WorkloadFlags {
   std::optional<std::int64_t> depth, aspect_ratio, head_dim, vocab_size, device_batch_size, total_batch_size, max_seq_len, gpus, core_metric_every,
       core_metric_max_per_task, eval_every, sample_every, save_every, chatcore_every, resume_from_step, num_samples, max_new_tokens, examples_per_step;
   std::optional<std::string> window_pattern, nanochat, dtype, attention, torch, script, phases;
-  std::optional<bool> fp8, compile, load_optimizer;
+  std::optional<bool> fp8, compile, cold_caches, load_optimizer;
   Variables workspaces;  // sizes_workspaces
   std::vector<std::string> passthrough;
   int compute_major = 0;  // compute capability of the GPU it will run on, which decides nanochat's dtype; 0: not told, 8 or newer

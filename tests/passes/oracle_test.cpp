@@ -103,7 +103,7 @@ std::vector<Part> engine_step(const Recording& r) {
 // the batch of a validation that was not recorded)
 // and without the roles named.
 std::vector<Part> engine_program(const Recording& r, std::set<std::string> left_out = {}, bool accumulate = false) {
-  left_out.insert({"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum"});
+  left_out.insert({"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "timing.l2", "timing.copy"});
   if (r.kind != "run") left_out.insert({"bpb.losses", "bpb.bytes"});
   if (r.kind != "run") left_out.insert({"token_bytes", "val_loader_buffer", "val_idx", "val_targets"});
   const Program p = build_program(workload_of(r), {9, 0, 0}, accumulate || r.accumulation > 1);

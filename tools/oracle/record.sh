@@ -2,6 +2,7 @@
 # Records PyTorch's own memory behaviour of nanochat, without a GPU, and rewrites tests/golden/oracle/{recordings,unseen}.jsonl.
 #   tools/oracle/record.sh --nanochat PATH_OR_URL [--python PYTHON] [--only TEXT] [--work DIR]
 #   tools/oracle/record.sh --nanochat ... --draw SEED,COUNT,SHAPES   runs that draw.py draws instead, to WORK/drawn.jsonl
+#   tools/oracle/record.sh --nanochat ... --timed   which kernels are timed before their first launch (timed.py): tests/golden/oracle/timed_kernels.tsv, minutes
 #   tools/oracle/record.sh --transformers [...]   Hugging Face models instead: tests/golden/oracle/transformers*.jsonl, a quarter of an hour
 #   tools/oracle/record.sh --transformers5 [...]  the same with transformers 5: tests/golden/oracle/transformers_5*.jsonl, minutes
 #   tools/oracle/record.sh --transformers --draw SEED,COUNT,KIND     runs that draw_transformers.py draws instead, to WORK/drawn.jsonl
@@ -13,7 +14,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-nanochat='' others='' python='' only='' drawn='' work="$root/build/oracle"
+nanochat='' others='' python='' only='' drawn='' timed='' work="$root/build/oracle"
 while [ $# -gt 0 ]; do
   case "$1" in
     --nanochat) nanochat=$2; shift 2 ;;
@@ -21,6 +22,7 @@ while [ $# -gt 0 ]; do
     --python) python=$2; shift 2 ;;
     --only) only=$2; shift 2 ;;
     --draw) drawn=$2; shift 2 ;;
+    --timed) timed=yes; shift ;;
     --work) work=$2; shift 2 ;;
     *) echo "record.sh: unknown argument '$1'; see the head of this file" >&2; exit 2 ;;
   esac
@@ -62,5 +64,9 @@ for commit in $(cd "$here" && python3 -c 'import cases; print(*sorted({*cases.CO
   mv "$work/trees/$commit.part" "$work/trees/$commit"
 done
 
+if [ -n "$timed" ]; then
+  TORCHINDUCTOR_CACHE_DIR="$work/inductor" LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \
+    exec "$python" "$here/timed.py" --trees "$work/trees" --golden "$root/tests/golden/oracle"
+fi
 TORCHINDUCTOR_CACHE_DIR="$work/inductor" LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \
   exec "$python" "$here/record.py" --trees "$work/trees" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only" --draw "$drawn"
