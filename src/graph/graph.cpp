@@ -168,6 +168,12 @@ NodeId GraphBuilder::even_rows(NodeId x, Shape s, const char* role) {
   return id;
 }
 
+NodeId GraphBuilder::by_rows(NodeId x, const char* role) {
+  const NodeId id = unary(Fn::transpose, x, (*this)[x].dtype, role);
+  graph_.nodes.back().variant = kByHeads;
+  return id;
+}
+
 NodeId GraphBuilder::matmul(NodeId a, NodeId b, Shape s, Dtype d, int variant, const char* role) {
   const NodeId id = pointwise(Fn::matmul, std::array{a, b}, s, d, role);
   graph_.nodes.back().kind = Kind::matmul;
@@ -198,8 +204,13 @@ NodeId GraphBuilder::layer_norm(NodeId x, NodeId weight, NodeId bias, Dtype d, c
   const NodeId mean = reduce(Fn::mean_rows, up, row, f, role), spread = reduce(Fn::variance_rows, up, row, f, role);
   const NodeId rstd = unary(Fn::rsqrt, unary(Fn::scale, spread, f, role), f, role);
   const NodeId xhat = binary(Fn::mul, binary(Fn::sub, up, mean, f, role), rstd, f, role);
-  const NodeId out = convert(binary(Fn::add, binary(Fn::mul, xhat, weight, f, role), bias, f, role), d, role);
-  graph_.layer_norms.push_back({x, mean, rstd, xhat, out, weight, bias});
+  return layer_norm_again({x, mean, rstd, xhat, kNone, kNone, kNone}, weight, bias, d, role);
+}
+
+NodeId GraphBuilder::layer_norm_again(LayerNorm first, NodeId weight, NodeId bias, Dtype d, const char* role) {
+  const Dtype f = Dtype::fp32;
+  const NodeId out = convert(binary(Fn::add, binary(Fn::mul, first.xhat, weight, f, role), bias, f, role), d, role);
+  graph_.layer_norms.push_back({first.x, first.mean, first.rstd, first.xhat, out, weight, bias});
   return out;
 }
 

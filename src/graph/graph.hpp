@@ -67,6 +67,7 @@ enum class Fn : std::uint8_t {
   cosine,        // or sine
   abs, reciprocal,
   silu, silu_grad,
+  gelu, gelu_grad, // of the error function
   rotate_half,   // (-x2, x1) of a head's halves; its gradient moves elements alike
   rotate_pairs,  // neighbours of a head turned by a table's cosines and sines; its gradient is turned back
   expand,        // heads repeated
@@ -103,6 +104,7 @@ constexpr int kInParts = 1;    // the variant of a maximum over parts of a whole
 constexpr int kNumberOne = 1;  // of those that several nodes use
 constexpr int kViewed = 1;     // the variant of a cast whose readers all read a view of it
 constexpr int kEvenRows = 1;   // the variant of a transpose that copies what lies in memory with rows unevenly spaced
+constexpr int kByHeads = 2;     // of one that copies what lies in memory head by head
 constexpr int kShiftPads = 1;  // the variant of a shift that is nothing but padding, which fuses with nothing to the partitioner
 
 // What a graph input is to the outside.
@@ -184,6 +186,8 @@ class GraphBuilder {
   NodeId over_rms(NodeId x, const char* role);
   // nn.LayerNorm, listed among the graph's.
   NodeId layer_norm(NodeId x, NodeId weight, NodeId bias, Dtype d, const char* role);
+  // Another of the same tensor, whose statistics and rows it shares.
+  NodeId layer_norm_again(LayerNorm first, NodeId weight, NodeId bias, Dtype d, const char* role);
   // Three equal parts of each row, listed among the graph's splits.
   std::array<NodeId, 3> split(NodeId x, Shape part, std::array<const char*, 3> roles);
   // What dropout leaves of x: uniform numbers of one of `seeds` are stored, and so is the mask where backward needs it.
@@ -206,6 +210,8 @@ class GraphBuilder {
   NodeId column_sums(NodeId x, Shape s, Dtype d, const char* role);
   // The copy of padded texts that a product takes, rows evenly spaced.
   NodeId even_rows(NodeId x, Shape s, const char* role);
+  // The copy, row by row, of what lies in memory head by head.
+  NodeId by_rows(NodeId x, const char* role);
   NodeId kernel(Fn fn, std::span<const NodeId> in, const char* role);
   NodeId result(NodeId kernel, int which, Shape s, Dtype d, const char* role);
   const Node& operator[](NodeId id) const { return graph_.nodes[static_cast<std::size_t>(id)]; }

@@ -112,7 +112,8 @@ NodeId ModelWriter::linear(NodeId x, const std::string& module, const char* role
   const Dtype d = mixed_ ? g_.compute : b_[w].dtype;
   const NodeId in = cast(x, d, role), by = cast(w, d, role), added = bias == kNone ? kNone : cast(bias, d, role);
   if (four_bit && b_[x].dtype != d) readers = ReadBy::pointwise;  // its product is cast back
-  const bool within = bias != kNone && readers == ReadBy::others;
+  const bool adds_16_bits = version_from(r_.torch, 2, 11) && size_of(d) == 2;  // which it then never takes out (unfuse_bias_add_to_pointwise)
+  const bool within = bias != kNone && (readers == ReadBy::others || adds_16_bits);
   const NodeId product = within ? b_.addmm(added, in, by, s, d, 0, role) : b_.matmul(in, by, s, d, 0, role);
   const NodeId y = within || bias == kNone ? product : b_.binary(Fn::add, product, added, d, role);
   if (b_[x].dtype != d || b_[w].dtype != d || bias != kNone) g_.linears.push_back({x, w, bias, y, product});
@@ -142,10 +143,11 @@ NodeId ModelWriter::cast(NodeId x, Dtype d, const char* role) {
   return it->second;
 }
 
-NodeId ModelWriter::attention_call(NodeId q, NodeId k, NodeId v) {
+NodeId ModelWriter::attention_call(NodeId q, NodeId k, NodeId v, bool by_heads) {
   const bool efficient = masked_ == Attention::efficient;  // whose keys stand at multiples of 8, rows of its statistics of 32 (transformers/attention.cpp, pad_bias)
   if (mask_ == kNone) mask_ = b_.pointwise(Fn::mask, std::array{counted_}, shape({B, 1, T, efficient ? round_up(T, 8) : T}, true), g_.compute, "attn.mask");
-  return b_.attention(static_cast<int>(masked_), q, k, v, mask_, tokens(H * h), shape({B, H, efficient ? round_up(T, 32) : T}, true), 1, T).out;
+  const NodeId out = b_.attention(static_cast<int>(masked_), q, k, v, mask_, tokens(H * h), shape({B, H, efficient ? round_up(T, 32) : T}, true), 1, T).out;
+  return by_heads && masked_ == Attention::cudnn ? b_.by_rows(out, "attn.out") : out;
 }
 
 void ModelWriter::loss(NodeId logits, NodeId labels) {

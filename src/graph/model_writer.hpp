@@ -52,7 +52,8 @@ class ModelWriter {
   // All calls share one buffer of seeds.
   NodeId dropout(NodeId x, double p, const char* role);
   // While it is traced the mask's values are not looked at: scaled_dot_product_attention always gets one.
-  NodeId attention_call(NodeId q, NodeId k, NodeId v);
+  // by_heads: q lies in memory head by head, as what was joined does; cuDNN's output lies like it.
+  NodeId attention_call(NodeId q, NodeId k, NodeId v, bool by_heads = false);
   // ForCausalLMLoss of logits in any dtype.
   void loss(NodeId logits, NodeId labels);
 

@@ -4,6 +4,7 @@
 
 #include "graph/gpt2.hpp"
 #include "graph/llama_writer.hpp"
+#include "graph/neox.hpp"
 
 namespace dryfit {
 
@@ -60,13 +61,14 @@ class LossWriter : ModelWriter {
 }  // namespace
 
 bool has_graph(const Architecture& a) {
-  if (has_gpt2_graph(a)) return true;
+  if (has_gpt2_graph(a) || has_neox_graph(a)) return true;
   const bool family = a.family == Family::llama || a.family == Family::mistral || a.family == Family::qwen2 || a.family == Family::qwen3;
   return family && a.rotary_dims == a.head_dim && a.activation == Activation::silu && a.gated_mlp && !a.moe;
 }
 
 Graph transformer_forward(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target) {
   if (a.family == Family::gpt2) return gpt2_forward(a, r, adapted, target);
+  if (a.family == Family::gpt_neox) return neox_forward(a, r, adapted, target);
   return written_by<LlamaWriter>(a, r, adapted, target);
 }
 

@@ -150,6 +150,14 @@ class Engine {
 
   NodeId column_sums(NodeId g, NodeId like, const char* role) { return b_.column_sums(g, node(like).shape, node(like).dtype, role); }
 
+  // Biases that were added to terms of one sum have one gradient. Where it is cast for each, its sums are one (likewise: but for what lies in the memory of an output).
+  NodeId bias_sums(NodeId g, NodeId bias, const char* role) {
+    if (node(g).dtype == node(bias).dtype) return column_sums(g, bias, role);
+    const auto [it, fresh] = bias_sums_.try_emplace(g);
+    if (fresh) return it->second = column_sums(g, bias, role);
+    return b_.unary(Fn::convert, it->second, node(bias).dtype, role);
+  }
+
   void plain(NodeId id) {
     const Node n = node(id);
     const NodeId g = grad_[index(id)];
@@ -177,16 +185,17 @@ class Engine {
       case Fn::rsqrt:  // -0.5 g rsqrt^3
         accumulate(a, b_.binary(Fn::mul, b_.unary(Fn::scale, g, n.dtype, n.role), b_.unary(Fn::power, id, n.dtype, n.role), n.dtype, n.role));
         break;
+      case Fn::gelu: accumulate(a, b_.binary(Fn::gelu_grad, g, a, n.dtype, n.role)); break;
       case Fn::silu: accumulate(a, b_.binary(Fn::silu_grad, g, a, n.dtype, n.role)); break;
       case Fn::drop: accumulate(n.in[1], b_.binary(Fn::mul, g, b_.convert(a, n.dtype, n.role), n.dtype, n.role)); break;
-      case Fn::rotate_half: accumulate(a, b_.unary(Fn::rotate_half, g, n.dtype, n.role)); break;
+      case Fn::rotate_half: accumulate(a, b_.with_number(Fn::rotate_half, g, node(a).fn == Fn::slice ? kOfPart : 0, n.dtype, n.role)); break;
       case Fn::rotate_pairs: accumulate(a, b_.pointwise(Fn::rotate_pairs, std::array{g, n.in[1]}, node(a).shape, n.dtype, n.role)); break;
       case Fn::expand: accumulate(a, group_sums(g, node(a).shape, n)); break;
       case Fn::square: accumulate(a, b_.binary(Fn::mul, g, a, n.dtype, n.role)); break;
       case Fn::relu: accumulate(a, b_.binary(Fn::relu_grad, id, g, n.dtype, n.role)); break;  // where(relu <= 0, 0, g)
       case Fn::sigmoid: accumulate(a, b_.binary(Fn::sigmoid_grad, g, id, n.dtype, n.role)); break;
       case Fn::tanh: accumulate(a, b_.binary(Fn::tanh_grad, g, id, n.dtype, n.role)); break;
-      case Fn::transpose: accumulate(a, n.variant == kEvenRows ? g : b_.pointwise(Fn::transpose, std::array{g}, node(a).shape, n.dtype, n.role)); break;
+      case Fn::transpose: accumulate(a, n.variant == kEvenRows || n.variant == kByHeads ? b_.convert(g, node(a).dtype, n.role) : b_.pointwise(Fn::transpose, std::array{g}, node(a).shape, n.dtype, n.role)); break;
       case Fn::slice: accumulate(a, node(a).shape.numel() == n.shape.numel() ? g : padded(g, n)); break;
       case Fn::cat:
         for (int part = 0; part < 2; ++part) {
@@ -247,7 +256,7 @@ class Engine {
     if (wanted_[index(c.x)]) dx = b_.matmul(g, n.in[1], node(n.in[0]).shape, n.dtype, 1, n.role);
     if (c.bias != kNone) of_weight();
     if (dx != kNone) accumulate(c.x, b_.convert(dx, node(c.x).dtype, n.role));
-    if (c.bias != kNone && wanted_[index(c.bias)]) accumulate(c.bias, column_sums(g, c.bias, n.role));
+    if (c.bias != kNone && wanted_[index(c.bias)]) accumulate(c.bias, bias_sums(g, c.bias, n.role));
     if (dw != kNone) accumulate(c.w, b_.convert(dw, node(c.w).dtype, n.role));
   }
 
@@ -393,6 +402,7 @@ class Engine {
   bool mutated_ = false;
   std::map<NodeId, NodeId> turned_;
   std::map<std::pair<NodeId, NodeId>, NodeId> sums_;  // of the product of two
+  std::map<NodeId, NodeId> bias_sums_;
   JointGraph joint_;
   Graph& g_;
   GraphBuilder b_;

@@ -7,6 +7,8 @@
 
 namespace dryfit {
 
+constexpr int kOfPart = 1;  // the variant of a gradient of rotate_half where only the first elements of a head are turned
+
 struct JointGraph {
   Graph graph;                     // forward nodes first, then backward nodes
   std::int32_t forward_count = 0;  // nodes [0, forward_count) are the forward pass

@@ -133,6 +133,7 @@ CompiledStep compile_step(Graph forward, bool compile) {
   };
   for (NodeId v : cut) {
     const NodeId owner = storage(v);
+    if (owner != v) fw.views.push_back(v);
     if (nodes[static_cast<std::size_t>(owner)].kind == Kind::input && is_of_one_call(owner)) step.read_again.push_back(owner);
     if (nodes[static_cast<std::size_t>(owner)].kind == Kind::input || stored[static_cast<std::size_t>(owner)]) continue;
     stored[static_cast<std::size_t>(owner)] = true;

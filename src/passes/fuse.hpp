@@ -41,6 +41,7 @@ struct FuseInput {
   std::vector<NodeId> outputs;   // stay alive at the end
   std::vector<NodeId> shared = {};  // of those given, what somebody else names too: never overwritten
   std::vector<NodeId> parts = {};   // views of those given, handed over beside them
+  std::vector<NodeId> views = {};   // of outputs, which are what is returned
 };
 
 struct FuseResult {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "passes/autograd.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
@@ -37,6 +38,7 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
   for (NodeId v : in_.borrowed) available_[at(v)] = true;
   for (NodeId v : in_.given) available_[at(v)] = given_[at(v)] = true;
   for (NodeId v : in_.outputs) output_[at(owner(v))] = true;
+  returned_in_parts_.assign(nodes_.size(), false);
   for (NodeId v : in_.compute) {
     const Node& n = node(v);
     for (std::uint8_t k = 0; k < n.inputs; ++k) {
@@ -49,6 +51,11 @@ Realization::Realization(const FuseInput& input, bool eager) : in_(input), nodes
       std::int32_t& first = first_external_[at(operand)];
       if (first < 0) first = kMoments * position_[at(v)] - kMoments + 1 + k;
     }
+  }
+  for (NodeId v : in_.views) {  // as soon as it is written down, but for its other parts
+    const NodeId whole = owner(v);
+    const auto made = in_.compute.begin() + position_[at(whole)] + 1, taken = in_.compute.begin() + position_[at(v)];
+    returned_in_parts_[at(whole)] = position_[at(whole)] >= 0 && made <= taken && std::all_of(made, taken, [&](NodeId u) { return node(u).kind == Kind::view && owner(u) == whole; });
   }
   realize();
 }
@@ -63,12 +70,16 @@ Realization::Operations Realization::operations(const Node& n) const {
     case Fn::sigmoid_grad: case Fn::tanh_grad: return {n.dtype == Dtype::fp32 ? 3 : 6, 1};  // in fp32, between casts
     case Fn::pad:                          // index, bound, comparison, masked load, choice; and the zero. One element: no load; index and zero for all such
       return node(n.in[0]).shape.numel() == 1 ? Operations{3, 2} : Operations{5, 1};
+    case Fn::cat: return {10, 3};          // two masked loads of which one is chosen
     case Fn::join: return {9, 2};          // three masked loads, two comparisons and which of them it is
     case Fn::sum_batch: return {static_cast<std::int32_t>(std::min<std::int64_t>(node(n.in[0]).shape.dim[0], 8)) - 1, 0};
     case Fn::cube: return {2, 0};          // x * x * x
+    case Fn::gelu: return {n.dtype == Dtype::fp32 ? 5 : 7, 3};         // x / 2 (1 + erf(x / sqrt 2)), in fp32, between casts
+    case Fn::gelu_grad: return {n.dtype == Dtype::fp32 ? 11 : 14, 5};  // g ((1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi))
     case Fn::silu: return {2, 0};          // in fp32, between two casts
     case Fn::silu_grad: return {6, 2};     // g s (1 + x (1 - s))
-    case Fn::rotate_half: return {11, 3};  // two masked loads of which one is chosen, and a sign
+    case Fn::rotate_half:                  // two masked loads of which one is chosen, and a sign; of a part two are put into zeros, which are those of the pad around it
+      return n.variant == kOfPart ? Operations{9, 0} : Operations{11, 3};
     case Fn::random: return {2, 0};        // where it stands, and of a seed
     case Fn::drop: return {2, 0};          // a cast of the mask
     case Fn::rotate_pairs: return {26, 2}; // two masked bodies of nine (loads, casts, products and their sum), and which of them it is
@@ -175,6 +186,7 @@ Realization::Store Realization::store(NodeId v, std::span<const Read> reads) con
   if (operations_[at(v)] > limit && count_operations(v, limit) > limit) return Store::at_once;
   const bool cast_weight = !n.shape.batched && node(n.in[0]).kind == Kind::input;  // saved in another layout: stored with its own view
   if (output_[at(v)] && (!feeds_external_[at(v)] || cast_weight || taken_as_is_[at(v)] || n.shape.numel() == 1)) return Store::at_once;  // others through a view, where it is taken
+  if (returned_in_parts_[at(v)]) return Store::at_once;  // when the first of them is written down (graph.py, run_node: outputs are correctly aliased)
   return feeds_external_[at(v)] ? Store::for_external : Store::never;
 }
 

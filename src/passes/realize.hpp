@@ -43,7 +43,7 @@ class Realization {
     return v;
   }
   bool moves_elements(NodeId v) const {
-    return node(v).kind == Kind::cat || (node(v).kind == Kind::view && node(v).fn != Fn::laid_out) || (node(v).fn == Fn::transpose && node(v).variant == kEvenRows) || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_columns || node(v).fn == Fn::join || node(v).fn == Fn::shift;
+    return node(v).kind == Kind::cat || (node(v).kind == Kind::view && node(v).fn != Fn::laid_out) || (node(v).fn == Fn::transpose && (node(v).variant == kEvenRows || node(v).variant == kByHeads)) || node(v).fn == Fn::embedding || moves_along(node(v).fn) || node(v).fn == Fn::expand || node(v).fn == Fn::sum_groups || node(v).fn == Fn::sum_batch || node(v).fn == Fn::sum_columns || node(v).fn == Fn::join || node(v).fn == Fn::shift;
   }
   // What its readers read through it is read at another place.
   static bool moves_along(Fn fn) { return fn == Fn::slice || fn == Fn::pad || fn == Fn::rotate_half || fn == Fn::rotate_pairs; }
@@ -97,7 +97,7 @@ class Realization {
   void realize();
 
   std::vector<std::int32_t> operations_, first_external_, loads_;  // loads_: of as many elements as the node has, in its whole expression
-  std::vector<bool> feeds_external_, taken_as_is_;  // as_is: by FlashAttention 3, without a view; what is saved is then the value itself
+  std::vector<bool> feeds_external_, returned_in_parts_, taken_as_is_;  // as_is: by FlashAttention 3, without a view; what is saved is then the value itself
   std::vector<Read> reads_;                       // every node's list after the other
   std::vector<std::size_t> reads_begin_, reads_end_;
 };

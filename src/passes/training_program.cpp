@@ -402,7 +402,7 @@ Result<void> compiled_is_described(const Architecture& a, const Training& r) {
     const auto of_attention = [](const std::string& target) { return target == "q_proj" || target == "k_proj" || target == "v_proj" || target == "o_proj"; };
     if (r.lora && !std::ranges::all_of(r.lora->targets, of_attention)) return with("a mixture of experts and adapters of other products than attention's", "set target_modules to some of q_proj, k_proj, v_proj, o_proj");
     if (r.quantized) return with("a mixture of experts in 4 bits", "leave torch.compile out");
-  } else if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of GPT-2, Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
+  } else if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of GPT-2, GPT-NeoX with gelu, Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
   if (r.attention != AttentionCode::sdpa) return with("another attention than sdpa", "use --attention sdpa");
   // transformers warns that checkpoints leave the cache out, in every block; Dynamo ends its graph there
   if (r.recompute != Recompute::none && r.use_cache) return with("gradient checkpointing and use_cache, whose warning breaks the graph in every block,", "set model.config.use_cache = False in your script, and say --no-cache");

@@ -78,6 +78,7 @@ SIZES = {
     "8x7b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=2, num_attention_heads=32, num_key_value_heads=8, vocab_size=32000, num_local_experts=8, max_position_embeddings=32768),
     "30b": dict(hidden_size=2048, intermediate_size=6144, moe_intermediate_size=768, num_hidden_layers=2, num_attention_heads=32, num_key_value_heads=4, head_dim=128, vocab_size=151936,
                 num_experts=128, num_experts_per_tok=8, max_position_embeddings=32768),
+    "160m": dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=4, num_attention_heads=12, vocab_size=50304, max_position_embeddings=2048),
     "70b": dict(hidden_size=8192, intermediate_size=28672, num_hidden_layers=2, num_attention_heads=64, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False, max_position_embeddings=8192),
 }
 
@@ -204,6 +205,7 @@ def seen():
     yield Case("qwen3", batch=5, length=64, lora=4, lora_targets="q_proj,v_proj,down_proj")
     yield Case("bert", batch=6, length=128, precision="autocast", optimizer="fused")
     yield Case("gemma2", batch=2, length=128)
+    yield Case("gemma3_text", shape=BOTH_KINDS, precision="autocast", checkpoint="nonreentrant")
     yield Case("mixtral", batch=2, length=128, optimizer="fused")
     for precision in ("bf16", "autocast"):
         for model in ("llama", "gemma2"):
@@ -245,6 +247,10 @@ def seen():
     yield Case("gpt_neox", batch=1, length=224, precision="autocast", checkpoint="nonreentrant", lora=16, lora_targets="query_key_value,dense", lora_dropout=0.0)
 
 
+# Of Gemma 3's layers the last of each so many sees all; a small model's all have a window.
+BOTH_KINDS = '{"sliding_window_pattern": 2}'
+
+
 def newest():
     """transformers 5. Not mixtures, whose experts it runs in another way."""
     def case(model, **rest):
@@ -254,12 +260,16 @@ def newest():
         yield case(model, precision=precision, trainer=precision == "autocast")
     for model in ("llama", "gpt2", "bert", "gemma3_text"):
         yield case(model, attention="eager", precision="autocast", trainer=True)
-        if model != "gemma3_text":  # whose second rotary table is gone earlier there: 0.3 % of so small a model, not laid out
-            yield case(model, checkpoint="nonreentrant", precision="autocast", trainer=True, optimizer="fused", accumulation=2)
+        yield case(model, checkpoint="nonreentrant", precision="autocast", trainer=True, optimizer="fused", accumulation=2)
     for model in ("llama", "gpt2", "qwen3"):
         yield case(model, lora=8, precision="bf16+autocast", trainer=True)
         yield case(model, compiled=True, vocab=512)
         yield case(model, compiled=True, vocab=512, precision="autocast")
+    yield case("gpt_neox", compiled=True, vocab=512, use_cache=True)
+    yield case("gpt_neox", compiled=True, vocab=512, precision="autocast")
+    for checkpoint in ("none", "nonreentrant", "reentrant"):  # layers of both kinds
+        yield case("gemma3_text", shape=BOTH_KINDS, checkpoint=checkpoint)
+    yield case("gemma3_text", shape=BOTH_KINDS, checkpoint="nonreentrant", precision="autocast", trainer=True)
 
 
 def newest_unseen():
@@ -276,6 +286,11 @@ def newest_unseen():
     yield case("gpt2", batch=2, length=192, compiled=True, vocab=1536, precision="autocast")
     yield case("gpt2", batch=3, length=112, precision="bf16+autocast", trainer=True, lora=4, checkpoint="nonreentrant")
     yield case("olmo2", batch=4, length=100, attention="eager", optimizer="sgd")
+    yield case("gpt_neox", batch=2, length=320, vocab=1536, compiled=True, precision="autocast", use_cache=True, optimizer="fused")
+    yield case("gpt_neox", batch=3, length=192, vocab=768, compiled=True, checkpoint="nonreentrant")
+    yield case("gemma3_text", batch=2, length=224, shape=BOTH_KINDS, optimizer="fused")
+    yield case("gemma3_text", batch=3, length=333, checkpoint="nonreentrant", precision="bf16+autocast", trainer=True, lora=8, lora_targets="q_proj,v_proj")
+    yield case("gemma3_text", batch=1, length=480, shape=BOTH_KINDS, checkpoint="nonreentrant", precision="bf16+autocast", trainer=True, accumulation=2)
 
 
 def trl():
@@ -343,6 +358,17 @@ def compiled():
     yield Case("gpt2", batch=8, length=1024, size="124m", precision="autocast", compiled=True)
     yield Case("gpt2", batch=4, length=1024, size="124m", use_cache=True, accumulation=2, optimizer="fused", compiled=True)
     yield Case("gpt2", vocab=512, lora=8, precision="autocast", compiled=True)
+    # two branches of one residual, heads turned in a part
+    for precision, cache in itertools.product(("bf16", "autocast"), (False, True)):
+        yield Case("gpt_neox", vocab=512, precision=precision, use_cache=cache, compiled=True)
+    yield Case("gpt_neox", compiled=True)
+    yield Case("gpt_neox", vocab=512, batch=2, length=192, precision="fp32", compiled=True)
+    yield Case("gpt_neox", vocab=512, checkpoint="nonreentrant", compiled=True)
+    yield Case("gpt_neox", vocab=1024, precision="autocast", checkpoint="reentrant", accumulation=2, compiled=True)
+    yield Case("gpt_neox", batch=4, length=1024, size="160m", use_cache=True, compiled=True)
+    yield Case("gpt_neox", batch=8, length=512, size="160m", precision="autocast", use_cache=True, optimizer="fused", compiled=True)
+    yield Case("gpt_neox", vocab=512, lora=8, compiled=True)
+    yield Case("gpt_neox", vocab=512, precision="bf16+autocast", compiled=True)
     # 4-bit weights: one graph too
     packed = dict(lora=8, quantized=True, compiled=True)
     yield Case("llama", vocab=512, lora_targets="q_proj,v_proj", precision="bf16+autocast", **packed)
@@ -389,6 +415,12 @@ def compiled_unseen():
     yield Case("qwen3_moe", batch=1, length=1536, size="30b", precision="autocast", accumulation=2, compiled=True)
     yield Case("mixtral", batch=2, length=1024, size="8x7b", lora=16, precision="bf16+autocast", lora_targets="q_proj,k_proj,v_proj,o_proj", optimizer="fused", compiled=True)
     yield Case("qwen3_moe", batch=3, length=224, vocab=1024, lora=4, lora_targets="q_proj,o_proj", precision="autocast", accumulation=2, compiled=True)
+    yield Case("gpt_neox", batch=3, length=384, vocab=1536, precision="autocast", use_cache=True, compiled=True)
+    yield Case("gpt_neox", batch=2, length=157, vocab=1003, precision="autocast", compiled=True)
+    yield Case("gpt_neox", batch=2, length=1024, size="160m", precision="bf16+autocast", compiled=True)
+    yield Case("gpt_neox", batch=4, length=512, size="160m", precision="autocast", compiled=True, checkpoint="reentrant")
+    yield Case("gpt_neox", batch=3, length=224, vocab=768, lora=16, lora_targets="query_key_value,dense", precision="autocast", accumulation=2, optimizer="fused", compiled=True)
+    yield Case("gpt_neox", batch=4, length=192, vocab=1024, shape='{"use_parallel_residual": false, "rotary_pct": 0.5}', compiled=True)
     packed = dict(quantized=True, compiled=True)
     yield Case("qwen3", batch=3, length=256, vocab=2048, lora=4, lora_targets=ALL_LINEAR, precision="bf16+autocast", adapter="kbit", accumulation=2, **packed)
     yield Case("mistral", batch=2, length=384, vocab=1536, lora=16, lora_targets="k_proj,gate_proj", lora_dropout=0, precision="autocast", use_cache=True, **packed)
@@ -422,6 +454,12 @@ def compiled_torch_2_11():
     yield Case("gpt2", batch=8, length=1024, size="124m", precision="autocast", use_cache=True, **c)
     yield Case("gpt2", batch=4, length=1024, size="124m", vocab=50257, accumulation=2, optimizer="fused", **c)
     yield Case("gpt2", lora=8, precision="autocast", **c)
+    for precision in ("bf16", "autocast"):
+        yield Case("gpt_neox", vocab=512, precision=precision, use_cache=True, **c)
+    yield Case("gpt_neox", **c)
+    yield Case("gpt_neox", vocab=512, precision="autocast", checkpoint="nonreentrant", **c)
+    yield Case("gpt_neox", batch=4, length=1024, size="160m", use_cache=True, **c)
+    yield Case("gpt_neox", vocab=512, lora=8, precision="autocast", **c)
     for model, precision in itertools.product(("mixtral", "qwen3_moe"), ("bf16", "autocast")):
         yield Case(model, vocab=512, precision=precision, **c)
     yield Case("mixtral", vocab=2049, batch=2, length=255, precision="fp32", **c)
@@ -449,6 +487,10 @@ def compiled_torch_2_11_unseen():
     yield Case("gpt2", batch=4, length=1024, size="124m", vocab=50257, precision="autocast", use_cache=True, **c)
     yield Case("gpt2", batch=8, length=512, size="124m", precision="fp32", **c)
     yield Case("gpt2", batch=3, length=192, vocab=768, lora=16, lora_targets="c_attn,c_proj,c_fc", use_cache=True, **c)
+    yield Case("gpt_neox", batch=3, length=251, vocab=1537, precision="autocast", use_cache=True, **c)
+    yield Case("gpt_neox", batch=2, length=192, vocab=768, precision="fp32", accumulation=2, **c)
+    yield Case("gpt_neox", batch=8, length=512, size="160m", precision="autocast", use_cache=True, **c)
+    yield Case("gpt_neox", batch=2, length=1024, size="160m", checkpoint="reentrant", **c)
     yield Case("mixtral", batch=3, length=512, size="8x7b", precision="autocast", optimizer="fused", **c)
     yield Case("mixtral", batch=3, length=191, precision="bf16+autocast", accumulation=2, **c)
     yield Case("qwen3_moe", batch=2, length=1024, size="30b", **c)
