@@ -296,6 +296,11 @@ Tensor Transformer::recomputed(std::int64_t layer, const Tensor& x) {
   }, given, form));
 }
 
+bool Transformer::has_rotary(bool local) const {
+  if (a_.position != Position::rotary || (local && !has_local_rotary())) return false;
+  return !has_local_rotary() || !r_.is_transformers_5() || std::ranges::any_of(a_.windows, [local](std::int64_t w) { return (w > 0) == local; });
+}
+
 // What this layer alone still needs of what all of its kind are given, when it is the last to run again: the first of those with a window, or without.
 std::vector<Tensor*> Transformer::given_last(std::int64_t layer) {
   std::vector<Tensor*> out;
@@ -303,8 +308,9 @@ std::vector<Tensor*> Transformer::given_last(std::int64_t layer) {
   const auto is_first = [&](bool local) { return layer == std::ranges::find_if(a_.windows, [&](std::int64_t w) { return !a_.windows_by_layer || (w > 0) == local; }) - a_.windows.begin(); };
   if (is_first(false)) out.push_back(&mask_);
   if (is_first(true)) out.push_back(&local_mask_);
-  if (has_local_rotary() && is_first(true)) add(local_rotary_);
-  if (has_local_rotary() ? is_first(false) : layer == 0) add(rotary_);
+  const bool of_its_kind = has_local_rotary() && (a_.family != Family::gemma3 || r_.is_transformers_5());  // before, Gemma 3 gives every layer both
+  if (has_local_rotary() && (of_its_kind ? is_first(true) : layer == 0)) add(local_rotary_);
+  if (of_its_kind ? is_first(false) : layer == 0) add(rotary_);
   if (layer == 0) out.push_back(&positions_);
   return out;
 }
@@ -358,8 +364,8 @@ Tensor Transformer::body(const Batch& batch) {
   }
   if (a_.position == Position::rotary) {
     into(&outer_.rotary, {}, {});
-    rotary_ = rotary_tables(x.dtype());
-    if (has_local_rotary()) local_rotary_ = rotary_tables(x.dtype());  // of layers with a window
+    if (has_rotary(false)) rotary_ = rotary_tables(x.dtype());
+    if (has_rotary(true)) local_rotary_ = rotary_tables(x.dtype());  // of layers with a window
     out_of(&outer_.rotary, {});
   }
   const double p = r_.dropout ? a_.embedding_dropout : 0;
@@ -374,7 +380,7 @@ Tensor Transformer::body(const Batch& batch) {
   if (r_.recompute == Recompute::none) finish();  // the base model's locals
   else if (std::ranges::find(a_.windows, 0) == a_.windows.end() && a_.windows_by_layer) {  // what no layer was given
     mask_.reset();
-    if (a_.family == Family::olmo3) rotary_ = {};  // Gemma 3 gives every layer both
+    if (a_.family == Family::olmo3) rotary_ = {};  // transformers 5 has none
   }
   return x;
 }

@@ -155,6 +155,8 @@ class Transformer {
   std::pair<Tensor, Tensor> rotary_tables(Dtype like);
   bool fp32_rotary() const { return a_.family == Family::olmo || a_.family == Family::olmo2 || a_.family == Family::olmo3; }
   bool has_local_rotary() const { return a_.family == Family::gemma3 || a_.family == Family::olmo3; }  // tables of their own for layers with a window
+  // Whether there are tables for layers with a window (local), or for the others: transformers 5 makes none for a kind that no layer is of.
+  bool has_rotary(bool local) const;
   bool scales_in_embedding() const { return a_.family == Family::gemma3; }  // Gemma3TextScaledWordEmbedding: the module's output is scaled
   bool norms_turned_heads() const { return a_.qk_norm == QkNorm::per_head && (a_.family == Family::gemma3 || a_.family == Family::phi); }  // [B, H, T, h], once queries, keys and values are all there
   double dropped_after_branches() const { return a_.family == Family::phi3 && r_.dropout ? a_.residual_dropout : 0; }  // Phi3DecoderLayer: what comes out of a branch keeps its name beside

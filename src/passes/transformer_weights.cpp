@@ -216,7 +216,8 @@ void Transformer::load() {
   }
   const Category before = t_.category();
   t_.category(Category::weights);
-  for (int tables = a_.position != Position::rotary ? 0 : has_local_rotary() ? 2 : 1; tables > 0; --tables) {
+  for (const bool local : {false, true}) {
+    if (!has_rotary(local)) continue;
     const Dims frequencies = dims({a_.rotary_dims / 2}, false);
     buffers_.push_back(t_.empty("rotary.inv_freq", frequencies, Dtype::fp32));
     if (r_.is_transformers_5()) buffers_.push_back(t_.empty("rotary.original_inv_freq", frequencies, Dtype::fp32));  // the same storage before
