@@ -65,6 +65,7 @@ enum class Rule : std::uint8_t {
   mean,           // expand, divide
   sum,            // expand
   matmul,         // mm, addmm, bmm
+  grouped,        // rows in groups, each times a matrix of its own: torch._grouped_mm
   embedding,
   gather,         // zeros, scatter: gather, index
   index_add,      // in place: the gradient itself, and its rows
@@ -180,8 +181,9 @@ class Tape {
   Tensor power(const Tensor& x, const char* role);
   Tensor rsqrt(const Tensor& x, const char* role);
   Tensor mean_last(const Tensor& x, const char* role);
-  Tensor sum(const Tensor& x, int dim, const char* role);       // over a dimension, which goes
+  Tensor sum(const Tensor& x, int dim, const char* role, std::optional<Dtype> out = std::nullopt);  // over a dimension, which goes
   Tensor masked(const Tensor& x, const Tensor& mask, const char* role);  // masked_fill
+  Tensor masked_in_place(const Tensor& x, const Tensor& mask);
   Tensor softmax(const Tensor& x, const char* role, std::optional<Dtype> out = std::nullopt);
   Tensor add_in_place(const Tensor& a, const Tensor& b);
   // ATen's add_() where tensors are not subclasses, as the oracle's are; there a new one
@@ -191,6 +193,7 @@ class Tape {
   Tensor mm(const Tensor& a, const Tensor& b, const char* role, const Tensor& bias = {});   // two dimensions
   Tensor bmm(const Tensor& a, const Tensor& b, const char* role);                           // three
   Tensor matmul(const Tensor& a, const Tensor& b, const char* role);                        // four and four, or n and two
+  Tensor grouped(const Tensor& rows, const Tensor& weights, const Tensor& ends, const char* role);  // [S, K] and [E, K, N]: [S, N]; ends: where each group's rows end
   Tensor linear(const Tensor& x, const Tensor& w, const char* role, const Tensor& bias = {});
   Tensor conv1d(const Tensor& rows, const Tensor& w, const Tensor& bias, const char* role);  // transformers' Conv1D: addmm with an untransposed weight
   Tensor convolution(const Tensor& x, const Tensor& w, Dims out, const char* role);          // conv1d of width 1; the kernel's own workspace is not known
@@ -252,6 +255,7 @@ class Tape {
   void multiply(const Tensor& a, const Tensor& b, const char* role) { if (told_ != nullptr) tell_product(described(a), described(b), role); }  // into what is there
   void send(const char* role, double bytes, Work::Beside beside);  // a collective: bytes of the whole tensors
   void causal(bool on) { causal_ = on; }                 // of attention() calls
+  void groups_on(int multiprocessors) { groups_on_ = multiprocessors; }  // of a GPU that has a kernel for bf16 grouped(), which takes memory for its arguments
   void sequences(std::int64_t n) { sequences_ = n; }     // that a row of attention() calls is made of, each as long: FlashAttention's kernels of varying lengths
 
  private:
@@ -318,6 +322,7 @@ class Tape {
   const char* node_role(const Tensor& x) const;          // of the storage it names
   Tensor scratch(const char* role, Dims d, Dtype dtype);
   Tensor contiguous_inside(const Tensor& x, const char* role);
+  void grouping_scratch(std::int64_t groups, Dtype dtype);
   Tensor padded(const Tensor& x, std::int64_t multiple, const char* role);  // rows to a multiple of elements
   Tensor dequantized(Dims weight, Dtype dtype, FourBit how, const char* role);
 
@@ -328,7 +333,7 @@ class Tape {
   void deliver(Edge edge, Tensor g);
   void accumulate(std::int32_t n);
   Tensor sum_to(const Tensor& g, const Dims& d, const char* role);
-  Tensor summed(const Tensor& x, const Dims& d, const char* role);  // the kernel's own memory beside the result
+  Tensor summed(const Tensor& x, const Dims& d, const char* role, std::optional<Dtype> out = std::nullopt);  // the kernel's own memory beside the result
   void backward_attention(std::int32_t n, std::vector<Tensor>& out);
   void backward_norm(std::int32_t n, std::vector<Tensor>& out);
   Tensor backward_split(std::int32_t n);
@@ -341,6 +346,7 @@ class Tape {
   void forget_after_last_save(std::size_t first_event);
   void backward_product(std::int32_t n, std::vector<Tensor>& out);
   void backward_matmul(std::int32_t n, std::vector<Tensor>& out);
+  void backward_grouped(std::int32_t n, std::vector<Tensor>& out);
   void backward_embedding(std::int32_t n, std::vector<Tensor>& out);
   void flash_3_scratch(const Dims& q, std::int64_t key_heads);  // attention_scratch of FlashAttention 3
   const Input& input(std::int32_t n, std::size_t i) { return node(n).inputs[i]; }
@@ -383,6 +389,7 @@ class Tape {
   void tell_forward(const Tensor& out);
   void tell_backward(std::int32_t n, const Operand& gradient, const std::vector<Tensor>& out);
   void tell_product(const Operand& a, const Operand& b, const char* role);
+  void tell_grouped(const Operand& rows, const Dims& weights, const char* role, bool of_weights);
   void tell_attention(Attention kind, bool masked, std::span<const Operand> in, const char* role, bool gradient);
   double take_made();                                    // bytes of what was made since work was told last: theirs it is that asks
   void settle_made(std::int32_t beside = -1);            // tells what nobody took as kernels of its own, but for one storage
@@ -418,6 +425,7 @@ class Tape {
   std::int64_t calls_ = 0;                               // likewise: of the dispatcher, that launch nothing
   std::size_t work_at_last_save_ = 0;
   bool causal_ = true;
+  int groups_on_ = 0;
   std::int64_t sequences_ = 0;                           // 0: rows are not packed
   bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
   bool unrecorded_ = false;                              // while gradients are off: some op would have been recorded

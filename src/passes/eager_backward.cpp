@@ -138,8 +138,8 @@ Tensor Tape::sum_to(const Tensor& g, const Dims& d, const char* role) {
   return attach(summed(g, d, role), -1);
 }
 
-Tensor Tape::summed(const Tensor& x, const Dims& d, const char* role) {
-  Tensor out = empty(role, eager::contiguous(d), x.dtype());
+Tensor Tape::summed(const Tensor& x, const Dims& d, const char* role, std::optional<Dtype> dtype) {
+  Tensor out = empty(role, eager::contiguous(d), dtype.value_or(x.dtype()));
   const Dims from = x.dims();
   const std::int64_t columns = d.numel(), rows = from.numel() / columns;
   const ColumnSum own = from.back() == d.back() ? column_sum(rows, columns, options_.gpu) : ColumnSum();
@@ -258,6 +258,7 @@ void Tape::apply(std::int32_t n, std::vector<Tensor>& out) {
     }
     case Rule::sum: out[0] = view_of(g, expanded(g.dims(), input(n, 0).dims)); break;
     case Rule::matmul: backward_matmul(n, out); break;
+    case Rule::grouped: backward_grouped(n, out); break;
     case Rule::embedding: backward_embedding(n, out); break;
     case Rule::gather: {
       Tensor zeros = empty(role, eager::contiguous(input(n, 0).dims), g.dtype());

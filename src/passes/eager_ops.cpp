@@ -192,12 +192,19 @@ Tensor Tape::masked(const Tensor& x, const Tensor& mask, const char* role) {
   return attach(pointwise(std::array{x}, role), n);
 }
 
-Tensor Tape::sum(const Tensor& x, int dim, const char* role) {
+// In place: what was there is gone, and the gradient is a new tensor all the same.
+Tensor Tape::masked_in_place(const Tensor& x, const Tensor& mask) {
+  const std::int32_t n = record(Rule::scale, {x}, node_role(x));
+  save(n, mask);
+  return attach(alias(x, x.dims()), n);
+}
+
+Tensor Tape::sum(const Tensor& x, int dim, const char* role, std::optional<Dtype> dtype) {
   Dims d = x.dims();
   for (int i = dim; i + 1 < d.rank; ++i) d.size[static_cast<std::size_t>(i)] = d.size[static_cast<std::size_t>(i) + 1];
   --d.rank;
   d.size[d.rank] = 0;
-  Tensor out = summed(x, d, role);
+  Tensor out = summed(x, d, role, dtype);
   return attach(std::move(out), record(Rule::sum, {x}, role));
 }
 
@@ -340,10 +347,9 @@ Tensor Tape::embedding(const Tensor& table, const Tensor& ids, const char* role)
 }
 
 Tensor Tape::gather(const Tensor& x, const Tensor& index, Dims out_dims, const char* role) {
-  Tensor out = empty(role, out_dims, x.dtype());
   const std::int32_t n = record(Rule::gather, {x}, role);
   save(n, index);
-  return attach(std::move(out), n);
+  return attach(empty(role, out_dims, x.dtype()), n);
 }
 
 Tensor Tape::in_graph(const Tensor& made, const Tensor& x, Dtype d) {

@@ -195,6 +195,7 @@ void Tape::tell_forward(const Tensor& out) {
       weight.dims = dims({b.dims.numel() / channels, channels}, false);
       return tell_product(windows, weight, role);
     }
+    case Rule::grouped: settle_made(result.storage); return tell_grouped(in[0], in[1].dims, role, false);
     case Rule::embedding:
     case Rule::gather:  // rows of the table, one for each of the result
       add_bytes(w, 2 * result.bytes(), result.dims.batched);
@@ -281,6 +282,11 @@ void Tape::tell_backward(std::int32_t n, const Operand& g, const std::vector<Ten
       if (out[0].defined()) tell_product(gradient, {dims({channels, width}, false), g.storage, g.dtype}, at.role);
       return;
     }
+    case Rule::grouped:
+      made_.clear();
+      if (out[1].defined()) tell_grouped({input(n, 0).dims, g.storage, g.dtype}, input(n, 1).dims, at.role, true);
+      if (out[0].defined()) tell_grouped(g, swapped(input(n, 1).dims, 1, 2), at.role, false);
+      return;
     case Rule::embedding:  // zeros, ids sorted, sums of segments, and these written to their rows
       add_bytes(w, 2 * g.bytes() + std::max(0.0, 2 * (take_made() - out_bytes)), batched);
       w.fixed_bytes += out_bytes;

@@ -100,7 +100,7 @@ Attention attention_of(const Architecture& a, const Training& r, const Target& t
   if (a.latent && a.latent->value_head_dim != a.head_dim) return Attention::efficient;  // flash wants heads of one size
   if (half && target.compute_major >= 8 && a.head_dim <= 256) return Attention::flash;
   // transformers passes enable_gqa, which the efficient kernel does not take (integrations/sdpa_attention.py)
-  if (r.framework == Framework::transformers && a.kv_heads < a.heads && !eager::repeats_keys_itself(a)) return Attention::math;
+  if (r.framework == Framework::transformers && a.kv_heads < a.heads && !eager::repeats_keys_itself(a, r)) return Attention::math;
   return Attention::efficient;
 }
 
@@ -131,6 +131,7 @@ class Trainer {
     forward.multiprocessors = target_.multiprocessors;
     forward.memory = target_.memory;
     forward.fuses_products = target_.compute_major >= 8;
+    if (target_.compute_major == 9) tape_.groups_on(target_.multiprocessors);
     forward.eager_attention = r_.attention == AttentionCode::eager;
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);

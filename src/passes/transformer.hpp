@@ -57,8 +57,8 @@ struct ModuleHooks {
 // Whether DeepSpeed's ZeRO-3 takes a mixture of experts for one module (deepspeed/runtime/zero/leaf_module_config.py, since 0.18).
 bool is_leaf_mixture(const Architecture& architecture);
 
-// Whether its attention repeats keys and values for all heads whatever runs it, in code from before enable_gqa: Qwen2MoeSdpaAttention, OlmoeSdpaAttention. (Not OLMoE's for FlashAttention.)
-bool repeats_keys_itself(const Architecture& architecture);
+// Whether its attention repeats keys and values for all heads whatever runs it, in code of transformers 4 from before enable_gqa: Qwen2MoeSdpaAttention, OlmoeSdpaAttention. (Not OLMoE's for FlashAttention.)
+bool repeats_keys_itself(const Architecture& architecture, const Training& training);
 
 // Rows of each expert, whose tokens are taken to be shared evenly.
 std::int64_t rows_of_expert(const Architecture& architecture, std::int64_t tokens);
@@ -186,6 +186,12 @@ class Transformer {
   Tensor stacked_mixture(const Block& block, const Tensor& x);
   Tensor stacked_experts(const Block& block, const Tensor& x, const Tensor& scores);
   Tensor sorted_mixture(const Block& block, const Tensor& x);
+  Tensor softmax_choice(const Block& block, Tensor logits, Tensor& selected);
+  Tensor sigmoid_choice(const Block& block, Tensor logits, Tensor& selected);
+  Tensor choice(const Block& block, const Tensor& x, Tensor& logits, Tensor& selected);
+  Tensor grouped_mixture(const Block& block, const Tensor& x);
+  Tensor grouped_experts(const Block& block, const Tensor& x, const Tensor& selected, const Tensor& weights);
+  Tensor gate_of_experts(const Tensor& both);
   Tensor corrected_mixture(const Block& block, const Tensor& x);
   std::int64_t expert_rows() const { return rows_of_expert(a_, N); }
   Tensor into_mixture(const Block& block, const Tensor& x);
@@ -228,6 +234,7 @@ class Transformer {
   ModuleHooks modules_;
   Who stop_ = nullptr;             // the module in which a block that runs again stops, for everything saved is there
   bool again_ = false, stopped_ = false, inside_leaf_ = false;
+  bool groups_ = false;            // experts of a layer are two tensors, and run together
   std::vector<Weight> weights_;
   std::vector<Tensor> buffers_, whole_;
   std::vector<Block> blocks_;

@@ -10,7 +10,7 @@
 
 namespace dryfit::eager {
 
-bool repeats_keys_itself(const Architecture& a) { return a.family == Family::qwen2_moe || a.family == Family::olmoe; }
+bool repeats_keys_itself(const Architecture& a, const Training& r) { return !r.is_transformers_5() && (a.family == Family::qwen2_moe || a.family == Family::olmoe); }
 
 // x * cos + rotate_half(x) * sin, each temporary gone as soon as Python's expression lets it; of the part of a head that is turned.
 Tensor Transformer::rotated_part(const Tensor& x, const Tensor& cos, const Tensor& sin, const char* role) {
@@ -187,7 +187,7 @@ Tensor Transformer::attended(std::int64_t layer, const Tensor& q, Tensor k, Tens
     cache_.push_back(k);
     cache_.push_back(v);
   }
-  if (repeats_keys_itself(a_) && !(is_flash(r_.attention) && a_.family == Family::olmoe)) {
+  if (repeats_keys_itself(a_, r_) && !(is_flash(r_.attention) && a_.family == Family::olmoe)) {
     k = repeat_kv(k, "attn.k_repeated");
     v = repeat_kv(v, "attn.v_repeated");
   }

@@ -28,6 +28,7 @@ Tensor Transformer::into_mixture(const Block& b, const Tensor& x) {
 }
 
 Tensor Transformer::mixture(const Block& b, const Tensor& given) {
+  if (groups_) return grouped_mixture(b, given);
   const Tensor x = into_mixture(b, given);
   const Tensor y = [&] {
     switch (a_.moe->router) {
@@ -161,23 +162,52 @@ Tensor Transformer::in_best_groups(const Tensor& scores, const Tensor& of_groups
   return t_.masked(scores, outside, "router.masked");
 }
 
+// DeepSeek-V2's router: the best of all experts, or of the best groups.
+Tensor Transformer::softmax_choice(const Block& b, Tensor logits, Tensor& selected) {
+  const MixtureOfExperts& m = *a_.moe;
+  const Tensor scores = t_.softmax(logits, "router.probs", Dtype::fp32);
+  logits.reset();
+  Tensor weights;
+  if (m.router == RouterKind::softmax_topk) {
+    weights = best(scores, dims({N, m.top_k}, true), selected);
+  } else {
+    Tensor most;
+    const Tensor of_groups = best(t_.view(scores, {N, m.groups, m.experts / m.groups}), dims({N, m.groups}, true), most);
+    weights = best(in_best_groups(scores, of_groups), dims({N, m.top_k}, true), selected);
+  }
+  return out_of(&b.linear.at("router"), t_.scale(weights, "router.weights"));
+}
+
+// DeepSeek-V3's: sigmoid scores, a corrected choice among the best groups.
+Tensor Transformer::sigmoid_choice(const Block& b, Tensor logits, Tensor& selected) {
+  const MixtureOfExperts& m = *a_.moe;
+  const std::int64_t E = m.experts, k = m.top_k;
+  const Tensor scores = t_.unary(logits, Tape::Keep::result, "router.probs");
+  logits.reset();
+  {
+    const NoGrad inside(t_);
+    const Tensor corrected = t_.empty("router.corrected", dims({N, E}, true), Dtype::fp32);
+    Tensor two, most;
+    const Tensor of_groups = t_.sum(best(t_.view(corrected, {N, m.groups, E / m.groups}), dims({N, m.groups, 2}, true), two), 2, "router.groups");
+    two.reset();
+    best(in_best_groups(corrected, of_groups), dims({N, k}, true), selected);
+  }
+  Tensor weights = t_.gather(scores, selected, dims({N, k}, true), "router.weights");
+  if (m.normalize_top_k) {  // autocast sums in fp32; divided in place
+    const Tensor terms = t_.autocast() ? t_.to(weights, Dtype::fp32, "router.sum") : weights;
+    const Tensor total = t_.shift(t_.mean_last(terms, "router.sum"), "router.sum");
+    weights = t_.to(t_.mul(weights, total, "router.weights"), weights.dtype(), "router.weights");
+  }
+  return out_of(&b.linear.at("router"), t_.scale(weights, "router.weights"));
+}
+
 // DeepseekV2MoE: rows sorted by expert, each expert's a slice of them; the results put back and weighted.
 Tensor Transformer::sorted_mixture(const Block& b, const Tensor& given) {
   const MixtureOfExperts& m = *a_.moe;
   const std::int64_t D = a_.width, E = m.experts, k = m.top_k;
   const Tensor x = t_.view(given, {N, D});
-  Tensor selected, weights;
-  {
-    const Tensor scores = t_.softmax(router_logits(b, x), "router.probs", Dtype::fp32);
-    if (m.router == RouterKind::softmax_topk) {
-      weights = best(scores, dims({N, k}, true), selected);
-    } else {
-      Tensor most;
-      const Tensor of_groups = best(t_.view(scores, {N, m.groups, E / m.groups}), dims({N, m.groups}, true), most);
-      weights = best(in_best_groups(scores, of_groups), dims({N, k}, true), selected);
-    }
-    weights = out_of(&b.linear.at("router"), t_.scale(weights, "router.weights"));
-  }
+  Tensor selected;
+  const Tensor weights = softmax_choice(b, router_logits(b, x), selected);
   Tensor out;
   {
     const Tensor counts = t_.empty("moe.counts", dims({N, E}, true), Dtype::int64), each = t_.empty("moe.counts", dims({E}, false), Dtype::int64);
@@ -205,30 +235,13 @@ Tensor Transformer::sorted_mixture(const Block& b, const Tensor& given) {
   return t_.add(t_.view(out, {B, T, D}), mlp(b, b.shared, "shared.", given), "moe.out");
 }
 
-// DeepseekV3MoE: sigmoid scores, a corrected choice among the best groups; results added in fp32.
+// DeepseekV3MoE: results added in fp32.
 Tensor Transformer::corrected_mixture(const Block& b, const Tensor& given) {
   const MixtureOfExperts& m = *a_.moe;
   const std::int64_t D = a_.width, E = m.experts, k = m.top_k;
   const Tensor x = t_.view(given, {N, D});
-  Tensor selected, weights;
-  {
-    const Tensor scores = t_.unary(router_logits(b, x), Tape::Keep::result, "router.probs");
-    {
-      const NoGrad inside(t_);
-      const Tensor corrected = t_.empty("router.corrected", dims({N, E}, true), Dtype::fp32);
-      Tensor two, most;
-      const Tensor of_groups = t_.sum(best(t_.view(corrected, {N, m.groups, E / m.groups}), dims({N, m.groups, 2}, true), two), 2, "router.groups");
-      two.reset();
-      best(in_best_groups(corrected, of_groups), dims({N, k}, true), selected);
-    }
-    weights = t_.gather(scores, selected, dims({N, k}, true), "router.weights");
-    if (m.normalize_top_k) {  // autocast sums in fp32; divided in place
-      const Tensor terms = t_.autocast() ? t_.to(weights, Dtype::fp32, "router.sum") : weights;
-      const Tensor total = t_.shift(t_.mean_last(terms, "router.sum"), "router.sum");
-      weights = t_.to(t_.mul(weights, total, "router.weights"), weights.dtype(), "router.weights");
-    }
-    weights = out_of(&b.linear.at("router"), t_.scale(weights, "router.weights"));
-  }
+  Tensor selected;
+  const Tensor weights = sigmoid_choice(b, router_logits(b, x), selected);
   const Tensor out = [&] {
     Tensor sum = t_.empty("moe.out", dims({N, D}, true), weights.dtype());
     const Tensor mask = t_.empty("router.mask", dims({N, k, E}, true), Dtype::int64);

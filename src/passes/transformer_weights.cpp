@@ -6,6 +6,7 @@
 
 #include "passes/four_bit.hpp"
 #include "passes/transformer.hpp"
+#include "workload/transformers.hpp"
 
 namespace dryfit::eager {
 
@@ -75,7 +76,7 @@ Dims shape_of(const Parameter& p) {
 }  // namespace
 
 Transformer::Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options)
-    : t_(tape), a_(architecture), r_(training), o_(options) {
+    : t_(tape), a_(architecture), r_(training), o_(options), groups_(groups_experts(architecture, training)) {
   load();
   if (r_.lora && r_.lora->rank > 0) add_adapters();
   if (r_.lora && r_.lora->virtual_tokens > 0) {  // peft's PromptEmbedding
@@ -240,7 +241,7 @@ void Transformer::load() {
 
 void Transformer::place(const Parameter& p) {
   t_.at(p.layer);
-  if (a_.moe && !a_.moe->stacked && p.name.find("mlp.experts.") != std::string::npos) {
+  if (a_.moe && !a_.moe->stacked && !groups_ && p.name.find("mlp.experts.") != std::string::npos) {
     expert_weights(p);
     t_.at(-1);
     return;

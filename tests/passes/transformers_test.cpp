@@ -137,7 +137,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -148,6 +148,11 @@ TEST(Transformers, unseenStepsAreAsNear) { expect_all_agree("transformers_unseen
 
 // transformers 5: no causal masks among GPT-2's buffers, the frequencies twice; what Trainer's forward pass hands out under autocast.
 TEST(Transformers, stepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5.jsonl", recorded, 40, "recordings of transformers 5"); }
+
+// transformers 5's mixtures: tokens sorted by expert, and products of groups of rows.
+TEST(Transformers, mixturesOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_experts.jsonl", recorded, 25, "recordings of transformers 5's mixtures"); }
+
+TEST(Transformers, unseenMixturesOfTransformers5AreAsNear) { expect_all_agree("transformers_5_experts_unseen.jsonl", recorded, 11, "unseen recordings of transformers 5's mixtures"); }
 
 TEST(Transformers, unseenStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_unseen.jsonl", recorded, 10, "unseen recordings of transformers 5"); }
 // Runs drawn blindly (tools/oracle/record.sh --transformers --draw), beside the engine: what is equal, what differs and how much, what is refused.

@@ -4,4 +4,5 @@ import transformers_cases as cases
 from record_transformers import main, runner_of
 
 if __name__ == "__main__":
-    main(__doc__, {"transformers_5.jsonl": list(cases.newest()), "transformers_5_unseen.jsonl": list(cases.newest_unseen())}, runner_of)
+    main(__doc__, {"transformers_5.jsonl": list(cases.newest()), "transformers_5_unseen.jsonl": list(cases.newest_unseen()),
+                   "transformers_5_experts.jsonl": list(cases.newest_experts()), "transformers_5_experts_unseen.jsonl": list(cases.newest_experts_unseen())}, runner_of)

@@ -252,7 +252,7 @@ BOTH_KINDS = '{"sliding_window_pattern": 2}'
 
 
 def newest():
-    """transformers 5. Not mixtures, whose experts it runs in another way."""
+    """transformers 5, dense models."""
     def case(model, **rest):
         return Case(model, transformers="5.17.0", **rest)
     dense = [model for model in MODELS if model not in LATER and not any(part in model for part in ("moe", "mixtral", "deepseek", "gpt_oss"))]
@@ -291,6 +291,41 @@ def newest_unseen():
     yield case("gemma3_text", batch=2, length=224, shape=BOTH_KINDS, optimizer="fused")
     yield case("gemma3_text", batch=3, length=333, checkpoint="nonreentrant", precision="bf16+autocast", trainer=True, lora=8, lora_targets="q_proj,v_proj")
     yield case("gemma3_text", batch=1, length=480, shape=BOTH_KINDS, checkpoint="nonreentrant", precision="bf16+autocast", trainer=True, accumulation=2)
+
+
+def newest_experts():
+    """transformers 5's mixtures, whose experts are grouped products over sorted rows."""
+    def case(model, **rest):
+        return Case(model, transformers="5.17.0", **rest)
+    for model, precision in itertools.product(("mixtral", "qwen3_moe", "olmoe", "qwen2_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"), ("bf16", "autocast")):
+        yield case(model, precision=precision, trainer=precision == "autocast", attention="eager" if model == "gpt_oss" else "sdpa")
+    yield case("mixtral", precision="fp32", batch=2, length=128)
+    yield case("mixtral", checkpoint="nonreentrant")
+    yield case("mixtral", checkpoint="reentrant", precision="autocast", trainer=True)
+    yield case("mixtral", optimizer="fused", accumulation=2)
+    yield case("mixtral", lora=8, lora_targets="q_proj,v_proj", precision="bf16+autocast", trainer=True)
+    yield case("qwen3_moe", checkpoint="nonreentrant", precision="autocast", trainer=True, optimizer="fused", accumulation=2)
+    yield case("qwen3_moe", lora=8, lora_targets="q_proj,v_proj", checkpoint="nonreentrant")
+    yield case("qwen3_moe", lora=8, lora_targets="q_proj,v_proj", precision="bf16+autocast", trainer=True, batch=2)
+    yield case("olmoe", checkpoint="reentrant", batch=2, length=224)
+    yield case("gpt_oss", attention="eager", checkpoint="nonreentrant", batch=2)
+    yield case("deepseek_v3", lora=8, lora_targets="o_proj,kv_b_proj", precision="bf16+autocast", trainer=True)
+
+
+def newest_experts_unseen():
+    def case(model, **rest):
+        return Case(model, transformers="5.17.0", **rest)
+    yield case("mixtral", batch=3, length=200, precision="autocast", trainer=True, checkpoint="nonreentrant", optimizer="fused")
+    yield case("mixtral", batch=1, length=1024, size="8x7b", checkpoint="nonreentrant")
+    yield case("qwen3_moe", batch=2, length=333, precision="bf16+autocast", trainer=True, lora=16, lora_targets="q_proj,k_proj,v_proj,o_proj", checkpoint="nonreentrant")
+    yield case("qwen3_moe", batch=2, length=512, size="30b")
+    yield case("qwen3_moe", batch=3, length=120, precision="fp16", optimizer="fused")
+    yield case("olmoe", batch=2, length=96, optimizer="adafactor")
+    yield case("olmoe", batch=2, length=150, precision="autocast", trainer=True, accumulation=2, shape='{"num_experts": 64, "num_experts_per_tok": 8}')
+    yield case("qwen2_moe", batch=5, length=128, precision="autocast", trainer=True, checkpoint="reentrant")
+    yield case("deepseek_v2", batch=2, length=224, lora=8, lora_targets="q_proj,o_proj")
+    yield case("deepseek_v3", batch=3, length=144, checkpoint="nonreentrant")
+    yield case("gpt_oss", batch=2, length=168, attention="eager", precision="bf16+autocast", trainer=True, checkpoint="nonreentrant", accumulation=2)
 
 
 def trl():

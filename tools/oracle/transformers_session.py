@@ -14,6 +14,7 @@ import hopper  # noqa: F401  (before anything asks torch.cuda)
 import on_host
 import packed_texts
 import torch
+import torch._meta_registrations
 import torch.distributed.fsdp as fsdp
 import transformers
 import transformers.masking_utils as masking
@@ -67,6 +68,21 @@ def _share_tokens_evenly(experts, stacked):
 
     torch.where = where
     torch.Tensor.nonzero = lambda self: [(i,) for i in range(self.shape[0])] if stacked else range(self.shape[0])
+
+
+def _group_products_of_any_width():
+    """The kernel takes bf16, fp32 and fp16 (GroupedMMUtils.h, _grouped_mm_validate_inputs); what torch 2.9 knows of its shapes without one refuses all but bf16."""
+    known = torch._meta_registrations._meta_grouped_mm_common
+
+    def of_any_width(mat_a, mat_b, scale_a, scale_b, offs=None, bias=None, scale_result=None, out_dtype=None, use_fast_accum=False):
+        if scale_a is not None or mat_a.dtype == torch.bfloat16:
+            return known(mat_a, mat_b, scale_a, scale_b, offs, bias, scale_result, out_dtype, use_fast_accum)
+        return torch._meta_registrations._create_grouped_mm_output_tensor(mat_a, mat_b, offs, out_dtype)
+
+    torch._meta_registrations._meta_grouped_mm_common = of_any_width
+
+
+_group_products_of_any_width()
 
 
 REAL_MOE = getattr(getattr(deepseek_v2, "DeepseekV2MoE", None), "moe", None)  # of transformers 4
@@ -185,7 +201,7 @@ class Run:
                 else:
                     _share_tokens_evenly(getattr(config, name), config.model_type == "gpt_oss")
                 break
-        if case.model == "deepseek_v2":
+        if case.model == "deepseek_v2" and REAL_MOE:
             _split_tokens_evenly()
         if case.attention.startswith("flash_attention"):
             importlib.import_module({"flash_attention_2": "attention2", "flash_attention_3": "attention3_transformers"}[case.attention])
