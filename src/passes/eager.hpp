@@ -255,7 +255,10 @@ class Tape {
   void multiply(const Tensor& a, const Tensor& b, const char* role) { if (told_ != nullptr) tell_product(described(a), described(b), role); }  // into what is there
   void send(const char* role, double bytes, Work::Beside beside);  // a collective: bytes of the whole tensors
   void causal(bool on) { causal_ = on; }                 // of attention() calls
-  void groups_on(int multiprocessors) { groups_on_ = multiprocessors; }  // of a GPU that has a kernel for bf16 grouped(), which takes memory for its arguments
+  // How grouped() multiplies: by one kernel for all groups of bf16, which takes memory for its arguments on so many multiprocessors; group by group into
+  // the result; or by transformers' own operator, which saves both operands and makes both gradients, whoever wants them.
+  struct Grouping { int multiprocessors = 0; bool by_transformers = false; };
+  void groups(Grouping how) { grouping_ = how; }
   void sequences(std::int64_t n) { sequences_ = n; }     // that a row of attention() calls is made of, each as long: FlashAttention's kernels of varying lengths
 
  private:
@@ -425,7 +428,7 @@ class Tape {
   std::int64_t calls_ = 0;                               // likewise: of the dispatcher, that launch nothing
   std::size_t work_at_last_save_ = 0;
   bool causal_ = true;
-  int groups_on_ = 0;
+  Grouping grouping_;
   std::int64_t sequences_ = 0;                           // 0: rows are not packed
   bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
   bool unrecorded_ = false;                              // while gradients are off: some op would have been recorded

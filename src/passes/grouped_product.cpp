@@ -9,7 +9,8 @@ namespace dryfit::eager {
 // Rows of 16 bytes are what the kernel asks of its operands, so that the result needs no padding.
 Tensor Tape::grouped(const Tensor& rows, const Tensor& weights, const Tensor& ends, const char* role) {
   const std::int32_t n = record(Rule::grouped, {rows, weights}, role);
-  save_other(n, rows, weights);
+  if (!grouping_.by_transformers) save_other(n, rows, weights);
+  else save(n, rows), save(n, weights);
   save(n, ends);
   Tensor out = empty(role, eager::dims({rows.dims().size[0], weights.dims().size[2]}, rows.dims().batched), rows.dtype());
   grouping_scratch(weights.dims().size[0], rows.dtype());
@@ -19,15 +20,20 @@ Tensor Tape::grouped(const Tensor& rows, const Tensor& weights, const Tensor& en
 // aten/src/ATen/native/cuda/GroupMM.cu on sm_90: of each group three pointers, the problem's shape and three strides; CUTLASS's workspace, descriptors of two operands and,
 // for each of two warp groups and the addend, of the result on every multiprocessor.
 void Tape::grouping_scratch(std::int64_t groups, Dtype dtype) {
-  if (groups_on_ == 0 || dtype != Dtype::bf16) return;
+  if (grouping_.multiprocessors == 0 || dtype != Dtype::bf16) return;
   const Tensor arguments = scratch("grouped.arguments", eager::dims({round_up(groups, 2) * 24 + groups * 36}, false), Dtype::uint8);
-  const Tensor descriptors = scratch("grouped.descriptors", eager::dims({5 * 128 * groups_on_}, false), Dtype::uint8);
+  const Tensor descriptors = scratch("grouped.descriptors", eager::dims({5 * 128 * grouping_.multiprocessors}, false), Dtype::uint8);
 }
 
-// _grouped_mm_mat2_backward, then _grouped_mm_mat1_backward: each in its operand's layout, a transposed weight's as the transpose of row-major ones.
+// _grouped_mm_mat2_backward, then _grouped_mm_mat1_backward: each in its operand's layout, a transposed weight's as the transpose of row-major ones. transformers' operator goes the other way.
 void Tape::backward_grouped(std::int32_t n, std::vector<Tensor>& out) {
   const Dtype dtype = node(n).grad[0].dtype();
   const Dims d = input(n, 1).dims;
+  if (grouping_.by_transformers) {
+    out[0] = empty(node(n).role, eager::contiguous(input(n, 0).dims), dtype);
+    out[1] = empty(node(n).role, like(d), dtype, wants(n, 1) ? Category::gradients : Category::workspace);
+    return;
+  }
   if (wants(n, 1)) {
     out[1] = empty(node(n).role, d.stride[1] == 1 ? swapped(eager::contiguous(swapped(d, 1, 2)), 1, 2) : eager::contiguous(d), dtype, Category::gradients);
     grouping_scratch(d.size[0], dtype);

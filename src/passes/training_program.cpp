@@ -104,6 +104,13 @@ Attention attention_of(const Architecture& a, const Training& r, const Target& t
   return Attention::efficient;
 }
 
+// transformers 5.17, integrations/moe.py (_can_use_grouped_mm): torch has the product from 2.8 on, until 2.9 for Hopper alone, where it is one kernel.
+Tape::Grouping grouping_of(const Training& r, const Target& target) {
+  const bool hopper = target.compute_major == 9;
+  const bool of_torch = version_from(r.torch, 2, 9) ? target.compute_major >= 8 : version_from(r.torch, 2, 8) && hopper;
+  return {hopper && of_torch ? target.multiprocessors : 0, !of_torch};
+}
+
 bool is_embedding(std::string_view role) { return role == "wte" || role == "wpe" || role == "token_types"; }
 
 std::vector<eager::Trained> trained_weights(const std::vector<Transformer::Weight>& weights, Framework framework) {
@@ -131,7 +138,7 @@ class Trainer {
     forward.multiprocessors = target_.multiprocessors;
     forward.memory = target_.memory;
     forward.fuses_products = target_.compute_major >= 8;
-    if (target_.compute_major == 9) tape_.groups_on(target_.multiprocessors);
+    tape_.groups(grouping_of(r_, target_));
     forward.eager_attention = r_.attention == AttentionCode::eager;
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);

@@ -95,6 +95,7 @@ Training training_of(const json& j) {
   t.packed = j.value("packed", false);
   t.ema = j.value("ema", false);
   t.transformers = j.value("transformers", "4.57.1");
+  if (j.value("by_transformers", false)) t.torch = "2.7.1";  // which has no grouped product of its own
   t.converts_outputs = j.value("trainer", false);
   t.max_grad_norm = j.value("clip", 1.0);
   t.use_cache = j["use_cache"];
@@ -150,9 +151,9 @@ TEST(Transformers, unseenStepsAreAsNear) { expect_all_agree("transformers_unseen
 TEST(Transformers, stepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5.jsonl", recorded, 40, "recordings of transformers 5"); }
 
 // transformers 5's mixtures: tokens sorted by expert, and products of groups of rows.
-TEST(Transformers, mixturesOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_experts.jsonl", recorded, 25, "recordings of transformers 5's mixtures"); }
+TEST(Transformers, mixturesOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_experts.jsonl", recorded, 27, "recordings of transformers 5's mixtures"); }
 
-TEST(Transformers, unseenMixturesOfTransformers5AreAsNear) { expect_all_agree("transformers_5_experts_unseen.jsonl", recorded, 11, "unseen recordings of transformers 5's mixtures"); }
+TEST(Transformers, unseenMixturesOfTransformers5AreAsNear) { expect_all_agree("transformers_5_experts_unseen.jsonl", recorded, 13, "unseen recordings of transformers 5's mixtures"); }
 
 TEST(Transformers, unseenStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_unseen.jsonl", recorded, 10, "unseen recordings of transformers 5"); }
 // Runs drawn blindly (tools/oracle/record.sh --transformers --draw), beside the engine: what is equal, what differs and how much, what is refused.

@@ -115,6 +115,7 @@ class Case:
     size: str = ""                # of SIZES
     trainer: bool = False         # under autocast, outputs in 16 bits become fp32, as accelerate does for Trainer
     transformers: str = "4.57.1"
+    by_transformers: bool = False # experts' grouped products by its own operator, as where torch has none for the GPU
     fsdp: str = ""                # of FSDP1, what is not accelerate's default: "prefetch=none,orig=false" (fsdp_session.py)
     torch: str = "2.9.1"          # only this version records it
     clip: float = 1.0             # max_grad_norm; 0: no clipping
@@ -133,7 +134,7 @@ class Case:
         del fields["vocab"], fields["size"], fields["shape"], fields["torch"]  # pack.py tells the latter of all recordings
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
-        for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed", "ema", "trainer"):
+        for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed", "ema", "trainer", "by_transformers"):
             if not fields[name]:
                 del fields[name]
         if self.transformers == "4.57.1":
@@ -170,6 +171,7 @@ class Case:
         parts += [self.zero.replace(",", "+").replace("=", "_").replace("stage3_", "")] if self.zero else []
         parts += [self.fsdp.replace(",", "+").replace("=", "_")] if self.fsdp else []
         parts += ["trainer"] if self.trainer else []
+        parts += ["by_transformers"] if self.by_transformers else []
         parts += [self.transformers] if self.transformers != "4.57.1" else []
         parts += [f"torch{self.torch}"] if self.torch != "2.9.1" else []
         parts += ["noclip"] if self.clip == 0 else []
@@ -309,6 +311,8 @@ def newest_experts():
     yield case("qwen3_moe", lora=8, lora_targets="q_proj,v_proj", precision="bf16+autocast", trainer=True, batch=2)
     yield case("olmoe", checkpoint="reentrant", batch=2, length=224)
     yield case("gpt_oss", attention="eager", checkpoint="nonreentrant", batch=2)
+    yield case("mixtral", by_transformers=True)
+    yield case("qwen3_moe", by_transformers=True, lora=8, lora_targets="q_proj,v_proj", checkpoint="nonreentrant", precision="bf16+autocast", trainer=True)
     yield case("deepseek_v3", lora=8, lora_targets="o_proj,kv_b_proj", precision="bf16+autocast", trainer=True)
 
 
@@ -325,6 +329,8 @@ def newest_experts_unseen():
     yield case("qwen2_moe", batch=5, length=128, precision="autocast", trainer=True, checkpoint="reentrant")
     yield case("deepseek_v2", batch=2, length=224, lora=8, lora_targets="q_proj,o_proj")
     yield case("deepseek_v3", batch=3, length=144, checkpoint="nonreentrant")
+    yield case("olmoe", batch=3, length=112, by_transformers=True, precision="autocast", trainer=True, lora=8, lora_targets="q_proj,o_proj")
+    yield case("gpt_oss", batch=2, length=128, by_transformers=True, attention="eager", optimizer="fused")
     yield case("gpt_oss", batch=2, length=168, attention="eager", precision="bf16+autocast", trainer=True, checkpoint="nonreentrant", accumulation=2)
 
 

@@ -24,7 +24,7 @@ import transformers.models.distilbert.modeling_distilbert as distilbert
 import transformers.models.roberta.modeling_roberta as roberta
 import transformers.models.xlm_roberta.modeling_xlm_roberta as xlm_roberta
 import triton
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.distributed.device_mesh import init_device_mesh
@@ -83,6 +83,12 @@ def _group_products_of_any_width():
 
 
 _group_products_of_any_width()
+
+
+def _group_without_torch(rows):
+    """transformers' own operator, which asks where each group of so many rows ends."""
+    importlib.import_module("transformers.integrations.moe")._can_use_grouped_mm = lambda *_args: False
+    FakeTensor.tolist = lambda ends: [rows * (i + 1) // ends.numel() for i in range(ends.numel())]
 
 
 REAL_MOE = getattr(getattr(deepseek_v2, "DeepseekV2MoE", None), "moe", None)  # of transformers 4
@@ -201,6 +207,8 @@ class Run:
                 else:
                     _share_tokens_evenly(getattr(config, name), config.model_type == "gpt_oss")
                 break
+        if case.by_transformers:
+            _group_without_torch(case.batch * case.length * config.num_experts_per_tok)
         if case.model == "deepseek_v2" and REAL_MOE:
             _split_tokens_evenly()
         if case.attention.startswith("flash_attention"):
