@@ -337,6 +337,11 @@ void Transformer::make_masks(Dtype d) {
   if (a_.windows_by_layer && window > 0 && needs(window)) local_mask_ = causal_mask(d);
 }
 
+// Qwen2MoeModel of transformers 5 makes one of layers with a window, whether it has any or not.
+bool Transformer::makes_mask_of_none() const {
+  return a_.family == Family::qwen2_moe && r_.is_transformers_5() && !is_flash(r_.attention) && std::ranges::none_of(a_.windows, [](std::int64_t w) { return w > 0; });
+}
+
 Tensor Transformer::embed(const Batch& batch) {
   Tensor x = batch.embeddings.defined() ? batch.embeddings : lookup("wte", batch.ids);
   if (a_.embedding_scale && !scales_in_embedding()) x = t_.scale(x, "x_embed");
@@ -348,7 +353,7 @@ bool Transformer::norm_in_tail() const { return a_.final_norm && !r_.lora; }
 
 // The base model: everything up to the last norm.
 Tensor Transformer::body(const Batch& batch) {
-  Tensor position, embedded = embed(batch);  // names of the base model's forward; inputs_embeds, an argument, goes first
+  Tensor of_none, position, embedded = embed(batch);  // names of the base model's forward; inputs_embeds, an argument, goes first
   Tensor x;
   if (a_.encoder) {
     x = bert_embeddings(std::move(embedded));
@@ -361,6 +366,7 @@ Tensor Transformer::body(const Batch& batch) {
     }
     if (!r_.packed) t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);  // attention_mask as booleans: all ones, and needed no more
     make_masks(embedded.dtype());
+    if (makes_mask_of_none()) of_none = causal_mask(embedded.dtype());
   }
   if (a_.position == Position::rotary) {
     into(&outer_.rotary, {}, {});

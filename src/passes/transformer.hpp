@@ -218,6 +218,7 @@ class Transformer {
   Batch prompted(const Batch& batch);
   Tensor causal_mask(Dtype d);
   void make_masks(Dtype d);
+  bool makes_mask_of_none() const;
   Tensor bert_embeddings(Tensor words);
   bool takes_mask(std::int64_t window) const;
   Tensor head(const Tensor& x);

@@ -132,7 +132,7 @@ Tensor Transformer::weight_of(const char* role, const Parameter& p) {
 
 // Linear modules of blocks; DeepSeek's routers are none, nor are gpt-oss' and its experts, nor since transformers 5 any mixture's.
 bool Transformer::is_quantized(const Parameter& p) const {
-  if (a_.moe && r_.is_transformers_5() && p.name.find(".mlp.experts.") != std::string::npos) return false;
+  if (a_.moe && r_.is_transformers_5() && (p.name.find(".mlp.experts.") != std::string::npos || p.name.ends_with(".mlp.gate.weight"))) return false;
   const bool no_linear = (a_.latent && p.name.ends_with(".mlp.gate.weight")) || (a_.moe && a_.moe->stacked && p.name.find(".mlp.") != std::string::npos);
   return r_.quantized && p.layer >= 0 && p.group == ParamGroup::transformer_matrices && !no_linear;
 }

@@ -138,7 +138,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -154,6 +154,11 @@ TEST(Transformers, stepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agr
 TEST(Transformers, mixturesOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_experts.jsonl", recorded, 27, "recordings of transformers 5's mixtures"); }
 
 TEST(Transformers, unseenMixturesOfTransformers5AreAsNear) { expect_all_agree("transformers_5_experts_unseen.jsonl", recorded, 13, "unseen recordings of transformers 5's mixtures"); }
+
+// The same of a rank of several, and beside weights in 4 bits.
+TEST(Transformers, mixturesOfTransformers5OnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_experts_parallel.jsonl", recorded, 13, "recordings of transformers 5's mixtures on several GPUs or in 4 bits"); }
+
+TEST(Transformers, unseenMixturesOfTransformers5OnSeveralGpusAreAsNear) { expect_all_agree("transformers_5_experts_parallel_unseen.jsonl", recorded, 9, "unseen recordings of transformers 5's mixtures on several GPUs or in 4 bits"); }
 
 TEST(Transformers, unseenStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_unseen.jsonl", recorded, 10, "unseen recordings of transformers 5"); }
 // Runs drawn blindly (tools/oracle/record.sh --transformers --draw), beside the engine: what is equal, what differs and how much, what is refused.

@@ -334,6 +334,40 @@ def newest_experts_unseen():
     yield case("gpt_oss", batch=2, length=168, attention="eager", precision="bf16+autocast", trainer=True, checkpoint="nonreentrant", accumulation=2)
 
 
+def newest_experts_parallel():
+    """The same mixtures on a rank of several, and with all else in 4 bits."""
+    def case(model, **rest):
+        return Case(model, transformers="5.17.0", **rest)
+    attention = dict(lora=8, lora_targets="q_proj,v_proj")
+    yield case("mixtral", parallel="ddp", gpus=2)
+    yield case("qwen3_moe", parallel="ddp_rebuilt", gpus=2, precision="autocast", checkpoint="nonreentrant", accumulation=2)
+    yield case("mixtral", parallel="fsdp2", gpus=2)
+    yield case("qwen3_moe", parallel="fsdp2", gpus=4, precision="autocast", checkpoint="nonreentrant")
+    yield case("gpt_oss", parallel="fsdp2", gpus=4, attention="eager", checkpoint="reentrant", batch=2)
+    yield case("qwen2_moe", parallel="fsdp2", gpus=4, precision="autocast", checkpoint="nonreentrant", batch=2)
+    yield case("mixtral", parallel="fsdp2", gpus=2, **attention)
+    yield case("mixtral", parallel="fsdp1", gpus=2)
+    yield case("qwen3_moe", parallel="fsdp1", gpus=4, precision="autocast", checkpoint="nonreentrant")
+    yield case("qwen3_moe", parallel="fsdp1", gpus=4, fsdp="wrap=peft", precision="bf16+autocast", **attention)
+    yield case("mixtral", parallel="zero2", gpus=2, zero="reduce_bucket_size=300000")
+    yield case("mixtral", quantized=True, **attention)
+    yield case("qwen3_moe", quantized=True, adapter="kbit", precision="bf16+autocast", checkpoint="reentrant", **attention)
+
+
+def newest_experts_parallel_unseen():
+    def case(model, **rest):
+        return Case(model, transformers="5.17.0", **rest)
+    yield case("olmoe", parallel="ddp", gpus=4, batch=2, length=144, checkpoint="reentrant", optimizer="fused")
+    yield case("qwen2_moe", parallel="fsdp2", gpus=8, batch=2, length=200, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
+    yield case("deepseek_v2", parallel="fsdp2", gpus=2, batch=3, length=96, accumulation=2)
+    yield case("deepseek_v3", parallel="fsdp1", gpus=2, batch=2, length=112, checkpoint="nonreentrant")
+    yield case("mixtral", parallel="fsdp1_grad_op", gpus=4, batch=2, length=128, precision="autocast", lora=8, lora_targets="q_proj,k_proj,v_proj,o_proj", fsdp="wrap=peft")
+    yield case("olmoe", parallel="zero2", gpus=4, rank=1, batch=2, length=96, optimizer="fused", accumulation=2)
+    yield case("qwen3_moe", parallel="zero1", gpus=2, batch=2, length=224, checkpoint="nonreentrant", zero="reduce_bucket_size=500000")
+    yield case("olmoe", quantized=True, batch=2, length=256, lora=16, lora_targets="q_proj,k_proj,v_proj,o_proj", precision="bf16+autocast", checkpoint="reentrant", adapter="kbit")
+    yield case("qwen3_moe", quantized=True, batch=3, length=128, lora=8, lora_targets="q_proj,o_proj", precision="bf16+autocast", optimizer="fused")
+
+
 def trl():
     """TRL's loss. The first has two tiles of tokens and two of columns."""
     yield Case("llama", batch=2, length=2560, vocab=40000, precision="autocast", checkpoint="nonreentrant", trl=True)
