@@ -23,6 +23,8 @@ def _call_outputs(lowering):
     """For each op that allocates its own results: (index, dtype, shape, stride) of every tensor it makes."""
     made = {}
     for buffer in lowering.buffers:
+        if type(buffer).__name__ == "ExternKernelAlloc" and getattr(buffer.layout, "size", None) is not None:  # itself its result: a grouped product
+            made[buffer.get_name()] = [(0, buffer.layout.dtype, buffer.layout.device.type, _sizes(buffer.layout.size), _sizes(buffer.layout.stride))]
         for output in getattr(buffer, "outputs", None) or []:
             layout = getattr(output, "layout", None)
             if type(output).__name__ != "MultiOutput" or layout is None:
