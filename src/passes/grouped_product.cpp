@@ -12,6 +12,10 @@ Tensor Tape::grouped(const Tensor& rows, const Tensor& weights, const Tensor& en
   if (!grouping_.by_transformers) save_other(n, rows, weights);
   else save(n, rows), save(n, weights);
   save(n, ends);
+  if (n >= 0 && value(weights).view) {  // a transposed weight, a tensor of its own: ZeRO-3 lets go of the parameter's memory and not of this
+    for (Saved& one : node(n).saved) one.part = one.part || one.storage == value(weights).storage;
+    parts_of_weights_ = true;
+  }
   Tensor out = empty(role, eager::dims({rows.dims().size[0], weights.dims().size[2]}, rows.dims().batched), rows.dtype());
   grouping_scratch(weights.dims().size[0], rows.dtype());
   return attach(std::move(out), n);

@@ -234,7 +234,7 @@ void Transformer::begin_again(std::int64_t layer) {
   } else {
     const bool mixes = a_.is_moe_layer(layer), ends_shared = mixes && (a_.latent && a_.moe->shared_ffn > 0);
     if (mixes) tail.push_back(&b.mixture);
-    if (mixes && a_.sinks) tail.push_back(&b.experts);
+    if (mixes && (a_.sinks || (groups_ && !is_leaf_mixture(a_) && a_.moe->shared_ffn == 0))) tail.push_back(&b.experts);
     const bool ends_dropped = dropped_after_branches() > 0;
     if (a_.parallel_residual || ends_dropped) tail.push_back(&b.dropout);
     if ((!mixes || ends_shared) && !ends_dropped) {

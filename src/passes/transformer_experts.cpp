@@ -18,7 +18,7 @@ Tensor Transformer::into_mixture(const Block& b, const Tensor& x) {
   }
   std::vector<Tensor> all;
   for (const auto& [name, l] : b.linear) {
-    if (!name.starts_with("router") && !name.starts_with("expert.") && !name.starts_with("shared.")) continue;
+    if (!name.starts_with("router") && !name.starts_with("expert") && !name.starts_with("shared.")) continue;
     all.push_back(l.weight);
     if (l.lora) all.insert(all.end(), {l.lora->a, l.lora->b});
   }
@@ -28,9 +28,9 @@ Tensor Transformer::into_mixture(const Block& b, const Tensor& x) {
 }
 
 Tensor Transformer::mixture(const Block& b, const Tensor& given) {
-  if (groups_) return grouped_mixture(b, given);
   const Tensor x = into_mixture(b, given);
   const Tensor y = [&] {
+    if (groups_) return grouped_mixture(b, x);
     switch (a_.moe->router) {
       case RouterKind::softmax_topk: return a_.family == Family::deepseek_v2 ? sorted_mixture(b, x) : routed(b, x);
       case RouterKind::softmax_group_topk: return sorted_mixture(b, x);

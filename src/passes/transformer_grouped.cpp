@@ -8,16 +8,17 @@
 namespace dryfit::eager {
 
 // Weights of the chosen experts, as the model's router makes them; its logits have a name in the block.
-Tensor Transformer::choice(const Block& b, const Tensor& x, Tensor& logits, Tensor& selected) {
+Tensor Transformer::choice(const Block& b, const Tensor& given, Tensor& logits, Tensor& selected) {
   const MixtureOfExperts& m = *a_.moe;
   const Linear& router = b.linear.at("router");
+  const Tensor x = a_.latent ? given : into(&router, {router.weight, router.bias}, given);
   if (a_.latent) {
     logits = router_logits(b, x);
     return m.router == RouterKind::sigmoid_group_topk ? sigmoid_choice(b, logits, selected) : softmax_choice(b, logits, selected);
   }
   logits = t_.linear(x, router.weight, "router", router.bias);
   const Dims chosen = dims({N, m.top_k}, true);
-  if (m.router == RouterKind::topk_softmax) return t_.softmax(best(logits, chosen, selected), "router.weights", logits.dtype());
+  if (m.router == RouterKind::topk_softmax) return out_of(&router, t_.softmax(best(logits, chosen, selected), "router.weights", logits.dtype()));
   const bool mixtral = a_.family == Family::mixtral;  // whose logits are cast first, and whose weights stay fp32
   const Tensor all = t_.softmax(mixtral ? t_.to(logits, Dtype::fp32, "router") : logits, "router.probs", Dtype::fp32);
   Tensor weights = best(all, chosen, selected);
@@ -25,7 +26,7 @@ Tensor Transformer::choice(const Block& b, const Tensor& x, Tensor& logits, Tens
     const Tensor total = t_.mean_last(weights, "router.sum");
     if (t_.grad_enabled() || !r_.reentrant) weights = t_.mul(weights, total, "router.weights");
   }
-  return mixtral ? weights : t_.to(weights, logits.dtype(), "router.weights");
+  return out_of(&router, mixtral ? weights : t_.to(weights, logits.dtype(), "router.weights"));
 }
 
 Tensor Transformer::grouped_mixture(const Block& b, const Tensor& given) {
@@ -58,8 +59,9 @@ Tensor Transformer::gate_of_experts(const Tensor& both) {
   return t_.mul(t_.shift(up, "expert.up"), glu, "expert.product");
 }
 
-Tensor Transformer::grouped_experts(const Block& b, const Tensor& x, const Tensor& selected, const Tensor& weights) {
+Tensor Transformer::grouped_experts(const Block& b, const Tensor& given, const Tensor& selected, const Tensor& weights) {
   const Linear &first = b.linear.at("experts.gate_up"), &second = b.linear.at("experts.down");
+  const Tensor x = into(&b.experts, {first.weight, first.bias, second.weight, second.bias}, given);
   const std::int64_t D = a_.width, E = a_.moe->experts, F = a_.moe->expert_ffn, S = N * a_.moe->top_k;
   const auto indices = [&](const char* role, Dtype d = Dtype::int64) { return t_.empty(role, dims({S}, true), d); };
   const Tensor shares = t_.view(weights, {S}), choices = t_.view(selected, {S});
@@ -88,7 +90,7 @@ Tensor Transformer::grouped_experts(const Block& b, const Tensor& x, const Tenso
   indices("moe.range");
   weighted = t_.gather(weighted, back, dims({S, D}, true), "moe.unsorted");
   const Tensor sum = t_.sum(t_.view(weighted, {N, a_.moe->top_k, D}), 1, "moe.out", t_.autocast() ? std::optional(Dtype::fp32) : std::nullopt);
-  return t_.to(sum, x.dtype(), "moe.out");
+  return out_of(&b.experts, t_.to(sum, x.dtype(), "moe.out"));
 }
 
 }  // namespace dryfit::eager

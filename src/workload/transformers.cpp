@@ -192,7 +192,7 @@ Result<void> cut_loss(const Training& t, const Architecture& a) {
 bool groups_experts(const Architecture& a, const Training& r) {
   static constexpr std::array<std::string_view, 8> kAttention = {"q_proj", "k_proj", "v_proj", "o_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"};
   const auto of_attention = [](const std::string& target) { return std::ranges::find(kAttention, target) != kAttention.end(); };
-  return a.moe && r.framework == Framework::transformers && r.is_transformers_5() && !r.compile && r.sharding != Sharding::zero3 && !r.liger.gated &&
+  return a.moe && r.framework == Framework::transformers && r.is_transformers_5() && !r.compile && !r.liger.gated &&
          !r.adapter_kernels.any() && (!r.lora || std::ranges::all_of(r.lora->targets, of_attention));
 }
 
@@ -344,7 +344,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");
   if (t.ema) w.warnings.push_back("--ema is no argument of a script's: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn, updated after each step");
   if (t.framework == Framework::transformers && a.moe && t.is_transformers_5() && !groups_experts(a, t)) {
-    w.warnings.push_back("the experts are laid out as transformers 4 runs them, one after another; 5 sorts the tokens and runs grouped products, which is not laid out under ZeRO-3, with adapters of other matrices than attention's, or with kernels of Liger's or axolotl's in their place: 7 % less to 1 % more where both were compared");
+    w.warnings.push_back("the experts are laid out as transformers 4 runs them, one after another; 5 sorts the tokens and runs grouped products, which is not laid out with adapters of other matrices than attention's, or with kernels of Liger's or axolotl's in their place: 7 % less to 1 % more where both were compared");
     if (t.quantized) w.warnings.push_back("bitsandbytes leaves the experts in 16 bits since transformers 5, where they are no nn.Linear, and peft raises them to fp32; by --transformers 4.57.1 they are in 4 bits");
   }
   if (!t.is_transformers_5() && a.use_cache && !flags.use_cache.value_or(true)) w.warnings.push_back("--no-cache is no argument of a script's: set model.config.use_cache = False before it trains");

@@ -60,8 +60,8 @@ Result<Framework> framework_of(std::string_view text, std::string_view where);  
 Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view where);  // "finetune_lora"
 Result<TorchtuneRecipe> torchtune_recipe_of(std::string_view text, std::string_view where);  // "lora_finetune_single_device"
 Result<Sharding> sharding_of(std::string_view text, std::string_view where);        // "zero3", "fsdp1"
-// Whether a mixture's experts run as transformers 5 runs them by default, all together on sorted rows, and are laid out so: an eager run but
-// under ZeRO-3, adapters on attention alone. Elsewhere they are laid out as transformers 4 runs them, one after another.
+// Whether a mixture's experts run as transformers 5 runs them by default, all together on sorted rows, and are laid out so: an eager run, adapters
+// on attention alone. Elsewhere they are laid out as transformers 4 runs them, one after another.
 bool groups_experts(const Architecture& architecture, const Training& training);
 bool has_liger_kernels(const Architecture& architecture);                           // whether Liger-Kernel replaces anything of the model
 Result<FlatShardConfig::Prefetch> backward_prefetch_of(std::string_view text, std::string_view where);  // "BACKWARD_PRE"; case does not matter

@@ -1,6 +1,7 @@
 """A transformers model under DeepSpeed's ZeRO, as rank 0 of several: DeepSpeed's own engine and optimizers, driven as accelerate does for Trainer.
 Stand-ins only where DeepSpeed reads values or asks the driver.
 """
+import importlib
 import json
 import os
 
@@ -65,6 +66,9 @@ def _forget_last_run():
     init.apply_param_persistence = False
 
 
+NO_INIT_WEIGHTS = importlib.import_module("transformers.initialization" if transformers.__version__.startswith("5") else "transformers.modeling_utils").no_init_weights
+
+
 class Run(transformers_session.Run):
     def __init__(self, case):
         _forget_last_run()
@@ -78,7 +82,7 @@ class Run(transformers_session.Run):
             return super().build()
         self.know_values(self.config())
         owner = getattr(transformers, transformers_cases.MODELS[case.model]["architectures"][0])
-        with deepspeed.zero.Init(config_dict_or_path=self._config()), transformers.modeling_utils.no_init_weights():
+        with deepspeed.zero.Init(config_dict_or_path=self._config()), NO_INIT_WEIGHTS():
             model = owner(self.config())
         model.tie_weights()
         for module in model.modules():  # Module.bfloat16 would replace fake parameters, which DeepSpeed knows by identity; they are bf16

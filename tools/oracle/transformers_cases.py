@@ -350,6 +350,8 @@ def newest_experts_parallel():
     yield case("qwen3_moe", parallel="fsdp1", gpus=4, precision="autocast", checkpoint="nonreentrant")
     yield case("qwen3_moe", parallel="fsdp1", gpus=4, fsdp="wrap=peft", precision="bf16+autocast", **attention)
     yield case("mixtral", parallel="zero2", gpus=2, zero="reduce_bucket_size=300000")
+    for model, rest in (("mixtral", {}), ("qwen3_moe", dict(checkpoint="nonreentrant")), ("gpt_oss", dict(attention="eager")), ("olmoe", {}), ("deepseek_v2", dict(checkpoint="nonreentrant"))):
+        yield case(model, parallel="zero3", gpus=4, batch=2, zero=GATHERED, **rest)
     yield case("mixtral", quantized=True, **attention)
     yield case("qwen3_moe", quantized=True, adapter="kbit", precision="bf16+autocast", checkpoint="reentrant", **attention)
 
@@ -364,6 +366,10 @@ def newest_experts_parallel_unseen():
     yield case("mixtral", parallel="fsdp1_grad_op", gpus=4, batch=2, length=128, precision="autocast", lora=8, lora_targets="q_proj,k_proj,v_proj,o_proj", fsdp="wrap=peft")
     yield case("olmoe", parallel="zero2", gpus=4, rank=1, batch=2, length=96, optimizer="fused", accumulation=2)
     yield case("qwen3_moe", parallel="zero1", gpus=2, batch=2, length=224, checkpoint="nonreentrant", zero="reduce_bucket_size=500000")
+    yield case("qwen2_moe", batch=2, length=96, gpus=2, parallel="zero3", zero=GATHERED)
+    yield case("mixtral", batch=1, length=128, gpus=8, checkpoint="nonreentrant", accumulation=2, optimizer="fused", parallel="zero3", zero=GATHERED)
+    yield case("deepseek_v3", batch=2, length=96, gpus=4, parallel="zero3", zero=GATHERED)
+    yield case("mixtral", batch=2, length=128, gpus=2, parallel="zero3", lora=8, lora_targets="q_proj,v_proj", zero=GATHERED + ",stage3_max_reuse_distance=0")
     yield case("olmoe", quantized=True, batch=2, length=256, lora=16, lora_targets="q_proj,k_proj,v_proj,o_proj", precision="bf16+autocast", checkpoint="reentrant", adapter="kbit")
     yield case("qwen3_moe", quantized=True, batch=3, length=128, lora=8, lora_targets="q_proj,o_proj", precision="bf16+autocast", optimizer="fused")
 
