@@ -210,6 +210,8 @@ void warn_of_capture(Report& report) {
 }
 
 bool is_compiled_model(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::transformers && w.transformers->training.compile; }
+// GPT-NeoX under autocast: three of its recordings are 0.2 to 5.4 % off (docs/oracle.md).
+bool is_compiled_neox(const Workload& w) { return is_compiled_model(w) && w.transformers->architecture.family == Family::gpt_neox && w.transformers->training.mixed != MixedPrecision::none; }
 bool is_compiled_mixture(const Workload& w) { return is_compiled_model(w) && w.transformers->architecture.moe; }
 // Inductor times on the GPU whether padding a product's sizes to 16 bytes pays (fx_passes/pad_mm.py): what both products of the logits' gradient copy where it does; 0 where there is
 // nothing to pad.
@@ -237,6 +239,7 @@ Report begin_report(const Workload& workload, const Machine& machine, const Esti
   if (workload.captured) warn_of_capture(report);
   else if (!workload.transformers) warn_of_nanochat(report);
   else if (is_trainer_on_several(workload)) report.warnings.push_back("the interval of transformers runs on several GPUs is 5 % by convention, not from residuals: the measured runs of which everything is known are of one GPU (docs/accuracy.md)");
+  else if (is_compiled_neox(workload)) report.warnings.push_back("the interval of compiled GPT-NeoX under autocast is 6 % by convention: 29 of 32 recordings of PyTorch agree, three are up to 5.4 % off (docs/oracle.md)");
   else if (is_compiled_mixture(workload)) report.warnings.push_back("the interval of compiled mixtures is 5 % by convention, not from residuals: recordings of PyTorch agree, none was measured on a GPU yet (docs/accuracy.md)");
   if (padded_copies(workload) > Bytes(0)) {
     report.warnings.push_back("Inductor times on your GPU whether to pad a vocabulary of " + std::to_string(workload.transformers->architecture.vocab) + " that its products dislike, here it does not: where it does, backward holds up to two more copies of the logits' gradient, which the interval takes in (docs/models.md)");
@@ -330,6 +333,7 @@ std::string_view name_of(Verdict verdict) {
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {
+  if (is_compiled_neox(workload)) return {0.06, 0.06};
   if (is_trainer_on_several(workload) || is_compiled_mixture(workload) || workload.run.checkpoints) return {0.05, 0.05};
   const std::string_view family = workload.captured ? "captured" : workload.transformers ? name_of(workload.transformers->training.framework) : !workload.run.compile ? "eager" : workload.run.fp8 ? "fp8" : late_peak ? "late_backward" : "bf16";
   for (std::string_view line : split(embedded_intervals_csv, '\n')) {
