@@ -125,11 +125,12 @@ LateErrors eager_errors() {
     flags.device_batch_size = batch;
     flags.num_samples = 2 * batch;
     flags.max_new_tokens = length + 1 - (rollout_tokens(Run{}).middle - Run{}.max_new_tokens);
-    const auto w = make_nanochat_workload(flags);
+    auto w = make_nanochat_workload(flags);
     if (!w) continue;
+    w->run.workspaces.cublas = 0;  // recordings have none
     const Program program = build_program(*w, {9, 0, 0}, true);
     const Timeline timeline = run_timeline(program);
-    const auto pass = [&](std::size_t s) { return std::string_view(program.segments[s].phase) == "train_step" && std::string_view(program.segments[s].part) != "optimizer"; };
+    const auto pass = [&](std::size_t s) { return std::string_view(program.segments[s].phase) == "first_step" && std::string_view(program.segments[s].part) != "optimizer"; };  // no gradients yet
     std::int64_t start = -1, most = 0;
     for (std::size_t s = 0; s + 1 < program.segments.size() && (start < 0 || pass(s)); ++s) {
       if (!pass(s)) continue;
