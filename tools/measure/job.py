@@ -114,6 +114,8 @@ def main(run):
     if traced:
         torch.cuda.memory._record_memory_history(enabled="all", context="all", stacks="python", max_entries=1_000_000)
     meter.extra["timed"] = timed.watch(meter.phases)
+    if meter.on_gpu:
+        meter.extra["bandwidth"] = timed.bandwidth()
     try:
         run(configuration, meter)
         result = meter.result()

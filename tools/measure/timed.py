@@ -32,3 +32,12 @@ def watch(phases):
 
     setattr(pad_mm, name, should_pad)
     return found
+
+
+def bandwidth():
+    """GB/s of the GPU's memory as Inductor works them out before it decides which products to time (pad_mm.py, is_mm_compute_bound: all where this fails), or what it failed with."""
+    try:
+        from torch._inductor.utils import get_gpu_dram_gbps
+        return get_gpu_dram_gbps()
+    except Exception as error:  # whatever it is, the run goes on
+        return f"{type(error).__name__}: {error}"[:200]
