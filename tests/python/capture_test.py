@@ -70,8 +70,8 @@ def what_the_engine_derives(folder):
             ("llama", [], {"dtype": "bf16", "optimizer": "adamw_torch", "no_cache": True}),
             ("gpt2", ["--checkpointing", "nonreentrant"], {"dtype": "bf16", "optimizer": "adamw_torch", "recompute": "full", "no_cache": True}),
             ("llama", ["--mixed", "--accumulation", "2", "--fused"], {"no_cache": True, "dtype": "fp32", "mixed": "bf16", "optimizer": "adamw_torch_fused", "grad_accum_steps": 2}),
-            ("llama", ["--fused", "--compile"], {"dtype": "bf16", "optimizer": "adamw_torch_fused", "compile": "1", "no_cache": True}),
-            ("llama", ["--checkpointing", "nonreentrant", "--compile"], {"dtype": "bf16", "optimizer": "adamw_torch", "compile": "1", "recompute": "full", "no_cache": True}),
+            ("llama", ["--fused", "--compile"], {"dtype": "bf16", "optimizer": "adamw_torch_fused", "compile": "1", "cold_caches": "0", "no_cache": True}),
+            ("llama", ["--checkpointing", "nonreentrant", "--compile"], {"dtype": "bf16", "optimizer": "adamw_torch", "compile": "1", "cold_caches": "0", "recompute": "full", "no_cache": True}),
             ("llama", ["--parallel", "ddp"], {"dtype": "bf16", "optimizer": "adamw_torch", "gpus": 2, "parallel": "ddp", "no_cache": True}),
             ("llama", ["--parallel", "fsdp2"], {"dtype": "bf16", "optimizer": "adamw_torch", "gpus": 2, "parallel": "fsdp2", "no_cache": True})):
         config = str(folder / f"{model}.json")
@@ -95,7 +95,7 @@ def other_peoples_models(folder):
         return print("left out: accelerate is not installed")
     even = folder / "even.json"  # whether rows of odd length are padded Inductor decides by timing
     even.write_text(json.dumps({**CONFIGS["llama"], "vocab_size": 1024}))
-    for model, script, more in (("gpt2", [], {"no_cache": True}), ("even", ["--compile"], {"compile": "1", "no_cache": True})):
+    for model, script, more in (("gpt2", [], {"no_cache": True}), ("even", ["--compile"], {"compile": "1", "cold_caches": "0", "no_cache": True})):
         engine = dryfit.explain(gpu="h100", config=str(folder / f"{model}.json"), device_batch_size=4, max_seq_len=160, dtype="fp32", mixed="bf16", optimizer="adamw_torch_fused", grad_accum_steps=2, timeline=True, alternatives="0", transformers=TRANSFORMERS, **more)
         captured = dryfit.capture([str(SCRIPTS / "trainer.py"), str(folder / f"{model}.json"), "--use-cache", "0", *script], gpu="h100", timeline=True, local=False)
         # Trainer keeps a few blocks more than the engine has of its loop: the loss it has logged and the count of its tokens are two of them
