@@ -5,6 +5,27 @@
 
 namespace dryfit {
 
+NodeId LlamaBlocks::begin(const char* embedding, Dtype frequencies) {
+  const NodeId ids = declare_ids();
+  padding_ = declare_ids();
+  const NodeId buffer = b_.input(shape({a_.rotary_dims / 2, 1}, false), frequencies, "rotary.inv_freq", -1);
+  declare_parameters();
+  labels_ = declare_ids();
+  const NodeId x = b_.pointwise(Fn::embedding, std::array{weight(embedding), ids}, tokens(D), stored_, "wte");
+  read_padding();
+  const NodeId positions = b_.pointwise(Fn::fill, {}, shape({T, 1}, false), Dtype::fp32, "rotary");
+  const auto [cos, sin] = tables(b_.convert(buffer, Dtype::fp32, "rotary"), positions, b_[x].dtype);
+  cos_ = cos, sin_ = sin;
+  return x;
+}
+
+void LlamaBlocks::end(NodeId x, const char* embedding) {
+  const NodeId logits = linear(x, a_.tied_head ? embedding : "lm_head", "logits");
+  loss(logits, labels_);
+  g_.outputs.insert(g_.outputs.begin(), mixed_ ? b_.convert(logits, Dtype::fp32, "logits") : logits);
+  finish();
+}
+
 NodeId LlamaBlocks::norm(NodeId x, const char* module, const char* role) {
   const NodeId scaled = b_.over_rms(x, role);
   const NodeId w = weight(module);

@@ -14,6 +14,10 @@ class LlamaBlocks : protected ModelWriter {
   // The modules of a gated MLP, and the roles of gate, activation, up, product and down.
   struct Names { const char *gate, *up, *down; std::array<const char*, 5> roles; };
 
+  // Before the blocks: ids, their padding, the tables of positions. embedding: its module; frequencies: what their buffer is in. Returns the embedded ids.
+  NodeId begin(const char* embedding, Dtype frequencies);
+  // After the last norm: logits, the loss; under autocast accelerate hands the logits out in fp32.
+  void end(NodeId x, const char* embedding);
   // LlamaRMSNorm: fp32 statistics, the weight times what was cast back.
   NodeId norm(NodeId x, const char* module, const char* role);
   // LlamaRotaryEmbedding: cosines and sines. frequencies: [R/2, 1] in fp32, positions: [T, 1] likewise.
@@ -26,6 +30,9 @@ class LlamaBlocks : protected ModelWriter {
   NodeId feed_forward(NodeId x, const Names& names);
 
   NodeId cos_ = kNone, sin_ = kNone;
+
+ private:
+  NodeId labels_ = kNone;
 };
 
 }  // namespace dryfit

@@ -15,16 +15,7 @@ class NeoxWriter : LlamaBlocks {
   NeoxWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target, Graph& graph) : LlamaBlocks(a, r, adapted, target, graph, "gpt_neox.", "layers.") {}
 
   void write() {
-    const NodeId ids = declare_ids();
-    padding_ = declare_ids();
-    const NodeId frequencies = b_.input(shape({a_.rotary_dims / 2, 1}, false), stored_, "rotary.inv_freq", -1);
-    declare_parameters();
-    const NodeId labels = declare_ids();
-    NodeId x = b_.pointwise(Fn::embedding, std::array{weight("embed_in"), ids}, tokens(D), stored_, "wte");
-    read_padding();
-    const NodeId positions = b_.pointwise(Fn::fill, {}, shape({T, 1}, false), Dtype::fp32, "rotary");
-    const auto [cos, sin] = tables(b_.convert(frequencies, Dtype::fp32, "rotary"), positions, b_[x].dtype);
-    cos_ = cos, sin_ = sin;
+    NodeId x = begin("embed_in", stored_);
     for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
       b_.at(static_cast<int>(layer));
       layer_ = layer;
@@ -33,10 +24,7 @@ class NeoxWriter : LlamaBlocks {
     b_.at(-1);
     layer_ = -1;
     x = layer_norm(x, "final_layer_norm", "norm");
-    const NodeId logits = linear(x, a_.tied_head ? "embed_in" : "lm_head", "logits");
-    loss(logits, labels);
-    g_.outputs.insert(g_.outputs.begin(), mixed_ ? b_.convert(logits, Dtype::fp32, "logits") : logits);
-    finish();
+    end(x, "embed_in");
   }
 
  private:

@@ -15,16 +15,7 @@ class LlamaWriter : LlamaBlocks {
   LlamaWriter(const Architecture& a, const Training& r, std::span<const std::int32_t> adapted, CompileTarget target, Graph& graph) : LlamaBlocks(a, r, adapted, target, graph, "model.", "layers.") {}
 
   void write() {
-    const NodeId ids = declare_ids();
-    padding_ = declare_ids();
-    const NodeId frequencies = b_.input(shape({a_.rotary_dims / 2, 1}, false), Dtype::fp32, "rotary.inv_freq", -1);
-    declare_parameters();
-    const NodeId labels = declare_ids();
-    NodeId x = b_.pointwise(Fn::embedding, std::array{weight("embed_tokens"), ids}, tokens(D), stored_, "wte");
-    read_padding();
-    const NodeId positions = b_.pointwise(Fn::fill, {}, shape({T, 1}, false), Dtype::fp32, "rotary");
-    const auto [cos, sin] = tables(frequencies, positions, b_[x].dtype);
-    cos_ = cos, sin_ = sin;
+    NodeId x = begin("embed_tokens", Dtype::fp32);
     const Names mlp{"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", {"mlp.gate", "mlp.act", "mlp.up", "mlp.product", "mlp.down"}};
     for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
       b_.at(static_cast<int>(layer));
@@ -35,11 +26,7 @@ class LlamaWriter : LlamaBlocks {
     b_.at(-1);
     layer_ = -1;
     x = norm(x, "norm", "norm");
-    const NodeId logits = linear(x, a_.tied_head ? "embed_tokens" : "lm_head", "logits");
-    loss(logits, labels);
-    // under autocast accelerate hands the logits out in fp32
-    g_.outputs.insert(g_.outputs.begin(), mixed_ ? b_.convert(logits, Dtype::fp32, "logits") : logits);
-    finish();
+    end(x, "embed_tokens");
   }
 };
 

@@ -45,8 +45,8 @@ Tensor CompiledFunction::made(NodeId v, Tensor onto) {
   return t;
 }
 
-// timings: of a half that was not played yet, taken.
-void CompiledFunction::play(const std::vector<BufferStep>& steps, std::vector<Timing>& timings, Buffers& buffers) {
+// spares: see Tape::time_kernel.
+void CompiledFunction::play(const std::vector<BufferStep>& steps, TimingsToCome timings, bool spares, Buffers& buffers) {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const BufferStep& s = steps[i];
     Tensor& here = buffers[static_cast<std::size_t>(s.node)];
@@ -56,18 +56,11 @@ void CompiledFunction::play(const std::vector<BufferStep>& steps, std::vector<Ti
     } else if (i + 1 == steps.size() || steps[i + 1].from != s.node) {  // else the next takes it over
       here.reset();
     }
-    if (!timings.empty()) time_kernels(timings, i + 1, buffers);
-  }
-  timings.clear();
-}
-
-// Those of the kernel that is launched when so many steps of a half are done.
-void CompiledFunction::time_kernels(std::vector<Timing>& timings, std::size_t done, const Buffers& buffers) {
-  for (const Timing& timing : timings) {
-    if (static_cast<std::size_t>(timing.step) != done || !t_.times_kernels()) continue;
-    std::vector<Tensor> in_place;
-    for (NodeId v : timing.in_place) in_place.push_back(buffers[static_cast<std::size_t>(v)]);
-    t_.time_kernel(in_place, &timings == &step_.backward_timings);
+    while (const Timing* timing = timings.after(i + 1)) {
+      std::vector<Tensor> in_place;
+      for (NodeId v : timing->in_place) in_place.push_back(buffers[static_cast<std::size_t>(v)]);
+      t_.time_kernel(in_place, spares);
+    }
   }
 }
 
@@ -96,7 +89,7 @@ std::vector<Tensor> CompiledFunction::backward(std::span<const Tensor> given, st
     buffers[static_cast<std::size_t>(tangent)] = tangents.back();
   }
   for (std::size_t i = 0; i < kept_.size(); ++i) buffers[static_cast<std::size_t>(kept_[i])] = std::move(saved[i]);
-  play(step_.backward, step_.backward_timings, buffers);
+  play(step_.backward, {std::exchange(step_.backward_timings, {})}, true, buffers);
   for (const Work& w : backward_work_) t_.tell(w);
   const NoGrad inside(t_);
   for (std::size_t i = 0; i < joint.graph.inputs.size(); ++i) {
@@ -113,7 +106,7 @@ std::vector<Tensor> CompiledFunction::operator()(std::span<const Tensor> inputs)
   std::vector<Tensor> outs, wanting, saved;
   {
     const NoGrad inside(t_);
-    play(step_.forward, step_.forward_timings, buffers);
+    play(step_.forward, {std::exchange(step_.forward_timings, {})}, false, buffers);
     for (const Work& w : forward_work_) t_.tell(w);
   }
   for (NodeId v : step_.saved) saved.push_back(buffers[static_cast<std::size_t>(v)]);

@@ -16,8 +16,7 @@ class CompiledFunction {
 
  private:
   using Buffers = std::vector<Tensor>;  // by node
-  void play(const std::vector<BufferStep>& steps, std::vector<Timing>& timings, Buffers& buffers);
-  void time_kernels(std::vector<Timing>& timings, std::size_t done, const Buffers& buffers);
+  void play(const std::vector<BufferStep>& steps, TimingsToCome timings, bool spares, Buffers& buffers);
   void after(const BufferStep& step);
   Tensor made(NodeId v, Tensor onto);
   std::vector<Tensor> backward(std::span<const Tensor> given, std::vector<Tensor>& saved);

@@ -211,8 +211,7 @@ class Tape {
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
   // What its backward kernel takes beside the gradients. q: [B, H, T, h]; of so many heads of keys.
   void attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype);
-  // What timing a kernel that writes onto these takes (ProgramLayout::time_kernel). spares: where copies would be a new peak they are the host's.
-  bool times_kernels() const { return options_.l2_cache > 0; }
+  // What timing a kernel that writes onto these takes (ProgramLayout::time_kernel). spares: where copies would be a new peak they are the host's. Nothing where the options have no L2 cache.
   void time_kernel(std::span<const Tensor> in_place, bool spares);
   Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward

@@ -33,6 +33,17 @@ struct Timing {
   std::vector<NodeId> in_place;    // what it writes where it has read: each try has copies of these
 };
 
+// Loops of up to so many elements have one configuration, others have two.
+constexpr std::int64_t kTinyLoop = 128;
+
+// Those of a half that is played for the first time, in order.
+struct TimingsToCome {
+  std::vector<Timing> all;
+  std::size_t next = 0;
+  // The next that is launched when so many steps are done; nullptr: none is left of them.
+  const Timing* after(std::size_t done) { return next < all.size() && static_cast<std::size_t>(all[next].step) <= done ? &all[next++] : nullptr; }
+};
+
 struct FuseInput {
   const Graph* graph;
   std::vector<NodeId> compute;   // nodes to run, in graph order (recomputed ones where they are first needed)

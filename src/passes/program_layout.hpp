@@ -63,7 +63,7 @@ class ProgramLayout {
   NodeId input_named(const char* role) const;
 
   // timing.cpp
-  struct Timings { std::vector<Timing> all; bool spares = false; std::size_t next = 0; };  // of a half that is played for the first time; spares: not a training forward
+  struct Timings { TimingsToCome to_come; bool spares = false; };  // spares: of no training forward
   Timings timings_of(std::vector<Timing> all, bool spares) const;
   void time_kernels(const Graph& of, Timings& timed, std::size_t done);
   struct Copied { Dtype dtype; Shape shape; };

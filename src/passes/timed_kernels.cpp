@@ -34,15 +34,15 @@ TimedKernels::Direction TimedKernels::direction_of(const Kernel& kernel) const {
 
 // Blocks of one element, and of 8 where there are so many rows and they are short; loops of two block sizes unless they are tiny.
 bool TimedKernels::has_choices(const Kernel& kernel) const {
-  constexpr std::uint64_t kTinyLoop = 256, kShortRow = 256, kBlock = 8;
+  constexpr std::uint64_t kShortRow = 256, kBlock = 8;
   std::int64_t elements = 0;
   for (NodeId v : kernel.members) elements = std::max(elements, node(v).fn == Fn::scatter_rows ? node(node(v).in[1]).shape.numel() : extent(v));
-  if (!kernel.reduces) return std::bit_ceil(static_cast<std::uint64_t>(elements)) >= kTinyLoop;
+  if (!kernel.reduces) return elements > kTinyLoop;
   const auto sum = std::ranges::find_if(kernel.members, [&](NodeId v) { return node(v).kind == Kind::reduction; });
   const std::int64_t rows = node(*sum).shape.numel(), columns = elements / rows;
   const Direction direction = direction_of(kernel);
   if (direction == Direction::across) return false;
-  const bool one_pass = columns <= longest_in_registers(kernel);
+  const bool one_pass = columns <= longest_in_registers(direction);
   if (!one_pass) return direction == Direction::mixed;
   return static_cast<std::uint64_t>(rows) >= kBlock && std::bit_ceil(static_cast<std::uint64_t>(columns)) < kShortRow;
 }
@@ -56,7 +56,7 @@ std::vector<std::int64_t> TimedKernels::code_of(const Kernel& kernel) const {
   std::vector<std::int64_t> code;
   std::vector<NodeId> loaded;
   for (NodeId v : kernel.members) {
-    write_expression(v, kernel, loaded, code);
+    write_expression(v, loaded, code);
     code.push_back(std::ranges::find(kernel.writes, v) != kernel.writes.end());
     code.push_back(std::ranges::find(kernel.in_place, v) != kernel.in_place.end());
   }
@@ -64,7 +64,7 @@ std::vector<std::int64_t> TimedKernels::code_of(const Kernel& kernel) const {
 }
 
 // A value and what is computed on the way to it, down to what is loaded: buffers in the order in which the code comes to them.
-void TimedKernels::write_expression(NodeId v, const Kernel& kernel, std::vector<NodeId>& loaded, std::vector<std::int64_t>& code) const {
+void TimedKernels::write_expression(NodeId v, std::vector<NodeId>& loaded, std::vector<std::int64_t>& code) const {
   constexpr std::size_t kLongest = 4096;  // no kernel is that long; what is deeper is told by its size
   const Node& n = node(v);
   code.insert(code.end(), {static_cast<std::int64_t>(n.fn), static_cast<std::int64_t>(n.kind), n.variant, static_cast<std::int64_t>(n.dtype), n.shape.numel()});
@@ -74,7 +74,7 @@ void TimedKernels::write_expression(NodeId v, const Kernel& kernel, std::vector<
     const NodeId from = n.in[k];
     const NodeId whole = owner(from);
     if (!stored_for(whole, v) && !available_[at(from)] && code.size() < kLongest) {
-      write_expression(from, kernel, loaded, code);
+      write_expression(from, loaded, code);
       continue;
     }
     const auto found = std::ranges::find(loaded, whole);

@@ -33,16 +33,17 @@ class TimedKernels : protected WrittenLoops {
   // What the loop that stores a value runs over: its own elements, or those it reduces.
   std::int64_t extent(NodeId v) const;
   // The longest row that a kernel goes over once.
-  std::int64_t longest_in_registers(const Kernel& kernel) const { return direction_of(kernel) == Direction::along ? 1024 : 64; }
+  std::int64_t longest_in_registers(const Kernel& kernel) const { return longest_in_registers(direction_of(kernel)); }
   // Whether configurations of it are timed: there are several, and no kernel before it has the same code.
   bool timed_first(const Kernel& kernel);
 
  private:
   enum class Direction : std::uint8_t { along, across, mixed };  // of memory, that sums run in (ReductionHint: INNER, OUTER, DEFAULT)
+  static std::int64_t longest_in_registers(Direction direction) { return direction == Direction::along ? 1024 : 64; }
   Direction direction_of(const Kernel& kernel) const;
   bool has_choices(const Kernel& kernel) const;
   std::vector<std::int64_t> code_of(const Kernel& kernel) const;
-  void write_expression(NodeId v, const Kernel& kernel, std::vector<NodeId>& loaded, std::vector<std::int64_t>& code) const;
+  void write_expression(NodeId v, std::vector<NodeId>& loaded, std::vector<std::int64_t>& code) const;
 
   std::set<std::vector<std::int64_t>> timed_;  // code of those that were
 };

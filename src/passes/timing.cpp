@@ -16,7 +16,6 @@ namespace {
 
 constexpr const char* kCleared = "timing.l2";   // what clears the L2 cache
 constexpr const char* kCopied = "timing.copy";  // of what a kernel writes in place
-constexpr std::int64_t kTinyLoop = 128;  // up to so many elements have one configuration
 
 // Which copies of so many bytes are made on the GPU, one after the other, as long as they do not make a new peak.
 std::vector<std::size_t> made_here(const std::vector<std::int64_t>& bytes, HighWater& high_water, const Program& program, bool spares) {
@@ -51,13 +50,13 @@ std::optional<Program> without_timings(const Program& program) {
 
 bool ProgramLayout::has_choices(std::int64_t elements) const { return run_.cold_caches && elements > kTinyLoop; }
 
-ProgramLayout::Timings ProgramLayout::timings_of(std::vector<Timing> all, bool spares) const { return {run_.cold_caches ? std::move(all) : std::vector<Timing>{}, spares}; }
+ProgramLayout::Timings ProgramLayout::timings_of(std::vector<Timing> all, bool spares) const { return {{run_.cold_caches ? std::move(all) : std::vector<Timing>{}}, spares}; }
 
 // Those of the kernel that is launched when so many steps of a half are done.
 void ProgramLayout::time_kernels(const Graph& of, Timings& timed, std::size_t done) {
-  for (; timed.next < timed.all.size() && static_cast<std::size_t>(timed.all[timed.next].step) == done; ++timed.next) {
+  while (const Timing* timing = timed.to_come.after(done)) {
     std::vector<Copied> copied;
-    for (const NodeId v : timed.all[timed.next].in_place) copied.push_back({of.nodes[static_cast<std::size_t>(v)].dtype, of.nodes[static_cast<std::size_t>(v)].shape});
+    for (const NodeId v : timing->in_place) copied.push_back({of.nodes[static_cast<std::size_t>(v)].dtype, of.nodes[static_cast<std::size_t>(v)].shape});
     time_kernel(copied, timed.spares);
   }
 }
@@ -94,6 +93,7 @@ void ProgramLayout::time_adamw(const Parameter& parameter, std::int64_t elements
 namespace eager {
 
 void Tape::time_kernel(std::span<const Tensor> in_place, bool spares) {
+  if (options_.l2_cache == 0) return;
   std::vector<std::int64_t> bytes;
   for (const Tensor& t : in_place) bytes.push_back(t.dims().numel() * size_of(t.dtype()));
   for (int configuration = 0; configuration < kTimedConfigurations; ++configuration) {

@@ -64,9 +64,8 @@ for commit in $(cd "$here" && python3 -c 'import cases; print(*sorted({*cases.CO
   mv "$work/trees/$commit.part" "$work/trees/$commit"
 done
 
-if [ -n "$timed" ]; then
-  TORCHINDUCTOR_CACHE_DIR="$work/inductor" LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \
-    exec "$python" "$here/timed.py" --trees "$work/trees" --golden "$root/tests/golden/oracle"
-fi
+if [ -n "$timed" ]; then set -- timed.py; else set -- record.py --raw "$work/raw" --only "$only" --draw "$drawn"; fi
+tool=$1
+shift
 TORCHINDUCTOR_CACHE_DIR="$work/inductor" LD_LIBRARY_PATH="$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LD_PRELOAD="$work/lib/cuda_runtime.so" \
-  exec "$python" "$here/record.py" --trees "$work/trees" --raw "$work/raw" --golden "$root/tests/golden/oracle" --only "$only" --draw "$drawn"
+  exec "$python" "$here/$tool" --trees "$work/trees" --golden "$root/tests/golden/oracle" "$@"
