@@ -129,7 +129,7 @@ def nanochat_row(fields):
 def nanochat_flags(fields):
     """dryfit's flags of a row of nanochat.csv."""
     words = []
-    for name in ("nanochat", "depth", "vocab_size", "max_seq_len", "device_batch_size", "total_batch_size", "window_pattern", "torch", "core_metric_every", "aspect_ratio", "head_dim", "resume_from_step", "phases"):
+    for name in ("nanochat", "depth", "vocab_size", "max_seq_len", "device_batch_size", "total_batch_size", "window_pattern", "torch", "attention", "alloc_conf", "core_metric_every", "aspect_ratio", "head_dim", "resume_from_step", "phases"):
         if fields[name]:
             words.append(f"--{name.replace('_', '-')}={fields[name].replace(' ', ',')}")
     if fields["fp8"] == "yes":

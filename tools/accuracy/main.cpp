@@ -53,11 +53,18 @@ Result<Row> predict(std::map<std::string, std::string> f) {
   flags.fp8 = f["fp8"] == "yes";
   flags.torch = f["torch"];
   if (!f["window_pattern"].empty()) flags.window_pattern = f["window_pattern"];
+  if (!f["attention"].empty()) flags.attention = f["attention"];
   const auto w = make_nanochat_workload(flags);
   if (!w) return std::unexpected(w.error());
   const auto m = machine_from_flags({f["gpu"], flags.gpus, std::nullopt, std::nullopt});
   if (!m) return std::unexpected(m.error());
-  const auto r = estimate(*w, *m);
+  EstimateOptions options;
+  if (!f["alloc_conf"].empty()) {
+    const auto conf = parse_alloc_conf(f["alloc_conf"]);
+    if (!conf) return std::unexpected(conf.error());
+    options.allocator = *conf;
+  }
+  const auto r = estimate(*w, *m, options);
   if (!r) return std::unexpected(r.error());
   Row row;
   row.field = std::move(f);

@@ -42,6 +42,7 @@ Result<Row> predict(std::map<std::string, std::string> f) {
   flags.fp8 = f["fp8"] == "yes";
   flags.torch = f["torch"];
   if (!f["window_pattern"].empty()) flags.window_pattern = f["window_pattern"];
+  if (!f["attention"].empty()) flags.attention = f["attention"];
   const auto w = make_nanochat_workload(flags);
   if (!w) return std::unexpected(w.error());
   const auto m = machine_from_flags({f["gpu"], flags.gpus, std::nullopt, std::nullopt});
