@@ -236,7 +236,7 @@ NodeId Writer::attention_call(NodeId q, NodeId k, NodeId v, std::int64_t window)
   // math keeps the probabilities; the others one log-sum per row, which the efficient kernel pads to 32 rows, and makes only for gradients
   const Shape sums = kind == Attention::efficient && evaluated_ ? shape({1}, false) : shape({B, H, kind == Attention::efficient ? round_up(T, 32) : T}, true);
   const Shape stats = kind == Attention::math ? shape({B, H, T, T}, true) : sums;
-  return b_.attention(static_cast<int>(kind), q, k, v, bias, tokens(D), stats, kind == Attention::flash || kind == Attention::efficient ? 2 : 0, window, kind == Attention::math ? "attn.probabilities" : "attn.lse").out;
+  return b_.attention(static_cast<int>(kind), q, k, v, bias, tokens(D), stats, kind == Attention::fa3 || kind == Attention::math ? 0 : 2, window, kind == Attention::math ? "attn.probabilities" : "attn.lse").out;
 }
 
 // Logits, soft-cap, cross-entropy: fp32 exists only inside fused kernels.

@@ -23,6 +23,7 @@ CompiledFunction::CompiledFunction(Tape& tape, Graph forward, std::int64_t param
   const auto middle = work.begin() + static_cast<std::ptrdiff_t>(step_.forward_launches.size());
   forward_work_.assign(work.begin(), middle);
   backward_work_.assign(middle, work.end());
+  if (tape.options().host_seeds) std::erase_if(step_.saved, [&](NodeId v) { return is_seed(step_.joint.graph, v); });
   kept_ = step_.saved;
   kept_.insert(kept_.end(), step_.read_again.begin(), step_.read_again.end());
   gradient_.assign(step_.joint.graph.nodes.size(), false);
@@ -50,7 +51,9 @@ void CompiledFunction::play(const std::vector<BufferStep>& steps, TimingsToCome 
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const BufferStep& s = steps[i];
     Tensor& here = buffers[static_cast<std::size_t>(s.node)];
-    if (s.alloc) {
+    if (t_.options().host_seeds && is_seed(step_.joint.graph, s.node)) {
+      // nothing of the GPU's
+    } else if (s.alloc) {
       here = made(s.node, s.from == kNone ? Tensor() : std::move(buffers[static_cast<std::size_t>(s.from)]));
       after(s);
     } else if (i + 1 == steps.size() || steps[i + 1].from != s.node) {  // else the next takes it over
@@ -72,8 +75,11 @@ void CompiledFunction::after(const BufferStep& s) {
   if (n.kind != Kind::result) return;
   const Node& kernel = g.nodes[static_cast<std::size_t>(n.in[0])];
   if (kernel.fn != Fn::attention_backward || n.variant != 2) return;
-  const Shape &q = g.nodes[static_cast<std::size_t>(kernel.in[1])].shape, &k = g.nodes[static_cast<std::size_t>(kernel.in[2])].shape;
-  t_.attention_scratch(static_cast<Attention>(kernel.variant), dims({q.dim[0], q.dim[2], q.dim[1], q.dim[3]}, q.batched), k.dim[2], n.dtype);
+  const auto by_heads = [&](std::size_t i) {
+    const Shape& of = g.nodes[static_cast<std::size_t>(kernel.in[i])].shape;
+    return dims({of.dim[0], of.dim[2], of.dim[1], of.dim[3]}, of.batched);
+  };
+  t_.attention_scratch(static_cast<Attention>(kernel.variant), by_heads(1), by_heads(2), by_heads(3), n.dtype, false);
 }
 
 // Zeros for every output that the loss does not come from: the frame of backward() names them, and what it was given, to its end.

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "passes/efficient_attention.hpp"
 #include "passes/program.hpp"
 #include "passes/strided.hpp"
 
@@ -102,11 +103,14 @@ struct TapeOptions {
   bool retain_graph = false;    // of every backward pass: what nodes saved stays while its graph is named
   bool every_step = false;      // none is a copy of the one before (repeat_events)
   std::int64_t l2_cache = 0;    // bytes of the GPU's, where torch.compile times kernels before their first launch; 0: it does not
+  int capability = 90;          // of the GPU, as 10 * major + minor
+  bool host_seeds = false;      // the memory-efficient kernel's lie in the host's memory
 };
 
 class Tape {
  public:
   explicit Tape(std::int64_t device_batch, TapeOptions options = {});
+  const TapeOptions& options() const { return options_; }
   Program take();                                        // what was noted; the tape is empty then
   void expect(std::size_t events) { p_.events.reserve(events), p_.tensors.reserve(events / 2), storage_refs_.reserve(events / 2); }  // about so many: room that is asked for once
   std::size_t events() const { return p_.events.size(); }
@@ -209,8 +213,8 @@ class Tape {
   Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);      // w: undefined for none
   // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].
   Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
-  // What its backward kernel takes beside the gradients. q: [B, H, T, h]; of so many heads of keys.
-  void attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype);
+  // What its backward kernel takes beside the gradients. q, k, v: [B, H or K, T, h].
+  void attention_scratch(Attention kind, const Dims& q, const Dims& k, const Dims& v, Dtype dtype, bool dropout);
   // What timing a kernel that writes onto these takes (ProgramLayout::time_kernel). spares: where copies would be a new peak they are the host's. Nothing where the options have no L2 cache.
   void time_kernel(std::span<const Tensor> in_place, bool spares);
   Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
@@ -351,6 +355,7 @@ class Tape {
   void backward_grouped(std::int32_t n, std::vector<Tensor>& out);
   void backward_embedding(std::int32_t n, std::vector<Tensor>& out);
   void flash_3_scratch(const Dims& q, std::int64_t key_heads);  // attention_scratch of FlashAttention 3
+  void efficient_scratch(const EfficientCall& call, bool batched);  // of the memory-efficient kernel
   const Input& input(std::int32_t n, std::size_t i) { return node(n).inputs[i]; }
   bool wants(std::int32_t n, std::size_t i) { return input(n, i).edge.node >= 0; }
 

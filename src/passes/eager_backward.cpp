@@ -407,18 +407,15 @@ void Tape::backward_attention(std::int32_t n, std::vector<Tensor>& out) {
     const Dims written = swapped(d, 1, 2);
     out[i] = empty(roles[i], swapped(kind == Attention::efficient ? eager::contiguous(written) : like(written), 1, 2), input(n, i).dtype);
   }
-  attention_scratch(kind, q, k.size[1], input(n, 1).dtype);
+  attention_scratch(kind, q, k, input(n, 2).dims, input(n, 1).dtype, (at.detail & 2) != 0);
 }
 
-void Tape::attention_scratch(Attention kind, const Dims& q, std::int64_t key_heads, Dtype dtype) {
-  const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3];
+void Tape::attention_scratch(Attention kind, const Dims& q, const Dims& k, const Dims& v, Dtype dtype, bool dropout) {
+  const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3], key_heads = k.size[1];
   if (kind == Attention::math) return;
   if (kind == Attention::fa3) return flash_3_scratch(q, key_heads);
   const std::int64_t rows = sequences_ > 0 ? T + 128 * sequences_ : round_up(T, 128);  // packed: mha_varlen_bwd leaves room after each
-  if (kind == Attention::efficient) {
-    const Tensor delta = scratch("attn.delta", eager::dims({B, H, T}, q.batched), Dtype::fp32);
-    return;
-  }
+  if (kind == Attention::efficient) return efficient_scratch({B, H, T, k.size[2], h, v.back(), dtype, dropout}, q.batched);
   if (kind == Attention::cudnn) {
     // it says how much it wants when it is asked; what its frontend declares are the same sums of rows, and dQ, dK and dV in full (cudnn-frontend, include/cudnn_frontend/node/
     // scaled_dot_product_flash_attention.h: softmax_sum, dQ_accum, dK_fullhead, dV_fullhead), in one block, as a run on an H100 shows
@@ -432,6 +429,23 @@ void Tape::attention_scratch(Attention kind, const Dims& q, std::int64_t key_hea
     const Tensor dk = scratch("attn.dk_expanded", eager::dims({B, T, H, h}, q.batched), dtype);
     const Tensor dv = scratch("attn.dv_expanded", eager::dims({B, T, H, h}, q.batched), dtype);
   }
+}
+
+// attention_backward.cu, _efficient_attention_backward.
+void Tape::efficient_scratch(const EfficientCall& c, bool batched) {
+  const EfficientBackward taken = efficient_backward(c, options_.capability);
+  const auto sums = [&] { return scratch("attn.delta", eager::dims({c.batch, c.heads, c.queries}, batched), Dtype::fp32); };
+  Tensor delta;
+  if (taken.sums_rows) {
+    delta = sums();
+  } else {
+    const auto wide = [&] { return scratch("attn.delta_product", eager::dims({c.batch, c.queries, c.heads, c.value_dim}, batched), Dtype::fp32); };
+    Tensor gradient, out;  // in fp32
+    if (c.dtype != Dtype::fp32) gradient = wide(), out = wide();
+    const Tensor product = wide(), summed = sums();
+    delta = sums();
+  }
+  const Tensor workspace = scratch("attn.workspace", eager::dims({c.batch, taken.workspace / c.batch}, batched), Dtype::uint8);
 }
 
 // hopper/flash_api.cpp, mha_bwd: rows in tiles of its kernels for sm90; row sums, the log-sum-exp in powers of two, dq in fp32; where heads share keys dk and dv too.

@@ -432,7 +432,11 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
     const std::int64_t rows = kind == Attention::efficient ? round_up(T, 32) : T;
     lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
     if (kind == Attention::fa3) const Tensor turns = scratch("attn.semaphore", eager::dims({1 + 4 * round_up(sequences_, 4)}, false), Dtype::int32);  // of its scheduler
-    if (kind == Attention::flash || kind == Attention::efficient || kind == Attention::cudnn) {
+    if (kind == Attention::efficient) {
+      const std::int64_t sums = efficient_sums({B, H, T, k.dims().size[2], d.back(), v.dims().back(), q.dtype()});
+      if (sums > 0) const Tensor accumulated = scratch("attn.out_sums", eager::dims({B, sums / B}, d.batched), Dtype::uint8);
+    }
+    if (kind == Attention::flash || kind == Attention::cudnn || (kind == Attention::efficient && !options_.host_seeds)) {
       seed = kind == Attention::flash ? empty("attn.seed", eager::dims({2}, false), Dtype::int64) : empty("attn.seed", eager::dims({}, false), Dtype::int64);
       offset = empty("attn.offset", eager::dims({}, false), Dtype::int64);
     }

@@ -21,8 +21,9 @@ using eager::Tensor;
 
 class Step {
  public:
-  Step(const Workload& workload, const Graph& graph, Attention attention)
-      : m_(workload.model), run_(workload.run), graph_(graph), attention_(attention), t_(workload.run.device_batch_size),
+  Step(const Workload& workload, const Graph& graph, Attention attention, const Target& target)
+      : m_(workload.model), run_(workload.run), graph_(graph), attention_(attention),
+        t_(workload.run.device_batch_size, {.capability = 10 * target.compute_major + target.compute_minor, .host_seeds = !target.fake_tensors && makes_seeds_on_host(workload.run.torch)}),
         B(run_.device_batch_size), T(run_.max_seq_len), D(m_.width), H(m_.heads), h(m_.head_dim) {}
 
   EagerStep run() {
@@ -373,6 +374,6 @@ std::span<const Event> EagerStep::events(Part part) const {
   return std::span(program.events).subspan(begin, end - begin);
 }
 
-EagerStep nanochat_eager_step(const Workload& workload, const Graph& inputs, Attention attention) { return Step(workload, inputs, attention).run(); }
+EagerStep nanochat_eager_step(const Workload& workload, const Graph& inputs, Attention attention, const Target& target) { return Step(workload, inputs, attention, target).run(); }
 
 }  // namespace dryfit

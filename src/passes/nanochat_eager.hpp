@@ -19,6 +19,6 @@ struct EagerStep {
 };
 
 // inputs: nanochat_forward's graph, whose inputs are the parameters and buffers.
-EagerStep nanochat_eager_step(const Workload& workload, const Graph& inputs, Attention attention);
+EagerStep nanochat_eager_step(const Workload& workload, const Graph& inputs, Attention attention, const Target& target);
 
 }  // namespace dryfit

@@ -18,7 +18,7 @@ ProgramLayout::ProgramLayout(const Workload& workload, const Target& target, boo
       step_(compile_step(nanochat_forward(workload, resolve_attention(workload, target)), workload.run.compile)) {
   p_.device_batch = run_.device_batch_size;
   p_.work = step_work(workload, step_);
-  if (!run_.compile) eager_ = nanochat_eager_step(workload, graph(), resolve_attention(workload, target));
+  if (!run_.compile) eager_ = nanochat_eager_step(workload, graph(), resolve_attention(workload, target), target);
 }
 
 Program ProgramLayout::build() {
@@ -129,13 +129,17 @@ Bytes peak_of(std::span<const TensorInfo> tensors, std::span<const Event> events
 Attention resolve_attention(const Workload& workload, const Target& target) {
   const Run& run = workload.run;
   if (workload.transformers) return resolve_attention(workload.transformers->architecture, training_of(*workload.transformers, run), target);
-  if (run.attention != Attention::automatic) return run.attention;
-  const NanochatVersion& version = workload.model.version;
-  const bool fa3 = version.flash_attention3 && (target.compute_major == 9 || (version.flash_attention3_ampere && target.compute_major == 8));
-  if (fa3 && run.compute == Dtype::bf16) return Attention::fa3;
   const bool half = run.compute != Dtype::fp32;
-  if (half && target.compute_major >= 8) return Attention::flash;  // masked layers fall to the efficient kernel one by one
-  return Attention::efficient;
+  if (run.attention == Attention::automatic) {
+    const NanochatVersion& version = workload.model.version;
+    const bool fa3 = version.flash_attention3 && (target.compute_major == 9 || (version.flash_attention3_ampere && target.compute_major == 8));
+    if (fa3 && run.compute == Dtype::bf16) return Attention::fa3;
+  } else if (run.attention != Attention::flash) {
+    return run.attention;
+  }
+  // SDPA chooses
+  if (half && !target.fake_tensors && prefers_cudnn(target, run.torch)) return Attention::cudnn;
+  return half && target.compute_major >= 8 ? Attention::flash : Attention::efficient;  // masked layers fall to the efficient kernel one by one
 }
 
 namespace {

@@ -101,6 +101,7 @@ struct Target {
   int multiprocessors = 132;        // an H100's
   std::int64_t memory = 0;          // bytes that a process can have; 0: unknown. Bounds what transformers' loader asks for at once
   std::int64_t l2_cache = 50 << 20; // bytes; an H100's
+  bool fake_tensors = false;        // recorded: SDPA is FlashAttention 2's wherever that may be, and all that kernels return lies on the GPU
 };
 
 // Whether scaled_dot_product_attention asks for cuDNN's kernel before all others, where that is newer than 9.15.0: in torch's wheels from 2.11 on (aten/src/ATen/native/transformers/

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "passes/compile.hpp"
+#include "passes/efficient_attention.hpp"
 #include "passes/nanochat_eager.hpp"
 #include "passes/optimizer.hpp"
 #include "passes/program.hpp"
@@ -41,6 +43,7 @@ class ProgramLayout {
   void alloc(std::int32_t t, std::int32_t op = -1) { p_.events.push_back({Event::Kind::alloc, t, op < 0 ? t : op}); }
   void free(std::int32_t t, std::int32_t op = -1) { p_.events.push_back({Event::Kind::free, t, op < 0 ? t : op}); }
   void hand_over(std::int32_t from, std::int32_t t) { free(from), p_.events.push_back({Event::Kind::alloc, t, from, from}); }
+  bool on_host(const Graph& of, NodeId v) const { return !target_.fake_tensors && makes_seeds_on_host(run_.torch) && is_seed(of, v); }
   void add(const BufferStep& s) { p_.events.push_back({s.alloc ? Event::Kind::alloc : Event::Kind::free, s.node, s.op, s.from}); }
   void segment(const char* phase, const char* part, int micro = 0, Provenance provenance = Provenance::modelled) {
     p_.segments.push_back({static_cast<std::int32_t>(p_.events.size()), phase, part, micro, provenance});
@@ -146,7 +149,8 @@ class ProgramLayout {
   Program p_;
   std::vector<std::int32_t> state_, sums_;
   Workspace workspaces_[2], lt_workspaces_[2];  // cuBLAS', cuBLASLt's; of the main thread, of autograd's
-  std::vector<std::int32_t> scratch_;
+  struct Scratch { std::vector<std::int32_t> before, beside; };  // freed when the first beside it is there; held while the kernel runs
+  std::map<Attention, Scratch> scratch_;                         // of its backward kernel
   std::int32_t loss_ = -1;
   std::vector<std::int32_t> scaler_;    // GradScaler's factor, how long it has held, a loss that it scaled
   std::size_t adamw_states_ = 0, states_made_ = 0;  // how many of state_ are AdamW's, the first; how many are there

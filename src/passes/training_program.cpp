@@ -472,15 +472,25 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   if (options.add_in_place) {
     options.gpu = {target.multiprocessors, threads_of_multiprocessor(target.compute_major, target.compute_minor)};
     if (r.cold_caches) options.l2_cache = target.l2_cache;
+    options.capability = 10 * target.compute_major + target.compute_minor;
+    options.host_seeds = makes_seeds_on_host(r.torch);
   }
   if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
   if (auto ok = is_laid_out(a, r, target); !ok) return std::unexpected(ok.error());
   return Trainer(a, r, target, options).run();
 }
 
-TrainingLayout layout_of(const Architecture& a, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps) {
+TrainingLayout layout_of(const Architecture& a, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps, std::int64_t attention_splits) {
   const std::int64_t ids = device_batch * seq_len;
-  return {std::min<std::int64_t>(grad_accum_steps, 3), device_batch == 1, ids > kRowsOfOneBlock, ids <= eager::kUnsortedIds ? TrainingLayout::Ids::unsorted : ids <= a.vocab ? TrainingLayout::Ids::fewer_than_rows : TrainingLayout::Ids::more_than_rows};
+  return {std::min<std::int64_t>(grad_accum_steps, 3), device_batch == 1, ids > kRowsOfOneBlock, ids <= eager::kUnsortedIds ? TrainingLayout::Ids::unsorted : ids <= a.vocab ? TrainingLayout::Ids::fewer_than_rows : TrainingLayout::Ids::more_than_rows, attention_splits};
+}
+
+std::int64_t attention_splits(const Architecture& a, const Training& r, const Target& target, std::int64_t device_batch, std::int64_t seq_len) {
+  const bool half = r.mixed != MixedPrecision::none || r.weights != Dtype::fp32;
+  const bool masks = r.padded || std::ranges::any_of(a.windows, [&](std::int64_t window) { return window > 0 && window <= seq_len; });
+  if (!half || !(masks || attention_of(a, r, target, half) == Attention::efficient)) return 1;
+  const std::int64_t value_dim = a.latent ? a.latent->value_head_dim : a.head_dim;
+  return efficient_backward({device_batch, a.heads, seq_len, seq_len, a.head_dim, value_dim, Dtype::bf16, a.attention_dropout > 0}, 10 * target.compute_major + target.compute_minor).splits;
 }
 
 // Sums over the tensors that loading and the first optimizer step make; no activations are laid out.

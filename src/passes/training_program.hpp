@@ -21,9 +21,13 @@ struct TrainingLayout {
   bool alone;                              // a device batch of 1: nothing is summed over sequences, what is expanded over them stays contiguous
   bool shares_sums;                        // kernels that sum over tokens split them between blocks (column_sum.hpp)
   enum class Ids : std::uint8_t { unsorted, fewer_than_rows, more_than_rows } ids;  // how the embedding's gradient is summed
+  std::int64_t attention_splits;           // of the memory-efficient kernel's keys
   friend bool operator==(const TrainingLayout&, const TrainingLayout&) = default;
 };
-TrainingLayout layout_of(const Architecture& architecture, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps);
+TrainingLayout layout_of(const Architecture& architecture, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps, std::int64_t attention_splits = 1);
+
+// In how many parts the memory-efficient kernel takes the keys in backward, where layers run it. 1 elsewhere.
+std::int64_t attention_splits(const Architecture& architecture, const Training& training, const Target& target, std::int64_t device_batch, std::int64_t seq_len);
 
 // Whether build_program describes it. Errors: those of build_program.
 Result<void> is_laid_out(const Architecture& architecture, const Training& training, const Target& target);

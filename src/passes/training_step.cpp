@@ -1,6 +1,7 @@
 // A training step: its micro-steps forward and backward, what happens to the gradients; and the validation, which runs the forward pass alone.
 // Order and lifetimes: scripts/base_train.py of the version.
 #include <iterator>
+#include <span>
 #include <utility>
 
 #include "graph/nanochat.hpp"
@@ -11,7 +12,7 @@ namespace dryfit {
 void ProgramLayout::play(const Graph& of, const std::vector<BufferStep>& steps, std::int32_t first, Timings timed) {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const BufferStep& s = steps[i];
-    add({s.alloc, s.node + first, s.op + first, s.from == kNone ? kNone : s.from + first});
+    if (!on_host(of, s.node)) add({s.alloc, s.node + first, s.op + first, s.from == kNone ? kNone : s.from + first});
     multiplied(of, s, 0);
     time_kernels(of, timed, i + 1);
   }
@@ -111,7 +112,7 @@ void ProgramLayout::play_backward(Timings timed) {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const bool takes_over = i + 1 < steps.size() && steps[i + 1].from != kNone;  // nothing comes between the two
     if (first_of_attention(steps[takes_over ? i + 1 : i]) && steps[i].from == kNone) scratch(node(steps[takes_over ? i + 1 : i].node));
-    add(steps[i]);
+    if (!on_host(graph(), steps[i].node)) add(steps[i]);
     multiplied(graph(), steps[i], 1);
     time_kernels(graph(), timed, i + 1);
   }
@@ -121,16 +122,31 @@ void ProgramLayout::scratch(const Node& dq) {
   const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
   const auto kind = static_cast<Attention>(node(dq.in[0]).variant);
   if (kind == Attention::math) return;
-  if (scratch_.empty()) {
+  auto& [before, beside] = scratch_[kind];
+  const auto named = [&](std::vector<std::int32_t>& list, const char* role, Dtype dtype, Shape size) { list.push_back(tensor(role, Category::workspace, dtype, size)); };
+  const Shape sums = shape({B, m_.heads, T}, true);
+  if (beside.empty() && kind == Attention::efficient) {
+    const EfficientBackward taken = efficient_backward({B, m_.heads, T, T, m_.head_dim, m_.head_dim, dq.dtype}, 10 * target_.compute_major + target_.compute_minor);
+    if (!taken.sums_rows) {
+      for (int i = dq.dtype == Dtype::fp32 ? 1 : 3; i > 0; --i) named(before, "attn.delta_product", Dtype::fp32, shape({B, T, m_.heads, m_.head_dim}, true));  // and its factors
+      named(before, "attn.delta", Dtype::fp32, sums);
+    }
+    named(beside, "attn.delta", Dtype::fp32, sums);
+    named(beside, "attn.workspace", Dtype::uint8, shape({B, taken.workspace / B}, true));
+  } else if (beside.empty() && kind == Attention::cudnn) {  // one block (Tape::attention_scratch)
+    named(beside, "attn.dq_accum", Dtype::fp32, shape({B, m_.heads, T * (m_.head_dim + 1)}, true));
+  } else if (beside.empty()) {
     const bool fa3 = kind == Attention::fa3;  // whose row sums are a buffer of the graph
     const std::int64_t rows = round_up(T, fa3 ? 64 : 128);
-    const auto of_rows = [&](const char* role, Dtype dtype, Shape size) { scratch_.push_back(tensor(role, Category::workspace, dtype, size)); };
-    of_rows(fa3 ? "attn.lse_log2" : "attn.softmax_d", Dtype::fp32, shape({B, m_.heads, rows}, true));
-    of_rows("attn.dq_accum", Dtype::fp32, shape({B, rows, m_.heads, round_up(m_.head_dim, 32)}, true));
-    if (fa3) of_rows("attn.dq_semaphore", Dtype::int32, shape({B, rows / 64, m_.heads}, true));
+    named(beside, fa3 ? "attn.lse_log2" : "attn.softmax_d", Dtype::fp32, shape({B, m_.heads, rows}, true));
+    named(beside, "attn.dq_accum", Dtype::fp32, shape({B, rows, m_.heads, round_up(m_.head_dim, 32)}, true));
+    if (fa3) named(beside, "attn.dq_semaphore", Dtype::int32, shape({B, rows / 64, m_.heads}, true));
   }
-  for (const std::int32_t t : scratch_) alloc(t);
-  for (const std::int32_t t : scratch_) free(t);
+  for (const std::int32_t t : before) alloc(t);
+  alloc(beside.front());
+  for (const std::int32_t t : before) free(t);
+  for (const std::int32_t t : std::span(beside).subspan(1)) alloc(t);
+  for (const std::int32_t t : beside) free(t);
 }
 
 // First micro-step: autograd keeps the new gradients. Later ones: added to what is there, then let go; compiled backward hands

@@ -255,10 +255,11 @@ Result<void> set_run(Draft& draft) {
   if (!workspaces) return std::unexpected(workspaces.error());
   run.workspaces = std::move(*workspaces);
   static constexpr std::string_view kAttention[] = {"automatic", "fa3", "flash", "efficient", "math"};
-  const std::string wanted = to_lower(flags.attention.value_or("automatic"));
+  std::string wanted = to_lower(flags.attention.value_or("automatic"));
+  if (wanted == "sdpa") wanted = "flash";  // which asks for SDPA: it chooses
   const auto found = std::ranges::find(kAttention, wanted);
   if (found == std::end(kAttention)) {
-    return fail("bad_value", "--attention '" + wanted.substr(0, 40) + "' is not known", did_you_mean(wanted, kAttention, "use fa3, flash, efficient or math"), "--attention");
+    return fail("bad_value", "--attention '" + wanted.substr(0, 40) + "' is not known", did_you_mean(wanted, kAttention, "use fa3, sdpa, efficient or math"), "--attention");
   }
   run.attention = static_cast<Attention>(found - std::begin(kAttention));
   return {};

@@ -99,14 +99,16 @@ std::vector<Part> engine_step(const Recording& r) {
   return parts;
 }
 
+constexpr Target kRecorded{.fake_tensors = true};
+
 // Every segment of a whole program, without what no recording can see (library workspaces, scratch inside kernels, the tokenizer's table,
 // the batch of a validation that was not recorded)
 // and without the roles named.
 std::vector<Part> engine_program(const Recording& r, std::set<std::string> left_out = {}, bool accumulate = false) {
-  left_out.insert({"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "timing.l2", "timing.copy"});
+  left_out.insert({"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.delta", "attn.delta_product", "attn.workspace", "timing.l2", "timing.copy"});
   if (r.kind != "run") left_out.insert({"bpb.losses", "bpb.bytes"});
   if (r.kind != "run") left_out.insert({"token_bytes", "val_loader_buffer", "val_idx", "val_targets"});
-  const Program p = build_program(workload_of(r), {9, 0, 0}, accumulate || r.accumulation > 1);
+  const Program p = build_program(workload_of(r), kRecorded, accumulate || r.accumulation > 1);
   std::vector<Part> parts;
   std::int64_t live = 0;
   for (std::size_t i = 0, next = 0; i < p.events.size(); ++i) {
