@@ -134,6 +134,8 @@ def nanochat_flags(fields):
             words.append(f"--{name.replace('_', '-')}={fields[name].replace(' ', ',')}")
     if fields["fp8"] == "yes":
         words.append("--fp8")
+    if fields["torchrun"] == "yes":
+        words.append("--torchrun=1")
     words.append(f"--gpus={fields['gpus']}")
     return " ".join(words)
 

@@ -107,7 +107,7 @@ class Command {
       if (const auto dtype = env_.variable("NANOCHAT_DTYPE"); dtype && !dtype->empty()) f.dtype = *dtype;
     }
     if (o_.has("fp8")) f.fp8 = true;
-    for (const auto& [flag, field] : {std::pair{"compile", &WorkloadFlags::compile}, std::pair{"cold-caches", &WorkloadFlags::cold_caches}, std::pair{"load-optimizer", &WorkloadFlags::load_optimizer}}) {
+    for (const auto& [flag, field] : {std::pair{"compile", &WorkloadFlags::compile}, std::pair{"cold-caches", &WorkloadFlags::cold_caches}, std::pair{"load-optimizer", &WorkloadFlags::load_optimizer}, std::pair{"torchrun", &WorkloadFlags::torchrun}}) {
       const auto value = o_.get(flag);
       if (!value) continue;
       const std::string name = "--" + std::string(flag);

@@ -103,7 +103,7 @@ void prefer(std::optional<T>& field, const std::optional<T>& given) {
 void from_user(const WorkloadFlags& given, WorkloadFlags& flags) {
   for (auto field : {&WorkloadFlags::depth, &WorkloadFlags::aspect_ratio, &WorkloadFlags::head_dim, &WorkloadFlags::vocab_size, &WorkloadFlags::device_batch_size, &WorkloadFlags::total_batch_size, &WorkloadFlags::max_seq_len, &WorkloadFlags::gpus}) prefer(flags.*field, given.*field);
   for (auto field : {&WorkloadFlags::window_pattern, &WorkloadFlags::nanochat, &WorkloadFlags::dtype, &WorkloadFlags::attention, &WorkloadFlags::torch}) prefer(flags.*field, given.*field);
-  for (auto field : {&WorkloadFlags::fp8, &WorkloadFlags::compile}) prefer(flags.*field, given.*field);
+  for (auto field : {&WorkloadFlags::fp8, &WorkloadFlags::compile, &WorkloadFlags::torchrun}) prefer(flags.*field, given.*field);
   if (!given.workspaces.empty()) flags.workspaces = given.workspaces;
   if (!given.passthrough.empty()) flags.passthrough = given.passthrough;
 }

@@ -1,3 +1,4 @@
+// See efficient_attention.hpp.
 #include "passes/efficient_attention.hpp"
 
 #include <algorithm>

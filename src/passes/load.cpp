@@ -135,7 +135,7 @@ void ProgramLayout::let_go(const std::vector<std::int32_t>& tensors) {
 
 // Made later or with the optimizer: its state, the libraries' workspaces, gradients that are kept.
 void ProgramLayout::make_later_tensors() {
-  for (const StateTensor& s : optimizer_state(m_, run_.world_size)) {
+  for (const StateTensor& s : optimizer_state(m_, run_)) {
     const std::int32_t t = tensor(s.role, Category::optimizer, s.dtype, shape({s.elements}, false));
     if (std::strcmp(s.role, "muon.zero_buffer") == 0) alloc(t);  // made with the optimizer, not with its first step
     else state_.push_back(t);

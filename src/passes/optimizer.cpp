@@ -12,12 +12,12 @@ namespace {
 
 bool is_matrix(const Parameter& p) { return p.group == ParamGroup::transformer_matrices; }
 
-void adamw_state(const Parameter& p, const Model& model, std::int64_t world, std::vector<StateTensor>& out) {
-  const std::int64_t n = adamw_elements(p, model, world);
+void adamw_state(const Parameter& p, const Model& model, const Run& run, std::vector<StateTensor>& out) {
+  const std::int64_t n = adamw_elements(p, model, run.world_size);
   out.push_back({n, p.dtype, "adamw.exp_avg"});
   out.push_back({n, p.dtype, "adamw.exp_avg_sq"});
-  if (counts_on_gpu(model, world)) {
-    out.push_back({1, world == 1 ? Dtype::fp32 : Dtype::int64, "adamw.step"});
+  if (counts_on_gpu(model, run)) {
+    out.push_back({1, is_distributed(model, run) ? Dtype::int64 : Dtype::fp32, "adamw.step"});
   }
 }
 
@@ -52,16 +52,17 @@ std::vector<std::size_t> adamw_parameters(const Model& model) {
   return order;
 }
 
-std::vector<StateTensor> optimizer_state(const Model& model, std::int64_t world) {
+std::vector<StateTensor> optimizer_state(const Model& model, const Run& run) {
+  const std::int64_t world = run.world_size;
   std::vector<StateTensor> state;
-  for (std::size_t i : adamw_parameters(model)) adamw_state(model.parameters[i], model, world, state);
+  for (std::size_t i : adamw_parameters(model)) adamw_state(model.parameters[i], model, run, state);
   for (const MuonGroup& g : muon_groups(model)) {
     const std::int64_t owned = ceil_div(g.count, world);
     const std::int64_t second = std::max(g.rows, g.cols);  // the factored second moment: one value per row, or per column when wider
     switch (model.version.optimizer) {
       case Optimizer::torch_adamw_muon:
       case Optimizer::muon_per_param:
-        if (world > 1) state.push_back({g.elements(), Dtype::fp32, "muon.zero_buffer"});
+        if (is_distributed(model, run)) state.push_back({g.elements(), Dtype::fp32, "muon.zero_buffer"});
         for (std::int64_t i = 0; i < owned; ++i) {
           state.push_back({g.elements(), Dtype::fp32, "muon.momentum"});
           if (model.version.optimizer == Optimizer::muon_per_param) state.push_back({second, Dtype::bf16, "muon.second_moment"});  // like the update

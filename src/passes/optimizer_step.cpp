@@ -103,7 +103,7 @@ void ProgramLayout::make_states(std::size_t count) {
 
 void ProgramLayout::optimizer_step() {
   const std::int32_t found_infinite = unscale();
-  if (run_.world_size == 1) {
+  if (!is_distributed(m_, run_)) {
     single_gpu_step();
   } else {
     if (run_.compute == Dtype::fp16 || trains_on_rows(w_)) collective({});  // GradScaler's found_inf is shared first (scripts/base_train.py), rewards or counts of tokens are
@@ -161,7 +161,7 @@ void ProgramLayout::single_gpu_step() {
 
 // nanochat's own AdamW, one parameter after the other; until E4d one GPU has torch's fused one, which is a kernel whatever is compiled.
 void ProgramLayout::adamw_steps() {
-  const bool own = run_.world_size > 1 || !stand_apart(m_);
+  const bool own = is_distributed(m_, run_) || !stand_apart(m_);
   for (std::size_t i : adamw_parameters(m_)) {
     const std::size_t states = adamw_states_ / adamw_parameters(m_).size();
     make_states(states);
@@ -219,7 +219,7 @@ void ProgramLayout::distributed_lists() {
 
 // DistAdamW's step is Python that is not compiled (a collective in its loop makes Dynamo skip it): each parameter's denominator and update live until the next one's are there.
 void ProgramLayout::adamw_of_slices() {
-  const bool counts = counts_on_gpu(m_, run_.world_size);
+  const bool counts = counts_on_gpu(m_, run_);
   const bool corrects_first = m_.version.date >= std::string_view("2026-01-08");  // 4ddc803, the day of E2b: the second moment is divided by its bias, into a tensor more, before its root is taken
   std::vector<std::int32_t> last;
   for (std::size_t i : adamw_parameters(m_)) {

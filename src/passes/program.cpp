@@ -39,15 +39,16 @@ void ProgramLayout::train() {
   if (meets(w_, RunPhase::rollout)) sampling("rollout", rollout_of(run_));
   if (meets(w_, RunPhase::first_step)) training_step("first_step");
   if (!meets(w_, RunPhase::train_step)) return;
-  const int held = run_.world_size > 1 ? static_cast<int>(sets()) : 0;
+  const int held = is_distributed(m_, run_) ? static_cast<int>(sets()) : 0;
   while (steps_ < 1 + held) training_step("train_step");
   const auto steady = static_cast<std::int32_t>(p_.events.size());
   const bool rolls_out = meets(w_, RunPhase::rollout) && run_.examples_per_step > run_.world_size;  // the second meets the cache the first left
   for (int step = 0; step < std::max(1, held); ++step) training_step("train_step", rolls_out);
   if (held > 0) p_.steady = steady_stretch(p_, steady, held);  // on one GPU a step hands nothing on: the next is the same, to the address
-  if (p_.steady && meets(w_, RunPhase::validation) && run_.eval_every > 0) p_.steady->between = run_.eval_every;
+  const bool releases = run_.world_size > 1;  // alone, a rank evaluates without collectives
+  if (p_.steady && releases && meets(w_, RunPhase::validation) && run_.eval_every > 0) p_.steady->between = run_.eval_every;
   if (meets(w_, RunPhase::validation)) validation();
-  release_stashes();
+  if (releases) release_stashes();
 }
 
 void ProgramLayout::evaluate() {
@@ -227,7 +228,7 @@ StaticBytes static_bytes(const Workload& workload) {
   StaticBytes total;
   for (const Parameter& p : workload.model.parameters) total.weights += p.bytes();
   total.gradients = total.weights;
-  for (const StateTensor& s : optimizer_state(workload.model, workload.run.world_size)) total.optimizer += Bytes(s.elements) * size_of(s.dtype);
+  for (const StateTensor& s : optimizer_state(workload.model, workload.run)) total.optimizer += Bytes(s.elements) * size_of(s.dtype);
   return total;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "memory/timeline.hpp"
+#include "passes/optimizer.hpp"
 #include "workload/scripts.hpp"
 
 namespace dryfit {
@@ -85,6 +86,9 @@ class Levers {
     const Model& m = r_.workload.model;
     const bool base = run.script == Script::base_train;
     if (auto growing = growing_segments(r_, program_, given_)) out_.push_back(std::move(*growing));
+    if (run.world_size == 1 && is_distributed(m, run)) {
+      change({{"--torchrun", "0"}}, true, "python -m scripts." + std::string(name_of(run.script)) + " in place of torchrun: no process group, so nothing is held for it", [](WorkloadFlags& f) { f.torchrun = false; });
+    }
     const auto legal = legal_device_batches(r_.workload);
     const auto smaller = std::ranges::find_if(legal, [&](std::int64_t b) { return b < run.device_batch_size; });
     if (smaller != legal.end()) batch(*smaller);
@@ -207,6 +211,7 @@ class Levers {
     if (!rows) f.total_batch_size = run.total_batch_size;
     f.max_seq_len = m.sequence_len;
     f.gpus = run.world_size;
+    f.torchrun = run.torchrun;
     if (m.version.window) f.window_pattern = m.window_pattern;
     f.compute_major = run.compute_major;
     if (!m.version.autocast) f.dtype = std::string(name_of(run.compute));

@@ -68,6 +68,7 @@ class Reader {
     if (script != Script::base_train) out_.flags.script = std::string(name_of(script));
     out_.script = launch.script;
     out_.flags.gpus = launch.gpus;
+    if (launch.torchrun) out_.flags.torchrun = true;
     for (const auto& [key, value] : launch.environment) environment(key, value);
     out_.understood.insert(out_.understood.end(), launch.understood.begin(), launch.understood.end());
     for (const auto& [name, value] : launch.options) out_.ignored.push_back("--" + name);
@@ -251,7 +252,7 @@ std::vector<std::string> nanochat_command(const Workload& workload) {
   if (run.compute != usual_compute(m.version, run.compute_major)) out.push_back("NANOCHAT_DTYPE=" + std::string(torch_name_of(run.compute)));
   if (!run.optimizer_compiled) out.emplace_back("TORCH_COMPILE_DISABLE=1");  // its scripts have no flag for it
   const std::string script = "scripts." + std::string(name_of(run.script));
-  if (run.world_size > 1) {
+  if (run.torchrun) {
     for (const char* w : {"torchrun", "--standalone"}) out.emplace_back(w);
     out.push_back("--nproc_per_node=" + std::to_string(run.world_size));
     for (const std::string& w : {std::string("-m"), script, std::string("--")}) out.push_back(w);

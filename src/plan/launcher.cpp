@@ -198,6 +198,7 @@ class LauncherReader {
   Result<void> torchrun() {
     static constexpr std::array<std::string_view, 4> kSwitches = {"standalone", "no-python", "module", "m"};
     std::int64_t per_node = 1, nodes = 1;
+    out_.torchrun = true;
     while (at_flag()) {
       const auto f = flag(kSwitches);
       if (!f) return std::unexpected(f.error());

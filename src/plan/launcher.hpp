@@ -20,6 +20,7 @@ struct LaunchLine {
   std::string launcher;                          // "python", "torchrun", "accelerate", "deepspeed", "litgpt", "tune": the first word, without its folder
   std::string script;                            // "scripts.base_train", "train.py"
   bool module = false;                           // it stands after -m
+  bool torchrun = false;                         // started by it or its like: RANK is in the environment of one process too
   std::vector<std::pair<std::string, std::string>> options;  // accelerate's and deepspeed's own, dashes inside: {"mixed-precision", "bf16"}; switches have ""
   std::vector<std::string> arguments;            // of the script
   std::vector<std::string> understood, ignored;  // for people

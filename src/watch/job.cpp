@@ -51,7 +51,7 @@ void add_environment(Job& job, std::span<const ProcessSample> tree) {
       if (value && !known) job.flags->workspaces.emplace_back(key, *value);
     }
     if (const auto size = variable(p, "WORLD_SIZE")) {
-      if (const auto n = parse_int(*size, ""); n && *n >= 1) job.flags->gpus = *n;
+      if (const auto n = parse_int(*size, ""); n && *n >= 1) job.flags->gpus = *n, job.flags->torchrun = true;
     }
   }
 }
@@ -166,7 +166,7 @@ WorkloadFlags overlaid(WorkloadFlags found, const WorkloadFlags& given) {
   for (auto field : {&WorkloadFlags::depth, &WorkloadFlags::aspect_ratio, &WorkloadFlags::head_dim, &WorkloadFlags::vocab_size, &WorkloadFlags::device_batch_size, &WorkloadFlags::total_batch_size,
                      &WorkloadFlags::max_seq_len, &WorkloadFlags::gpus, &WorkloadFlags::core_metric_every, &WorkloadFlags::core_metric_max_per_task}) over(field);
   for (auto field : {&WorkloadFlags::window_pattern, &WorkloadFlags::nanochat, &WorkloadFlags::dtype, &WorkloadFlags::attention, &WorkloadFlags::torch}) over(field);
-  for (auto field : {&WorkloadFlags::fp8, &WorkloadFlags::compile}) over(field);
+  for (auto field : {&WorkloadFlags::fp8, &WorkloadFlags::compile, &WorkloadFlags::torchrun}) over(field);
   if (!given.workspaces.empty()) found.workspaces = given.workspaces;
   if (!given.passthrough.empty()) found.passthrough = given.passthrough;
   return found;

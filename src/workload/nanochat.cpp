@@ -217,6 +217,7 @@ Result<void> set_run(Draft& draft) {
   }
   if (flags.gpus && (*flags.gpus < 1 || *flags.gpus > kMaxGpus)) return out_of_range("--gpus", *flags.gpus, 1, kMaxGpus);
   run.world_size = flags.gpus.value_or(1);
+  run.torchrun = run.world_size > 1 || flags.torchrun.value_or(false);
   if (flags.device_batch_size == -1) {
     run.device_batch_size = 1;
   } else {

@@ -104,6 +104,7 @@ struct Run {
   std::int64_t max_seq_len = 2048;      // T
   std::int64_t total_batch_size = 0;    // tokens per optimizer step, resolved (never -1)
   std::int64_t world_size = 1;          // W
+  bool torchrun = false;                // started by it: there is a process group, of one GPU too
   std::int64_t grad_accum_steps = 1;    // total / (B*T*W)
   Dtype compute = Dtype::bf16;          // COMPUTE_DTYPE
   bool checkpoints = false;             // nanochat changed by hand: each layer, with its lambdas and value embedding, in torch.utils.checkpoint(use_reentrant=False)
@@ -164,7 +165,7 @@ struct WorkloadFlags {
   std::optional<std::int64_t> depth, aspect_ratio, head_dim, vocab_size, device_batch_size, total_batch_size, max_seq_len, gpus, core_metric_every,
       core_metric_max_per_task, eval_every, sample_every, save_every, chatcore_every, resume_from_step, num_samples, max_new_tokens, examples_per_step;
   std::optional<std::string> window_pattern, nanochat, dtype, attention, torch, script, phases;
-  std::optional<bool> fp8, compile, cold_caches, load_optimizer;
+  std::optional<bool> fp8, compile, cold_caches, load_optimizer, torchrun;
   Variables workspaces;  // sizes_workspaces
   std::vector<std::string> passthrough;
   int compute_major = 0;  // compute capability of the GPU it will run on, which decides nanochat's dtype; 0: not told, 8 or newer

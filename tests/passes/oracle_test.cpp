@@ -40,6 +40,7 @@ Workload workload_of(const Recording& r) {
   f.max_seq_len = r.length;
   f.window_pattern = r.window_pattern;
   f.gpus = r.gpus;
+  f.torchrun = r.torchrun;
   f.fp8 = r.fp8;
   if (r.dtype != "bf16") f.dtype = r.dtype;
   f.total_batch_size = r.batch * r.length * r.gpus * r.accumulation;

@@ -32,7 +32,7 @@ struct Part {
 struct Recording {
   std::string name, kind, nanochat, torch, attention, window_pattern, dtype, script;
   std::int64_t depth = 0, batch = 0, length = 0, vocab = 0, gpus = 1, accumulation = 1, new_tokens = 0, head_dim = 128, aspect_ratio = 64;
-  bool fp8 = false, checkpoints = false, compile = true;
+  bool fp8 = false, checkpoints = false, compile = true, torchrun = false;
   std::vector<Part> parts;
   const Part* part(const std::string& wanted) const {
     const auto it = std::ranges::find(parts, wanted, &Part::name);
@@ -91,7 +91,7 @@ inline Recording read_recording(const nlohmann::json& j) {
   r.depth = j["depth"], r.batch = j["device_batch_size"], r.length = j["max_seq_len"], r.vocab = j["vocab_size"];
   r.gpus = j["gpus"], r.accumulation = j["grad_accum_steps"], r.fp8 = j["fp8"];
   r.new_tokens = j.value("new_tokens", std::int64_t{0}), r.head_dim = j.value("head_dim", std::int64_t{128}), r.aspect_ratio = j.value("aspect_ratio", std::int64_t{64});
-  r.script = j.value("script", "base_train"), r.compile = j.value("compile", true);
+  r.script = j.value("script", "base_train"), r.compile = j.value("compile", true), r.torchrun = j.value("torchrun", false);
   r.parts = read_parts(j);
   return r;
 }

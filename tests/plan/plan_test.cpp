@@ -118,6 +118,7 @@ TEST(Launch, commandsRoundTrip) {
     f.gpus = *rc::gen::element<std::int64_t>(1, 2, 4, 8);
     f.device_batch_size = *rc::gen::element<std::int64_t>(1, 2, 4, 8);
     f.max_seq_len = *rc::gen::element<std::int64_t>(512, 1024, 2048);
+    f.torchrun = *rc::gen::arbitrary<bool>();
     f.passthrough = {"--run=my experiment", "--num-iterations=20"};
     const auto w = make_nanochat_workload(f);
     RC_PRE(w.has_value());
@@ -133,6 +134,7 @@ TEST(Launch, commandsRoundTrip) {
     RC_ASSERT(again->run.total_batch_size == w->run.total_batch_size);
     RC_ASSERT(again->run.grad_accum_steps == w->run.grad_accum_steps);
     RC_ASSERT(again->run.world_size == w->run.world_size);
+    RC_ASSERT(again->run.torchrun == w->run.torchrun);
     RC_ASSERT(again->run.max_seq_len == w->run.max_seq_len);
     RC_ASSERT(again->passthrough == w->passthrough);
   }));
@@ -176,6 +178,29 @@ TEST(Estimate, PeaksThatAFlagAvoidsSaySo) {
   EXPECT_TRUE(offers("--core-metric-every"));
   f.phases = "validation";
   EXPECT_TRUE(offers("--eval-every"));
+}
+
+// nanochat's scripts ask for a process group, not for its size: torchrun of one process runs the distributed optimizers, until E7.
+TEST(Estimate, TorchrunOfOneProcessHoldsWhatCollectivesWould) {
+  const auto asked = [](const char* launcher, const char* version) {
+    std::vector<std::string> words = *shell_split(std::string(launcher) + " -m scripts.base_train --depth=6 --device-batch-size=4 --total-batch-size=16384");
+    auto pasted = parse_pasted_command(words);
+    EXPECT_TRUE(pasted.has_value()) << launcher;
+    pasted->flags.nanochat = version;
+    EstimateOptions options;
+    options.alternatives = true;
+    return *estimate(*make_nanochat_workload(pasted->flags), machine("h100"), options);
+  };
+  const Report alone = asked("python", "E6b"), torchrun = asked("torchrun --standalone --nproc_per_node=1", "E6b"), module = asked("python -m torch.distributed.run --nproc_per_node=1", "E6b");
+  EXPECT_GT(torchrun.allocated.bytes, alone.allocated.bytes);
+  EXPECT_EQ(module.allocated.bytes, torchrun.allocated.bytes);
+  EXPECT_TRUE(torchrun.command.starts_with("torchrun --standalone --nproc_per_node=1 ")) << torchrun.command;
+  EXPECT_TRUE(alone.command.starts_with("python ")) << alone.command;
+  const auto lever = [](const Report& r) { return std::ranges::find_if(r.alternatives, [](const Alternative& a) { return change_text(a) == "--torchrun 0"; }); };
+  ASSERT_NE(lever(torchrun), torchrun.alternatives.end());
+  EXPECT_EQ(lever(torchrun)->allocated, alone.allocated.bytes);
+  EXPECT_EQ(lever(alone), alone.alternatives.end());
+  EXPECT_EQ(asked("torchrun --nproc_per_node=1", "E7").allocated.bytes, asked("python", "E7").allocated.bytes);
 }
 
 TEST(Estimate, WarnsWhenFineTuningInheritsTooLargeABatch) {

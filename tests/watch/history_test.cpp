@@ -185,6 +185,7 @@ TEST(Job, flagsComeFromCommandAndEnvironment) {
   ASSERT_TRUE(job.flags) << job.unread;
   EXPECT_EQ(job.flags->depth, 20);
   EXPECT_EQ(job.flags->gpus, 2);
+  EXPECT_EQ(job.flags->torchrun, true);
   EXPECT_EQ(job.alloc_conf, "expandable_segments:True");
   EXPECT_EQ(job.flags->compile, false);
   EXPECT_EQ(job.flags->workspaces, (Variables{{"CUBLAS_WORKSPACE_CONFIG", ":4096:8"}}));  // once, though each rank has it

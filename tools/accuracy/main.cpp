@@ -51,6 +51,7 @@ Result<Row> predict(std::map<std::string, std::string> f) {
     std::ranges::replace(*flags.phases, ' ', ',');
   }
   flags.fp8 = f["fp8"] == "yes";
+  flags.torchrun = f["torchrun"] == "yes";
   flags.torch = f["torch"];
   if (!f["window_pattern"].empty()) flags.window_pattern = f["window_pattern"];
   if (!f["attention"].empty()) flags.attention = f["attention"];

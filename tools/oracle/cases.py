@@ -32,6 +32,7 @@ class Case:
     torch: str = "2.9.1"    # only this version records it
     script: str = "base_train"  # of a run: mid_train, chat_sft, chat_rl
     compile: bool = True    # or TORCH_COMPILE_DISABLE=1, which leaves the optimizer's functions uncompiled too
+    torchrun: bool = False  # one GPU with a process group of its own
 
     def name(self):
         parts = [self.kind, self.epoch, f"d{self.depth}", f"B{self.batch}", f"T{self.length}", f"V{self.vocab}"]
@@ -48,6 +49,7 @@ class Case:
         parts += [f"torch{self.torch}"] if self.torch != "2.9.1" else []
         parts += [self.script] if self.script != "base_train" else []
         parts += ["uncompiled"] if not self.compile else []
+        parts += ["torchrun"] if self.torchrun else []
         return "-".join(parts)
 
 
@@ -124,6 +126,10 @@ def _compiled():
 
 
 def _rest():
+    for epoch in ("E1", "E3", "E3c", "E4b", "E4g", "E6b", "E7"):  # started by torchrun --nproc_per_node=1
+        yield case("step", epoch, 4, 8, 512, torchrun=True, **({"attention": "sdpa", "window": "L"} if epoch == "E1" else {}))
+    yield case("step", "E6b", 12, 2, 2048, torchrun=True, accumulation=2, fp8=True)
+    yield case("run", "E4g", 4, 4, 512, torchrun=True, script="chat_sft")
     for epoch in ("E1", "E3", "E3c", "E4g", "E7"):
         for gpus in (1, 8):
             yield case("step", epoch, 4, 8, 2048, gpus=gpus)
@@ -233,6 +239,8 @@ def unseen():
         case("eager", "E7", 8, 4, 1024, fp8=True), case("eager", "E4g", 6, 4, 512, fp8=True), case("eager", "E5", 2, 16, 512, attention="sdpa", window="L", fp8=True),
         case("compiled", "E7", 8, 4, 1024, checkpoints=True), case("compiled", "E6b", 6, 16, 2048, checkpoints=True),
         case("compiled", "E4g", 8, 4, 1024, checkpoints=True), case("compiled", "E7", 8, 4, 2048, checkpoints=True, fp8=True), *_drawn_unseen(),
+        case("step", "E2b", 6, 2, 1024, vocab=50257, window="L", attention="sdpa", torchrun=True), case("step", "E5", 8, 4, 1000, torchrun=True, accumulation=2, aspect=48),
+        case("step", "E4d", 2, 3, 1920, vocab=50257, window="SL", attention="sdpa", torchrun=True, head_dim=64), case("run", "E1", 4, 2, 512, torchrun=True, script="mid_train"),
     ]
 
 

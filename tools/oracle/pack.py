@@ -63,9 +63,9 @@ def pack(case, torch_version, tracker):
                          "peak_event": peak, "count": len(events), "events": fold(tokens)})
     if case.kind in ("transformers", "torchtune", "torchtitan"):
         return {"name": case.name(), "torch": torch_version, **case.header(), "tensors": table, "segments": segments}
-    usual = {"new_tokens": 0, "dtype": "bf16", "checkpoints": False, "head_dim": 128, "aspect_ratio": 64, "script": "base_train", "compile": True}  # left out
+    usual = {"new_tokens": 0, "dtype": "bf16", "checkpoints": False, "head_dim": 128, "aspect_ratio": 64, "script": "base_train", "compile": True, "torchrun": False}  # left out
     extra = {"new_tokens": case.tokens, "dtype": case.dtype, "checkpoints": case.checkpoints, "head_dim": case.head_dim, "aspect_ratio": case.aspect,
-             "script": case.script, "compile": case.compile}
+             "script": case.script, "compile": case.compile, "torchrun": case.torchrun}
     extra = {key: value for key, value in extra.items() if value != usual[key]}
     return {"name": case.name(), "kind": case.kind, "nanochat": case.epoch, "commit": case.commit, "torch": torch_version,
             "depth": case.depth, "device_batch_size": case.batch, "max_seq_len": case.length, "vocab_size": case.vocab,

@@ -205,7 +205,7 @@ class Script:
         tokenizer = _Tokenizer(case.vocab, conversation)
         surround(tokenizer)
         common = importlib.import_module("nanochat.common")
-        common.compute_init = lambda *_args: (case.gpus > 1, 0, 0, case.gpus, torch.device("cuda"))
+        common.compute_init = lambda *_args: (case.gpus > 1 or case.torchrun, 0, 0, case.gpus, torch.device("cuda"))
         common.get_base_dir = lambda: "."
         manager = importlib.import_module("nanochat.checkpoint_manager")
         phases = {"mid_train": "train", "chat_sft": "train", "chat_rl": "eval"}

@@ -43,7 +43,7 @@ class Run:
     # -- what surrounds the model
 
     def _world(self):
-        self.shelf = collectives.install(self.case.gpus) if self.case.gpus > 1 else None
+        self.shelf = collectives.install(self.case.gpus) if self.case.gpus > 1 or self.case.torchrun else None
 
     def _import(self):
         """nanochat's modules, with torch.compile played and FlashAttention 3 standing in. The first import in the process decides."""
