@@ -5,6 +5,7 @@
 #include "base/text.hpp"
 #include "memory/timeline.hpp"
 #include "passes/evaluation.hpp"
+#include "passes/optimizer.hpp"
 #include "passes/training_program.hpp"
 #include "plan/alternatives.hpp"
 #include "plan/launch.hpp"
@@ -186,6 +187,9 @@ void warn_of_nanochat(Report& report) {
   }
   if (!workload.model.version.sdpa_fallback && report.attention != Attention::fa3) {
     report.warnings.push_back("nanochat " + workload.model.version.epoch + " has no attention beside FlashAttention 3 and stops on this GPU: --nanochat E4 or later goes on without");
+  }
+  if (workload.run.world_size == 1 && is_distributed(workload.model, workload.run)) {
+    report.warnings.push_back("started by torchrun, one GPU runs nanochat's distributed optimizers, and what their collectives hold comes on top; python -m scripts." + std::string(name_of(workload.run.script)) + " needs less");
   }
   if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");
   if (workload.run.compute == Dtype::bf16 && usual_compute(workload.model.version, machine.gpu.compute_major) == Dtype::fp32) {

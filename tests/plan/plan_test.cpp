@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "plan/calibration.hpp"
 #include "plan/launch.hpp"
 
 namespace dryfit {
@@ -200,6 +201,8 @@ TEST(Estimate, TorchrunOfOneProcessHoldsWhatCollectivesWould) {
   ASSERT_NE(lever(torchrun), torchrun.alternatives.end());
   EXPECT_EQ(lever(torchrun)->allocated, alone.allocated.bytes);
   EXPECT_EQ(lever(alone), alone.alternatives.end());
+  EXPECT_TRUE(std::ranges::any_of(torchrun.warnings, [](const std::string& w) { return w.starts_with("started by torchrun"); }));
+  EXPECT_NE(configuration_of(torchrun.workload), configuration_of(alone.workload));
   EXPECT_EQ(asked("torchrun --nproc_per_node=1", "E7").allocated.bytes, asked("python", "E7").allocated.bytes);
 }
 
