@@ -10,6 +10,7 @@
 #include "passes/autograd.hpp"
 #include "passes/compile.hpp"
 #include "passes/partition.hpp"
+#include "plan/rent.hpp"
 #include "plan/transformers_plan.hpp"
 #include "workload/probe_presets.hpp"
 
@@ -131,6 +132,17 @@ BENCHMARK_CAPTURE(plan_model, gpt2_4090, "gpt2", "rtx 4090", 1)->Unit(benchmark:
 BENCHMARK_CAPTURE(plan_model, llama_8b_4090, "llama-3.1-8b", "rtx 4090", 1)->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(plan_model, llama_8b_8xh100, "llama-3.1-8b", "h100", 8)->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(plan_model, llama_70b_64xh100, "llama-3.1-70b", "h100", 64)->Unit(benchmark::kMillisecond);
+
+// plan --offers on one thread: the same on every machine there is to rent.
+void offers_of_model(benchmark::State& state, const char* model) {
+  const HfModel& shipped = find_preset(model)->preset->model;
+  TransformersFlags flags;
+  flags.max_tokens = 1'000'000'000;
+  std::size_t found = 0;
+  for (auto _ : state) found = offers_transformers(shipped, flags, {})->size();
+  state.counters["offers"] = static_cast<double>(found);
+}
+BENCHMARK_CAPTURE(offers_of_model, gpt2, "gpt2")->Unit(benchmark::kMillisecond);
 
 // The same as the command goes over it, on up to eight threads: the wall's time.
 void plan_model_on_threads(benchmark::State& state, const char* model, const char* gpu, std::int64_t gpus) {

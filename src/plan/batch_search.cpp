@@ -21,7 +21,7 @@ Result<Program> program_with(const Workload& w, const Target& target, const std:
 class BatchSearch {
  public:
   BatchSearch(const Workload& workload, const Machine& machine, const EstimateOptions& options, std::optional<StaticBytes> fixed, SharedLayouts* shared = nullptr)
-      : w_(workload), machine_(machine), options_(options), fixed_(fixed), shared_(shared), room_(most_that_may_fit(workload, machine, options)), above_(error_band(workload, true).above) {
+      : w_(workload), machine_(machine), target_(target_of(machine)), options_(options), fixed_(fixed), shared_(shared), room_(most_that_may_fit(workload, machine, options)), above_(error_band(workload, true).above) {
     options_.alternatives = options_.timeline = options_.fine_tuning = false;
   }
 
@@ -38,7 +38,7 @@ class BatchSearch {
 
   Result<BatchFound> built(const Workload& w, bool only_if_it_fits = false) const {
     if (shared_ != nullptr) {
-      const auto laid_out = shared_->of(w, target_of(machine_), fixed_);
+      const auto laid_out = shared_->of(w, target_, fixed_);
       if (!laid_out) return std::unexpected(laid_out.error());
       return answer(estimate_if_it_fits(w, machine_, options_, (*laid_out)->program));
     }
@@ -67,10 +67,10 @@ class BatchSearch {
   TrainingLayout layout(std::int64_t batch) const {
     const auto& total = w_.transformers->total_batch_size;
     const std::int64_t ids = batch * w_.run.max_seq_len;
-    const std::int64_t splits = attention_splits(w_.transformers->architecture, w_.transformers->training, target_of(machine_), batch, w_.run.max_seq_len);
+    const std::int64_t splits = attention_splits(w_.transformers->architecture, w_.transformers->training, target_, batch, w_.run.max_seq_len);
     return layout_of(w_.transformers->architecture, batch, w_.run.max_seq_len, total ? *total / (ids * w_.run.world_size) : w_.run.grad_accum_steps, splits);
   }
-  Result<Program> program_of(const Workload& w) const { return program_with(w, target_of(machine_), fixed_); }
+  Result<Program> program_of(const Workload& w) const { return program_with(w, target_, fixed_); }
   static Result<BatchFound> answer(Result<Report> report) {
     if (!report) return std::unexpected(report.error());
     return BatchFound{report->verdict == Verdict::fits, std::move(*report)};
@@ -128,7 +128,7 @@ class BatchSearch {
   // The program of the smallest of them, scaled. What its envelope says does not fit, does not; segments may need more than it says.
   Result<Asked> of_way(Batches batches) const {
     SharedLayouts own;
-    const auto laid_out = (shared_ != nullptr ? *shared_ : own).of(*with_device_batch(w_, batches.back()), target_of(machine_), fixed_);
+    const auto laid_out = (shared_ != nullptr ? *shared_ : own).of(*with_device_batch(w_, batches.back()), target_, fixed_);
     if (!laid_out) return std::unexpected(laid_out.error());
     const auto may = [&](std::int64_t b) { return static_cast<double>((*laid_out)->envelope.at(b).count) * (1 + above_) <= static_cast<double>(room_.count); };
     auto good = std::ranges::partition_point(batches, [&](std::int64_t b) { return !may(b); });
@@ -158,6 +158,7 @@ class BatchSearch {
 
   const Workload& w_;
   const Machine& machine_;
+  Target target_;
   EstimateOptions options_;
   std::optional<StaticBytes> fixed_;
   SharedLayouts* shared_;
