@@ -7,6 +7,7 @@
 
 #include "base/text.hpp"
 #include "graph/graph.hpp"
+#include "passes/program.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
@@ -30,7 +31,7 @@ EfficientBackward efficient_backward(const EfficientCall& call, int capability);
 std::int64_t efficient_sums(const EfficientCall& call);
 
 // Its two numbers of dropout's are made in the host's memory: outside CUDA graphs, until torch 2.12 (pull request 184166). Fake tensors show them on the GPU.
-inline bool makes_seeds_on_host(std::string_view torch) { return !version_from(torch, 2, 13); }
+inline bool makes_seeds_on_host(const Target& target, std::string_view torch) { return !target.fake_tensors && !version_from(torch, 2, 13); }
 bool is_seed(const Graph& graph, NodeId node);
 
 }  // namespace dryfit

@@ -23,7 +23,7 @@ class Step {
  public:
   Step(const Workload& workload, const Graph& graph, Attention attention, const Target& target)
       : m_(workload.model), run_(workload.run), graph_(graph), attention_(attention),
-        t_(workload.run.device_batch_size, {.capability = 10 * target.compute_major + target.compute_minor, .host_seeds = !target.fake_tensors && makes_seeds_on_host(workload.run.torch)}),
+        t_(workload.run.device_batch_size, {.capability = target.capability(), .host_seeds = makes_seeds_on_host(target, workload.run.torch)}),
         B(run_.device_batch_size), T(run_.max_seq_len), D(m_.width), H(m_.heads), h(m_.head_dim) {}
 
   EagerStep run() {

@@ -24,6 +24,7 @@ constexpr bool updates_each_matrix(NanochatVersion::Optimizer o) { return o == N
 inline bool stand_apart(const Model& model) { return model.version.optimizer == NanochatVersion::Optimizer::muon_stacked_by_group && model.version.date < std::string_view("2026-01-29"); }
 // Whether the distributed optimizers run: on several GPUs, and until E7 on one that torchrun started (nanochat/gpt.py asks for a process group, not for its size).
 inline bool is_distributed(const Model& model, const Run& run) { return run.world_size > 1 || (run.torchrun && model.version.optimizer != NanochatVersion::Optimizer::muon_all_groups); }
+inline bool is_distributed_alone(const Model& model, const Run& run) { return run.world_size == 1 && is_distributed(model, run); }
 // Whether AdamW counts its steps on the GPU: torch's fused one does, which one GPU has until E4d, and nanochat's own until E4.
 inline bool counts_on_gpu(const Model& model, const Run& run) {
   return updates_each_matrix(model.version.optimizer) || (stand_apart(model) && (!is_distributed(model, run) || model.version.epoch == "E3c"));

@@ -101,6 +101,7 @@ struct Target {
   int multiprocessors = 132;        // an H100's
   std::int64_t memory = 0;          // bytes that a process can have; 0: unknown. Bounds what transformers' loader asks for at once
   std::int64_t l2_cache = 50 << 20; // bytes; an H100's
+  int capability() const { return 10 * compute_major + compute_minor; }
   bool fake_tensors = false;        // recorded: SDPA is FlashAttention 2's wherever that may be, and all that kernels return lies on the GPU
 };
 

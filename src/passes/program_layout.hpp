@@ -43,7 +43,7 @@ class ProgramLayout {
   void alloc(std::int32_t t, std::int32_t op = -1) { p_.events.push_back({Event::Kind::alloc, t, op < 0 ? t : op}); }
   void free(std::int32_t t, std::int32_t op = -1) { p_.events.push_back({Event::Kind::free, t, op < 0 ? t : op}); }
   void hand_over(std::int32_t from, std::int32_t t) { free(from), p_.events.push_back({Event::Kind::alloc, t, from, from}); }
-  bool on_host(const Graph& of, NodeId v) const { return !target_.fake_tensors && makes_seeds_on_host(run_.torch) && is_seed(of, v); }
+  bool on_host(const Graph& of, NodeId v) const { return makes_seeds_on_host(target_, run_.torch) && is_seed(of, v); }
   void add(const BufferStep& s) { p_.events.push_back({s.alloc ? Event::Kind::alloc : Event::Kind::free, s.node, s.op, s.from}); }
   void segment(const char* phase, const char* part, int micro = 0, Provenance provenance = Provenance::modelled) {
     p_.segments.push_back({static_cast<std::int32_t>(p_.events.size()), phase, part, micro, provenance});

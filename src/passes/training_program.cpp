@@ -472,8 +472,8 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
   if (options.add_in_place) {
     options.gpu = {target.multiprocessors, threads_of_multiprocessor(target.compute_major, target.compute_minor)};
     if (r.cold_caches) options.l2_cache = target.l2_cache;
-    options.capability = 10 * target.compute_major + target.compute_minor;
-    options.host_seeds = makes_seeds_on_host(r.torch);
+    options.capability = target.capability();
+    options.host_seeds = makes_seeds_on_host(target, r.torch);
   }
   if (r.framework == Framework::megatron) return build_megatron_program(a, r, target, options);
   if (auto ok = is_laid_out(a, r, target); !ok) return std::unexpected(ok.error());
@@ -490,7 +490,7 @@ std::int64_t attention_splits(const Architecture& a, const Training& r, const Ta
   const bool masks = r.padded || std::ranges::any_of(a.windows, [&](std::int64_t window) { return window > 0 && window <= seq_len; });
   if (!half || !(masks || attention_of(a, r, target, half) == Attention::efficient)) return 1;
   const std::int64_t value_dim = a.latent ? a.latent->value_head_dim : a.head_dim;
-  return efficient_backward({device_batch, a.heads, seq_len, seq_len, a.head_dim, value_dim, Dtype::bf16, a.attention_dropout > 0}, 10 * target.compute_major + target.compute_minor).splits;
+  return efficient_backward({device_batch, a.heads, seq_len, seq_len, a.head_dim, value_dim, Dtype::bf16, a.attention_dropout > 0}, target.capability()).splits;
 }
 
 // Sums over the tensors that loading and the first optimizer step make; no activations are laid out.

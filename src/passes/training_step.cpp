@@ -126,7 +126,7 @@ void ProgramLayout::scratch(const Node& dq) {
   const auto named = [&](std::vector<std::int32_t>& list, const char* role, Dtype dtype, Shape size) { list.push_back(tensor(role, Category::workspace, dtype, size)); };
   const Shape sums = shape({B, m_.heads, T}, true);
   if (beside.empty() && kind == Attention::efficient) {
-    const EfficientBackward taken = efficient_backward({B, m_.heads, T, T, m_.head_dim, m_.head_dim, dq.dtype}, 10 * target_.compute_major + target_.compute_minor);
+    const EfficientBackward taken = efficient_backward({B, m_.heads, T, T, m_.head_dim, m_.head_dim, dq.dtype}, target_.capability());
     if (!taken.sums_rows) {
       for (int i = dq.dtype == Dtype::fp32 ? 1 : 3; i > 0; --i) named(before, "attn.delta_product", Dtype::fp32, shape({B, T, m_.heads, m_.head_dim}, true));  // and its factors
       named(before, "attn.delta", Dtype::fp32, sums);

@@ -86,7 +86,7 @@ class Levers {
     const Model& m = r_.workload.model;
     const bool base = run.script == Script::base_train;
     if (auto growing = growing_segments(r_, program_, given_)) out_.push_back(std::move(*growing));
-    if (run.world_size == 1 && is_distributed(m, run)) {
+    if (is_distributed_alone(m, run)) {
       change({{"--torchrun", "0"}}, true, "python -m scripts." + std::string(name_of(run.script)) + " in place of torchrun: no process group, so nothing is held for it", [](WorkloadFlags& f) { f.torchrun = false; });
     }
     const auto legal = legal_device_batches(r_.workload);

@@ -73,7 +73,7 @@ std::string configuration_of(const Workload& workload) {
   const Model& m = workload.model;
   const Run& r = workload.run;
   std::string out = "nanochat " + m.version.epoch + " depth " + std::to_string(m.depth) + " width " + std::to_string(m.width) + " heads " + std::to_string(m.heads) + " vocab " + std::to_string(m.padded_vocab) +
-                    " batch " + std::to_string(r.device_batch_size) + " x " + std::to_string(r.max_seq_len) + " total " + std::to_string(r.total_batch_size) + " gpus " + std::to_string(r.world_size) + (r.world_size == 1 && is_distributed(m, r) ? " torchrun " : " ") +
+                    " batch " + std::to_string(r.device_batch_size) + " x " + std::to_string(r.max_seq_len) + " total " + std::to_string(r.total_batch_size) + " gpus " + std::to_string(r.world_size) + (is_distributed_alone(m, r) ? " torchrun " : " ") +
                     std::string(name_of(r.compute)) + (r.fp8 ? " fp8" : "") + (r.compile ? "" : " eager");
   if (m.version.window) out += " window " + m.window_pattern;
   return out;

@@ -188,7 +188,7 @@ void warn_of_nanochat(Report& report) {
   if (!workload.model.version.sdpa_fallback && report.attention != Attention::fa3) {
     report.warnings.push_back("nanochat " + workload.model.version.epoch + " has no attention beside FlashAttention 3 and stops on this GPU: --nanochat E4 or later goes on without");
   }
-  if (workload.run.world_size == 1 && is_distributed(workload.model, workload.run)) {
+  if (is_distributed_alone(workload.model, workload.run)) {
     report.warnings.push_back("started by torchrun, one GPU runs nanochat's distributed optimizers, and what their collectives hold comes on top; python -m scripts." + std::string(name_of(workload.run.script)) + " needs less");
   }
   if (sliding && report.attention != Attention::fa3) report.warnings.push_back("this GPU has no FlashAttention 3: sliding windows run through masks, slowly; --window-pattern L is better");

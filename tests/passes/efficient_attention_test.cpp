@@ -73,8 +73,8 @@ int count(const Program& p, const std::string& role, const char* phase = "train_
 }
 
 TEST(EfficientAttention, seedsLieInTheHostsMemoryUntilTorch212) {
-  EXPECT_TRUE(makes_seeds_on_host("2.12.1"));
-  EXPECT_FALSE(makes_seeds_on_host("2.13.0"));
+  EXPECT_TRUE(makes_seeds_on_host({}, "2.12.1"));
+  EXPECT_FALSE(makes_seeds_on_host({}, "2.13.0"));
   constexpr Target kA100{8, 0, 312}, kH100{9, 0, 989};
   const auto seeds = [](const char* torch, const Target& target, const char* dtype = nullptr) { return count(build_program(windows(torch, dtype), target, false), "attn.seed"); };
   EXPECT_EQ(seeds("2.9.1", kA100), 1);   // FlashAttention's, of the one layer without a window

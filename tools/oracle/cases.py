@@ -127,7 +127,7 @@ def _compiled():
 
 def _rest():
     for epoch in ("E1", "E3", "E3c", "E4b", "E4g", "E6b", "E7"):  # started by torchrun --nproc_per_node=1
-        yield case("step", epoch, 4, 8, 512, torchrun=True, **({"attention": "sdpa", "window": "L"} if epoch == "E1" else {}))
+        yield case("step", epoch, 4, 8, 512, torchrun=True)
     yield case("step", "E6b", 12, 2, 2048, torchrun=True, accumulation=2, fp8=True)
     yield case("run", "E4g", 4, 4, 512, torchrun=True, script="chat_sft")
     for epoch in ("E1", "E3", "E3c", "E4g", "E7"):
