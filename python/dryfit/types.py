@@ -166,6 +166,7 @@ class SecondsByKind:
     optimizer: float
     communication: float
     waiting: float
+    loading: float
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@
 #include "machine/sample.hpp"
 #include "plan/launch.hpp"
 #include "plan/plan.hpp"
+#include "workload/data_loader.hpp"
 
 namespace dryfit {
 
@@ -26,6 +27,7 @@ constexpr double kTenant = 0.1;      // of the card's memory, held by others
 constexpr double kSlowLink = 0.5;    // of the link's best rate
 constexpr double kLowPower = 0.5;    // of the limit, while kernels run all the time
 constexpr double kBusyHost = 0.9, kIdleHost = 0.5;  // cores
+constexpr double kLoader = 0.3;      // of a step, in the data loader
 constexpr std::uint64_t kSlowdown = static_cast<std::uint64_t>(Throttle::hardware_slowdown) | static_cast<std::uint64_t>(Throttle::thermal) | static_cast<std::uint64_t>(Throttle::hardware_thermal) | static_cast<std::uint64_t>(Throttle::power_brake);
 
 // Bytes a second of one PCIe lane, of generations 1 to 6: transfers a second times the line code (8b/10b, 128b/130b, 242/256 flits).
@@ -146,13 +148,26 @@ class UseJudge {
     if (!stalls && !waits) return false;
     const std::string gain = out_.gain ? "+" + percent_text(*out_.gain) + " tokens/s without the long steps" : *s_.utilization >= kIdle ? at_most(1 / *s_.utilization - 1, "were it never to wait") : "unknown: the observation does not tell how long each wait is";
     if (s_.host_cores) why(said("its busiest process uses ", cores_text(*s_.host_cores), " of the host"));
-    if (s_.host_cores && *s_.host_cores >= kBusyHost && waits) {
+    if (data_loader()) {
+      const bool one_by_one = workload_->model.version.loader == NanochatVersion::Loader::one_by_one;
+      if (one_by_one) next("nanochat of 2025-10-21 or later: until then its data loader put tokens into the batch one by one", gain);
+      else next("a host with faster cores: nanochat reads, tokenizes and packs text in the process that launches the kernels", gain, py_spy("top"));
+    } else if (s_.host_cores && *s_.host_cores >= kBusyHost && waits) {
       next("take work off the host process, which is busy itself: torch.compile on, tokenizing in workers, a larger device batch for fewer launches", gain, py_spy("top"));
     } else if (s_.host_cores && *s_.host_cores < kIdleHost && waits) {
       next("find what the host waits for, since its processes idle too: a slow disk or network under the data, or another rank", gain, py_spy("dump"));
     } else {
       next("find what it waits for: data loading first (more workers, local disk), then slow ranks", gain);
     }
+    return true;
+  }
+
+  // Whether nanochat's own data loader is a good part of a step.
+  bool data_loader() {
+    if (!workload_ || !s_.step_milliseconds) return false;
+    const double took = loader_seconds(*workload_) * 1e3 * static_cast<double>(workload_->run.grad_accum_steps);
+    if (took < kLoader * *s_.step_milliseconds) return false;
+    why(said("nanochat's data loader takes about ", std::llround(took), " ms of the host in each step of ", std::llround(*s_.step_milliseconds), " ms"));
     return true;
   }
 

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "workload/data_loader.hpp"
+
 namespace dryfit {
 
 using Optimizer = NanochatVersion::Optimizer;
@@ -364,13 +366,14 @@ void ProgramLayout::end_distributed_step() {
   released_ = false;
 }
 
-// How many steps' worth of stashes are alive during forward and backward.
+// How many steps' worth of stashes are alive during forward and backward. The largest peak counts: a step is as short as the GPU and the fastest host's data loader let it be.
 std::size_t ProgramLayout::sets() const {
   if (target_.bf16_tflops <= 0) return 1;
+  constexpr double kUtilization = 0.4, kWatchdogSeconds = 0.1;
+  if (loader_seconds(w_) * kFastHost * static_cast<double>(run_.grad_accum_steps) >= kWatchdogSeconds) return 1;
   const double matmul = static_cast<double>(m_.param_count(ParamGroup::transformer_matrices) + m_.param_count(ParamGroup::lm_head));
   const double attention = 12.0 * static_cast<double>(m_.depth * m_.width * run_.max_seq_len);
   const double flops = (6 * matmul + attention) * static_cast<double>(run_.total_batch_size) / static_cast<double>(run_.world_size);
-  constexpr double kUtilization = 0.4, kWatchdogSeconds = 0.1;
   return flops / (target_.bf16_tflops * 1e12 * kUtilization) < kWatchdogSeconds ? 2 : 1;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/embedded.hpp"
 #include "base/text.hpp"
+#include "workload/data_loader.hpp"
 #include "workload/scripts.hpp"
 
 namespace dryfit {
@@ -36,13 +37,15 @@ std::optional<SpeedEstimate> estimate_speed(const Workload& workload, const Mach
   if (workload.captured || (workload.transformers && work.laid_out.empty())) return std::nullopt;
   if (!rates || run.world_size > rates->link_gpus || (run.world_size > 1 && rates->link <= 0) || gemm_rate(*rates, run.compute) <= 0) return std::nullopt;
   SpeedEstimate out;
-  out.parts = time_step(work, *rates, run.world_size, run.grad_accum_steps, run.compute, run.compile);
+  const double loader = loader_seconds(workload);
+  const auto timed = [&](double factor) { return time_step(work, *rates, run.world_size, run.grad_accum_steps, run.compute, run.compile, loader * factor); };
+  out.parts = timed(1);
   out.step_seconds = out.parts.seconds;
   const double tokens = static_cast<double>(run.total_batch_size);
   out.tokens_per_second = tokens / out.step_seconds;
   const SpeedBand band = speed_band(workload.transformers ? "transformers" : "all");
-  out.low = out.tokens_per_second * (1 - band.below);
-  out.high = out.tokens_per_second * (1 + band.above);
+  out.low = (loader > 0 ? tokens / timed(kSlowHost).seconds : out.tokens_per_second) * (1 - band.below);
+  out.high = (out.parts.loading > 0 ? tokens / timed(kFastHost).seconds : out.tokens_per_second) * (1 + band.above);
   if (sources.calibration != nullptr) {
     if (const auto learned = learned_speed(*sources.calibration, machine.gpu.name, configuration_of(workload)); learned && learned->tokens_per_second > 0) {
       out.tokens_per_second = learned->tokens_per_second;

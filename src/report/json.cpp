@@ -74,6 +74,7 @@ Json speed_json(const Report& r) {
   Json kinds;
   for (int k = 0; k < kWorkKinds; ++k) kinds[std::string(name_of(static_cast<WorkKind>(k)))] = s.parts.by_kind[static_cast<std::size_t>(k)];
   kinds["waiting"] = s.parts.waiting;
+  kinds["loading"] = s.parts.loading;
   Json horizon, cost;
   if (s.horizon) horizon = {{"rule", s.horizon->rule}, {"iterations", s.horizon->iterations}, {"tokens", s.horizon->tokens}, {"seconds", *s.horizon_seconds()}};
   if (const auto usd = s.horizon_usd(r.machine.gpus)) {

@@ -60,12 +60,16 @@ std::string speed_section(const Report& r, const Style& style) {
   if (s.provenance == Provenance::calibrated) out += fmt::format("    learned from runs here; the model says {}\n", seconds_text(s.parts.seconds));
   if (!s.horizon && s.price) out += "    " + price_text(*s.price) + "\n";
   if (s.horizon) out += fmt::format("    {} steps of {} tokens; training steps alone, without evaluations and compilation{}\n", s.horizon->iterations, r.workload.run.total_batch_size, s.price ? "; " + price_text(*s.price) : "");
+  if (s.parts.loading > 0.05 * s.parts.seconds) {
+    out += fmt::format("    the GPU waits {:.0f} % of the step for nanochat's data loader (each rank reads, tokenizes and packs its own text): the host's CPU decides\n", s.parts.loading / s.parts.seconds * 100);
+  }
   if (!style.verbose) return out;
   const auto line = [&](std::string_view name, double seconds) {
     if (seconds > 0) out += fmt::format("      {:<14} {:>10}  {:>3.0f} %\n", name, seconds_text(seconds), seconds / s.parts.seconds * 100);
   };
   for (int k = 0; k < kWorkKinds; ++k) line(name_of(static_cast<WorkKind>(k)), s.parts.by_kind[static_cast<std::size_t>(k)]);
   line("host launches", s.parts.waiting);
+  line("data loader", s.parts.loading);
   out += fmt::format("      {:<14} {:>10}  no implementation is faster\n", "roofline", seconds_text(s.parts.roofline));
   return out;
 }

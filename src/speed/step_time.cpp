@@ -110,6 +110,15 @@ void run(const std::vector<Work>& list, const GpuRates& r, Times& seconds, doubl
   for (const Work& w : list) run(w, r, seconds, launch, times, out, at);
 }
 
+// The host makes a batch; whatever comes next waits for it.
+void load(double seconds, double times, StepTime& out, Clocks& at) {
+  if (times <= 0) return;
+  at.host += seconds;
+  if (at.host <= at.gpu) return;
+  out.loading += (at.host - at.gpu) * times;
+  at.gpu = at.host;
+}
+
 double compute_of(const OptimizerUnit& unit, Times& seconds) {
   double t = 0;
   for (const Work& w : unit.work) t += seconds.of(w);
@@ -202,7 +211,7 @@ StepTime time_eager_step(const StepWork& work, const GpuRates& rates, double wor
 
 double kernel_seconds(const Work& work, const GpuRates& rates) { return seconds_of(work, rates, work.operands); }
 
-StepTime time_step(const StepWork& work, const GpuRates& rates, std::int64_t world, std::int64_t accumulation, Dtype compute, bool compiled) {
+StepTime time_step(const StepWork& work, const GpuRates& rates, std::int64_t world, std::int64_t accumulation, Dtype compute, bool compiled, double loader) {
   if (!work.laid_out.empty()) return time_eager_step(work, rates, static_cast<double>(world), static_cast<double>(accumulation), compute);
   StepTime out;
   const double launch = compiled ? kLaunch : kEagerLaunch;
@@ -210,7 +219,9 @@ StepTime time_step(const StepWork& work, const GpuRates& rates, std::int64_t wor
   Times seconds(rates, compute);
   Clocks at;  // nanochat looks at the loss at the end of the step
   run(work.micro_step, rates, seconds, launch, 1, out, at);
+  load(loader, 1, out, at);
   run(work.micro_step, rates, seconds, launch, micro - 1, out, at);
+  load(loader, micro - 1, out, at);
   run(work.accumulate, rates, seconds, kEagerLaunch, micro - 1, out, at);
   run(work.before_step, rates, seconds, kEagerLaunch, 1, out, at);
   for (const OptimizerUnit& u : work.optimizer) run(u.work, rates, seconds, launch, 1, out, at);
@@ -220,7 +231,7 @@ StepTime time_step(const StepWork& work, const GpuRates& rates, std::int64_t wor
     for (int phase = 0; phase < 2; ++phase) together += overlapped(work.optimizer, phase, rates, static_cast<double>(world), seconds);
     out.by_kind[static_cast<std::size_t>(WorkKind::communication)] += std::max(0.0, together - alone);
   }
-  out.seconds = out.waiting;
+  out.seconds = out.waiting + out.loading;
   for (double t : out.by_kind) out.seconds += t;
   return out;
 }

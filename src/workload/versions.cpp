@@ -22,11 +22,12 @@ std::vector<NanochatVersion> build_versions() {
   v.muon_in_compute = false, v.loader_gpu_buffer = false, v.fp8_available = false, v.auto_total_batch = false, v.flags_with_dashes = false;
   v.tables_cast_at_init = v.resumes = v.minus_one_switches_off = false, v.sft = NanochatVersion::Sft::rows, v.kv_cache = NanochatVersion::Cache::grown;
   v.default_total_batch = 524288, v.default_data_ratio = 20, v.default_eval_tokens = 20LL * 524288, v.default_window_pattern = "L", v.torch = "2.8.0";
+  v.loader = NanochatVersion::Loader::one_by_one, v.climbmix = false;
   rows.push_back(v);
   const auto next = [&](const char* epoch, const char* commit, const char* date) {
     v.epoch = epoch, v.commit = commit, v.date = date;
   };
-  next("E1b", "49cd02f", "2025-10-20"), v.tables_cast_at_init = true, rows.push_back(v);
+  next("E1b", "49cd02f", "2025-10-20"), v.tables_cast_at_init = true, v.loader = NanochatVersion::Loader::queue, rows.push_back(v);
   next("E1c", "c6abcdf", "2025-11-13"), v.resumes = true, rows.push_back(v);
   next("E1d", "cbf30c8", "2025-12-08"), v.float_before_softcap = true, rows.push_back(v);
   next("E1e", "f1bf69d", "2025-12-09"), v.vocab_multiple = 64, rows.push_back(v);
@@ -36,7 +37,7 @@ std::vector<NanochatVersion> build_versions() {
   next("E2b", "061f83c", "2026-01-08"), v.grad_clip = false, rows.push_back(v);
   next("E3", "2ff7d51", "2026-01-11"), v.sdpa_fallback = false, v.flash_attention3 = v.window = v.lambdas = true, v.default_window_pattern = "SSSL";
   v.optimizer = Optimizer::muon_per_param, v.kv_cache = NanochatVersion::Cache::bf16, rows.push_back(v);
-  next("E3b", "7312ec9", "2026-01-13"), v.flags_with_dashes = true, rows.push_back(v);
+  next("E3b", "7312ec9", "2026-01-13"), v.flags_with_dashes = true, v.loader = NanochatVersion::Loader::best_fit, rows.push_back(v);
   next("E3c", "6bb9240", "2026-01-15"), v.optimizer = Optimizer::muon_stacked_by_group, rows.push_back(v);
   next("E4", "e85db6b", "2026-01-16"), v.value_embeds = v.sdpa_fallback = v.mask_each_layer = true, v.default_data_ratio = 4, rows.push_back(v);
   next("E4b", "cf5c9e5", "2026-01-18"), v.model_dim_rounded_up = true, rows.push_back(v);
@@ -46,7 +47,7 @@ std::vector<NanochatVersion> build_versions() {
   next("E4f", "6079f78", "2026-02-03"), v.fp8_available = v.fp8_swapped_on_gpu = true, v.default_eval_tokens = 40LL * 524288, rows.push_back(v);
   next("E4g", "f41dd3c", "2026-02-05"), v.auto_total_batch = true, v.default_total_batch = -1, rows.push_back(v);
   next("E4h", "8180e1d", "2026-02-16"), v.sft = NanochatVersion::Sft::inherits, rows.push_back(v);
-  next("E5", "1076f97", "2026-03-04"), v.autocast = false, rows.push_back(v);
+  next("E5", "1076f97", "2026-03-04"), v.autocast = false, v.climbmix = true, rows.push_back(v);
   next("E5b", "6ed7d1d", "2026-03-09"), v.short_window = Short::third128, v.ve_gate_channels = 12, v.default_eval_tokens = 80LL * 524288, rows.push_back(v);
   next("E6", "a825e63", "2026-03-14"), v.short_window = Short::quarter128, v.smear_backout = true, rows.push_back(v);
   next("E6b", "47e983e", "2026-03-26"), v.default_data_ratio = 12, v.fp8_swapped_on_gpu = false, v.muon_in_compute = true, rows.push_back(v);

@@ -52,6 +52,8 @@ struct NanochatVersion {
   // muon_stacked_by_group: E3c..E6 (one GPU: a shape group at a time); muon_all_groups: E7 (one GPU: all groups kept to the end)
   bool muon_in_compute = true;        // E6b (c0dbf1f, the day before): Muon iterates in fp32 where nanochat does not compute in bf16; before always in bf16
   bool loader_gpu_buffer = true;      // E4d: persistent 2*B*T int64 on the GPU
+  enum class Loader { one_by_one, queue, best_fit } loader = Loader::best_fit;  // how tokens become rows; queue: from 2025-10-21 on (bb71c64; with E1b here), best_fit: E3b (43c29dd)
+  bool climbmix = true;               // from 2026-03-04 on (324e69c, with E5 here); before FineWeb-Edu
   bool tables_cast_at_init = true;    // from 2025-10-21 on (33e8a27): embedding tables are made in fp32 and cast once filled
   bool resumes = true;                // E1c: --resume-from-step, --save-every
   bool minus_one_switches_off = true; // E2: --eval-every -1, --sample-every -1 (2026-01-05)

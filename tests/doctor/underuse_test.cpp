@@ -124,6 +124,23 @@ TEST(Underuse, WhoTheGpuWaitsFor) {
   EXPECT_NE(u.next[0].change.find("idle too"), std::string::npos);
 }
 
+// The first release puts tokens into the batch one by one: 2.3 microseconds each.
+TEST(Underuse, NanochatsDataLoaderIsNamedWhereItIsAGoodPartOfAStep) {
+  Observation o = at_work();
+  o.utilization = 0.5, o.host_cores = 1.0, o.host_pid = 4101, o.step_milliseconds = 120;
+  WorkloadFlags f;
+  f.depth = 8, f.device_batch_size = 32, f.total_batch_size = 65536;
+  const auto first = [&](const char* version) {
+    f.nanochat = version;
+    return diagnose_underuse(o, *make_nanochat_workload(f), std::nullopt);
+  };
+  EXPECT_NE(first("E1").next[0].change.find("2025-10-21"), std::string::npos);
+  EXPECT_NE(first("E7").next[0].change.find("busy itself"), std::string::npos);  // 22 ms of 120
+  o.step_milliseconds = 60;
+  EXPECT_NE(first("E7").next[0].change.find("faster cores"), std::string::npos);
+  EXPECT_TRUE(std::ranges::any_of(first("E7").why, [](const std::string& why) { return why.find("data loader takes about 22 ms") != std::string::npos; }));
+}
+
 TEST(Underuse, WhatIsStillToComeIsNoRoom) {
   Observation o = at_work();
   o.used = gib(4), o.predicted = gib(70);

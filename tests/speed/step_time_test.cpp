@@ -77,6 +77,23 @@ TEST(StepTime, TheSumOfItsPartsAndNeverBelowTheRoofline) {
 }
 
 // Tiles and waves come in whole numbers: a larger batch may lose a little to them, never much.
+// What fits beside a micro-step on the GPU costs nothing; what does not, the rest of it in each micro-step.
+TEST(StepTime, TheGpuWaitsForASlowDataLoader) {
+  const Workload w = make("E7", 4, 8, 1, false, 2048);
+  const StepWork work = work_of(w, Attention::fa3);
+  const GpuRates r = rates("h100");
+  const auto timed = [&](double loader) { return time_step(work, r, 1, 2, w.run.compute, true, loader); };
+  const StepTime alone = timed(0), hidden = timed(1e-4), slow = timed(0.2), slower = timed(0.3);
+  EXPECT_EQ(hidden.seconds, alone.seconds);
+  EXPECT_EQ(hidden.loading, 0);
+  EXPECT_GT(slow.seconds, 0.4);
+  EXPECT_LT(slow.seconds, 0.4 + alone.seconds);
+  EXPECT_NEAR(slower.seconds - slow.seconds, 0.2, 1e-9);
+  double sum = slow.waiting + slow.loading;
+  for (double t : slow.by_kind) sum += t;
+  EXPECT_NEAR(sum, slow.seconds, 1e-12);
+}
+
 TEST(StepTime, LargerBatchesAreNotSlower) {
   for (const char* gpu : {"RTX 4090", "h100 80gb", "rtx 3060 12gb"}) {
     const Workload one = make("E7", 6, 1);

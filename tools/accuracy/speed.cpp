@@ -22,7 +22,7 @@ namespace dryfit {
 
 namespace {
 
-struct Row { std::map<std::string, std::string> field; double measured = 0, predicted = 0; bool stock = false; StepTime parts; };
+struct Row { std::map<std::string, std::string> field; double measured = 0, predicted = 0; double slowest = 0, fastest = 0; bool stock = false; StepTime parts; };
 double error_of(const Row& r) { return r.predicted / r.measured - 1; }
 
 std::optional<std::int64_t> number(const std::string& text) {
@@ -49,7 +49,8 @@ Result<Row> predict(std::map<std::string, std::string> f) {
   if (!m) return std::unexpected(m.error());
   const auto speed = estimate_speed(*w, *m, build_program(*w, target_of(*m), w->run.grad_accum_steps > 1).work);
   if (!speed) return fail("no_speed", "no speed for " + f["id"], "", f["gpu"]);
-  Row row{std::move(f), 0, speed->tokens_per_second, false, speed->parts};
+  const SpeedBand band = speed_band("all");
+  Row row{std::move(f), 0, speed->tokens_per_second, speed->low / (1 - band.below), speed->high / (1 + band.above), false, speed->parts};
   row.measured = parse_real(row.field["tokens_per_s"], "tokens_per_s").value_or(0);
   if (!(row.measured > 0)) return fail("bad_number", "no tokens_per_s in " + row.field["id"], "", "");
   row.stock = row.field["stock"] == "yes";
@@ -60,6 +61,7 @@ Result<Row> predict(std::map<std::string, std::string> f) {
 std::string family_of(const Row& r) { return r.field.at("gpu") + " " + r.field.at("nanochat").substr(0, 2) + (r.field.at("fp8") == "yes" ? " fp8" : ""); }
 
 bool is_stock(const Row& r) { return r.stock; }
+bool tells_of_the_model(const Row& r) { return r.stock && r.parts.loading == 0; }  // else its host's CPU decides
 
 // README's table: one line a kind of GPU.
 void print_by_gpu(const std::vector<Row>& rows) {
@@ -91,7 +93,7 @@ void print_summary(const std::vector<Row>& rows) {
   const std::size_t n = errors.size();
   std::cout << fmt::format("stock rows: {}, median error {:.1f} %, mean {:.1f} %, largest {:.1f} %\n", n, errors[n / 2] * 100, sum / static_cast<double>(n) * 100, worst * 100);
   print_ranking(rows, "stock rows", is_stock, [](const Row&, const Row&) { return true; });
-  print_left_out(rows, "stock rows", "GPU, epoch and fp8", is_stock, family_of);
+  print_left_out(rows, "stock rows", "GPU, epoch and fp8", is_stock, family_of, tells_of_the_model, [](const Row& r) { return std::pair(r.slowest, r.fastest); });
 }
 
 int print_all(const std::vector<Row>& rows) {
@@ -110,7 +112,7 @@ void print_parts(const std::vector<Row>& rows) {
     std::cout << fmt::format("{} {:8.2f} ms:", r.field.at("id"), r.parts.seconds * 1e3);
     for (int k = 0; k < kWorkKinds; ++k) std::cout << fmt::format(" {} {:.2f}", name_of(static_cast<WorkKind>(k)), r.parts.by_kind[static_cast<std::size_t>(k)] * 1e3);
     const double measured = std::stod(r.field.at("total_batch_size")) / r.measured;
-    std::cout << fmt::format(" waiting {:.2f} roofline {:.2f} measured {:.2f}\n", r.parts.waiting * 1e3, r.parts.roofline * 1e3, measured * 1e3);
+    std::cout << fmt::format(" waiting {:.2f} loading {:.2f} roofline {:.2f} measured {:.2f}\n", r.parts.waiting * 1e3, r.parts.loading * 1e3, r.parts.roofline * 1e3, measured * 1e3);
   }
 }
 
@@ -141,7 +143,7 @@ int speed_accuracy(const char* path, const char* mode, const char* argument) {
   } else if (m == "--errors") {
     print_errors(*rows, "each measured speed in percent", "percent", 1, [](const Row& r) { return error_of(r) * 100; });
   } else if (m == "--intervals") {
-    const Width w = width_of(*rows, is_stock, family_of);
+    const Width w = width_of(*rows, tells_of_the_model, family_of);
     std::cout << fmt::format("family,below,above,rows,date\nall,{:.3f},{:.3f},{},{}\n", w.below, w.above, w.rows, argument);
   } else {
     return print_all(*rows);

@@ -50,16 +50,18 @@ void print_ranking(const std::vector<Row>& rows, std::string_view kind, Counts c
   std::cout << fmt::format("ranking: {} of {} pairs of {} that differ by more than 5 % are in the right order ({:.1f} %)\n", right, pairs, kind, 100.0 * right / std::max(1, pairs));
 }
 
-template <class Row, class Counts, class Family>
-void print_left_out(const std::vector<Row>& rows, std::string_view kind, std::string_view of, Counts counts, Family family) {
+// gives(row): whether the interval is made of it. range(row): the speeds of the slowest and the fastest host.
+template <class Row, class Counts, class Family, class Gives, class Range>
+void print_left_out(const std::vector<Row>& rows, std::string_view kind, std::string_view of, Counts counts, Family family, Gives gives, Range range) {
   std::set<std::string> families;
   int inside = 0, n = 0;
   for (const Row& r : rows) {
     if (!counts(r)) continue;
     ++n;
     families.insert(family(r));
-    const Width w = width_of(rows, [&](const Row& other) { return counts(other) && family(other) != family(r); }, family);
-    inside += r.measured >= r.predicted * (1 - w.below) && r.measured <= r.predicted * (1 + w.above) ? 1 : 0;
+    const Width w = width_of(rows, [&](const Row& other) { return gives(other) && family(other) != family(r); }, family);
+    const auto [slowest, fastest] = range(r);
+    inside += r.measured >= slowest * (1 - w.below) && r.measured <= fastest * (1 + w.above) ? 1 : 0;
   }
   std::cout << fmt::format("leave one family out ({} families of {}): {} of {} {} lie inside the interval that the other families give\n", families.size(), of, inside, n, kind);
 }

@@ -48,7 +48,7 @@ void print_summary(const std::vector<Row>& rows) {
   std::cout << "\n";
   print_ranking(rows, "rows", is_known, [](const Row&, const Row&) { return true; });
   print_ranking(rows, "rows of one family", is_known, [](const Row& a, const Row& b) { return family_of(a) == family_of(b); });
-  print_left_out(rows, "rows", "program and GPU", is_known, family_of);
+  print_left_out(rows, "rows", "program and GPU", is_known, family_of, is_known, [](const Row& r) { return std::pair(r.predicted, r.predicted); });
 }
 
 void print_rows(const std::vector<Row>& rows) {
