@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "passes/efficient_attention.hpp"
+
 namespace dryfit::eager {
 
 namespace {

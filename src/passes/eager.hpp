@@ -15,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include "passes/efficient_attention.hpp"
 #include "passes/program.hpp"
 #include "passes/strided.hpp"
 
@@ -354,8 +353,6 @@ class Tape {
   void backward_matmul(std::int32_t n, std::vector<Tensor>& out);
   void backward_grouped(std::int32_t n, std::vector<Tensor>& out);
   void backward_embedding(std::int32_t n, std::vector<Tensor>& out);
-  void flash_3_scratch(const Dims& q, std::int64_t key_heads);  // attention_scratch of FlashAttention 3
-  void efficient_scratch(const EfficientCall& call, bool batched);  // of the memory-efficient kernel
   const Input& input(std::int32_t n, std::size_t i) { return node(n).inputs[i]; }
   bool wants(std::int32_t n, std::size_t i) { return input(n, i).edge.node >= 0; }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "passes/attention_scratch.hpp"
 #include "passes/eager.hpp"
 
 namespace dryfit::eager {
@@ -411,59 +412,19 @@ void Tape::backward_attention(std::int32_t n, std::vector<Tensor>& out) {
 }
 
 void Tape::attention_scratch(Attention kind, const Dims& q, const Dims& k, const Dims& v, Dtype dtype, bool dropout) {
-  const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3], key_heads = k.size[1];
-  if (kind == Attention::math) return;
-  if (kind == Attention::fa3) return flash_3_scratch(q, key_heads);
-  const std::int64_t rows = sequences_ > 0 ? T + 128 * sequences_ : round_up(T, 128);  // packed: mha_varlen_bwd leaves room after each
-  if (kind == Attention::efficient) return efficient_scratch({B, H, T, k.size[2], h, v.back(), dtype, dropout}, q.batched);
-  if (kind == Attention::cudnn) {
-    // it says how much it wants when it is asked; what its frontend declares are the same sums of rows, and dQ, dK and dV in full (cudnn-frontend, include/cudnn_frontend/node/
-    // scaled_dot_product_flash_attention.h: softmax_sum, dQ_accum, dK_fullhead, dV_fullhead), in one block, as a run on an H100 shows
-    const std::int64_t shared = key_heads != H ? 2 * T * h * size_of(dtype) / size_of(Dtype::fp32) : 0;
-    const Tensor all = scratch("attn.dq_accum", eager::dims({B, H, T * (h + 1) + shared}, q.batched), Dtype::fp32);
-    return;
+  const EfficientCall of{q.size[0], q.size[1], q.size[2], k.size[2], q.size[3], v.back(), dtype, dropout};
+  const AttentionScratch taken = backward_scratch({kind, of, k.size[1], causal_, sequences_, false, options_.capability});
+  const auto made = [&](const ScratchTensor& t) { return scratch(t.role, eager::dims(t.size, q.batched), t.dtype); };
+  const auto let_go = [](std::vector<Tensor>& list) {
+    while (!list.empty()) list.pop_back();
+  };
+  std::vector<Tensor> before, beside;
+  for (const ScratchTensor& t : taken.before) before.push_back(made(t));
+  for (const ScratchTensor& t : taken.beside) {
+    beside.push_back(made(t));
+    let_go(before);
   }
-  const Tensor row_sums = scratch("attn.softmax_d", eager::dims({B, H, rows}, q.batched), Dtype::fp32);
-  const Tensor dq = scratch("attn.dq_accum", eager::dims({B, rows, H, round_up(h, 32)}, q.batched), Dtype::fp32);
-  if (key_heads != H) {
-    const Tensor dk = scratch("attn.dk_expanded", eager::dims({B, T, H, h}, q.batched), dtype);
-    const Tensor dv = scratch("attn.dv_expanded", eager::dims({B, T, H, h}, q.batched), dtype);
-  }
-}
-
-// attention_backward.cu, _efficient_attention_backward.
-void Tape::efficient_scratch(const EfficientCall& c, bool batched) {
-  const EfficientBackward taken = efficient_backward(c, options_.capability);
-  const auto sums = [&] { return scratch("attn.delta", eager::dims({c.batch, c.heads, c.queries}, batched), Dtype::fp32); };
-  Tensor delta;
-  if (taken.sums_rows) {
-    delta = sums();
-  } else {
-    const auto wide = [&] { return scratch("attn.delta_product", eager::dims({c.batch, c.queries, c.heads, c.value_dim}, batched), Dtype::fp32); };
-    Tensor gradient, out;  // in fp32
-    if (c.dtype != Dtype::fp32) gradient = wide(), out = wide();
-    const Tensor product = wide(), summed = sums();
-    delta = sums();
-  }
-  const Tensor workspace = scratch("attn.workspace", eager::dims({c.batch, taken.workspace / c.batch}, batched), Dtype::uint8);
-}
-
-// hopper/flash_api.cpp, mha_bwd: rows in tiles of its kernels for sm90; row sums, the log-sum-exp in powers of two, dq in fp32; where heads share keys dk and dv too.
-void Tape::flash_3_scratch(const Dims& q, std::int64_t key_heads) {
-  const std::int64_t B = q.size[0], H = q.size[1], T = q.size[2], h = q.size[3];
-  const std::int64_t head = h <= 64 ? 64 : h <= 96 ? 96 : h <= 128 ? 128 : h <= 192 ? 192 : 256;
-  const std::int64_t tile = head <= 64 ? 128 : head == 128 && !causal_ ? 80 : 64, key_tile = head <= 128 ? 128 : head <= 192 ? 96 : 80;
-  const auto padded = [&](std::int64_t to) { return round_up(sequences_ > 0 ? T + sequences_ * to : T, to); };
-  const std::int64_t rows = padded(tile), key_rows = padded(key_tile);
-  const Tensor row_sums = scratch("attn.softmax_d", eager::dims({B, H, rows}, q.batched), Dtype::fp32);
-  const Tensor exponents = scratch("attn.lse_log2", eager::dims({B, H, rows}, q.batched), Dtype::fp32);
-  const Tensor dq = scratch("attn.dq_accum", eager::dims({B, H, rows, head}, q.batched), Dtype::fp32);
-  Tensor dk, dv;
-  if (key_heads != H) {
-    dk = scratch("attn.dk_accum", eager::dims({B, key_heads, key_rows, head}, q.batched), Dtype::fp32);
-    dv = scratch("attn.dv_accum", eager::dims({B, key_heads, key_rows, head}, q.batched), Dtype::fp32);
-  }
-  const Tensor turns = scratch("attn.dq_semaphore", eager::dims({ceil_div(sequences_ > 0 ? T / sequences_ : T, tile), B * std::max<std::int64_t>(sequences_, 1), H}, q.batched), Dtype::int32);
+  let_go(beside);
 }
 
 // The block runs again on a detached input, then backward through it; the gradient of that input is what comes out.

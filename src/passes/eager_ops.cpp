@@ -4,6 +4,7 @@
 #include <array>
 
 #include "passes/eager.hpp"
+#include "passes/efficient_attention.hpp"
 
 namespace dryfit::eager {
 

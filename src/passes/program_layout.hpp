@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "passes/compile.hpp"
-#include "passes/efficient_attention.hpp"
+#include "passes/attention_scratch.hpp"
 #include "passes/nanochat_eager.hpp"
 #include "passes/optimizer.hpp"
 #include "passes/program.hpp"

@@ -61,7 +61,7 @@ Dims contiguous(Dims d) {
   return d;
 }
 
-Dims dims(std::initializer_list<std::int64_t> sizes, bool batched) {
+Dims dims(std::span<const std::int64_t> sizes, bool batched) {
   Dims d;
   for (std::int64_t s : sizes) d.size[d.rank++] = s;
   d.batched = batched;

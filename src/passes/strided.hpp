@@ -32,7 +32,8 @@ struct Dims {
 };
 
 Dims contiguous(Dims d);                                   // the same sizes, row-major strides
-Dims dims(std::initializer_list<std::int64_t> sizes, bool batched);
+Dims dims(std::span<const std::int64_t> sizes, bool batched);
+inline Dims dims(std::initializer_list<std::int64_t> sizes, bool batched) { return dims(std::span(sizes.begin(), sizes.size()), batched); }
 bool is_contiguous(const Dims& d);
 bool is_dense(const Dims& d);                              // non-overlapping and dense: some permutation of row-major
 Dims swapped(Dims d, int a, int b);                        // transpose(a, b); negative counts from the end

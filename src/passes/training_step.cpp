@@ -1,6 +1,7 @@
 // A training step: its micro-steps forward and backward, what happens to the gradients; and the validation, which runs the forward pass alone.
 // Order and lifetimes: scripts/base_train.py of the version.
 #include <iterator>
+#include <ranges>
 #include <span>
 #include <utility>
 
@@ -121,32 +122,24 @@ void ProgramLayout::play_backward(Timings timed) {
 void ProgramLayout::scratch(const Node& dq) {
   const std::int64_t B = run_.device_batch_size, T = run_.max_seq_len;
   const auto kind = static_cast<Attention>(node(dq.in[0]).variant);
-  if (kind == Attention::math) return;
-  auto& [before, beside] = scratch_[kind];
-  const auto named = [&](std::vector<std::int32_t>& list, const char* role, Dtype dtype, Shape size) { list.push_back(tensor(role, Category::workspace, dtype, size)); };
-  const Shape sums = shape({B, m_.heads, T}, true);
-  if (beside.empty() && kind == Attention::efficient) {
-    const EfficientBackward taken = efficient_backward({B, m_.heads, T, T, m_.head_dim, m_.head_dim, dq.dtype}, target_.capability());
-    if (!taken.sums_rows) {
-      for (int i = dq.dtype == Dtype::fp32 ? 1 : 3; i > 0; --i) named(before, "attn.delta_product", Dtype::fp32, shape({B, T, m_.heads, m_.head_dim}, true));  // and its factors
-      named(before, "attn.delta", Dtype::fp32, sums);
-    }
-    named(beside, "attn.delta", Dtype::fp32, sums);
-    named(beside, "attn.workspace", Dtype::uint8, shape({B, taken.workspace / B}, true));
-  } else if (beside.empty() && kind == Attention::cudnn) {  // one block (Tape::attention_scratch)
-    named(beside, "attn.dq_accum", Dtype::fp32, shape({B, m_.heads, T * (m_.head_dim + 1)}, true));
-  } else if (beside.empty()) {
-    const bool fa3 = kind == Attention::fa3;  // whose row sums are a buffer of the graph
-    const std::int64_t rows = round_up(T, fa3 ? 64 : 128);
-    named(beside, fa3 ? "attn.lse_log2" : "attn.softmax_d", Dtype::fp32, shape({B, m_.heads, rows}, true));
-    named(beside, "attn.dq_accum", Dtype::fp32, shape({B, rows, m_.heads, round_up(m_.head_dim, 32)}, true));
-    if (fa3) named(beside, "attn.dq_semaphore", Dtype::int32, shape({B, rows / 64, m_.heads}, true));
+  const auto [found, is_new] = scratch_.try_emplace(kind);
+  auto& [before, beside] = found->second;
+  if (is_new) {
+    // FlashAttention 3's row sums are a buffer of the graph
+    const AttentionScratch taken = backward_scratch({kind, {B, m_.heads, T, T, m_.head_dim, m_.head_dim, dq.dtype}, m_.heads, true, 0, true, target_.capability()});
+    const auto named = [&](const ScratchTensor& t) { return tensor(t.role, Category::workspace, t.dtype, shape(t.size, true)); };
+    for (const ScratchTensor& t : taken.before) before.push_back(named(t));
+    for (const ScratchTensor& t : taken.beside) beside.push_back(named(t));
   }
+  const auto let_go = [&](const std::vector<std::int32_t>& list) {
+    for (const std::int32_t t : list | std::views::reverse) free(t);
+  };
   for (const std::int32_t t : before) alloc(t);
-  alloc(beside.front());
-  for (const std::int32_t t : before) free(t);
-  for (const std::int32_t t : std::span(beside).subspan(1)) alloc(t);
-  for (const std::int32_t t : beside) free(t);
+  for (const std::int32_t t : beside) {
+    alloc(t);
+    if (t == beside.front()) let_go(before);
+  }
+  let_go(beside);
 }
 
 // First micro-step: autograd keeps the new gradients. Later ones: added to what is there, then let go; compiled backward hands
