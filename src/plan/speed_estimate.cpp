@@ -31,7 +31,7 @@ std::optional<double> SpeedEstimate::usd_per_million_tokens(std::int64_t gpus) c
 }
 
 std::optional<SpeedEstimate> estimate_speed(const Workload& workload, const Machine& machine, const StepWork& work, const SpeedSources& sources) {
-  const auto rates = rates_of(machine.gpu);
+  const auto rates = sources.rates != nullptr ? std::optional(*sources.rates) : rates_of(machine.gpu);
   const Run& run = workload.run;
   if (trains_on_rows(workload)) return std::nullopt;  // rollouts, and rows as long as they come: not the step's time
   if (workload.captured || (workload.transformers && work.laid_out.empty())) return std::nullopt;

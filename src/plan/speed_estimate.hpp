@@ -32,7 +32,11 @@ struct SpeedBand { double below, above; };
 SpeedBand speed_band(std::string_view family);
 
 // What the speed depends on beside the workload and the GPU. Not owned.
-struct SpeedSources { const Calibration* calibration = nullptr; const std::vector<Price>* prices = nullptr; };  // no prices: the embedded ones
+struct SpeedSources {
+  const Calibration* calibration = nullptr;
+  const std::vector<Price>* prices = nullptr;  // none: the embedded ones
+  const GpuRates* rates = nullptr;             // none: the GPU's
+};
 
 // Empty where the GPU's rates are not known, for more GPUs than its links join (no model of networks between nodes), and where no work was told:
 // Megatron-LM's runs, captured ones.

@@ -105,7 +105,7 @@ double attention_rate(const GpuRates& r, Attention kind, bool backward, Dtype op
   constexpr double kHead = 128;
   const double flops = (backward ? 10 : 4) * kHead;
   const double extra = flops * p.lanes * (1 / (backward ? p.backward : p.forward) - 1 / p.gemm);
-  return flops / (flops / (gemm / lanes) + extra) * lanes;
+  return flops / (flops / (gemm / lanes) + extra) * lanes * (backward ? r.attention_backward : r.attention_forward);
 }
 
 }  // namespace dryfit

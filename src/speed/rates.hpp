@@ -25,6 +25,7 @@ struct GpuRates {
   double clock = 0;                  // Hz, boosted: from the fp32 rate and SMs
   double link = 0;                   // bytes/s per direction and GPU that ring collectives reach; 0: unknown
   int link_gpus = 8;                 // GPUs that this link joins
+  double attention_forward = 1, attention_backward = 1;  // of attention_rate: below 1 for kernels that are slower than those it knows
 };
 
 // Empty where the catalogue does not tell the peak or the bandwidth, and for other vendors.
