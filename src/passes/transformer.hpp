@@ -158,7 +158,7 @@ class Transformer {
   // Whether there are tables for layers with a window (local), or for the others: transformers 5 makes none for a kind that no layer is of.
   bool has_rotary(bool local) const;
   bool scales_in_embedding() const { return a_.family == Family::gemma3; }  // Gemma3TextScaledWordEmbedding: the module's output is scaled
-  bool norms_turned_heads() const { return a_.qk_norm == QkNorm::per_head && (a_.family == Family::gemma3 || a_.family == Family::phi); }  // [B, H, T, h], once queries, keys and values are all there
+  bool norms_turned_heads() const { return a_.qk_norm == QkNorm::per_head && (a_.family == Family::gemma3 || a_.family == Family::phi || a_.family == Family::exaone4); }  // [B, H, T, h], once queries, keys and values are all there
   double dropped_after_branches() const { return a_.family == Family::phi3 && r_.dropout ? a_.residual_dropout : 0; }  // Phi3DecoderLayer: what comes out of a branch keeps its name beside
   bool drops_in_branches() const { return a_.family == Family::seed_oss || a_.family == Family::starcoder2; }  // attention and MLP end in a dropout
   Tensor for_all_heads(const Tensor& x);

@@ -9,9 +9,9 @@ namespace dryfit {
 
 namespace {
 
-constexpr std::array<std::string_view, 30> kFamilies = {"gpt2", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2",
+constexpr std::array<std::string_view, 31> kFamilies = {"gpt2", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2",
                                                         "gemma3", "phi", "phi3", "olmo", "olmo2", "olmo3", "olmoe",
-                                                        "smollm3", "granite", "seed_oss", "arcee", "starcoder2", "gpt_oss", "deepseek_v2", "deepseek_v3", "bert", "roberta", "distilbert", "megatron"};
+                                                        "smollm3", "granite", "seed_oss", "arcee", "starcoder2", "exaone4", "gpt_oss", "deepseek_v2", "deepseek_v3", "bert", "roberta", "distilbert", "megatron"};
 constexpr std::array<std::string_view, 8> kActivations = {"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu", "relu2"};
 
 // Writes tensors down under a prefix, in order.
@@ -320,6 +320,15 @@ void megatron(const Architecture& a, Writer& w) {
 
 std::string_view name_of(Family family) { return kFamilies[static_cast<std::size_t>(family)]; }
 std::string_view name_of(Activation activation) { return kActivations[static_cast<std::size_t>(activation)]; }
+
+std::optional<Activation> activation_of(std::string_view name) {
+  if (name == "swish") name = "silu";
+  if (name == "gelu_python") name = "gelu";
+  for (int i = 0; i <= static_cast<int>(Activation::relu_squared); ++i) {
+    if (name_of(static_cast<Activation>(i)) == name) return static_cast<Activation>(i);
+  }
+  return std::nullopt;
+}
 
 std::vector<Parameter> parameters_of(const Architecture& a) {
   Writer w(a);

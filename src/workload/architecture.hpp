@@ -17,7 +17,7 @@ namespace dryfit {
 // The modelling code of transformers a model runs through: what named_parameters() calls things and how a block is written.
 enum class Family : std::uint8_t {
   gpt2, gpt_neox, llama, mistral, mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, gemma, gemma2, gemma3, phi, phi3, olmo, olmo2, olmo3, olmoe,
-  smollm3, granite, seed_oss, arcee, starcoder2, gpt_oss,
+  smollm3, granite, seed_oss, arcee, starcoder2, exaone4, gpt_oss,
   deepseek_v2, deepseek_v3, bert, roberta, distilbert,
   megatron,  // Megatron-LM's GPTModel: no modelling code of transformers
 };
@@ -33,13 +33,14 @@ enum class NormKind : std::uint8_t {
 enum class NormPlacement : std::uint8_t {
   pre,       // x + f(norm(x))
   post,      // norm(x + f(x)): BERT; a norm after the embeddings, none before the head's own
-  output,    // x + norm(f(x)): OLMo 2
+  output,    // x + norm(f(x)): OLMo 2, EXAONE 4
   sandwich,  // x + norm(f(norm(x))): Gemma 2 and 3
 };
 
 // How transformers computes it, not only what: gelu_new is a chain of seven eager ops, gelu_tanh one kernel.
 enum class Activation : std::uint8_t { gelu, gelu_new, gelu_fast, gelu_tanh, quick_gelu, silu, relu, relu_squared };
 std::string_view name_of(Activation activation);  // as in config.json: "gelu_pytorch_tanh"
+std::optional<Activation> activation_of(std::string_view name);  // "swish" and "gelu_python" too
 
 enum class Position : std::uint8_t { none, learned, rotary };
 enum class QkNorm : std::uint8_t { none, per_head, full };  // over h (Qwen 3, Gemma 3) or over all heads at once, H*h (OLMo 2, OLMoE)
@@ -104,7 +105,7 @@ struct Architecture {
 
   Position position = Position::rotary;
   std::int64_t rotary_dims = 0;         // of each head, <= h; 0 unless rotary
-  std::vector<bool> unrotated;          // one per layer, or none: layers whose heads are not turned (SmolLM 3)
+  std::vector<bool> unrotated;          // one per layer, or none: layers whose heads are not turned (SmolLM 3, EXAONE 4)
   std::int64_t position_rows = 0;       // rows of the learned table; 0 unless learned
   bool parallel_residual = false;       // x + attn(norm(x)) + mlp(norm'(x))
   bool shared_parallel_norm = false;    // Phi: both branches read one norm

@@ -15,24 +15,6 @@ namespace {
 constexpr std::int64_t kMostLayers = 4096, kMostWidth = 1 << 20, kMostHeads = 1 << 16, kMostFfn = 1 << 24, kMostVocab = 1 << 28, kMostPositions = std::int64_t{1} << 32, kMostExperts = 1 << 16;
 constexpr double kMostParameters = 1e15;
 
-// Fields that never move memory while training, or that say nothing of the model itself.
-constexpr std::array<std::string_view, 75> kHarmless = {
-    "_name_or_path", "_commit_hash", "transformers_version", "_attn_implementation_autoset", "initializer_range", "initializer_factor", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id",
-    "mask_token_id", "unk_token_id", "decoder_start_token_id", "rope_theta", "rope_scaling", "rope_local_base_freq", "rotary_emb_base", "rope_parameters", "original_max_position_embeddings", "rope_interleave", "pretraining_tp",
-    "router_aux_loss_coef", "aux_loss_alpha", "seq_aux", "routed_scaling_factor", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout", "n_ctx", "task_specific_params",
-    "id2label", "label2id", "problem_type", "finetuning_task", "gradient_checkpointing", "classifier_dropout", "seq_classif_dropout", "qa_dropout", "directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
-    "pooler_size_per_head", "pooler_type", "tie_weights_", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "max_length", "do_sample", "temperature", "top_p", "min_length", "num_beams", "return_dict", "output_attentions", "output_hidden_states",
-    "torchscript", "use_bfloat16", "is_encoder_decoder", "chunk_size_feed_forward", "resid_pdrop_", "attn_implementation", "_attn_implementation", "cache_implementation", "embd_layer", "ep_size", "num_labels", "max_window_layers", "unsloth_fixed", "unsloth_version", "generation_config", "output_past"};
-
-std::optional<Activation> activation_of(std::string_view name) {
-  if (name == "swish") name = "silu";
-  if (name == "gelu_python") name = "gelu";
-  for (int i = 0; i <= static_cast<int>(Activation::relu_squared); ++i) {
-    if (name_of(static_cast<Activation>(i)) == name) return static_cast<Activation>(i);
-  }
-  return std::nullopt;
-}
-
 class Reader {
  public:
   Reader(const FamilySpec& spec, const Document& config, std::string where, std::string prefix) : spec_(spec), f_(config, std::move(where), std::move(prefix)) {}
@@ -297,6 +279,7 @@ class Reader {
         if (spec_.family == Family::olmo3) windows_by_layer(window_or(given, 4096), [](std::int64_t i) { return (i + 1) % 4 != 0; });
         break;
       case Family::smollm3: smollm3(given); break;
+      case Family::exaone4: exaone4(given); break;
       case Family::granite:
         llama_biases();
         a.embedding_scale = multiplier("embedding_multiplier");
@@ -365,6 +348,22 @@ class Reader {
     }
     const std::int64_t window = yes("use_sliding_window", false) ? given : 0;
     windows_by_layer(window, [&](std::int64_t i) { return a.unrotated[static_cast<std::size_t>(i)]; });
+  }
+
+  // Where there are windows, the layers without one have no rotary positions either.
+  void exaone4(std::int64_t given) {
+    Architecture& a = out_.architecture;
+    a.norm_placement = NormPlacement::output;
+    a.qk_norm = QkNorm::per_head;
+    const bool windowless = f_.is_null("sliding_window");
+    const Document* pattern = f_.find("sliding_window_pattern");
+    const bool letters = pattern != nullptr && pattern->kind == Document::Kind::text;  // "LLLG" stands beside layer_types, which say the same
+    f_.used("sliding_window_pattern");
+    if ((windowless || letters) && f_.find("layer_types") == nullptr) return f_.fault("layer_types", "is missing", "give one entry per layer: transformers works them out from a window and a number of layers alone");
+    const std::int64_t every = letters ? 4 : f_.whole("sliding_window_pattern", 1, kMostLayers).value_or(4);
+    windows_by_layer(windowless ? 0 : window_or(given, 4096), [&](std::int64_t i) { return (i + 1) % every != 0; });
+    if (windowless) return;
+    for (std::int64_t window : a.windows) a.unrotated.push_back(window == 0);
   }
 
   std::int64_t window_if_used() {

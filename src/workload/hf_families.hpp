@@ -44,6 +44,7 @@ inline constexpr std::array kSpecs = {
     FamilySpec{"seed_oss", Family::seed_oss, "SeedOssForCausalLM", 155136, 4096, 64, 80, 8, 128, 27648, 524288, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
     FamilySpec{"arcee", Family::arcee, "ArceeForCausalLM", 32000, 2560, 32, 32, 0, 0, 18432, 4096, "rms_norm_eps", 1e-5, "hidden_act", "relu2", false},
     FamilySpec{"starcoder2", Family::starcoder2, "Starcoder2ForCausalLM", 49152, 3072, 30, 24, 2, 0, 12288, 4096, "norm_epsilon", 1e-5, "hidden_act", "gelu_pytorch_tanh", true},
+    FamilySpec{"exaone4", Family::exaone4, "Exaone4ForCausalLM", 102400, 4096, 32, 32, 32, 0, 16384, 2048, "rms_norm_eps", 1e-5, "hidden_act", "silu", false},
     FamilySpec{"gpt_oss", Family::gpt_oss, "GptOssForCausalLM", 201088, 2880, 36, 64, 8, 64, 2880, 131072, "rms_norm_eps", 1e-5, "hidden_act", "silu", false},
     FamilySpec{"olmoe", Family::olmoe, "OlmoeForCausalLM", 50304, 2048, 16, 16, 0, 0, 2048, 4096, "rms_norm_eps", 1e-5, "hidden_act", "silu", false},
     FamilySpec{"deepseek_v2", Family::deepseek_v2, "DeepseekV2ForCausalLM", 102400, 4096, 32, 32, 0, 0, 11008, 2048, "rms_norm_eps", 1e-6, "hidden_act", "silu", false},
@@ -75,5 +76,14 @@ inline constexpr std::array kMissing = {
     Missing{"modernbert", "windows, rotary positions and unpadded batches in an encoder", "bert"}, Missing{"albert", "layers that share one set of weights", "bert"}, Missing{"electra", "a generator beside a discriminator", "bert"}, Missing{"deberta", "disentangled attention", "bert"}, Missing{"deberta-v2", "disentangled attention", "bert"}, Missing{"mpnet", "relative position biases", "bert"}, Missing{"longformer", "global and windowed attention in one layer", "roberta"}, Missing{"nomic_bert", "a modelling file of its own", "bert"},
     Missing{"llava", "a vision tower", "llama"}, Missing{"mllama", "a vision tower with cross-attention", "llama"}, Missing{"mistral3", "a vision tower", "mistral"}, Missing{"pixtral", "a vision tower", "mistral"}, Missing{"qwen2_vl", "a vision tower", "qwen2"}, Missing{"qwen2_5_vl", "a vision tower", "qwen2"}, Missing{"qwen3_vl", "a vision tower", "qwen3"}, Missing{"idefics3", "a vision tower", "llama"}, Missing{"paligemma", "a vision tower", "gemma"}, Missing{"clip", "two towers", "bert"}, Missing{"siglip", "two towers", "bert"}, Missing{"vit", "patches of images for tokens", "bert"},
 };
+
+// Fields that never move memory while training, or that say nothing of the model itself.
+inline constexpr std::array<std::string_view, 75> kHarmless = {
+    "_name_or_path", "_commit_hash", "transformers_version", "_attn_implementation_autoset", "initializer_range", "initializer_factor", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id",
+    "mask_token_id", "unk_token_id", "decoder_start_token_id", "rope_theta", "rope_scaling", "rope_local_base_freq", "rotary_emb_base", "rope_parameters", "original_max_position_embeddings", "rope_interleave", "pretraining_tp",
+    "router_aux_loss_coef", "aux_loss_alpha", "seq_aux", "routed_scaling_factor", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout", "n_ctx", "task_specific_params",
+    "id2label", "label2id", "problem_type", "finetuning_task", "gradient_checkpointing", "classifier_dropout", "seq_classif_dropout", "qa_dropout", "directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
+    "pooler_size_per_head", "pooler_type", "tie_weights_", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "max_length", "do_sample", "temperature", "top_p", "min_length", "num_beams", "return_dict", "output_attentions", "output_hidden_states",
+    "torchscript", "use_bfloat16", "is_encoder_decoder", "chunk_size_feed_forward", "resid_pdrop_", "attn_implementation", "_attn_implementation", "cache_implementation", "embd_layer", "ep_size", "num_labels", "max_window_layers", "unsloth_fixed", "unsloth_version", "generation_config", "output_past"};
 
 }  // namespace dryfit

@@ -45,6 +45,7 @@ TEST(HfConfig, windowsFollowEachFamily) {
   EXPECT_EQ(windows(text("gemma2", R"("sliding_window": 128)")), (W{128, 0, 128, 0, 128, 0, 128}));
   EXPECT_EQ(windows(text("gemma3_text", R"("sliding_window": 512)")), (W{512, 512, 512, 512, 512, 0, 512}));
   EXPECT_EQ(windows(text("olmo3", R"("sliding_window": 96)")), (W{96, 96, 96, 0, 96, 96, 96}));
+  EXPECT_EQ(windows(text("exaone4", R"("sliding_window": 96, "sliding_window_pattern": 3)")), (W{96, 96, 0, 96, 96, 0, 96}));
   EXPECT_EQ(windows(text("gpt_oss", R"("sliding_window": 128)")), (W{128, 0, 128, 0, 128, 0, 128}));
   EXPECT_EQ(windows(text("starcoder2", R"("sliding_window": 64)")), W(7, 64));
   EXPECT_EQ(windows(text("smollm3", R"("sliding_window": 64)")), W(7, 0));
@@ -52,6 +53,16 @@ TEST(HfConfig, windowsFollowEachFamily) {
   EXPECT_EQ(windows(text("qwen2", R"("sliding_window": 64, "max_window_layers": 5)")), W(7, 0));
   EXPECT_EQ(windows(text("qwen2", R"("sliding_window": 64, "use_sliding_window": true, "max_window_layers": 5)")), (W{0, 0, 0, 0, 0, 64, 64}));
   EXPECT_EQ(windows(text("qwen3", R"("sliding_window": 64, "use_sliding_window": true, "layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention", "full_attention", "full_attention", "full_attention"])")), (W{0, 64, 0, 0, 0, 0, 0}));
+}
+
+TEST(HfConfig, exaoneTurnsHeadsWhereItHasWindows) {
+  const auto unrotated = [](std::string_view more) { return read(R"({"model_type": "exaone4", "num_hidden_layers": 5)" + std::string(more) + "}")->architecture.unrotated; };
+  using B = std::vector<bool>;
+  EXPECT_EQ(unrotated(""), (B{false, false, false, true, false}));
+  const std::string types = R"(, "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention", "full_attention"])";
+  EXPECT_EQ(unrotated(R"(, "sliding_window_pattern": "LGGLG")" + types), (B{false, true, true, false, true}));
+  EXPECT_EQ(unrotated(R"(, "sliding_window": null)" + types), B{});
+  for (const char* unreadable : {R"("sliding_window_pattern": "LLLG")", R"("sliding_window": null)"}) EXPECT_FALSE(read(R"({"model_type": "exaone4", )" + std::string(unreadable) + "}")) << unreadable;  // transformers stops over them
 }
 
 TEST(HfConfig, layersWithoutRotaryPositionsAreEveryFourthOrThoseThatTheFileNames) {

@@ -60,6 +60,8 @@ MODELS = {
                   max_position_embeddings=512),
     "starcoder2": dict(architectures=["Starcoder2ForCausalLM"], hidden_size=256, intermediate_size=1024, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=1003,
                        max_position_embeddings=512, residual_dropout=0.1, embedding_dropout=0.1, attention_dropout=0.1),
+    "exaone4": dict(architectures=["Exaone4ForCausalLM"], hidden_size=256, intermediate_size=688, num_hidden_layers=5, num_attention_heads=4, num_key_value_heads=2, vocab_size=1003,
+                    max_position_embeddings=512, sliding_window=96),
     "gpt_oss": dict(architectures=["GptOssForCausalLM"], hidden_size=256, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=1003,
                     num_local_experts=8, num_experts_per_tok=2, max_position_embeddings=512, sliding_window=96),
     "bert": dict(architectures=["BertForMaskedLM"], hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=3, vocab_size=1009, max_position_embeddings=512),
@@ -67,7 +69,7 @@ MODELS = {
 }
 
 
-LATER = ("smollm3", "olmo3", "granite", "seed_oss", "arcee", "starcoder2")  # fewer recordings each: they are written down by the same rules
+LATER = ("smollm3", "olmo3", "granite", "seed_oss", "arcee", "starcoder2", "exaone4")  # fewer recordings each: they are written down by the same rules
 
 
 # Widths of real models, a few layers of them.
@@ -272,6 +274,8 @@ def newest():
     for checkpoint in ("none", "nonreentrant", "reentrant"):  # layers of both kinds
         yield case("gemma3_text", shape=BOTH_KINDS, checkpoint=checkpoint)
     yield case("gemma3_text", shape=BOTH_KINDS, checkpoint="nonreentrant", precision="autocast", trainer=True)
+    yield case("exaone4")
+    yield case("exaone4", checkpoint="nonreentrant", precision="autocast", trainer=True)
 
 
 def newest_unseen():
@@ -293,6 +297,7 @@ def newest_unseen():
     yield case("gemma3_text", batch=2, length=224, shape=BOTH_KINDS, optimizer="fused")
     yield case("gemma3_text", batch=3, length=333, checkpoint="nonreentrant", precision="bf16+autocast", trainer=True, lora=8, lora_targets="q_proj,v_proj")
     yield case("gemma3_text", batch=1, length=480, shape=BOTH_KINDS, checkpoint="nonreentrant", precision="bf16+autocast", trainer=True, accumulation=2)
+    yield case("exaone4", batch=2, length=200, precision="bf16+autocast", trainer=True, lora=8, lora_targets="q_proj,v_proj", checkpoint="reentrant")
 
 
 def newest_experts():
@@ -665,6 +670,8 @@ def unseen():
     yield Case("seed_oss", batch=3, length=96, attention="eager", checkpoint="nonreentrant")
     yield Case("starcoder2", batch=2, length=176, precision="autocast", lora=4, lora_targets="q_proj,c_fc,c_proj")
     yield Case("arcee", batch=1, length=256, precision="fp32")
+    yield Case("exaone4", batch=2, length=144, precision="autocast", lora=8, lora_targets=ALL_LINEAR, checkpoint="nonreentrant")
+    yield Case("exaone4", batch=3, length=80, attention="eager", precision="fp32", accumulation=2, use_cache=True)
     yield Case("gpt_oss", batch=3, length=120, attention="eager", precision="autocast", accumulation=2)
     yield Case("gpt_oss", batch=2, length=96, attention="eager", precision="autocast", lora=8, lora_targets="q_proj,k_proj,v_proj,o_proj", checkpoint="reentrant")
 
