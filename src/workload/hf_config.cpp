@@ -538,7 +538,7 @@ std::unexpected<Error> unknown(const std::string& type, std::string_view where) 
   const auto missing = std::ranges::find(kMissing, type, &Missing::type);
   if (missing != kMissing.end()) {
     return fail("unsupported_architecture", "dryfit does not describe " + type + " yet: it has " + std::string(missing->what),
-                missing->nearest.empty() ? "described are: " + all_types() : "the nearest described is " + std::string(missing->nearest) + "; all: dryfit list models", place);
+                (missing->nearest.empty() ? "all that are described: " : "the nearest described is " + std::string(missing->nearest) + "; all: ") + "dryfit list models; python -m dryfit.capture -- SCRIPT answers for any model", place);
   }
   return fail("unknown_architecture", "model_type '" + type.substr(0, 60) + "' is not known: there is no description of its blocks",
               did_you_mean(type, known_model_types(), "described are: " + all_types()), place);
