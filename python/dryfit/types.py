@@ -334,6 +334,7 @@ class Plan(Answer):
     plans: list[Report]
     chosen: Optional[int]                 # index into plans; None: nothing fits
     why: str
+    closest: Optional[Report] = None      # where nothing fits: the least that was asked for; alternatives say what would change it
     job: Optional[Job] = None             # asked for by emit
     candidates: list[Candidate] = field(default_factory=list)  # this and what follows: Hugging Face models
     missed: list[Missed] = field(default_factory=list)

@@ -476,7 +476,7 @@ class Command {
     if (json()) {
       print(plan_json(*result, *job));
     } else {
-      if (!result->plans.empty()) talk(assumptions_text(result->plans[result->chosen]));
+      talk(assumptions_text(result->plans.empty() ? *result->closest : result->plans[result->chosen]));
       answer_with_job(o_, env_, style_, plan_text(*result, *m, style_), *job);
     }
     return result->plans.empty() ? kDoesNotFit : kOk;

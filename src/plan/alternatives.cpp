@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <utility>
 
 #include "memory/timeline.hpp"
 #include "passes/optimizer.hpp"
+#include "plan/launcher.hpp"
 #include "workload/scripts.hpp"
 
 namespace dryfit {
@@ -57,6 +59,11 @@ const Alternative* smallest_change(const Report& r) {
     if (a.verdict == Verdict::fits && !a.needs_code_change) return &a;
   }
   return nullptr;
+}
+
+std::string command_of(const Alternative& a, const Report& report) {
+  if (!a.change.empty() && sets_allocator(a.change.front().first)) return change_text(a) + " " + report.command;
+  return a.command;
 }
 
 std::string change_text(const Alternative& a) {
@@ -111,6 +118,7 @@ class Levers {
     avoidable();
     if (run.compile) checkpoints();
     estimate_wanted();
+    fitting_batch();
     if (!run.compile) {
       modelled("recompute", "per layer", "activation checkpointing in nanochat/gpt.py: an extra forward pass", 1 + forward_share(), [&](const TensorInfo& t) {
         const bool saved_inside = t.category == Category::activations && t.layer >= 0 && t.batched && std::strcmp(t.role, "x_out") != 0;
@@ -181,6 +189,7 @@ class Levers {
       if (!reports[i]) continue;
       out_.push_back(alternative(std::move(wanted_[i].change), *reports[i], wanted_[i].identical, std::move(wanted_[i].note)));
       if (reports[i]->speed && r_.speed) out_.back().step_time_ratio = reports[i]->speed->parts.seconds / r_.speed->parts.seconds;
+      if (!wanted_[i].needs_code) out_.back().command = reports[i]->command;
       if (!wanted_[i].needs_code) continue;
       out_.back().needs_code_change = true;
       out_.back().step_time_ratio = 1 + forward_share();
@@ -193,6 +202,20 @@ class Levers {
     if (!w) return;
     add({{"--device-batch-size", std::to_string(b)}}, w, true,
         "same total batch: accumulation " + std::to_string(r_.workload.run.grad_accum_steps) + " -> " + std::to_string(w->run.grad_accum_steps));
+  }
+
+  // Where the next smaller batch is still too much: the largest that fits, said after it.
+  void fitting_batch() {
+    const auto is_batch = [](const Alternative& a) { return a.change.size() == 1 && a.change.front().first == "--device-batch-size"; };
+    if (r_.verdict == Verdict::fits || std::ranges::any_of(out_, [&](const Alternative& a) { return is_batch(a) && a.verdict == Verdict::fits; })) return;
+    const auto largest = largest_device_batch(r_.workload, r_.machine, options_);
+    const auto beside = std::ranges::find_if(out_, is_batch);
+    if (!largest || !*largest || **largest >= r_.workload.run.device_batch_size || beside == out_.end()) return;
+    std::vector<Alternative> after(std::make_move_iterator(beside + 1), std::make_move_iterator(out_.end()));
+    out_.erase(beside + 1, out_.end());
+    batch(**largest);
+    estimate_wanted();
+    std::ranges::move(after, std::back_inserter(out_));
   }
 
   // The flags that give the present workload, with the total held where it can be.

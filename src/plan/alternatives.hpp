@@ -18,6 +18,9 @@ std::optional<Alternative> growing_segments_of(const Report& report, const Estim
 // The first change of an argument that makes it fit: one that leaves the training as it is before one that does not. None: no single one does.
 const Alternative* smallest_change(const Report& report);
 
+// The command with the change made; empty: not one command.
+std::string command_of(const Alternative& alternative, const Report& report);
+
 // The changed run's answer as an alternative; how its speed compares is left open.
 Alternative alternative(std::vector<std::pair<std::string, std::string>> change, const Report& result, bool identical, std::string note);
 

@@ -39,7 +39,7 @@ struct Alternative {
   bool identical_training = false;
   bool needs_code_change = false;
   std::string note;
-  std::string command;                                      // of a Hugging Face model: to start the run so changed; empty: not one command
+  std::string command;                                      // to start the run so changed; empty: not one command, or a variable before the present one
 };
 
 // As it is typed: "--device-batch-size 16", "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True".
@@ -73,7 +73,12 @@ struct Report {
   std::vector<std::string> warnings;
 };
 
-struct PlanResult { std::vector<Report> plans; std::size_t chosen = 0; std::string why; };
+struct PlanResult {
+  std::vector<Report> plans;
+  std::size_t chosen = 0;
+  std::string why;
+  std::optional<Report> closest = {};  // where nothing fits: the least that was asked for, with its alternatives
+};
 
 struct TableRow {
   std::string gpu;

@@ -37,9 +37,9 @@ EstimateOptions without_every_step(EstimateOptions options) {
 }
 
 // Legal batches from the largest whose envelope could fit, downwards, until a full estimate says it fits. The program of the first
-// guess gives the envelope, and the answer when the guess was right.
-Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options) {
-  const auto legal = legal_device_batches(workload);
+// guess gives the envelope, and the answer when the guess was right. fixed: the workload's own batch is the only one.
+Result<std::optional<Found>> search_batch(const Workload& workload, const Machine& machine, const EstimateOptions& options, bool fixed = false) {
+  const auto legal = fixed ? std::vector{workload.run.device_batch_size} : legal_device_batches(workload);
   if (legal.empty()) return std::optional<Found>();
   const Target target = target_of(machine);
   const Bytes room = most_that_may_fit(workload, machine, options);
@@ -67,11 +67,11 @@ Result<std::optional<Found>> search_batch(const Workload& workload, const Machin
 }
 
 // The report of a batch with all its steps played, or of the largest smaller one that then fits; its program takes the place of `program`.
-Result<std::optional<Report>> confirm(const Workload& workload, const Machine& machine, const EstimateOptions& options, Program& program) {
+Result<std::optional<Report>> confirm(const Workload& workload, const Machine& machine, const EstimateOptions& options, Program& program, bool fixed) {
   auto report = estimate_if_it_fits(workload, machine, options, program);
   if (!report) return std::unexpected(report.error());
   if (report->verdict == Verdict::fits) return std::optional(std::move(*report));
-  auto found = search_batch(workload, machine, options);
+  auto found = search_batch(workload, machine, options, fixed);
   if (!found) return std::unexpected(found.error());
   if (!*found) return std::optional<Report>();
   program = std::move((*found)->program);
@@ -99,15 +99,36 @@ Result<Found> prefer_faster(Found found, const Machine& machine, const EstimateO
   return Found{faster->run.device_batch_size, std::move(*report), std::move(program)};
 }
 
+// Whether the flags fix the device batch; else it is searched for.
+bool fixes_batch(const WorkloadFlags& flags) { return flags.device_batch_size.value_or(-1) != -1; }
+
 Result<Workload> at_depth(WorkloadFlags flags, const Machine& machine, std::int64_t depth) {
   flags.depth = depth;
   flags.gpus = machine.gpus;
   flags.compute_major = machine.gpu.compute_major;
-  flags.device_batch_size = -1;
+  if (!fixes_batch(flags)) flags.device_batch_size = -1;
   return make_nanochat_workload(flags);
 }
 
-Result<TableRow> table_row(const Machine& machine, std::int64_t depth, const WorkloadFlags& flags, const EstimateOptions& options) {
+// Where nothing fits: the least that was asked for, and what would change it.
+Result<void> add_closest(PlanResult& result, const WorkloadFlags& flags, const Machine& machine, std::int64_t depth, EstimateOptions options) {
+  const bool fixed = fixes_batch(flags);
+  auto workload = at_depth(flags, machine, depth);
+  if (!workload) return std::unexpected(workload.error());
+  if (!fixed) workload = with_device_batch(*workload, legal_device_batches(*workload).back());
+  if (!workload) return std::unexpected(workload.error());
+  options.alternatives = true;
+  auto report = estimate(*workload, machine, options);
+  if (!report) return std::unexpected(report.error());
+  const std::string batch = "a device batch of " + std::to_string(workload->run.device_batch_size);
+  result.why = "nothing fits: " + std::string(flags.depth ? "" : "even ") + "depth " + std::to_string(depth) + (report->verdict == Verdict::wont_fit ? " is too large" : " is tight") +
+               (fixed ? " with " + batch + ", as asked for" : flags.depth ? " even with " + batch : " with " + batch);
+  result.closest = std::move(*report);
+  return {};
+}
+
+Result<TableRow> table_row(const Machine& machine, std::int64_t depth, WorkloadFlags flags, const EstimateOptions& options) {
+  flags.device_batch_size = -1;
   const auto workload = at_depth(flags, machine, depth);
   if (!workload) return std::unexpected(workload.error());
   const auto found = search_batch(*workload, machine, options);
@@ -146,25 +167,31 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   PlanResult result;
   std::vector<std::int64_t> depths(std::begin(kLadder), std::end(kLadder));
   if (flags.depth) depths = {*flags.depth};
-  std::optional<Error> last;
+  const bool fixed = fixes_batch(flags);
+  std::optional<Error> refused;
+  std::optional<std::int64_t> too_large;
   struct Answer { std::optional<Error> refused; Result<std::optional<Found>> found; };
   std::vector<Answer> answers(depths.size());
   std::vector<Program> programs;  // of the plans
   const EstimateOptions quick = without_every_step(options);
   go_over(options.loop, depths.size(), [&](std::size_t i) {
     const auto workload = at_depth(flags, machine, depths[i]);
-    if (workload) answers[i].found = search_batch(*workload, machine, quick);
+    if (workload) answers[i].found = search_batch(*workload, machine, quick, fixed);
     else answers[i].refused = workload.error();
     return !workload || (answers[i].found && *answers[i].found);  // where nothing fits, deeper models need more
   });
-  for (Answer& answer : answers) {
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    Answer& answer = answers[i];
     if (answer.refused) {
-      last = answer.refused;
+      if (!refused) refused = answer.refused;
       continue;
     }
     if (!answer.found) return std::unexpected(answer.found.error());
-    if (!*answer.found) break;
-    auto best = prefer_faster(std::move(**answer.found), machine, quick);
+    if (!*answer.found) {
+      too_large = depths[i];
+      break;
+    }
+    auto best = fixed ? Result<Found>(std::move(**answer.found)) : prefer_faster(std::move(**answer.found), machine, quick);
     if (!best) return std::unexpected(best.error());
     result.plans.push_back(std::move(best->report));
     programs.push_back(std::move(best->program));
@@ -172,21 +199,23 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   while (!result.plans.empty()) {
     result.chosen = 0;
     for (std::size_t i = 0; i < result.plans.size(); ++i) {
-      if (result.plans[i].workload.run.device_batch_size >= kWorthwhileBatch) result.chosen = i;
+      if (fixed || result.plans[i].workload.run.device_batch_size >= kWorthwhileBatch) result.chosen = i;
     }
     Program& program = programs[result.chosen];
     if (!options.every_step || !program.steady) break;
-    auto whole = confirm(result.plans[result.chosen].workload, machine, options, program);  // the answer itself is played to the end
+    auto whole = confirm(result.plans[result.chosen].workload, machine, options, program, fixed);  // the answer itself is played to the end
     if (!whole) return std::unexpected(whole.error());
     if (*whole) {
       result.plans[result.chosen] = std::move(**whole);
       break;
     }
+    too_large = result.plans[result.chosen].workload.model.depth;
     result.plans.erase(result.plans.begin() + static_cast<std::ptrdiff_t>(result.chosen));
     programs.erase(programs.begin() + static_cast<std::ptrdiff_t>(result.chosen));
   }
   if (result.plans.empty()) {
-    if (last && flags.depth) return std::unexpected(*last);
+    if (!too_large) return std::unexpected(*refused);
+    if (const auto ok = add_closest(result, flags, machine, *too_large, options); !ok) return std::unexpected(ok.error());
     return result;
   }
   if (const auto growing = growing_segments_of(result.plans[result.chosen], options, &programs[result.chosen])) result.plans[result.chosen].alternatives = {*growing};
@@ -194,6 +223,7 @@ Result<PlanResult> plan(const WorkloadFlags& flags, const Machine& machine, cons
   const bool largest = !result.plans[result.chosen].speed;
   result.why = flags.depth ? (largest ? "the largest device batch that fits" : "the fastest device batch that fits") : "the deepest model that fits with a device batch of at least " + std::to_string(kWorthwhileBatch);
   if (run.device_batch_size < kWorthwhileBatch && !flags.depth) result.why = "the deepest model that fits at all";
+  if (fixed) result.why = flags.depth ? "the device batch that was asked for" : "the deepest model that fits with the device batch that was asked for";
   return result;
 }
 
@@ -208,7 +238,7 @@ Result<std::vector<Offer>> offers(const WorkloadFlags& flags, std::span<const Pr
       if (workload.error().code != "illegal_batch" && workload.error().code != "illegal_gpus") answers[i].error = workload.error();
       return !answers[i].error;
     }
-    auto found = search_batch(*workload, *machine, without_every_step(options));
+    auto found = search_batch(*workload, *machine, without_every_step(options), fixes_batch(flags));
     if (!found) answers[i].error = found.error();
     else if (*found && (*found)->report.speed) answers[i].report = std::move((*found)->report);
     return true;

@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "plan/alternatives.hpp"
+#include "plan/batch_search.hpp"
 #include "workload/transformers.hpp"
 
 namespace dryfit {
@@ -23,6 +24,7 @@ class TransformersLevers {
       return std::move(out_);
     }
     if (run.device_batch_size % 2 == 0) batch(run.device_batch_size / 2, run.grad_accum_steps * 2);
+    fitting_batch();
     if (run.grad_accum_steps % 2 == 0) batch(run.device_batch_size * 2, run.grad_accum_steps / 2);
     if (t.recompute == Recompute::none) {
       add({{"--recompute", "full"}}, true, "gradient checkpointing: each block runs forward once more", 4.0 / 3, [](Workload& w) { w.transformers->training.recompute = Recompute::full; });
@@ -111,6 +113,19 @@ class TransformersLevers {
     if (!m.sequence_parallel && m.tensor > 1) flag("--sequence-parallel", &MegatronRun::sequence_parallel, "norms and dropout shared out over the tensor-parallel ranks");
     if (!m.cross_entropy_fusion) return;
     add({{"--cross-entropy-loss-fusion", "off"}}, true, "the loss works on the logits in place", std::nullopt, [](Workload& w) { w.transformers->training.megatron.cross_entropy_fusion = false; });
+  }
+
+  // Where half the batch is still too much: the largest that fits and gives as many sequences a step.
+  void fitting_batch() {
+    const Run& run = r_.workload.run;
+    if (r_.verdict == Verdict::fits || (run.device_batch_size % 2 == 0 && !out_.empty() && out_.back().verdict == Verdict::fits)) return;
+    Workload w = r_.workload;
+    w.transformers->total_batch_size = run.total_batch_size;
+    auto found = search_device_batch(w, r_.machine, options_);
+    if (found && found->fits) found = confirm_device_batch(std::move(*found), r_.machine, options_);
+    if (!found || !found->fits) return;
+    const Run& its = found->report.workload.run;
+    if (its.device_batch_size < run.device_batch_size) batch(its.device_batch_size, its.grad_accum_steps);
   }
 
   void batch(std::int64_t b, std::int64_t steps) {

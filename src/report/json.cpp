@@ -131,6 +131,7 @@ std::string plan_json(const PlanResult& plan, const std::optional<JobFile>& job)
   Json plans = Json::array();
   for (const Report& r : plan.plans) plans.push_back(to_json(r));
   Json out = {{"schema_version", 1}, {"plans", plans}, {"chosen", plan.plans.empty() ? Json() : Json(plan.chosen)}, {"why", plan.why}};
+  if (plan.closest) out["closest"] = to_json(*plan.closest);
   if (job) out["job"] = job_json(*job);
   return dump(out);
 }

@@ -65,7 +65,12 @@ std::string assumptions_text(const Report& r) {
 
 std::string plan_text(const PlanResult& plan, const Machine& m, const Style& style) {
   std::string out = fmt::format("{} x {}   usable {} of {} each\n\n", m.gpus, short_gpu(m.gpu.name), gib_text(m.usable()), gib_text(m.total));
-  if (plan.plans.empty()) return out + "nothing fits: not even depth 4 with a device batch of 1\n";
+  if (plan.plans.empty()) {
+    out += plan.why + "\n\n" + check_text(*plan.closest, style);
+    const Alternative* change = smallest_change(*plan.closest);
+    const std::string command = change != nullptr ? command_of(*change, *plan.closest) : "";
+    return command.empty() ? out : out + "\n" + command + "\n";
+  }
   const bool speeds = std::ranges::any_of(plan.plans, [](const Report& r) { return r.speed.has_value(); });
   const bool money = std::ranges::any_of(plan.plans, [](const Report& r) { return r.speed && r.speed->horizon_usd(r.machine.gpus); });
   out += fmt::format("  depth   params  device batch  accum       peak             headroom{}{}\n", speeds ? "         tok/s        time" : "", money ? "    cost" : "");

@@ -163,11 +163,17 @@ Result<std::int64_t> automatic_total(const Workload& workload) {
   return std::int64_t{1} << std::llrint(std::log2(predicted));
 }
 
-std::string joined(const std::vector<std::int64_t>& values, std::size_t most) {
+// Of values that fall, those nearest the wanted one.
+std::string nearest(const std::vector<std::int64_t>& values, std::int64_t wanted) {
+  constexpr std::ptrdiff_t kMost = 5;
+  const auto below = std::ranges::find_if(values, [&](std::int64_t v) { return v <= wanted; }) - values.begin();
+  const auto first = std::clamp<std::ptrdiff_t>(below - kMost / 2, 0, std::max<std::ptrdiff_t>(0, std::ssize(values) - kMost));
   std::string out;
-  for (std::size_t i = 0; i < values.size() && i < most; ++i) out += (i ? ", " : "") + std::to_string(values[i]);
+  for (auto i = first; i < std::min(first + kMost, std::ssize(values)); ++i) out += (i > first ? ", " : "") + std::to_string(values[static_cast<std::size_t>(i)]);
   return out;
 }
+
+std::string gpus_text(std::int64_t gpus) { return std::to_string(gpus) + (gpus == 1 ? " GPU" : " GPUs"); }
 
 // A weight's gradient in fp8 sums over the micro-batch's tokens, and those products take multiples of 16 (aten/src/ATen/native/cuda/Blas.cpp, _scaled_mm).
 bool multiplies_in_fp8(const Run& run, std::int64_t batch) { return !run.fp8 || batch * run.max_seq_len % 16 == 0; }
@@ -180,8 +186,8 @@ std::unexpected<Error> illegal_rows(const Workload& w, std::int64_t batch) {
   const auto legal = legal_device_batches(w);
   const bool samples = !samples_divide(w.run, batch);
   const std::string what = samples ? "--num-samples " + std::to_string(w.run.num_samples) + " is not a multiple of --device-batch-size " + std::to_string(batch)
-                                   : std::to_string(rows_per_step(w.run)) + " rows a step are not a multiple of --device-batch-size " + std::to_string(batch) + " x " + std::to_string(w.run.world_size) + " GPUs";
-  return fail("illegal_batch", what, legal.empty() ? "use fewer GPUs" : "use --device-batch-size " + joined(legal, 5), "--device-batch-size");
+                                   : std::to_string(rows_per_step(w.run)) + " rows a step are not a multiple of --device-batch-size " + std::to_string(batch) + " x " + gpus_text(w.run.world_size);
+  return fail("illegal_batch", what, legal.empty() ? "use fewer GPUs" : "use --device-batch-size " + nearest(legal, batch), "--device-batch-size");
 }
 
 std::unexpected<Error> illegal_batch(const Workload& w, std::int64_t batch) {
@@ -192,8 +198,8 @@ std::unexpected<Error> illegal_batch(const Workload& w, std::int64_t batch) {
   if (below > 0) hint += std::to_string(below) + " (accum " + std::to_string(below / unit) + ") or ";
   hint += std::to_string(below + unit) + " (accum " + std::to_string(below / unit + 1) + ")";
   const auto legal = legal_device_batches(w);
-  hint += legal.empty() ? "; no device batch divides this total on " + std::to_string(w.run.world_size) + " GPUs"
-                        : ", or --device-batch-size " + joined(legal, 5);
+  hint += legal.empty() ? "; no device batch divides this total on " + gpus_text(w.run.world_size)
+                        : ", or --device-batch-size " + nearest(legal, batch);
   return fail("illegal_batch",
               "--total-batch-size " + std::to_string(w.run.total_batch_size) + " is not a multiple of " + std::to_string(batch) + " x " +
                   std::to_string(w.run.max_seq_len) + " x " + std::to_string(w.run.world_size) + " = " + std::to_string(unit) + " tokens",

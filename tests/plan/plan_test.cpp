@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "plan/alternatives.hpp"
 #include "plan/calibration.hpp"
 #include "plan/launch.hpp"
 
@@ -224,6 +225,70 @@ TEST(Estimate, WarnsWhenFineTuningInheritsTooLargeABatch) {
   EXPECT_FALSE(warned());
   m.total = Bytes(std::int64_t{60} << 30);  // fp8 needs 51.5 GiB, bf16 61
   EXPECT_TRUE(warned());
+}
+
+// Half of the default batch is still too much for most cards at depth 20: what is offered is the batch that plan would choose from.
+TEST(Estimate, OffersTheLargestBatchThatFits) {
+  EstimateOptions options;
+  options.alternatives = true;
+  for (const char* gpu : {"rtx 4090", "rtx 3060 12gb", "a100 40gb"}) {
+    const Report r = *estimate(make(20, 256), machine(gpu), options);
+    const auto best = *largest_device_batch(make(20, 1), machine(gpu));
+    const Alternative* change = smallest_change(r);
+    if (!best) {
+      EXPECT_TRUE(change == nullptr || change->change.front().first != "--device-batch-size") << gpu;
+      continue;
+    }
+    ASSERT_NE(change, nullptr) << gpu;
+    EXPECT_EQ(change_text(*change), "--device-batch-size " + std::to_string(*best)) << gpu;
+    const Report then = *estimate(make(20, *best), machine(gpu));
+    EXPECT_EQ(then.verdict, Verdict::fits) << gpu;
+    EXPECT_EQ(*change->process, then.process.bytes) << gpu;
+    EXPECT_EQ(change->command, then.command) << gpu;
+  }
+}
+
+TEST(Plan, SaysOfWhatDoesNotFitWhatWouldChangeIt) {
+  WorkloadFlags f;
+  f.depth = 24;
+  const auto answer = plan(f, machine("rtx 4090"));
+  ASSERT_TRUE(answer && answer->plans.empty() && answer->closest);
+  EXPECT_EQ(answer->closest->workload.model.depth, 24);
+  EXPECT_EQ(answer->closest->workload.run.device_batch_size, 1);
+  EXPECT_NE(answer->why.find("depth 24"), std::string::npos) << answer->why;
+  const Alternative* change = smallest_change(*answer->closest);
+  ASSERT_NE(change, nullptr);
+  const std::string command = command_of(*change, *answer->closest);
+  const auto pasted = parse_pasted_command(*shell_split(command));
+  ASSERT_TRUE(pasted) << command;
+  EstimateOptions options;
+  options.allocator = *parse_alloc_conf(pasted->alloc_conf.value());
+  EXPECT_EQ(estimate(*make_nanochat_workload(pasted->flags), machine("rtx 4090"), options)->verdict, Verdict::fits) << command;
+  EXPECT_TRUE(plan({}, *machine_from_flags({std::nullopt, 1, Bytes(std::int64_t{1} << 30), std::nullopt}))->closest);
+}
+
+TEST(Plan, KeepsTheDeviceBatchThatIsGiven) {
+  WorkloadFlags f;
+  f.device_batch_size = 2;
+  const auto answer = plan(f, machine("rtx 4090"));
+  ASSERT_TRUE(answer && !answer->plans.empty());
+  for (const Report& r : answer->plans) EXPECT_EQ(r.workload.run.device_batch_size, 2);
+  EXPECT_EQ(answer->chosen, answer->plans.size() - 1);
+  f.depth = 20;
+  f.device_batch_size = 32;
+  const auto too_large = plan(f, machine("rtx 4090"));
+  ASSERT_TRUE(too_large && too_large->closest);
+  EXPECT_EQ(too_large->closest->workload.run.device_batch_size, 32);
+  f.device_batch_size = 3;
+  EXPECT_EQ(plan(f, machine("rtx 4090")).error().code, "illegal_batch");
+}
+
+// What no depth can be trained with is an error, not a lack of memory.
+TEST(Plan, RefusesWhatNoDepthCanRunOn) {
+  EXPECT_EQ(plan({}, machine("h100", 3)).error().code, "illegal_gpus");
+  WorkloadFlags f;
+  f.fp8 = true;
+  EXPECT_EQ(plan(f, machine("t4")).error().where, "--fp8");
 }
 
 // A T4 trains in fp32 with nanochat's own command: plan lays out that, and what is asked for otherwise stands in the command.

@@ -22,6 +22,17 @@ Bytes weights(const Workload& w) {
   return sum;
 }
 
+TEST(Nanochat, LegalBatchesAreNamedFromTheNearest) {
+  WorkloadFlags f;
+  f.depth = 20;
+  for (const auto& [batch, named] : {std::pair{3, "--device-batch-size 16, 8, 4, 2, 1"}, std::pair{24, "--device-batch-size 64, 32, 16, 8, 4"}, std::pair{1000, "--device-batch-size 512, 256, 128, 64, 32"}}) {
+    f.device_batch_size = batch;
+    const auto w = make_nanochat_workload(f);
+    ASSERT_FALSE(w);
+    EXPECT_NE(w.error().hint.find(named), std::string::npos) << w.error().hint;
+  }
+}
+
 TEST(Parameters, countsOfTheNewestVersion) {  // nanochat's own print, by depth
   const std::pair<std::int64_t, std::int64_t> published[] = {{4, 36'700'242}, {8, 125'829'354}, {12, 286'261'730}, {16, 536'871'738}, {18, 701'891'594}, {20, 896'533'746},
                                                              {24, 1'384'122'122}, {26, 1'681'786'938}, {28, 2'018'511'234}, {32, 2'818'575'450}};
