@@ -40,6 +40,7 @@ class Command {
 
   Result<int> run() {
     if (o_.help) return help(o_.command);
+    for (const std::string& note : o_.pasted_notes) talk("note: " + note + "\n");
     if (const auto service = env_.services.find(o_.command); service != env_.services.end()) return service->second(o_, env_);
     if (o_.command == "check") return check();
     if (o_.command == "explain") return explain();
@@ -72,7 +73,9 @@ class Command {
   Result<WorkloadFlags> workload_flags() {
     WorkloadFlags f;
     if (o_.has_pasted) {
-      const auto pasted = parse_pasted_command(o_.pasted);
+      std::vector<std::string> over;
+      for (const auto& [name, value] : o_.flags) over.push_back(name);
+      const auto pasted = parse_pasted_command(o_.pasted, over);
       if (!pasted) return std::unexpected(pasted.error());
       f = pasted->flags;
       pasted_conf_ = pasted->alloc_conf;

@@ -367,6 +367,7 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
     if (!words) return std::unexpected(words.error());
     const auto launch = parse_launch(*words);
     if (!launch) return std::unexpected(launch.error());
+    if (!launch->unset_gpus.empty() && !options.has("gpus")) return std::unexpected(unset_variable(launch->unset_gpus, "--gpus"));
     if (is_megatron_command(*launch)) {
       MegatronCommand command = read_megatron_command(*launch);
       request.alloc_conf = std::move(command.alloc_conf);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "plan/shell_text.hpp"
 
 namespace dryfit::cli {
 
@@ -95,6 +96,12 @@ Result<Options> parse_options(std::span<const std::string_view> words) {
     if (words[i] == "--") {
       options.has_pasted = true;
       options.pasted.assign(words.begin() + static_cast<std::ptrdiff_t>(i) + 1, words.end());
+      if (options.pasted.size() == 1) {
+        auto command = training_command_in(options.pasted[0]);
+        if (!command) return std::unexpected(command.error());
+        options.pasted = std::move(command->words);
+        options.pasted_notes = std::move(command->notes);
+      }
       break;
     }
     own.push_back(normalized(words[i]));

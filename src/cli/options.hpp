@@ -18,6 +18,7 @@ struct Options {
   std::map<std::string, std::string, std::less<>> flags;  // without --; switches have an empty value
   std::vector<std::string> positional;
   std::vector<std::string> pasted;                        // after --
+  std::vector<std::string> pasted_notes;                  // what was left out of a pasted text, for people
   bool has_pasted = false, help = false;
   std::optional<std::string> get(std::string_view name) const {
     const auto it = flags.find(name);
@@ -29,7 +30,7 @@ struct Options {
 // The whole number a flag was given; none: it was not. Errors: "bad_number".
 Result<std::optional<std::int64_t>> number_of(const Options& options, std::string_view flag);
 
-// Errors: "unknown_command", "unknown_flag" with did-you-mean, "missing_value", "repeated_flag".
+// One word after -- is a command line, or the text of a script (plan/shell_text.hpp). Errors: "unknown_command", "unknown_flag" with did-you-mean, "missing_value", "repeated_flag".
 Result<Options> parse_options(std::span<const std::string_view> words);
 
 }  // namespace dryfit::cli

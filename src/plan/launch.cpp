@@ -64,7 +64,7 @@ std::optional<std::int64_t> depth_of_tag(std::string_view tag) {
 // Arguments of one of nanochat's scripts.
 class Reader {
  public:
-  Reader(LaunchLine launch, Script script) : words_(std::move(launch.arguments)), script_(1U << static_cast<unsigned>(script)) {
+  Reader(LaunchLine launch, Script script, std::span<const std::string> over) : words_(std::move(launch.arguments)), script_(1U << static_cast<unsigned>(script)), over_(over) {
     if (script != Script::base_train) out_.flags.script = std::string(name_of(script));
     out_.script = launch.script;
     out_.flags.gpus = launch.gpus;
@@ -98,6 +98,11 @@ class Reader {
   Result<void> argument() {
     const std::string word = words_[at_++];
     if (word == "--") return {};
+    if (word.starts_with('$') && is_over("device-batch-size")) {
+      out_.ignored.push_back(word + ", a variable of the shell that nothing here sets");
+      return {};
+    }
+    if (word.starts_with('$')) return bad("'" + word.substr(0, 60) + "', where flags are expected, is a variable of the shell that nothing here sets", "paste the line that sets it along with the command; or give --device-batch-size before the --, and it is left out");
     if (!word.starts_with("--")) return bad("'" + word.substr(0, 60) + "' stands where a flag is expected", "flags begin with --, such as --depth=24");
     const std::size_t eq = word.find('=');
     const std::string name = dashed(word.substr(2, eq == std::string::npos ? eq : eq - 2));
@@ -127,7 +132,13 @@ class Reader {
     return {};
   }
 
+  bool is_over(std::string_view name) const { return std::ranges::find(over_, name) != over_.end(); }
+
   Result<void> memory_flag(const std::string& name, const std::string& value) {
+    if (value.starts_with('$') && name != "model-tag") {
+      if (is_over(name)) return {};
+      return std::unexpected(unset_variable(value, "--" + name));
+    }
     if (name == "fp8") {
       out_.flags.fp8 = true;
       return {};
@@ -168,6 +179,7 @@ class Reader {
   std::vector<std::string> words_;
   std::size_t at_ = 0;
   unsigned script_ = kBase;
+  std::span<const std::string> over_;
   PastedCommand out_;
 };
 
@@ -335,7 +347,13 @@ Result<std::vector<std::string>> shell_split(std::string_view text) {
   return words;
 }
 
-Result<PastedCommand> parse_pasted_command(std::span<const std::string> words) {
+bool is_training_command(std::span<const std::string> words) {
+  const auto launch = parse_launch(words);
+  if (!launch) return launch.error().code != "bad_command" && std::ranges::any_of(words, [](const std::string& w) { return script_of(w).has_value(); });
+  return script_of(launch->script) || is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch);
+}
+
+Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, std::span<const std::string> over) {
   std::vector<std::string> all;
   for (const std::string& w : words) {
     // one quoted string is a whole command line; a stray backslash is a continuation the shell left over
@@ -358,7 +376,8 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words) {
   if (!script) {
     return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + launch->script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");
   }
-  return Reader(std::move(*launch), *script).read();
+  if (!launch->unset_gpus.empty() && std::ranges::find(over, "gpus") == over.end()) return std::unexpected(unset_variable(launch->unset_gpus, "--gpus"));
+  return Reader(std::move(*launch), *script, over).read();
 }
 
 }  // namespace dryfit

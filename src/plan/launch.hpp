@@ -25,8 +25,11 @@ struct PastedCommand {
   std::vector<std::string> understood, ignored;  // for people: what was used and what was not
 };
 // Words as the shell gave them (argv after --), or one string still to be split: quotes, continuations, `=` or spaces, underscores or dashes.
+// over: names of flags that are given beside it ("depth", "gpus"), which win: a variable of the shell that nothing sets may stand where their values should.
 // Errors: "bad_command", "unknown_flag" (with did-you-mean), "bad_number", each with the word.
-Result<PastedCommand> parse_pasted_command(std::span<const std::string> words);
+Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, std::span<const std::string> over = {});
 Result<std::vector<std::string>> shell_split(std::string_view text);
+// Whether words start a training that dryfit reads, of nanochat or of a Hugging Face model.
+bool is_training_command(std::span<const std::string> words);
 
 }  // namespace dryfit

@@ -15,7 +15,7 @@ constexpr std::int64_t kMost = 65536;
 bool is_assignment(std::string_view w) {
   const std::size_t at = w.find('=');
   if (at == std::string_view::npos || at == 0) return false;
-  return std::ranges::all_of(w.substr(0, at), [](char c) { return (c >= 'A' && c <= 'Z') || c == '_' || is_digit(c); });
+  return !is_digit(w[0]) && std::ranges::all_of(w.substr(0, at), [](char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || is_digit(c); });
 }
 
 class LauncherReader {
@@ -36,6 +36,14 @@ class LauncherReader {
  private:
   std::unexpected<Error> bad(std::string message, std::string hint) const { return fail("bad_command", std::move(message), std::move(hint), "pasted command"); }
 
+  // A wrapper's own options: words with a dash, and the values of those in `valued`.
+  void skip_options(std::initializer_list<std::string_view> valued) {
+    while (at_ + 1 < words_.size() && words_[at_ + 1].starts_with("-")) {
+      const std::string& w = words_[++at_];
+      if (std::ranges::find(valued, w) != valued.end() && at_ + 1 < words_.size()) ++at_;
+    }
+  }
+
   void prefix() {
     static constexpr std::array<std::string_view, 6> kWrappers = {"$", "env", "nohup", "exec", "time", "sudo"};
     while (at_ < words_.size()) {
@@ -45,6 +53,14 @@ class LauncherReader {
         out_.environment.emplace_back(w.substr(0, eq), w.substr(eq + 1));
         if (out_.environment.back().first == "CUDA_VISIBLE_DEVICES") visible(out_.environment.back().second);
       } else if (w == "uv" && at_ + 1 < words_.size() && words_[at_ + 1] == "run") {
+        ++at_;
+        skip_options({"--extra", "--group", "--with", "--python", "-p", "--env-file", "--directory", "--project", "--package"});
+      } else if (w == "screen") {
+        skip_options({"-S", "-dmS", "-Logfile", "-c", "-h", "-s", "-t", "-T"});
+      } else if (w == "nice" || w == "ionice" || w == "stdbuf" || w == "setsid" || w == "caffeinate") {
+        skip_options({"-n", "-c", "-o", "-e", "-i"});
+      } else if (w == "timeout") {
+        skip_options({"-s", "-k"});
         ++at_;
       } else if (std::ranges::find(kWrappers, w) == kWrappers.end()) {
         break;
@@ -139,6 +155,9 @@ class LauncherReader {
     } else if (python) {
       out_.gpus = 1;
     } else {
+      if ((program == "bash" || program == "sh") && at_ < words_.size() && words_[at_].ends_with(".sh")) {
+        return bad("what '" + words_[at_].substr(0, 60) + "' starts is not known: dryfit runs no scripts", "paste its text: dryfit check -- \"$(cat " + words_[at_].substr(0, 60) + ")\"");
+      }
       return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl, tune, litgpt or run_train.sh");
     }
     while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) out_.module = out_.module || words_[at_] != "-u", ++at_;
@@ -203,8 +222,10 @@ class LauncherReader {
       const auto f = flag(kSwitches);
       if (!f) return std::unexpected(f.error());
       if (!f->has_value) continue;
-      if (f->name == "nproc-per-node" && (f->value == "gpu" || f->value == "auto")) {
+      if (f->name == "nproc-per-node" && (f->value == "gpu" || f->value == "auto" || f->value.starts_with("$(nvidia-smi"))) {
         per_node = visible_.value_or(-1);
+      } else if ((f->name == "nproc-per-node" || f->name == "nnodes") && f->value.starts_with('$')) {
+        out_.unset_gpus = f->value;
       } else if (f->name == "nproc-per-node" || f->name == "nnodes") {
         const auto n = processes(*f);
         if (!n) return std::unexpected(n.error());
@@ -214,7 +235,7 @@ class LauncherReader {
         out_.ignored.push_back("--" + f->name);
       }
     }
-    if (per_node > 0) out_.gpus = per_node > kMost || nodes > kMost ? kMost + 1 : per_node * nodes;
+    if (per_node > 0 && out_.unset_gpus.empty()) out_.gpus = per_node > kMost || nodes > kMost ? kMost + 1 : per_node * nodes;
     return {};
   }
 
@@ -267,6 +288,11 @@ std::string place_of(const Argument& argument) {
   std::string key = argument.name;
   std::ranges::replace(key, '-', '_');
   return argument.file + ": " + key;
+}
+
+Error unset_variable(std::string_view text, std::string_view flag) {
+  if (text.starts_with("$(")) return {"bad_number", "'" + std::string(text.substr(0, 60)) + "' is a command, and dryfit runs none", "give " + std::string(flag) + " before the --", std::string(flag)};
+  return {"bad_number", "'" + std::string(text.substr(0, 60)) + "' is a variable of the shell that nothing here sets", "give " + std::string(flag) + " before the --, or paste the line that sets it along with the command: NAME=8", std::string(flag)};
 }
 
 Result<LaunchLine> parse_launch(std::span<const std::string> words) { return LauncherReader(words).read(); }

@@ -23,6 +23,7 @@ struct LaunchLine {
   bool torchrun = false;                         // started by it or its like: RANK is in the environment of one process too
   std::vector<std::pair<std::string, std::string>> options;  // accelerate's and deepspeed's own, dashes inside: {"mixed-precision", "bf16"}; switches have ""
   std::vector<std::string> arguments;            // of the script
+  std::string unset_gpus;                        // "$NPROC": a variable that nothing sets stands where their number should
   std::vector<std::string> understood, ignored;  // for people
 };
 
@@ -45,6 +46,9 @@ bool stops_compiling(std::string_view variable, std::string_view value);  // TOR
 bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF
 std::string_view torch_name_of(Dtype floating);   // "bfloat16", "float16", "float32"
 std::string dashed(std::string_view name);       // "nproc_per_node" -> "nproc-per-node"
+
+// A number that is such a variable: what is wrong and what helps. flag: "--depth".
+Error unset_variable(std::string_view text, std::string_view flag);
 
 // What a command is written with beside its file: the words that were said over it ("key=value"), but for keys of `resolved`, then those.
 void add_words_over(std::span<const std::string_view> said, std::span<const std::pair<std::string, std::string>> resolved, std::vector<std::string>& out);

@@ -381,14 +381,32 @@ Dtype usual_compute(const NanochatVersion& version, int compute_major) {
   return !version.autocast && compute_major > 0 && compute_major < 8 ? Dtype::fp32 : Dtype::bf16;
 }
 
+namespace {
+
+// The version that is asked for; where none is the newest that has what is asked for.
+Result<NanochatVersion> version_of(const WorkloadFlags& flags, Workload& w) {
+  if (flags.nanochat) return find_nanochat_version(*flags.nanochat);
+  const std::string script = to_lower(flags.script.value_or(""));
+  const bool rows = script == "chat_sft" && flags.examples_per_step;
+  auto version = find_nanochat_version("newest");
+  if (script == "mid_train" || rows) {
+    for (const NanochatVersion& v : nanochat_versions()) {
+      if (v.sft == NanochatVersion::Sft::rows) version = v;
+    }
+  }
+  w.assumptions.push_back({"nanochat", version->epoch + " (" + version->date + ")", script == "mid_train" ? "the newest with mid_train" : rows ? "the newest whose chat_sft takes --target-examples-per-step" : "the newest known"});
+  return version;
+}
+
+}  // namespace
+
 Result<Workload> make_nanochat_workload(const WorkloadFlags& flags) {
   Draft draft{flags, {}};
   Workload& w = draft.workload;
   w.passthrough = flags.passthrough;
-  const auto version = find_nanochat_version(flags.nanochat.value_or("newest"));
+  const auto version = version_of(flags, w);
   if (!version) return std::unexpected(version.error());
   w.model.version = *version;
-  if (!flags.nanochat) w.assumptions.push_back({"nanochat", version->epoch + " (" + version->date + ")", "the newest known"});
   const bool of_base = flags.script && to_lower(*flags.script) != "base_train";
   const auto depth = draft.value(flags.depth, "--depth", "depth", 20, 1, kMaxDepth, of_base ? "not told by this script: give the base run's --depth" : "nanochat default");
   if (!depth) return std::unexpected(depth.error());

@@ -6,10 +6,15 @@
 #include "plan/launch.hpp"
 #include "plan/litgpt_command.hpp"
 #include "plan/megatron_command.hpp"
+#include "plan/shell_text.hpp"
 #include "plan/trainer_command.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
+  if (const auto from_script = dryfit::training_command_in(text)) {
+    const auto command = dryfit::parse_pasted_command(from_script->words);
+    if (!command && command.error().hint.empty()) std::abort();
+  }
   const auto words = dryfit::shell_split(text);
   if (!words) return words.error().hint.empty() ? (std::abort(), 0) : 0;
   if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_trainer_command(*launch)) {
