@@ -274,7 +274,7 @@ class Command {
     const auto m = machine(*flags);
     if (!m) return std::unexpected(m.error());
     flags->gpus = m->gpus;
-    flags->compute_major = m->gpu.compute_major;
+    flags->compute_major = capability_for_dtype(m->gpu);
     const auto workload = make_nanochat_workload(*flags);
     if (!workload) return std::unexpected(workload.error());
     return report_of(*workload, *m, flags->device_batch_size == -1, timeline, levers);
@@ -513,14 +513,16 @@ class Command {
     const auto request = *hf ? transformers_request(o_, env_) : Result<TransformersRequest>();
     if (!request) return std::unexpected(request.error());
     if (*hf) pasted_conf_ = request->alloc_conf;
-    const std::int64_t gpus = (*hf ? request->flags.gpus : flags->gpus).value_or(1);
+    const auto given = *hf ? request->flags.gpus : flags->gpus;
     std::vector<Machine> machines;
     const std::string names = o_.get("gpu").value_or("rtx 3060 12gb,rtx 3080 10gb,rtx 3090,rtx 4070,rtx 4080,rtx 4090,a10,a100 40gb,a100 80gb,h100 80gb");
     for (std::string_view name : split(names, ',')) {
-      auto m = machine_from_flags({std::string(trim(name)), gpus, std::nullopt, std::nullopt});
+      auto m = machine_from_flags({std::string(trim(name)), given, std::nullopt, std::nullopt});
       if (!m) return std::unexpected(m.error());
       machines.push_back(std::move(*m));
     }
+    const std::int64_t gpus = machines.front().gpus;
+    if (std::ranges::any_of(machines, [&](const Machine& m) { return m.gpus != gpus; })) return fail("bad_value", "a table is of one number of GPUs, and --gpu names several", "leave the numbers out, and give --gpus " + std::to_string(gpus), "--gpu");
     const auto options = estimate_options();
     if (!options) return std::unexpected(options.error());
     if (*hf) return table_transformers_command(o_, env_, style_, *request, machines, *options);

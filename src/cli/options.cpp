@@ -110,6 +110,11 @@ Result<Options> parse_options(std::span<const std::string_view> words) {
     options.command = "help";
     return options;
   }
+  // "dryfit --json check ..." is "dryfit check --json ..."
+  for (std::size_t leading = own.size(); leading > 1 && own[0].starts_with("-") && own[0] != "--version"; --leading) {
+    const std::ptrdiff_t words = own[0] == "--color" ? 2 : 1;
+    std::ranges::rotate(own, own.begin() + words);
+  }
   options.command = own[0] == "--version" ? "version" : own[0];
   const CommandSpec* command = find_command(options.command);
   if (command == nullptr) {

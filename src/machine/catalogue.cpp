@@ -124,7 +124,7 @@ std::string squeezed(const Words& w) {
 
 // How well a query fits a name: 0 not at all; up to kAlmost but for form words or the series name, one less for each word of the board; kSame: the same words.
 constexpr int kAlmost = 10, kSame = 20;
-int fit(const Words& query, const Words& name) {
+int fit_words(const Words& query, const Words& name) {
   if (query.core.empty()) return 0;
   if (query.core == name.core || squeezed(query) == squeezed(name)) return kSame;
   if (!std::ranges::includes(name.core, query.core)) return 0;
@@ -135,6 +135,18 @@ int fit(const Words& query, const Words& name) {
     --score;
   }
   return score;
+}
+
+// The same; "sxm", whatever its number, is one where that alone differs ("A100-SXM-80GB", "H100 SXM5").
+int fit(const Words& query, const Words& name) {
+  const int exact = fit_words(query, name);
+  const auto without_number = [](Words w) {
+    for (std::string& part : w.core) {
+      if (part.starts_with("sxm")) part.resize(3);
+    }
+    return w;
+  };
+  return exact != 0 ? exact : std::min(fit_words(without_number(query), without_number(name)), kAlmost / 2);
 }
 
 std::string gigabytes_text(Bytes b) { return std::to_string((b.count + (std::int64_t{1} << 29)) >> 30) + " GiB"; }
@@ -176,6 +188,17 @@ Result<GpuKind> find_gpu(std::string_view name, std::optional<Bytes> total) {
   return result;
 }
 
+int capability_for_dtype(const GpuKind& gpu) { return gpu.vendor == "Apple" || gpu.vendor == "Intel" ? 1 /* workload.hpp, kNoCuda */ : gpu.compute_major; }
+
+std::optional<Bytes> slice_memory(std::string_view card, std::string_view profile) {
+  struct Slice { std::string_view card, profile; int mib; };
+  static constexpr Slice kSlices[] = {{"H100", "3g.40gb", 40448}, {"H100", "2g.20gb", 20096}, {"H100", "1g.10gb", 9984}, {"A100", "2g.20gb", 19968}, {"A100", "1g.10gb", 9856}};
+  for (const Slice& s : kSlices) {
+    if (card.find(s.card) != std::string_view::npos && profile == s.profile) return mib(s.mib);
+  }
+  return std::nullopt;
+}
+
 std::string_view name_of(MachineSource source) {
   static constexpr std::string_view kNames[] = {"flag", "nvml", "nvidia-smi", "sysfs", "recorded", "default"};
   return kNames[static_cast<std::size_t>(source)];
@@ -184,13 +207,76 @@ std::string_view name_of(MachineSource source) {
 // Where no sourced figure exists: grows with the card, measured within about 210 MiB on 3 to 180 GiB (docs/gpus.md).
 Bytes default_driver_reserve(Bytes total) { return mib(std::min<std::int64_t>(730, 400 + 3 * (total.count >> 30))); }
 
-Result<Machine> machine_from_flags(const MachineFlags& flags) {
+namespace {
+
+// What people give as the name of a GPU, taken apart: its number, its memory, the profile of a MIG slice.
+struct GivenName {
+  std::string name, profile;
+  std::optional<std::int64_t> count;
+  std::optional<Bytes> memory;
+};
+
+GivenName taken_apart(std::string_view text) {
+  GivenName out;
+  text = trim(text);
+  if (text.starts_with("GPU ") && text.find(": ") < 8) text = text.substr(text.find(": ") + 2);  // nvidia-smi -L
+  text = trim(text.substr(0, text.find("(UUID")));
+  if (const auto comma = text.rfind(','); comma != std::string_view::npos && (text.ends_with("MiB") || text.ends_with("GiB"))) {  // --query-gpu=name,memory.total
+    if (const auto size = parse_size(text.substr(comma + 1), "--gpu")) out.memory = *size, text = trim(text.substr(0, comma));
+  }
+  const auto lower = to_lower(text);
+  if (const auto mig = lower.find("mig "); mig != std::string::npos && (mig == 0 || lower[mig - 1] == ' ')) {
+    out.profile = trim(std::string_view(lower).substr(mig + 4));
+    text = trim(text.substr(0, mig));
+  }
+  const auto number = [](std::string_view digits) {
+    digits = trim(digits);
+    return !digits.empty() && digits.size() < 6 && std::ranges::all_of(digits, is_digit) ? std::optional(parse_int(digits, "").value_or(0)) : std::nullopt;
+  };
+  const auto cross = to_lower(text).find('x'), last = to_lower(text).rfind('x');  // "8xH100", "4090 x2"
+  const auto before = cross == std::string::npos ? std::nullopt : number(text.substr(0, cross));
+  const auto after = last == std::string::npos || last == 0 || (text[last - 1] != ' ' && !is_digit(text[last - 1])) ? std::nullopt : number(text.substr(last + 1));
+  if (before && (!after || *before < *after)) {  // of "8x4090" the smaller one counts
+    out.count = before;
+    text = trim(text.substr(cross + 1));
+  } else if (after) {
+    out.count = after;
+    text = trim(text.substr(0, last));
+  }
+  out.name = std::string(text);
+  return out;
+}
+
+// A GPU that a name alone does not find: the name taken apart.
+Result<GpuKind> find_given(MachineFlags& flags) {
+  auto gpu = find_gpu(*flags.gpu, flags.memory);
+  if (gpu) return gpu;
+  const GivenName given = taken_apart(*flags.gpu);
+  if (given.name == *flags.gpu || given.name.empty()) return gpu;
+  auto inner = find_gpu(given.name, flags.memory ? flags.memory : given.memory);
+  if (!inner) return inner;
+  if (!given.profile.empty()) inner->note.clear();
+  if (given.count && !flags.gpus) flags.gpus = given.count;
+  if (given.count && *flags.gpus != *given.count) inner->note += (inner->note.empty() ? "" : "; ") + std::string("of ") + std::to_string(*given.count) + " GPUs " + std::to_string(*flags.gpus) + (*flags.gpus == 1 ? " is used" : " are used");
+  if (given.profile.empty()) {
+    if (given.memory && !flags.memory) flags.memory = given.memory;
+    return inner;
+  }
+  const auto slice = flags.memory ? flags.memory : slice_memory(inner->name, given.profile);
+  if (!slice) return fail("unknown_memory", "the memory of a MIG slice " + given.profile.substr(0, 20) + " of " + inner->name + " is not known", "give it as nvidia-smi shows it: --gpu \"" + *flags.gpu + "\" --memory 40GiB", "--memory");
+  inner->name += " MIG " + given.profile.substr(0, 20);
+  flags.memory = slice;
+  return inner;
+}
+
+}  // namespace
+
+Result<Machine> machine_from_flags(const MachineFlags& given) {
+  MachineFlags flags = given;
   Machine m;
   m.source = MachineSource::flag;
-  if (flags.gpus && (*flags.gpus < 1 || *flags.gpus > 65536)) return fail("bad_value", "--gpus " + std::to_string(*flags.gpus) + " is out of range", "use a number from 1 to 65536", "--gpus");
-  m.gpus = flags.gpus.value_or(1);
   if (flags.gpu) {
-    auto gpu = find_gpu(*flags.gpu, flags.memory);
+    auto gpu = find_given(flags);
     if (!gpu) return std::unexpected(gpu.error());
     m.gpu = *gpu;
     m.total = gpu->total;
@@ -211,6 +297,8 @@ Result<Machine> machine_from_flags(const MachineFlags& flags) {
       m.total = *flags.memory;
     }
   }
+  if (flags.gpus && (*flags.gpus < 1 || *flags.gpus > 65536)) return fail("bad_value", "--gpus " + std::to_string(*flags.gpus) + " is out of range", "use a number from 1 to 65536", "--gpus");
+  m.gpus = flags.gpus.value_or(1);
   m.user_reserve = flags.reserve.value_or(Bytes(0));
   if (m.usable() <= Bytes(0)) return fail("bad_value", "nothing of " + gigabytes_text(m.total) + " is left after what the driver keeps" + (flags.reserve ? " and --reserve" : ""), "give a larger --memory or a smaller --reserve", flags.reserve ? "--reserve" : "--memory");
   return m;

@@ -40,6 +40,9 @@ std::span<const GpuKind> gpu_catalogue();
 // Errors: "unknown_gpu" with a did-you-mean.
 Result<GpuKind> find_gpu(std::string_view name, std::optional<Bytes> total = std::nullopt);
 
+// Total of a MIG slice ("H100 PCIe", "3g.40gb") as nvidia-smi's own table prints it (docs/gpus.md); others are not guessed.
+std::optional<Bytes> slice_memory(std::string_view card, std::string_view profile);
+
 enum class MachineSource { flag, nvml, nvidia_smi, sysfs, recorded, default_gpu };
 std::string_view name_of(MachineSource source);
 
@@ -56,11 +59,14 @@ struct Machine {
 };
 
 struct MachineFlags {
-  std::optional<std::string> gpu;     // --gpu
+  std::optional<std::string> gpu;     // --gpu: a name, "8xH100", a line of nvidia-smi ("NVIDIA A10G, 23028 MiB", "GPU 0: NVIDIA A10G (UUID: ...)"), a slice ("H100 MIG 3g.40gb")
   std::optional<std::int64_t> gpus;   // --gpus
   std::optional<Bytes> memory;        // --memory
   std::optional<Bytes> reserve;       // --reserve
 };
+
+// What a workload's dtype is chosen by (WorkloadFlags::compute_major): the GPU's, or where there is no CUDA, whose torch.cuda nanochat asks, one below 8.
+int capability_for_dtype(const GpuKind& gpu);
 
 // What the driver keeps where no sourced figure is known.
 Bytes default_driver_reserve(Bytes total);

@@ -111,16 +111,6 @@ void read_slice(std::string_view line, const std::array<int, 4>& ids, ProbeResul
   if (slice.total && !known) out.gpus.push_back(slice);
 }
 
-// Totals of MIG slices in MiB, as nvidia-smi's own table prints them (docs/gpus.md); others are not guessed.
-std::optional<Bytes> slice_memory(std::string_view card, std::string_view profile) {
-  struct Slice { std::string_view card, profile; int mib; };
-  static constexpr Slice kSlices[] = {{"H100", "3g.40gb", 40448}, {"H100", "2g.20gb", 20096}, {"H100", "1g.10gb", 9984}, {"A100", "2g.20gb", 19968}, {"A100", "1g.10gb", 9856}};
-  for (const Slice& s : kSlices) {
-    if (card.find(s.card) != std::string_view::npos && profile == s.profile) return mib(s.mib);
-  }
-  return std::nullopt;
-}
-
 // "|   0  NVIDIA GeForce RTX 4090        Off |": the line after it has "1234MiB / 24564MiB".
 void read_table(const std::vector<std::string_view>& lines, ProbeResult& out) {
   GpuReading current;

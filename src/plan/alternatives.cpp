@@ -111,7 +111,7 @@ class Levers {
     if (base && !run.fp8 && m.version.fp8_available && run.compute == Dtype::bf16 && fp8_capable()) {
       change({{"--fp8", ""}}, false, "fp8 matrix products: slightly other numbers", [](WorkloadFlags& f) { f.fp8 = true; });
     }
-    if (base && run.compute == Dtype::fp32 && usual_compute(m.version, run.compute_major) == Dtype::fp32) {
+    if (base && run.compute == Dtype::fp32 && run.compute_major != kNoCuda && usual_compute(m.version, run.compute_major) == Dtype::fp32) {
       change({{"NANOCHAT_DTYPE", "float16"}}, false, "before the command: fp16 with loss scaling, for which this GPU has tensor cores; slightly other numbers", [](WorkloadFlags& f) { f.dtype = "fp16"; });
     }
     flag("--gpus", run.world_size * 2, true, "optimizer state is sharded over more GPUs", [](WorkloadFlags& f, std::int64_t v) { f.gpus = v; });

@@ -185,6 +185,12 @@ void warn_of_nanochat(Report& report) {
   if (workload.model.version.flash_attention3_ampere && machine.gpu.compute_major >= 10 && workload.run.compute == Dtype::bf16) {
     report.warnings.push_back("nanochat since 2026-07-03 loads a FlashAttention 3 that this GPU cannot run and stops with \"no kernel image is available\" (its issue 820): take its pull request 853, or run `pip uninstall kernels`; then it runs as laid out here");
   }
+  const std::string& vendor = machine.gpu.vendor;
+  if (vendor == "Apple") report.warnings.push_back("this GPU trains through MPS, which allocates otherwise and shares the memory with the system: laid out is what a CUDA GPU of that memory would take");
+  if (vendor == "Intel") report.warnings.push_back("nanochat trains on CUDA, MPS or the CPU, and not on this GPU: laid out is what a CUDA GPU of its memory would take");
+  if (vendor == "NVIDIA" && machine.gpu.compute_major > 0 && machine.gpu.compute_major < 7 && workload.run.optimizer_compiled) {
+    report.warnings.push_back("torch.compile stops on this GPU: Triton needs compute capability 7.0 (torch/_inductor/scheduler.py); TORCH_COMPILE_DISABLE=1 before the command trains without (--compile 0)");
+  }
   if (!workload.model.version.sdpa_fallback && report.attention != Attention::fa3) {
     report.warnings.push_back("nanochat " + workload.model.version.epoch + " has no attention beside FlashAttention 3 and stops on this GPU: --nanochat E4 or later goes on without");
   }

@@ -105,7 +105,7 @@ bool fixes_batch(const WorkloadFlags& flags) { return flags.device_batch_size.va
 Result<Workload> at_depth(WorkloadFlags flags, const Machine& machine, std::int64_t depth) {
   flags.depth = depth;
   flags.gpus = machine.gpus;
-  flags.compute_major = machine.gpu.compute_major;
+  flags.compute_major = capability_for_dtype(machine.gpu);
   if (!fixes_batch(flags)) flags.device_batch_size = -1;
   return make_nanochat_workload(flags);
 }

@@ -245,7 +245,7 @@ Result<void> set_run(Draft& draft) {
       return fail("bad_value", "nanochat " + version.epoch + " always trains in bf16 autocast", "leave --dtype out, or use --nanochat E5 or later", "--dtype");
     }
   } else {
-    draft.workload.assumptions.push_back({"dtype", std::string(name_of(usual)), version.autocast ? "nanochat's autocast" : usual == Dtype::fp32 ? "nanochat default on GPUs below compute capability 8.0" : "nanochat default on GPUs of compute capability 8.0 and newer"});
+    draft.workload.assumptions.push_back({"dtype", std::string(name_of(usual)), version.autocast ? "nanochat's autocast" : usual == Dtype::fp32 ? run.compute_major == kNoCuda ? "nanochat default where there is no CUDA" : "nanochat default on GPUs below compute capability 8.0" : "nanochat default on GPUs of compute capability 8.0 and newer"});
   }
   run.fp8 = flags.fp8.value_or(false);
   if (run.fp8 && !version.fp8_available) return fail("bad_value", "nanochat " + version.epoch + " has no --fp8", "use --nanochat E4f or later", "--fp8");

@@ -19,6 +19,8 @@
 
 namespace dryfit {
 
+constexpr int kNoCuda = 1;  // in place of a compute capability: nanochat finds no CUDA, and computes as on the oldest GPUs
+
 enum class Attention { automatic, fa3, flash, efficient, math, cudnn };
 std::string_view name_of(Attention attention);
 // The kernel that SDPA takes with a mask, where it takes `kind` without: the flash one has none.
@@ -170,7 +172,7 @@ struct WorkloadFlags {
   std::optional<bool> fp8, compile, cold_caches, load_optimizer, torchrun;
   Variables workspaces;  // sizes_workspaces
   std::vector<std::string> passthrough;
-  int compute_major = 0;  // compute capability of the GPU it will run on, which decides nanochat's dtype; 0: not told, 8 or newer
+  int compute_major = 0;  // compute capability of the GPU it will run on, which decides nanochat's dtype; 0: not told, 8 or newer; kNoCuda
 };
 
 // Resolves flags to a workload for W GPUs. device_batch_size -1 is left to the search: it becomes 1 here.

@@ -63,6 +63,29 @@ TEST(Catalogue, usableMemoryIsWhatTorchShows) {  // capacities printed by PyTorc
   }
 }
 
+TEST(Flags, takeWhatPeopleHaveAtHand) {
+  const auto found = [](const char* name, std::optional<std::int64_t> gpus = std::nullopt) {
+    const auto m = machine_from_flags({name, gpus, std::nullopt, std::nullopt});
+    return m ? std::to_string(m->gpus) + " " + m->gpu.name + " " + std::to_string(m->total.count >> 20) : m.error().code;
+  };
+  for (const char* name : {"8xH100", "8x H100", "H100 x8", "8 x NVIDIA H100 80GB HBM3"}) EXPECT_EQ(found(name), "8 NVIDIA H100 80GB HBM3 81559") << name;
+  for (const char* name : {"2x4090", "4090x2"}) EXPECT_EQ(found(name), "2 NVIDIA GeForce RTX 4090 24564") << name;
+  EXPECT_EQ(found("8xH100", 1), "1 NVIDIA H100 80GB HBM3 81559");  // a command that uses one of them
+  EXPECT_EQ(found("MI300X"), "1 AMD Instinct MI300X 196608");
+  EXPECT_EQ(found("NVIDIA GeForce RTX 3060, 12288 MiB"), "1 NVIDIA GeForce RTX 3060 12GB 12288");
+  EXPECT_EQ(found("NVIDIA GeForce RTX 4090, 24564 MiB"), "1 NVIDIA GeForce RTX 4090 24564");
+  EXPECT_EQ(found("GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-0)"), "1 NVIDIA A100-SXM4-80GB 81920");
+  EXPECT_EQ(found("H100 MIG 3g.40gb"), "1 NVIDIA H100 80GB HBM3 MIG 3g.40gb 40448");
+  EXPECT_EQ(found("A100-SXM4-80GB MIG 2g.20gb"), "1 NVIDIA A100-SXM4-80GB MIG 2g.20gb 19968");
+  EXPECT_EQ(found("A100 MIG 7g.80gb"), "unknown_memory");
+  EXPECT_EQ(found("H100-SXM5-80GB"), "1 NVIDIA H100 80GB HBM3 81559");
+  EXPECT_EQ(found("H100 SXM5"), "1 NVIDIA H100 80GB HBM3 81559");
+  EXPECT_EQ(found("A100-SXM-80GB"), "1 NVIDIA A100-SXM4-80GB 81920");
+  EXPECT_EQ(found("A100-SXM-64GB"), "1 NVIDIA A100-SXM-64GB 65536");
+  EXPECT_EQ(found("0xH100"), "bad_value");
+  for (const char* name : {"x", "8x", "8xnothing", "", ",", "MIG 1g.10gb", "4090, MiB", "GPU 0: "}) EXPECT_EQ(found(name), "unknown_gpu") << name;
+}
+
 TEST(Flags, makeAMachine) {
   const auto m = machine_from_flags({"rtx 4090", 2, std::nullopt, gib(1)});
   ASSERT_TRUE(m);
