@@ -2,6 +2,7 @@
 // A saving is predicted or empty; it is never guessed.
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "base/text.hpp"
 #include "doctor/diagnosis.hpp"
@@ -248,7 +249,7 @@ class Fixes {
       const std::vector<std::pair<std::string, std::string>> change{{"--device-batch-size", std::to_string(b)}};
       const auto w = changed(report_->workload, change);
       auto fix = rung(*report_, known_, change, true, w ? said("same total batch: accumulation ", report_->workload.run.grad_accum_steps, " -> ", w->run.grad_accum_steps) : std::string());
-      if (!fix) continue;
+      if (!fix || *fix->process >= report_->process.bytes) continue;  // of a few rows a smaller batch can lie worse in the pool
       if (fix->verdict == Verdict::fits || b == smaller.back()) {
         found.push_back(std::move(*fix));
         break;
@@ -258,6 +259,8 @@ class Fixes {
       if (!a.process || *a.process >= report_->process.bytes || a.change.front().first == "--device-batch-size") continue;
       found.push_back(fix_of(a, *report_));
     }
+    // a run that fits by its prediction failed by what the prediction does not know: what saves most comes first
+    if (report_->verdict == Verdict::fits) std::ranges::stable_sort(found, std::greater{}, [](const Fix& x) { return x.saving->count; });
     std::ranges::stable_sort(found, {}, order_of);
     const bool any = std::ranges::any_of(found, [](const Fix& x) { return x.verdict != Verdict::wont_fit; });
     if (!any && report_->workload.transformers && !report_->command.empty()) add(in_words("several changes at once", "no single one makes it fit: batch, recomputation, method and sharding chosen together", "dryfit plan --gpu \"" + report_->machine.gpu.name + "\" -- " + report_->command));
