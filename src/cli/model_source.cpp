@@ -141,6 +141,7 @@ Result<void> apply_launched(const LaunchLine& launch, const TrainerCommand& comm
   lay(request.flags, command.flags);
   request.alloc_conf = command.alloc_conf;
   request.notes.insert(request.notes.end(), command.ignored.begin(), command.ignored.end());
+  request.unclear = command.unclear;
   return {};
 }
 
@@ -386,6 +387,11 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
     if (auto ok = apply_command(*launch, env, *gpus, request); !ok) return std::unexpected(ok.error());
   }
   if (auto ok = own_flags(options, request.flags); !ok) return std::unexpected(ok.error());
+  for (const UnclearArgument& a : request.unclear) {
+    const std::string option(option_for(a.about));
+    if (option.empty() || !options.has(option)) return std::unexpected(unclear_error(a));
+    request.notes.push_back(a.place + ", in whose place --" + option + " is taken");
+  }
   if (options.has("model")) request.flags.model = options.get("model");
   request.config = options.get("config");
   if (options.has("model") && request.config) return fail("bad_value", "--model and --config both name a model", "give one of them", "--config");

@@ -1,4 +1,4 @@
-// See argument_file.hpp. Source: transformers 5.24 hf_argparser.py; TRL 0.25 scripts/utils.py (TrlParser); jsonargparse's configuration files.
+// See argument_file.hpp. Source: transformers 5.24 hf_argparser.py; TRL 0.25 scripts/utils.py (TrlParser); alignment-handbook's H4ArgumentParser; jsonargparse's configuration files.
 #include "plan/argument_file.hpp"
 
 #include <algorithm>
@@ -31,9 +31,14 @@ void add_fields(const Document& map, const std::string& prefix, const std::strin
 
 }  // namespace
 
+bool leads_with_file(const LaunchLine& launch) {
+  const auto& words = launch.arguments;
+  return !words.empty() && is_file(words[0]) && !words[0].starts_with("-") && (words.size() == 1 || words[1].starts_with("--"));
+}
+
 std::optional<std::string> argument_file(const LaunchLine& launch) {
   const auto& words = launch.arguments;
-  if (words.size() == 1 && is_file(words[0]) && !words[0].starts_with("-")) return words[0];
+  if (leads_with_file(launch)) return words[0];
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (words[i].starts_with("--config=") && is_file(words[i])) return words[i].substr(9);
     if (words[i] == "--config" && i + 1 < words.size() && is_file(words[i + 1])) return words[i + 1];

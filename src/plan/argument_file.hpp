@@ -7,7 +7,10 @@
 
 namespace dryfit {
 
-// The file that a command names: its one argument when that ends in .json, .yaml or .yml, or what follows --config when that does.
+// Whether a file is the first argument, alone or with flags after it that win over it, as alignment-handbook's parser takes them.
+bool leads_with_file(const LaunchLine& launch);
+
+// The file that a command names: its first argument when that ends in .json, .yaml or .yml, or what follows --config when that does.
 std::optional<std::string> argument_file(const LaunchLine& launch);
 
 // Each field as an argument: true is "True", a list has several values, a map is JSON; with `nested` a map's fields are arguments of their own, "train.seed".

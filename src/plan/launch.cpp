@@ -373,6 +373,10 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, s
     return fail("unsupported_script", "nanochat's commands are read here, and this is one of " + std::string(is_axolotl_command(*launch) ? "axolotl" : is_litgpt_command(*launch) ? "LitGPT" : is_torchtune_command(*launch) ? "torchtune" : is_torchtitan_command(*launch) ? "torchtitan" : is_megatron_command(*launch) ? "Megatron-LM" : "transformers' Trainer"),
                 "dryfit check, explain, plan and doctor read it", "pasted command");
   }
+  const bool theirs = launch->script.starts_with("scripts.") || launch->script.starts_with("scripts/");  // nanochat's
+  if (!script && !theirs) {
+    return fail("unsupported_script", "the command of '" + launch->script.substr(0, 60) + "' does not say what it trains: it has none of the arguments of transformers' Trainer", "say it yourself: dryfit check --model NAME --device-batch-size N --mixed bf16; or run the script on a GPU that is not there: python -m dryfit.capture (docs/capture.md)", "pasted command");
+  }
   if (!script) {
     return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + launch->script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");
   }

@@ -23,13 +23,16 @@ constexpr std::array<std::string_view, 92> kNoMemory = {
     "model-revision", "trust-remote-code", "use-fast-tokenizer", "streaming", "max-train-samples", "max-eval-samples", "token", "lora-alpha", "lora-task-type", "dataset-train-split", "dataset-test-split", "low-cpu-mem-usage", "bnb-4bit-quant-type"};
 
 // Arguments that scripts name otherwise; the first is the one that dryfit writes.
-constexpr std::array<std::array<std::string_view, 7>, 8> kNames = {{{"model-name-or-path", "model", "model-name", "config-name"},
+constexpr std::array<std::array<std::string_view, 7>, 11> kNames = {{{"model-name-or-path", "model", "model-name", "config-name"},
                                                                     {"per-device-train-batch-size", "per-gpu-train-batch-size"},
                                                                     {"max-length", "block-size", "max-seq-length", "model-max-length", "max-seq-len", "cutoff-len"},
                                                                     {"dtype", "torch-dtype"},
                                                                     {"gradient-checkpointing", "activation-checkpointing"},
                                                                     {"use-liger-kernel", "use-liger"},
-                                                                    {"use-peft", "use-lora"},
+                                                                    {"use-peft", "use-lora", "use-peft-lora"},
+                                                                    {"load-in-4bit", "use-4bit-quantization"},
+                                                                    {"use-bnb-nested-quant", "use-nested-quant"},
+                                                                    {"bnb-4bit-quant-storage", "bnb-4bit-quant-storage-dtype"},
                                                                     {"lora-r", "lora-rank"}}};
 std::string underscored(std::string_view name) {
   std::string out(name);
@@ -48,22 +51,26 @@ class TrainerReader {
     for (const auto& [name, value] : launch_.options) {
       if (const auto ok = launcher_option(name, value); !ok) return std::unexpected(ok.error());
     }
+    if (f().deepspeed && !f().sharding && !out_.deepspeed_file && !out_.accelerate_file) f().sharding = Sharding::zero2;  // accelerate's default; a file says its own
     std::vector<Argument> all(filed_.begin(), filed_.end());  // the command's own come later and win
     const auto file = argument_file(launch_);
-    const bool named_file = file && launch_.arguments.size() > 1;
+    const bool leads = leads_with_file(launch_), named_file = file && !leads;
     f().users.script = trl_ ? std::vector<std::string>{"-m", "trl.scripts.sft"} : launch_.module ? std::vector<std::string>{"-m", launch_.script} : std::vector<std::string>{launch_.script};
     if (named_file) f().users.kept = {"--config", *file};
-    if (!file || launch_.arguments.size() > 1) {
-      for (Argument& a : arguments_of(launch_, out_.ignored)) {
+    if (LaunchLine rest = launch_; !leads || rest.arguments.size() > 1) {
+      if (leads) rest.arguments.erase(rest.arguments.begin());
+      for (Argument& a : arguments_of(rest, out_.ignored)) {
         if (!file || a.name != "config") all.push_back(std::move(a));
       }
     }
+    if (const auto other = other_training(launch_, all)) return std::unexpected(*other);
     for (const Argument& a : all) {
       const auto used = argument(a);
       if (!used) return std::unexpected(used.error());
       keep(a, *used, named_file);
       const bool filed = !a.file.empty(), moves = std::ranges::find(kNoMemory, a.name) == kNoMemory.end();
       if (*used) filed ? out_.told.used.push_back(key(a)) : out_.understood.push_back(shown(a));
+      else if (const auto about = unclear_about(a)) out_.unclear.push_back({place_of(a), *about});
       else if (moves) filed ? out_.told.unused.push_back(key(a)) : out_.ignored.push_back("--" + a.name.substr(0, 60));
     }
     if (by_trainer_ || f().flat) flat().backward_prefetch = by_trainer_ ? config_prefetch_ : launch_prefetch_;
@@ -74,7 +81,8 @@ class TrainerReader {
     }
     if (flattens_ || (packs_ && !wrapped_)) f().packed = true;  // SFTTrainer.padding_free
     if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed);
-    if (lora_ && adapters_) f().lora = *lora_;
+    if (lora_ && !adapters_ && !trl_ && !lora_place_.empty()) out_.unclear.push_back({lora_place_, Unclear::adapters});  // TRL's own script leaves it alone
+    if (lora_ && adapters_.value_or(false)) f().lora = *lora_;
     else if (f().quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
     if (trl_ && f().quantized && !f().quant_storage) f().quant_storage = Dtype::uint8;  // ModelConfig's
     if (trl_ && f().lora && f().quantized) f().lora->dtype = Dtype::bf16, f().lora->upcast_rest = false;  // SFTTrainer, in place of peft's preparation
@@ -167,6 +175,8 @@ class TrainerReader {
       said_.dtype = true;
       return value(a) == "auto" ? Result<bool>(true) : put(f().weights, weights_dtype_of(value(a), flag));
     }
+    if (n == "use-flash-attn" || n == "use-flash-attention-2") return when(a, [&](bool on) { if (on) f().attention = AttentionCode::flash_attention_2; });
+    if (n == "use-reentrant") return when(a, [&](bool on) { f().reentrant = on; });
     if (n == "attn-implementation") return put(f().attention, attention_code_of(value(a), flag));
     if (n == "optim") return put(f().optimizer, optimizer_of(value(a), flag));
     if (n == "gradient-checkpointing" || n == "activation-checkpointing") return when(a, [&](bool on) { f().recompute = on ? Recompute::full : Recompute::none; });
@@ -248,7 +258,8 @@ class TrainerReader {
 
   Result<bool> adapters(const Argument& a) {
     const std::string& n = a.name;
-    if (n == "use-peft" || n == "use-lora") return when(a, [&](bool on) { adapters_ = on; if (on) lora(); });
+    if (lora_place_.empty() && n.starts_with("lora-") && n != "lora-bias") lora_place_ = place_of(a);
+    if (n == "use-peft" || n == "use-lora" || n == "use-peft-lora") return when(a, [&](bool on) { adapters_ = on; if (on) lora(); });
     if (n == "lora-r" || n == "lora-rank") {
       std::optional<std::int64_t> rank;
       const auto ok = whole(a, rank);
@@ -274,7 +285,7 @@ class TrainerReader {
     if (n == "num-virtual-tokens") {
       std::optional<std::int64_t> tokens;
       const auto ok = whole(a, tokens);
-      if (ok) lora().virtual_tokens = *tokens, lora().rank = 0;
+      if (ok) lora().virtual_tokens = *tokens, lora().rank = 0, adapters_ = adapters_.value_or(true);
       return ok;
     }
     if (n == "lora-bias") {
@@ -283,9 +294,12 @@ class TrainerReader {
       if (kind != "none" || lora_) lora().biases = kind == "all" ? Lora::Biases::all : kind == "none" ? Lora::Biases::none : Lora::Biases::lora_only;
       return true;
     }
-    if (n == "load-in-4bit") return when(a, [&](bool on) { f().quantized = on; });
-    if (n == "use-bnb-nested-quant") return when(a, [&](bool on) { f().double_quantized = on; });
-    if (n == "bnb-4bit-quant-storage") return value(a) == "uint8" ? put(f().quant_storage, Result<Dtype>(Dtype::uint8)) : put(f().quant_storage, weights_dtype_of(value(a), place_of(a)));
+    if (n == "load-in-4bit" || n == "use-4bit-quantization") return when(a, [&](bool on) { f().quantized = on; });
+    if (n == "use-bnb-nested-quant" || n == "use-nested-quant") return when(a, [&](bool on) { f().double_quantized = on; });
+    if (n == "bnb-4bit-quant-storage-dtype" && value(a) != "uint8" && !f().weights) {  // peft's examples/sft/utils.py loads the model in a floating one
+      if (const auto read = put(f().weights, weights_dtype_of(value(a), place_of(a))); !read) return read;
+    }
+    if (n == "bnb-4bit-quant-storage" || n == "bnb-4bit-quant-storage-dtype") return value(a) == "uint8" ? put(f().quant_storage, Result<Dtype>(Dtype::uint8)) : put(f().quant_storage, weights_dtype_of(value(a), place_of(a)));
     if (n == "use-dora") return when(a, [&](bool on) { if (on || lora_) lora().dora = on; });
     return false;
   }
@@ -297,7 +311,6 @@ class TrainerReader {
       f().mixed = value == "bf16" ? MixedPrecision::bf16 : MixedPrecision::fp16;
     } else if (name == "use-deepspeed") {
       f().deepspeed = true;
-      if (!f().sharding) f().sharding = Sharding::zero2;
     } else if (name == "zero-stage" && value.size() == 1 && value[0] >= '0' && value[0] <= '3') {
       f().sharding = zero_stage(value[0] - '0');
     } else if ((name == "offload-optimizer-device" || name == "offload-param-device") && (value == "cpu" || value == "nvme" || value == "none")) {
@@ -339,6 +352,9 @@ class TrainerReader {
       f().grad_accum_steps = *n;
     } else if (name == "multi-gpu" || name == "num-machines" || name == "machine-rank" || name == "main-process-port" || name == "main-process-ip" || name == "master-port" || name == "num-cpu-threads-per-process") {
       return {};
+    } else if (const Argument own{name, {value}, {}}; const auto about = unclear_about(own)) {
+      out_.unclear.push_back({place_of(own), *about});
+      return {};
     } else {
       out_.ignored.push_back("--" + name.substr(0, 60));
       return {};
@@ -354,7 +370,9 @@ class TrainerReader {
   TrlSaid said_;
   std::optional<Lora> lora_;
   bool packs_ = false, flattens_ = false, wrapped_ = false;  // TRL's packing
-  bool adapters_ = false, fsdp2_ = false, by_trainer_ = false, config_on_host_ = false;  // --fsdp: Trainer's own words, over the launcher's
+  std::optional<bool> adapters_;         // --use_peft and its like
+  std::string lora_place_;               // what of adapters is said first
+  bool fsdp2_ = false, by_trainer_ = false, config_on_host_ = false;  // --fsdp: Trainer's own words, over the launcher's
   FlatShardConfig::Prefetch config_prefetch_ = FlatShardConfig::Prefetch::none, launch_prefetch_ = FlatShardConfig::Prefetch::none;
 };
 

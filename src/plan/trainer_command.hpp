@@ -3,6 +3,7 @@
 #pragma once
 
 #include "plan/launcher.hpp"
+#include "plan/other_training.hpp"
 #include "workload/transformers.hpp"
 
 namespace dryfit {
@@ -13,6 +14,7 @@ struct TrainerCommand {
   std::optional<std::string> deepspeed_file, accelerate_file;  // to be read and applied before the flags: the command's own words win
   std::vector<std::string> understood, ignored;  // for people
   KeysTold told;                                 // of a file of arguments
+  std::vector<UnclearArgument> unclear;          // what moves memory in a way that only the script knows: an error, unless dryfit's own options say it
 };
 
 // What a launch line says before its script's own arguments: what was understood, what was not, the environment.
@@ -22,7 +24,7 @@ TrainerCommand before_arguments(const LaunchLine& launch);
 bool is_trainer_command(const LaunchLine& launch);
 
 // filed: the arguments of the file that the command names (plan/argument_file.hpp); its own come over them.
-// Errors: "bad_value", "bad_number", "bad_command", "unsupported_script", each with the flag or the file.
+// Errors: "bad_value", "bad_number", "bad_command", "unsupported_script", "unsupported_training" for other trainers, each with the flag or the file.
 Result<TrainerCommand> read_trainer_command(const LaunchLine& launch, std::span<const Argument> filed = {});
 
 // A transformers workload as a command; reading it gives the same Training and GPUs. "train.py" stands for the user's script, unless it is TRL's or a pasted command named it,
