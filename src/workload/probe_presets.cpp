@@ -44,6 +44,14 @@ std::vector<ModelPreset> read_all() {
   return out;
 }
 
+// Repositories of others' weights in a shipped model's shape and dtype, by their config.json, where the name does not say so: what stands behind a /, in small letters.
+struct SameShape { std::string_view name, preset; };
+constexpr std::array kSameShape = {
+    SameShape{"deepseek-r1-distill-llama-8b", "llama-3.1-8b"}, SameShape{"deepseek-r1-distill-llama-70b", "llama-3.3-70b"}, SameShape{"deepseek-r1-distill-qwen-7b", "qwen2.5-7b"}, SameShape{"deepseek-r1-distill-qwen-14b", "qwen2.5-14b"}, SameShape{"deepseek-r1-distill-qwen-32b", "qwen2.5-32b"},
+    SameShape{"qwen2.5-math-1.5b", "qwen2.5-1.5b"}, SameShape{"qwen2.5-math-7b", "qwen2.5-7b"}, SameShape{"qwen2.5-coder-0.5b", "qwen2.5-0.5b"}, SameShape{"qwen2.5-coder-1.5b", "qwen2.5-1.5b"}, SameShape{"qwen2.5-coder-3b", "qwen2.5-3b"}, SameShape{"qwen2.5-coder-7b", "qwen2.5-7b"},
+    SameShape{"qwen2.5-coder-14b", "qwen2.5-14b"}, SameShape{"qwen2.5-coder-32b", "qwen2.5-32b"}, SameShape{"mistral-7b-instruct-v0.1", "mistral-7b-v0.1"}, SameShape{"mistral-7b-instruct-v0.3", "mistral-7b-v0.3"}, SameShape{"zephyr-7b-beta", "mistral-7b-v0.1"}, SameShape{"zephyr-7b-sft-full", "mistral-7b-v0.1"},
+    SameShape{"mixtral-8x7b-instruct-v0.1", "mixtral-8x7b"}, SameShape{"mixtral-8x22b-instruct-v0.1", "mixtral-8x22b"}, SameShape{"bert-large-uncased-whole-word-masking", "bert-large-uncased"}};
+
 const ModelPreset* exactly(std::string_view wanted) {
   for (const ModelPreset& p : model_presets()) {
     const std::string repository = to_lower(p.repository);
@@ -64,11 +72,13 @@ Result<FoundPreset> find_preset(std::string_view name) {
   bool variant = false;
   while (!wanted.empty()) {
     if (const ModelPreset* p = exactly(wanted)) return FoundPreset{p, variant};
+    if (const auto same = std::ranges::find(kSameShape, wanted, &SameShape::name); same != kSameShape.end()) return FoundPreset{exactly(same->preset), true};
     // google/gemma-2-9b-it, unsloth's mirrors of others' repositories, Llama-2-7b-chat-hf
     static constexpr std::array<std::string_view, 9> kEndings = {"-instruct", "-chat", "-it", "-pt", "-hf", "-base", "-unsloth-bnb-4bit", "-bnb-4bit", "-deduped"};
     const auto ending = std::ranges::find_if(kEndings, [&](std::string_view e) { return wanted.ends_with(e) && wanted.size() > e.size(); });
     if (ending != kEndings.end()) wanted.resize(wanted.size() - ending->size());
     else if (wanted.find('/') != std::string::npos) wanted = wanted.substr(wanted.find('/') + 1);
+    else if (wanted.starts_with("meta-llama-3")) wanted = wanted.substr(5);  // Meta-Llama-3.1-8B, the name before 2024-09
     else break;
     variant = true;
   }

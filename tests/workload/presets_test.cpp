@@ -136,6 +136,15 @@ TEST(Presets, areFoundByNameAndByRepository) {
   EXPECT_EQ(by("meta-llama/Llama-3.1-8B-Instruct"), "llama-3.1-8b*");
   EXPECT_EQ(by("unsloth/gemma-2-9b-it"), "gemma-2-9b*");
   EXPECT_EQ(by("meta-llama/Llama-2-7b-chat-hf"), "llama-2-7b*");
+  EXPECT_EQ(by("NousResearch/Meta-Llama-3.1-8B"), "llama-3.1-8b*");
+  EXPECT_EQ(by("unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"), "llama-3.1-8b*");
+  EXPECT_EQ(by("meta-llama/Meta-Llama-3-8B"), "llama-3-8b");
+  EXPECT_EQ(by("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"), "qwen2.5-7b*");
+  EXPECT_EQ(by("unsloth/DeepSeek-R1-Distill-Llama-8B"), "llama-3.1-8b*");
+  EXPECT_EQ(by("Qwen/Qwen2.5-Coder-7B-Instruct"), "qwen2.5-7b*");
+  EXPECT_EQ(by("mistralai/Mistral-7B-Instruct-v0.3"), "mistral-7b-v0.3*");
+  EXPECT_EQ(by("bert-large-uncased-whole-word-masking"), "bert-large-uncased*");
+  EXPECT_EQ(by("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B").substr(0, 3), "see");  // its head is not tied: no shipped model's shape
   EXPECT_EQ(by("gpt2"), "gpt2");
   EXPECT_EQ(by("llama-3.1-8"), "did you mean 'llama-3.1-8b'?");
   EXPECT_EQ(by(""), "see: dryfit list models, or give its file: --config config.json");
