@@ -9,12 +9,14 @@
 #include "plan/axolotl_command.hpp"
 #include "plan/launch.hpp"
 #include "plan/litgpt_command.hpp"
+#include "plan/llamafactory_command.hpp"
 #include "plan/megatron_command.hpp"
 #include "plan/torchtitan_command.hpp"
 #include "plan/torchtune_command.hpp"
 #include "plan/trainer_command.hpp"
 #include "plan/trl_command.hpp"
 #include "workload/axolotl.hpp"
+#include "workload/llamafactory.hpp"
 #include "workload/probe_document.hpp"
 #include "workload/probe_presets.hpp"
 #include "workload/torchtitan.hpp"
@@ -163,6 +165,31 @@ Result<void> apply_axolotl_command(const LaunchLine& launch, const Env& env, Tra
   return {};
 }
 
+// LLaMA-Factory's file and the command's own words over it, or these alone; they stand over what the launcher says.
+Result<void> apply_llamafactory_command(const LaunchLine& launch, const Env& env, const std::optional<std::int64_t>& gpus, TransformersRequest& request) {
+  const auto command = read_llamafactory_command(launch, gpus);
+  if (!command) return std::unexpected(command.error());
+  Document arguments;
+  arguments.kind = Document::Kind::map;
+  if (!command->file.empty()) {
+    auto read = read_document(command->file, env, reader_of(command->file));
+    if (!read) return std::unexpected(read.error());
+    arguments = std::move(*read);
+  }
+  for (const Argument& a : command->over) {
+    auto value = document_from_yaml(a.values[0], place_of(a));
+    if (!value) return std::unexpected(value.error());
+    if (arguments.kind == Document::Kind::map) arguments.at(a.name) = std::move(*value);
+  }
+  TransformersFlags flags;
+  if (auto ok = apply_document(arguments, command->file.empty() ? "LLaMA-Factory's command" : shown_name(command->file), apply_llamafactory, flags, request); !ok) return ok;
+  if (auto ok = apply_launched(launch, command->launched, env, request, flags.deepspeed_file); !ok) return ok;
+  if (request.flags.sharding == Sharding::fsdp2) flags.reentrant = false;  // its prepare_model_for_training
+  lay(request.flags, flags);
+  request.flags.users = UsersCommand{{"llamafactory"}, {}, {}};
+  return {};
+}
+
 Result<void> set_torchtune_words(Document& config, std::span<const Argument> words) {
   for (const Argument& a : words) {
     auto value = document_from_yaml(a.values[0], a.name);
@@ -246,10 +273,12 @@ Result<void> apply_command(const LaunchLine& launch, const Env& env, const std::
   if (is_axolotl_command(launch)) return apply_axolotl_command(launch, env, request);
   if (is_torchtune_command(launch)) return apply_torchtune_command(launch, env, request);
   if (is_torchtitan_command(launch)) return apply_torchtitan_command(launch, env, gpus, request);
+  if (launch.script == "llamafactory") return apply_llamafactory_command(launch, env, gpus, request);
   const bool litgpt = is_litgpt_command(launch);
   if (!litgpt && !is_trainer_command(launch)) return fail("unsupported_script", "'" + launch.script.substr(0, 60) + "' has none of the Trainer's arguments", "paste a command of a script around transformers' Trainer, of axolotl, LitGPT or Megatron-LM, or leave --model and --config out for nanochat", "pasted command");
   const auto filed = filed_arguments(launch, litgpt, env);
   if (!filed) return std::unexpected(filed.error());
+  if (is_llamafactory_command(launch, *filed)) return apply_llamafactory_command(launch, env, gpus, request);
   const auto command = litgpt ? read_litgpt_command(launch, *filed) : read_trainer_command(launch, *filed);
   if (!command) return std::unexpected(command.error());
   tell(filed->empty() ? "" : filed->front().file, command->told, request);
@@ -358,7 +387,7 @@ Result<bool> asks_for_transformers(const Options& options) {
   const auto words = pasted_words(options);
   if (!words) return std::unexpected(words.error());
   const auto launch = parse_launch(*words);
-  return launch && (is_trainer_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
+  return launch && (is_trainer_command(*launch) || is_llamafactory_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
 }
 
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {

@@ -120,6 +120,7 @@ Result<JobParts> job_parts(const Report& report, const std::optional<std::string
   const Workload& w = report.workload;
   if (w.captured) return fail("bad_value", "--emit writes no job of a captured run, whose command dryfit does not know", "start it as it was captured", "--emit");
   if (w.transformers && w.transformers->users.is("axolotl.cli.train")) return fail("bad_value", "--emit writes no jobs of axolotl's runs", "put the printed values into its file (micro_batch_size, gradient_accumulation_steps), and start axolotl train in a job of your own", "--emit");
+  if (w.transformers && w.transformers->users.is("llamafactory")) return fail("bad_value", "--emit writes no jobs of LLaMA-Factory's runs", "put the printed values into its file (per_device_train_batch_size, gradient_accumulation_steps), and start llamafactory-cli train in a job of your own", "--emit");
   JobParts out;
   const std::vector<std::string> command = launch_command(w);
   const std::span<const std::string> words = take_environment(command, out);

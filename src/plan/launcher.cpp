@@ -18,6 +18,28 @@ bool is_assignment(std::string_view w) {
   return !is_digit(w[0]) && std::ranges::all_of(w.substr(0, at), [](char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || is_digit(c); });
 }
 
+// 2: starts processes of its own, 1: python; by the program's name.
+int rank_of(std::string_view program) {
+  constexpr std::array<std::string_view, 9> kLaunchers = {"torchrun", "accelerate", "deepspeed", "axolotl", "trl", "llamafactory-cli", "lmf", "tune", "litgpt"};
+  if (std::ranges::find(kLaunchers, program) != kLaunchers.end() || program == "run_train.sh") return 2;
+  return program.starts_with("python") ? 1 : 0;
+}
+
+// Programs that start what follows their own options.
+constexpr std::array<std::string_view, 19> kStarters = {"docker", "singularity", "apptainer", "srun", "mpirun", "conda", "mamba", "uv", "poetry", "pipenv", "numactl", "nice", "ionice", "stdbuf", "timeout", "setsid", "caffeinate", "screen", "hf"};
+
+// Where the started program stands, from a starter on: a launcher's name that is no option's value; where all stand behind options, the first.
+std::size_t started_at(std::span<const std::string> words, std::size_t from) {
+  std::size_t first = words.size();
+  for (std::size_t i = from + 1; i < words.size(); ++i) {
+    if (rank_of(program_of(words[i])) == 0) continue;
+    const std::string& before = words[i - 1];
+    if (!before.starts_with("-") || before.find('=') != std::string::npos || before == "--") return i;
+    first = std::min(first, i);
+  }
+  return first;
+}
+
 class LauncherReader {
  public:
   explicit LauncherReader(std::span<const std::string> words) : words_(words) {}
@@ -27,6 +49,7 @@ class LauncherReader {
     const std::string program = at_ < words_.size() ? program_of(words_[at_]) : "";
     if (program == "axolotl") return axolotl();
     if (program == "trl") return trl();
+    if (program == "llamafactory-cli" || program == "lmf") return llamafactory();
     if (const auto ok = launcher(); !ok) return std::unexpected(ok.error());
     for (; at_ < words_.size() && !ends_command(words_[at_]); ++at_) out_.arguments.push_back(words_[at_]);
     if (at_ < words_.size()) out_.ignored.push_back("everything from '" + words_[at_] + "' on");
@@ -36,15 +59,12 @@ class LauncherReader {
  private:
   std::unexpected<Error> bad(std::string message, std::string hint) const { return fail("bad_command", std::move(message), std::move(hint), "pasted command"); }
 
-  // A wrapper's own options: words with a dash, and the values of those in `valued`.
-  void skip_options(std::initializer_list<std::string_view> valued) {
-    while (at_ + 1 < words_.size() && words_[at_ + 1].starts_with("-")) {
-      const std::string& w = words_[++at_];
-      if (std::ranges::find(valued, w) != valued.end() && at_ + 1 < words_.size()) ++at_;
-    }
-  }
-
   void prefix() {
+    if (at_ < words_.size() && words_[at_].size() > 1 && (words_[at_][0] == '!' || words_[at_][0] == '%')) {  // a notebook's
+      bare_.assign(words_.begin(), words_.end());
+      bare_[at_].erase(0, 1);
+      words_ = bare_;
+    }
     static constexpr std::array<std::string_view, 6> kWrappers = {"$", "env", "nohup", "exec", "time", "sudo"};
     while (at_ < words_.size()) {
       const std::string& w = words_[at_];
@@ -52,20 +72,24 @@ class LauncherReader {
         const std::size_t eq = w.find('=');
         out_.environment.emplace_back(w.substr(0, eq), w.substr(eq + 1));
         if (out_.environment.back().first == "CUDA_VISIBLE_DEVICES") visible(out_.environment.back().second);
-      } else if (w == "uv" && at_ + 1 < words_.size() && words_[at_ + 1] == "run") {
-        ++at_;
-        skip_options({"--extra", "--group", "--with", "--python", "-p", "--env-file", "--directory", "--project", "--package"});
-      } else if (w == "screen") {
-        skip_options({"-S", "-dmS", "-Logfile", "-c", "-h", "-s", "-t", "-T"});
-      } else if (w == "nice" || w == "ionice" || w == "stdbuf" || w == "setsid" || w == "caffeinate") {
-        skip_options({"-n", "-c", "-o", "-e", "-i"});
-      } else if (w == "timeout") {
-        skip_options({"-s", "-k"});
-        ++at_;
+      } else if (std::ranges::find(kStarters, w) != kStarters.end() && started_at(words_, at_) < words_.size()) {
+        starter(started_at(words_, at_));
+        continue;
       } else if (std::ranges::find(kWrappers, w) == kWrappers.end()) {
         break;
       }
       ++at_;
+    }
+  }
+
+  // srun and mpirun start a task for each process of a plain python; of the rest nothing is kept.
+  void starter(std::size_t until) {
+    tasks_ = tasks_ || words_[at_] == "srun" || words_[at_] == "mpirun";
+    for (++at_; at_ < until; ++at_) {
+      const std::string& w = words_[at_];
+      const bool counts = w == "-n" || w == "-np" || w == "--ntasks";
+      const auto n = counts && at_ + 1 < until ? parse_int(words_[at_ + 1], w) : w.starts_with("--ntasks=") ? parse_int(w.substr(9), w) : parse_int("", w);
+      if (n && *n > 0) started_ = std::min(*n, kMost + 1);
     }
   }
 
@@ -108,6 +132,32 @@ class LauncherReader {
     if (++at_ >= words_.size() || words_[at_] != "sft") return bad("'trl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' is not laid out: of TRL's trainers supervised fine-tuning is", "paste trl sft ...; for others: python -m dryfit.capture (docs/capture.md)");
     ++at_;
     return started("trl sft", {"accelerate", "launch", "trl/scripts/sft.py"});
+  }
+
+  // llamafactory-cli train FILE: one process, or torchrun of all visible GPUs (its launcher.py).
+  Result<LaunchLine> llamafactory() {
+    if (++at_ >= words_.size() || words_[at_] != "train") return bad("'llamafactory-cli" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' trains nothing", "paste the command that trains: llamafactory-cli train config.yaml");
+    const auto set = [&](std::string_view name) -> std::optional<std::string> {
+      const auto found = std::ranges::find(out_.environment, name, &std::pair<std::string, std::string>::first);
+      return found == out_.environment.end() ? std::nullopt : std::optional(found->second);
+    };
+    std::optional<std::int64_t> each = visible_;
+    std::int64_t nodes = 1;
+    for (const char* name : {"NPROC_PER_NODE", "NNODES"}) {
+      const auto value = set(name);
+      if (!value) continue;
+      const auto n = processes(Flag{name, *value, true});
+      if (!n) return fail("bad_value", std::string(name) + "=" + value->substr(0, 40) + " is not a number of processes", "use a number from 1 on", name);
+      if (std::string_view(name) == "NNODES") nodes = std::min(*n, kMost + 1);
+      else each = std::min(*n, kMost + 1);
+    }
+    if (each) out_.gpus = std::min(*each * nodes, kMost + 1);
+    out_.launcher = "llamafactory-cli";
+    out_.script = "llamafactory";
+    out_.understood.emplace_back("llamafactory-cli train");
+    for (++at_; at_ < words_.size() && !ends_command(words_[at_]); ++at_) out_.arguments.push_back(words_[at_]);
+    if (at_ < words_.size()) out_.ignored.push_back("everything from '" + words_[at_] + "' on");
+    return std::move(out_);
   }
 
   // What a program starts: the line, and the words of the command that are left.
@@ -153,12 +203,12 @@ class LauncherReader {
       ++at_;
       if (const auto ok = torchrun(); !ok) return ok;
     } else if (python) {
-      out_.gpus = 1;
+      out_.gpus = tasks_ ? started_ : std::optional<std::int64_t>(1);
     } else {
       if ((program == "bash" || program == "sh") && at_ < words_.size() && words_[at_].ends_with(".sh")) {
         return bad("what '" + words_[at_].substr(0, 60) + "' starts is not known: dryfit runs no scripts", "paste its text: dryfit check -- \"$(cat " + words_[at_].substr(0, 60) + ")\"");
       }
-      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl, tune, litgpt or run_train.sh");
+      return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl, llamafactory-cli, tune, litgpt or run_train.sh");
     }
     while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) out_.module = out_.module || words_[at_] != "-u", ++at_;
     if (at_ >= words_.size()) return bad("the pasted command names no training script", "it should have -m scripts.base_train, or train.py");
@@ -241,6 +291,7 @@ class LauncherReader {
 
   Result<void> options(std::initializer_list<std::string_view> switches, std::string_view count) {
     if (visible_) out_.gpus = visible_;
+    std::int64_t nodes = 1;              // of deepspeed, whose num_gpus are a node's
     while (at_flag()) {
       const auto f = flag(std::span(switches.begin(), switches.size()));
       if (!f) return std::unexpected(f.error());
@@ -249,16 +300,38 @@ class LauncherReader {
         if (!n) return std::unexpected(n.error());
         out_.gpus = std::min(*n, kMost + 1);
         out_.understood.push_back("--" + f->name + "=" + f->value);
+      } else if (out_.launcher == "deepspeed" && f->name == "include" && included(f->value) > 0) {
+        out_.gpus = included(f->value);
+        out_.understood.push_back("--" + f->name + "=" + f->value);
+      } else if (out_.launcher == "deepspeed" && f->name == "num-nodes") {
+        const auto n = processes(*f);
+        if (!n) return std::unexpected(n.error());
+        nodes = std::min(*n, kMost + 1);
+        out_.understood.push_back("--" + f->name + "=" + f->value);
       } else {
         out_.options.emplace_back(f->name, f->value);
       }
     }
+    if (out_.gpus && nodes > 1) out_.gpus = *out_.gpus > kMost / nodes ? kMost + 1 : *out_.gpus * nodes;
     return {};
   }
 
+  // "localhost:0,1@worker-1:2": GPUs by node; 0 where a node names none, which then takes all.
+  static std::int64_t included(const std::string& value) {
+    std::int64_t count = 0;
+    for (std::string_view node : split(value, '@')) {
+      const std::size_t colon = node.find(':');
+      if (colon == std::string_view::npos || colon + 1 == node.size()) return 0;
+      count += static_cast<std::int64_t>(split(node.substr(colon + 1), ',').size());
+    }
+    return std::min(count, kMost + 1);
+  }
+
   std::span<const std::string> words_;
+  std::vector<std::string> bare_;        // them without a notebook's sign
   std::size_t at_ = 0;
-  std::optional<std::int64_t> visible_;
+  std::optional<std::int64_t> visible_, started_;
+  bool tasks_ = false;                   // srun's or mpirun's, started_ of them where that is said
   LaunchLine out_;
 };
 
@@ -293,6 +366,28 @@ std::string place_of(const Argument& argument) {
 Error unset_variable(std::string_view text, std::string_view flag) {
   if (text.starts_with("$(")) return {"bad_number", "'" + std::string(text.substr(0, 60)) + "' is a command, and dryfit runs none", "give " + std::string(flag) + " before the --", std::string(flag)};
   return {"bad_number", "'" + std::string(text.substr(0, 60)) + "' is a variable of the shell that nothing here sets", "give " + std::string(flag) + " before the --, or paste the line that sets it along with the command: NAME=8", std::string(flag)};
+}
+
+int starts_training(std::span<const std::string> words) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    std::string_view w = words[i];
+    if (w.starts_with("!") || w.starts_with("%")) w.remove_prefix(1);
+    if (ends_command(w)) return 0;
+    const bool shell = (program_of(w) == "bash" || program_of(w) == "sh") && i + 1 < words.size() && program_of(words[i + 1]) == "run_train.sh";
+    if (shell) return 2;
+    if (const int rank = rank_of(program_of(w)); rank > 0) {
+      const std::string_view next = i + 1 < words.size() ? std::string_view(words[i + 1]) : std::string_view();
+      const bool other = rank == 1 && (next == "-c" || next.empty() || (next == "-m" && i + 2 < words.size() && (words[i + 2] == "pip" || words[i + 2] == "venv")));
+      return other ? 0 : rank == 1 && next == "-m" && i + 2 < words.size() && words[i + 2].starts_with("torch.distributed") ? 2 : rank;
+    }
+    const bool wraps = is_assignment(w) || w == "$" || w == "env" || w == "nohup" || w == "exec" || w == "time" || w == "sudo";
+    if (wraps) continue;
+    if (std::ranges::find(kStarters, w) == kStarters.end()) return 0;
+    const std::size_t at = started_at(words, i);
+    if (at >= words.size()) return 0;
+    i = at - 1;
+  }
+  return 0;
 }
 
 Result<LaunchLine> parse_launch(std::span<const std::string> words) { return LauncherReader(words).read(); }

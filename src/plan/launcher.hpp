@@ -42,6 +42,8 @@ std::vector<Argument> arguments_of(const LaunchLine& launch, std::vector<std::st
 std::string program_of(std::string_view word);   // "/usr/bin/python3" -> "python3", "C:\\Python\\python.exe" -> "python"
 // Whether a word ends a shell command ("|", "&&", "2>&1", "> log").
 bool ends_command(std::string_view word);
+// Whether a command may start a training: 2 for a launcher, 1 for plain python, 0 for what does not. Assignments and wrappers may stand before it.
+int starts_training(std::span<const std::string> words);
 bool stops_compiling(std::string_view variable, std::string_view value);  // TORCH_COMPILE_DISABLE=1 (torch/_dynamo/config.py), TORCHDYNAMO_DISABLE=1 (eval_frame.py): torch.compile then does nothing
 bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF
 std::string_view torch_name_of(Dtype floating);   // "bfloat16", "float16", "float32"

@@ -17,6 +17,7 @@ namespace dryfit {
 namespace {
 
 constexpr std::size_t kDeepest = 20;  // defaults within defaults, shells within shells
+constexpr std::size_t kMostText = 1 << 20, kMostWords = 65536, kMostWritten = 16 << 20;
 
 bool is_name(std::string_view s) {
   return !s.empty() && !is_digit(s[0]) && std::ranges::all_of(s, [](char c) { return is_digit(c) || c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); });
@@ -27,9 +28,11 @@ class ShellReader {
   explicit ShellReader(std::size_t depth = 0) : depth_(depth) {}
 
   Result<void> read(std::string_view text) {
+    if (text.size() > kMostText) return fail("bad_command", "the pasted text is larger than 1 MiB", "paste the command that trains", "pasted command");
     text_ = text;
     for (at_ = 0; at_ < text_.size();) {
       if (const auto ok = step(); !ok) return ok;
+      if (too_large()) return fail("bad_command", "the pasted text grows too large when its variables are filled in", "paste the command that trains", "pasted command");
     }
     end_word();
     end_command();
@@ -39,7 +42,7 @@ class ShellReader {
   ShellCommand answer() {
     ShellCommand out;
     if (trainings_.empty()) {
-      out.words = std::move(first_);
+      out.words = std::move(likely_.empty() ? first_ : likely_);
       if (commands_ > 1) out.notes.push_back("none of the " + std::to_string(commands_) + " commands of the pasted text starts a training");
       return out;
     }
@@ -53,6 +56,7 @@ class ShellReader {
   }
 
  private:
+  bool too_large() const { return written_ > kMostWritten || word_.size() > kMostText || words_.size() > kMostWords; }
   std::unexpected<Error> open_quote() const { return fail("bad_command", "the pasted command has an open quote", "close the quote", "pasted command"); }
   char next(std::size_t by = 1) const { return at_ + by < text_.size() ? text_[at_ + by] : '\0'; }
 
@@ -108,6 +112,7 @@ class ShellReader {
         at_ += 2;
       } else if (quote == '"' && (c == '$' || c == '`')) {
         if (const auto ok = expansion(true); !ok) return ok;
+        if (too_large()) return {};  // its caller stops
       } else {
         word_ += c;
         ++at_;
@@ -187,6 +192,7 @@ class ShellReader {
 
   // Values into the word: unquoted, blanks part them; of an array "${NAME[@]}" each is a word.
   void put(const std::vector<std::string>& values, bool within_quotes, bool each = false) {
+    for (const std::string& v : values) written_ += v.size() + 1;
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (i > 0 && (each || !within_quotes)) end_word();
       if (within_quotes) {
@@ -243,10 +249,13 @@ class ShellReader {
     open_word_ = false;
   }
 
+  // Outside conditions and the loops that may never run.
+  bool is_sure() const { return std::ranges::find(conditional_, true) == conditional_.end(); }
+
   void assign(const std::string& name, std::vector<std::string> values) {
     std::string told;
     for (const std::string& v : values) told += (told.empty() ? "" : " ") + v;
-    const bool sure = std::ranges::find(conditional_, true) == conditional_.end();
+    const bool sure = is_sure();
     if (const auto known = open_.find(name); known != open_.end() && !sure) {
       known->second += ", " + told;
       return;
@@ -299,20 +308,28 @@ class ShellReader {
     const bool assigns = declares || std::ranges::all_of(words, [&](const std::string& w) { return w.find('=') != std::string::npos && is_name(name_of_word(w)); });
     if (assigns) {
       for (const std::string& w : words) {
-        if (w.find('=') != std::string::npos && is_name(name_of_word(w))) assign(name_of_word(w), {w.substr(w.find('=') + 1)});
+        if (w.find('=') == std::string::npos || !is_name(name_of_word(w))) continue;
+        assign(name_of_word(w), {w.substr(w.find('=') + 1)});
+        if (words.front() == "export" && is_sure()) exported_.push_back(w);
       }
       return;
     }
     if (const auto inner = handed_on(words); inner && depth_ < kDeepest) {
       ShellReader reader(depth_ + 1);
       reader.variables_ = variables_;
+      reader.exported_ = exported_;
       if (reader.read(*inner)) {
         trainings_.insert(trainings_.end(), reader.trainings_.begin(), reader.trainings_.end());
         if (!reader.trainings_.empty()) return;
       }
     }
     ++commands_;
-    if (is_training_command(words)) trainings_.push_back(std::move(words));
+    const bool trains = is_training_command(words);
+    const int rank = starts_training(words);
+    std::vector<std::string> whole = exported_;
+    whole.insert(whole.end(), words.begin(), words.end());
+    if (trains) trainings_.push_back(std::move(whole));
+    else if (rank > rank_) likely_ = std::move(whole), rank_ = rank;
     else if (first_.empty()) first_ = std::move(words);
   }
 
@@ -333,7 +350,9 @@ class ShellReader {
   std::string word_, here_;
   bool open_word_ = false;
   int commands_ = 0;                                           // that are no assignments
-  std::vector<std::string> words_, first_;
+  std::size_t written_ = 0;                                    // bytes that variables put in
+  std::vector<std::string> words_, first_, likely_, exported_; // likely_: starts a program that may train (starts_training), exports before it
+  int rank_ = 0;                                               // of likely_
   std::vector<std::vector<std::string>> trainings_;
   std::vector<bool> conditional_;                              // of each block that is open
   std::map<std::string, std::vector<std::string>> variables_;  // an array has several values

@@ -224,6 +224,7 @@ struct UsersCommand {
   std::vector<std::string> kept;        // arguments that the Training does not say
   bool says_dtype = true;               // whether the weights' dtype is among its arguments
   bool is(std::string_view name) const { return !script.empty() && script.back() == name; }
+  bool by_file() const { return is("axolotl.cli.train") || is("llamafactory"); }  // a program that its own file tells what to do
 };
 
 }  // namespace dryfit

@@ -304,6 +304,19 @@ Training training_of(const TransformersRun& transformers, const Run& run) {
   return t;
 }
 
+namespace {
+
+// Scripts of transformers' examples whose model has a head for classes in place of one for words.
+bool trains_classes(const UsersCommand& users) {
+  if (users.script.empty()) return false;
+  const std::string& path = users.script.back();
+  const std::string_view name = std::string_view(path).substr(path.find_last_of("/.", path.ends_with(".py") ? path.size() - 4 : path.size()) + 1);
+  constexpr std::array<std::string_view, 10> kOfClasses = {"run_glue", "run_glue_no_trainer", "run_classification", "run_xnli", "run_ner", "run_ner_no_trainer", "run_qa", "run_qa_no_trainer", "run_swag", "run_swag_no_trainer"};
+  return std::ranges::find(kOfClasses, name.ends_with(".py") ? name.substr(0, name.size() - 3) : name) != kOfClasses.end();
+}
+
+}  // namespace
+
 Result<Workload> make_transformers_workload(const HfModel& model, const TransformersFlags& flags) {
   const auto plan = make_training(model, flags);
   if (!plan) return std::unexpected(plan.error());
@@ -320,7 +333,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.offload_parameters && t.sharding != Sharding::zero3 && !fsdp) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
   w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users};
-  w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.is("axolotl.cli.train");
+  w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.by_file();
   Model& m = w.model;
   m.version = NanochatVersion();
   m.depth = a.layers, m.width = a.width, m.heads = a.heads, m.kv_heads = a.kv_heads, m.head_dim = a.head_dim, m.ffn = a.ffn;
@@ -339,6 +352,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
+  if (trains_classes(flags.users)) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");

@@ -146,7 +146,7 @@ struct TransformersRun {
   UsersCommand users = {};
 };
 // Whether the loop around the model is a script of the user's that nobody named: of it only the Trainer's arguments are known.
-inline bool has_unnamed_script(const TransformersRun& run) { return run.training.framework == Framework::transformers && run.training.head != HeadLoss::trl && (run.users.script.empty() || run.users.is("train.py") || run.users.is("axolotl.cli.train")); }
+inline bool has_unnamed_script(const TransformersRun& run) { return run.training.framework == Framework::transformers && run.training.head != HeadLoss::trl && (run.users.script.empty() || run.users.is("train.py") || run.users.by_file()); }
 // The training with batch, length, GPUs and accumulation of the Run.
 Training training_of(const TransformersRun& transformers, const Run& run);
 

@@ -131,6 +131,39 @@ with tempfile.TemporaryDirectory() as name:
     for words in (["axolotl", "train", "none.yml"], ["axolotl", "preprocess", "ax.yml"], ["axolotl", "train", "ax.yml", "--rl", "dpo"], ["axolotl", "train", "ax.yml", "--micro-batch-size", "[1"]):
         status, answer, _ = check(*words, cwd=here)
         expect(status == 2 and answer.get("error", {}).get("hint"), f"{words}: {status} {answer}")
+    # LLaMA-Factory's file under its launchers: what the Trainer's arguments say of the same run, words over it, a DeepSpeed file inside it
+    (here / "lf.yaml").write_text("model_name_or_path: meta-llama/Llama-3.2-1B\nstage: sft\ndo_train: true\nfinetuning_type: lora\nlora_rank: 8\nlora_target: all\ndataset: identity\ntemplate: llama3\ncutoff_len: 2048\nper_device_train_batch_size: 4\nbf16: true\noutput_dir: x\n")
+    launched = [check(*how.split(), cwd=here) for how in ("llamafactory-cli train lf.yaml", "python src/train.py lf.yaml", "CUDA_VISIBLE_DEVICES=0 llamafactory-cli train lf.yaml", "torchrun --nproc_per_node 1 src/train.py lf.yaml",
+                                                          "python src/train.py --stage sft --model_name_or_path meta-llama/Llama-3.2-1B --do_train --finetuning_type lora --lora_rank 8 --lora_target all --cutoff_len 2048 --per_device_train_batch_size 4 --bf16 --output_dir x")]
+    same = check("python", "t.py", *LLAMA, "--bf16", "--dtype", "bfloat16", "--use_peft", "--lora_r", "8", "--lora_target_modules", "all-linear", "--gradient_checkpointing", "--gradient_checkpointing_kwargs", '{"use_reentrant": true}')
+    expect({allocated(a[1]) for a in launched} == {allocated(same[1])} != {None}, f"LLaMA-Factory: {launched} {same}")
+    expect("used of lf.yaml: model_name_or_path, stage, finetuning_type" in launched[0][2] and "not used" not in launched[0][2] and "using checkpoints (LLaMA-Factory's default)" in launched[0][2], f"LLaMA-Factory, told: {launched[0][2]}")
+    again = check(launched[0][1]["command"], cwd=here)
+    expect(allocated(again[1]) == allocated(same[1]), f"LLaMA-Factory, the printed command: {launched[0][1]['command']} {again}")
+    run = check("llamafactory-cli", "train", "lf.yaml", "per_device_train_batch_size=2", "cutoff_len=1024", cwd=here)[1]["workload"]["run"]
+    expect((run["device_batch_size"], run["max_seq_len"], run["lora_rank"], run["recompute"]) == (2, 1024, 8, "full"), f"LLaMA-Factory, over the file: {run}")
+    inside = check(*"FORCE_TORCHRUN=1 NPROC_PER_NODE=8 llamafactory-cli train lf.yaml finetuning_type=full deepspeed=ds.json disable_gradient_checkpointing=true".split(), cwd=here)
+    beside = check("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True", "deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", "--dtype", "bfloat16", *LLAMA, cwd=here)
+    expect(allocated(inside[1]) and allocated(inside[1]) == allocated(beside[1]) and inside[1]["machine"]["gpus"] == 8, f"DeepSpeed inside LLaMA-Factory: {inside} {beside}")
+    for words in (["llamafactory-cli", "chat", "lf.yaml"], ["llamafactory-cli", "train", "none.yaml"], ["llamafactory-cli", "train", "lf.yaml", "stage=dpo"], ["llamafactory-cli", "train", "lf.yaml", "quantization_bit=8"], ["llamafactory-cli", "train", "lf.yaml", "cutoff_len=[1"], ["llamafactory-cli", "train"]):
+        status, answer, _ = check(*words, cwd=here)
+        expect(status == 2 and answer.get("error", {}).get("hint"), f"{words}: {status} {answer}")
+    status, answer, _ = check("llamafactory-cli", "train", "lf.yaml", cwd=here, before=("--emit", "slurm"))
+    expect(status == 2 and "LLaMA-Factory" in answer["error"]["message"], f"a job of LLaMA-Factory: {answer}")
+    # a script in one string: variables, exports, wrappers, the lines around it
+    plain = check("torchrun", "--nproc_per_node", "2", "run_clm.py", "--bf16", *LLAMA)
+    script = "#!/bin/bash\n#SBATCH --nodes=1\nmodule load cuda\nMODEL=meta-llama/Llama-3.2-1B\nARGS=(--per_device_train_batch_size 4\n  --block_size 2048)\nexport OMP_NUM_THREADS=8\nsrun torchrun --nproc_per_node 2 run_clm.py \\\n  --bf16 --model_name_or_path \"$MODEL\" ${ARGS[@]}\necho done\n"
+    pasted = check(script)
+    expect(allocated(pasted[1]) and allocated(pasted[1]) == allocated(plain[1]) and "OMP_NUM_THREADS" in pasted[2], f"a script: {pasted}")
+    # what an unknown script makes of an argument is asked for, and answered by an option before the --
+    words = ["python", "t.py", *LLAMA, "--bf16", "--my_lora_rank", "16"]
+    status, answer, _ = check(*words)
+    expect(status == 2 and answer["error"]["code"] == "unsupported_flag" and answer["error"]["where"] == "--my-lora-rank", f"an unclear argument: {answer}")
+    answered = check(*words, before=("--lora-rank", "16"))
+    expect(answered[1]["workload"]["run"]["lora_rank"] == 16 and "in whose place --lora-rank is taken" in answered[2], f"an answered one: {answered}")
+    expect(check(*words, before=("--lora-rank", "0"))[1]["workload"]["run"]["lora_rank"] is None, "no adapters")
+    glue = check("python", "run_glue.py", "--model_name_or_path", "bert-base-cased", "--max_seq_length", "128", "--per_device_train_batch_size", "32")
+    expect(any("head for classes" in w for w in glue[1]["warnings"]), f"run_glue: {glue[1]['warnings']}")
     # hostile and wrong files: exit 2, a place, a hint
     bomb = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 8)}]\n" for i in range(12))
     for text, code, where in (("a: 1\n\tb: 2\n", "bad_yaml", "x.yaml:2:1"), ("num_processes: 2\nnum_processes: 4\n", "bad_yaml", "x.yaml:2:1"), (bomb, "too_large", "x.yaml"), ("[" * 4000, "too_large", "x.yaml"), ("x" * (2 << 20), "too_large", "x.yaml"),

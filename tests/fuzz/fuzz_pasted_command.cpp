@@ -1,17 +1,20 @@
-// Any bytes as a pasted training command, of nanochat, of the Trainer, of axolotl, of LitGPT or of Megatron-LM: flags or an error with a hint.
+// Any bytes as a pasted training command, of nanochat, of the Trainer, of axolotl, of LLaMA-Factory, of LitGPT or of Megatron-LM: flags or an error with a hint.
 #include <cstdlib>
 #include <string>
 
 #include "plan/axolotl_command.hpp"
 #include "plan/launch.hpp"
 #include "plan/litgpt_command.hpp"
+#include "plan/llamafactory_command.hpp"
 #include "plan/megatron_command.hpp"
 #include "plan/shell_text.hpp"
 #include "plan/trainer_command.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
-  if (const auto from_script = dryfit::training_command_in(text)) {
+  const auto from_script = dryfit::training_command_in(text);
+  if (!from_script && from_script.error().hint.empty()) std::abort();
+  if (from_script) {
     const auto command = dryfit::parse_pasted_command(from_script->words);
     if (!command && command.error().hint.empty()) std::abort();
   }
@@ -24,6 +27,10 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_axolotl_command(*launch)) {
     const auto command = dryfit::read_axolotl_command(*launch);
     if (command ? command->file.empty() : command.error().hint.empty()) std::abort();
+  }
+  if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_llamafactory_command(*launch)) {
+    const auto command = dryfit::read_llamafactory_command(*launch, {});
+    if (!command && command.error().hint.empty()) std::abort();
   }
   if (const auto launch = dryfit::parse_launch(*words); launch && dryfit::is_litgpt_command(*launch)) {
     const auto command = dryfit::read_litgpt_command(*launch);

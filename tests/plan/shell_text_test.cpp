@@ -5,6 +5,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "plan/launch.hpp"
+#include "plan/launcher.hpp"
 
 namespace dryfit {
 namespace {
@@ -42,6 +43,40 @@ TEST(ShellText, findsTheTrainingAmongOtherCommands) {
   EXPECT_EQ(notes("set -e\nmkdir x"), "none of the 2 commands of the pasted text starts a training\n");
   EXPECT_FALSE(parse_pasted_command(training_command_in("torchrun --nproc_per_node=$(nvidia-smi -L | wc -l) -m scripts.base_train")->words)->flags.gpus);
   EXPECT_EQ(line("# nothing"), "");
+}
+
+// What a program may train is taken where no command surely does; exports stand before it, and wrappers.
+TEST(ShellText, takesWhatMayTrainWithWhatIsExported) {
+  EXPECT_EQ(line("#!/bin/bash\n#SBATCH --nodes=2\nmodule load cuda; source x\nconda activate env\nMODEL=gpt2\nBS=4\nexport A=1 B='x y'\n\ntorchrun --nproc_per_node=8 \\\n  t.py --model_name_or_path $MODEL --per_device_train_batch_size \"${BS}\"  # train\necho done\n"),
+            "A=1 'B=x y' torchrun --nproc_per_node=8 t.py --model_name_or_path gpt2 --per_device_train_batch_size 4");
+  EXPECT_EQ(line("cd examples && python run_clm.py --bf16 && echo done"), "python run_clm.py --bf16");
+  EXPECT_EQ(line("ARGS=(\n  --a 1   # one\n  --b \"two words\"\n)\nMORE=\"--c 3\"\ntorchrun t.py \"${ARGS[@]}\" $MORE \"$MORE\" ${UNSET:-5} $UNSET '$MORE'"), "torchrun t.py --a 1 --b 'two words' --c 3 '--c 3' 5 '$UNSET' '$MORE'");
+  EXPECT_EQ(line("HOST=$(scontrol show hostnames $X | head -n 1)\nsrun torchrun --rdzv_endpoint $HOST:29500 t.py"), "srun torchrun --rdzv_endpoint '$(scontrol' show hostnames '$X' '|' head -n '1):29500' t.py");
+  EXPECT_EQ(line("python prepare.py\npip install x\naccelerate launch --num_processes $((N * 8)) t.py\ntorchrun other.py"), "accelerate launch --num_processes '$((N * 8))' t.py");
+  EXPECT_EQ(line("if a; then export X=1; fi\npython t.py"), "python t.py");
+  for (const char* text : {"$", "${", "$(", "`", "\\", "A=(", "A=(\n", ")", "python \"$", "python ${A[@]}", "A=()\npython ${A[@]} t.py"}) EXPECT_NO_FATAL_FAILURE((void)line(text)) << text;
+}
+
+// A variable of variables doubles with every line: what they are filled in with is bounded.
+TEST(ShellText, expansionIsBounded) {
+  std::string script = "A=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n";
+  for (int i = 0; i < 64; ++i) script += "A=\"$A$A$A$A\"\n";
+  EXPECT_TRUE(line(script + "python $A\n").starts_with("error: "));
+  EXPECT_TRUE(line(std::string(2 << 20, 'x')).starts_with("error: "));
+}
+
+TEST(ShellText, wrappersBeforeALauncher) {
+  struct Case { const char *text, *launcher, *script; std::optional<std::int64_t> gpus; };
+  for (const Case& c : {Case{"srun --gres=gpu:8 -N 2 torchrun --nproc_per_node 8 t.py", "torchrun", "t.py", 8}, Case{"conda run -n trl python t.py", "python", "t.py", 1}, Case{"uv run --with trl python t.py", "python", "t.py", 1}, Case{"docker run --gpus all -it img python t.py", "python", "t.py", 1},
+                        Case{"srun -n 16 python t.py", "python", "t.py", 16}, Case{"srun python t.py", "python", "t.py", std::nullopt}, Case{"mpirun -np 4 python t.py", "python", "t.py", 4}, Case{"srun --unbuffered python t.py", "python", "t.py", std::nullopt}, Case{"!python t.py", "python", "t.py", 1},
+                        Case{"deepspeed --include localhost:1,2 t.py", "deepspeed", "t.py", 2}, Case{"deepspeed --include 'a:0,1@b:0' t.py", "deepspeed", "t.py", 3}, Case{"deepspeed --num_gpus 8 --num_nodes 2 t.py", "deepspeed", "t.py", 16}, Case{"deepspeed --include a t.py", "deepspeed", "t.py", std::nullopt}}) {
+    const auto launch = parse_launch(*shell_split(c.text));
+    ASSERT_TRUE(launch) << c.text << " " << launch.error().message;
+    EXPECT_EQ(launch->launcher, c.launcher) << c.text;
+    EXPECT_EQ(launch->script, c.script) << c.text;
+    EXPECT_EQ(launch->gpus, c.gpus) << c.text;
+  }
+  EXPECT_FALSE(parse_launch(*shell_split("srun hostname")));
 }
 
 // What is not sure is not guessed.
