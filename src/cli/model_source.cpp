@@ -121,7 +121,8 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   if (!over.users.script.empty()) under.users = over.users;
   if (!over.workspaces.empty()) under.workspaces = over.workspaces;
   under.deepspeed = under.deepspeed || over.deepspeed;
-  lay(under.quant_storage, over.quant_storage);
+  lay(under.quant_storage, over.quant_storage), lay(under.eval_batch_size, over.eval_batch_size);
+  under.evaluates = under.evaluates || over.evaluates;
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
 }
 

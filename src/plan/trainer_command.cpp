@@ -13,10 +13,10 @@ namespace dryfit {
 namespace {
 
 // Flags of the Trainer that do not move memory on the GPU, and the usual ones of scripts around it.
-constexpr std::array<std::string_view, 92> kNoMemory = {
+constexpr std::array<std::string_view, 94> kNoMemory = {
     "output-dir", "overwrite-output-dir", "num-train-epochs", "max-steps", "learning-rate", "lr-scheduler-type", "lr-scheduler-kwargs", "warmup-steps", "warmup-ratio", "optim-args", "weight-decay", "adam-beta1", "adam-beta2", "adam-epsilon",
     "average-tokens-across-devices", "label-smoothing-factor", "tf32", "logging-strategy", "logging-steps", "logging-first-step", "logging-dir", "log-on-each-node", "logging-nan-inf-filter", "include-num-input-tokens-seen", "log-level", "log-level-replica",
-    "disable-tqdm", "report-to", "run-name", "project", "eval-delay", "save-only-model", "save-strategy", "save-steps", "save-on-each-node", "save-total-limit", "save-safetensors", "push-to-hub", "hub-token", "hub-private-repo", "hub-model-id", "hub-strategy",
+    "disable-tqdm", "report-to", "run-name", "project", "eval-delay", "eval-steps", "eval-accumulation-steps", "save-only-model", "save-strategy", "save-steps", "save-on-each-node", "save-total-limit", "save-safetensors", "push-to-hub", "hub-token", "hub-private-repo", "hub-model-id", "hub-strategy",
     "load-best-model-at-end", "metric-for-best-model", "greater-is-better", "ignore-data-skip", "full-determinism", "seed", "data-seed", "accelerator-config", "dataloader-drop-last", "dataloader-num-workers", "dataloader-pin-memory",
     "dataloader-persistent-workers", "dataloader-prefetch-factor", "remove-unused-columns", "label-names", "group-by-length", "length-column-name", "ddp-backend", "ddp-timeout", "ddp-broadcast-buffers", "debug", "skip-memory-metrics", "do-train", "do-predict",
     "resume-from-checkpoint", "local-rank", "dataset-name", "dataset-config-name", "dataset-config", "dataset-text-field", "train-file", "validation-file", "validation-split-percentage", "preprocessing-num-workers", "overwrite-cache", "cache-dir", "tokenizer-name",
@@ -98,7 +98,7 @@ class TrainerReader {
       if (std::find(names.begin() + 1, names.end(), a.name) != names.end()) f().users.spelled.emplace_back(underscored(names[0]), underscored(a.name));
     }
     const bool launchers = trl_ && (a.name == "num-processes" || a.name == "accelerate-config" || a.name == "config-file");
-    constexpr std::array kSaysMore = {"lora-dropout", "loss-type", "packing", "packing-strategy", "padding-free"};
+    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "lora-dropout", "loss-type", "packing", "packing-strategy", "padding-free"};
     const bool written = (used && std::ranges::find(kSaysMore, a.name) == kSaysMore.end()) || a.name == "max-steps";
     if (launchers || written || (stays && !a.file.empty())) return;
     f().users.kept.push_back("--" + underscored(a.name));
@@ -190,6 +190,18 @@ class TrainerReader {
       return true;
     }
     if (n == "torch-compile") return when(a, [&](bool on) { f().compile = on; });
+    if (n == "torch-compile-backend" && value(a) == "inductor") {  // either word turns it on (TrainingArguments.__post_init__)
+      f().compile = f().compile.value_or(true);
+      return true;
+    }
+    if (n == "torch-compile-mode" || n == "torch-compile-backend") return fail("unsupported_training", place_of(a) + " " + value(a).substr(0, 40) + ": torch.compile but in its default mode, by Inductor, is not laid out", "write --torch_compile True for that", place_of(a));
+    if (n == "do-eval") return when(a, [&](bool on) { f().evaluates = f().evaluates || on; });
+    if (n == "eval-strategy" || n == "evaluation-strategy") {
+      f().evaluates = f().evaluates || (value(a) != "no" && value(a) != "False");
+      return true;
+    }
+    if (n == "eval-on-start") return when(a, [&](bool on) { f().evaluates = f().evaluates || on; });
+    if (n == "per-device-eval-batch-size" || n == "per-gpu-eval-batch-size") return whole(a, f().eval_batch_size);
     if (n == "max-steps") {  // moves no memory: read, and told with its like; -1 is the Trainer's "by epochs"
       const auto steps = parse_int(value(a), flag);
       if (!steps) return std::unexpected(steps.error());

@@ -80,10 +80,11 @@ class FactoryReader {
     flags_.max_grad_norm = f_.real("max_grad_norm", 0, 1e9);
     if (!on(f_.find("neat_packing"))) f_.used("neat_packing");
     else f_.left("neat_packing");  // a mask of its own
-    const Document* validates = arguments_.find("val_size");
-    if (!on(arguments_.find("do_eval")) && arguments_.find("eval_dataset") == nullptr && (validates == nullptr || validates->real == 0)) {
-      for (const char* key : {"val_size", "do_eval", "eval_strategy", "evaluation_strategy", "eval_steps", "per_device_eval_batch_size", "predict_with_generate"}) f_.used(key);
-    }
+    const Document* validates = f_.find("val_size");  // without rows to validate on it stops where it is told to
+    flags_.evaluates = on(arguments_.find("eval_dataset")) || (validates != nullptr && validates->real > 0);
+    flags_.eval_batch_size = f_.whole("per_device_eval_batch_size", 1, kMostNamed);
+    for (const char* key : {"do_eval", "eval_strategy", "evaluation_strategy", "eval_steps"}) f_.used(key);
+    if (!on(arguments_.find("predict_with_generate"))) f_.used("predict_with_generate");
   }
 
   // parser.py: what the model is loaded in; autocast is the Trainer's.

@@ -315,6 +315,18 @@ bool trains_classes(const UsersCommand& users) {
   return std::ranges::find(kOfClasses, name.ends_with(".py") ? name.substr(0, name.size() - 3) : name) != kOfClasses.end();
 }
 
+// What Trainer's evaluation takes for its loss, where that is more than a training step's: it makes all logits, Liger-Kernel or not, of as many rows as it is given, casts them to fp32 and takes their log-probabilities
+// (ForCausalLMLoss; beside them the logits are kept for whoever asks). TRL's comes from tiles there too.
+std::optional<std::string> evaluation_warning(const TransformersFlags& flags, const Architecture& a, const Training& t) {
+  const std::int64_t rows = flags.eval_batch_size.value_or(8);
+  if (!flags.evaluates || !a.causal || t.framework != Framework::transformers || t.head == HeadLoss::trl || (rows <= t.device_batch_size && t.head == HeadLoss::logits)) return std::nullopt;
+  const bool casts = t.mixed != MixedPrecision::none || t.weights != Dtype::fp32;
+  const double gib = static_cast<double>(rows) * static_cast<double>(t.seq_len) * static_cast<double>(a.vocab) * (casts ? 10.0 : 8.0) / (1 << 30);
+  std::string text = std::to_string(std::llround(gib * 10));
+  text.insert(text.size() - 1, text.size() == 1 ? "0." : ".");
+  return "the script evaluates, which is not laid out: rows as long as those of training are taken " + std::to_string(rows) + " at a time" + (flags.eval_batch_size ? "" : " (per_device_eval_batch_size is 8 unless said)") + ", whose logits take " + text + " GiB beside weights and optimizer";
+}
+
 }  // namespace
 
 Result<Workload> make_transformers_workload(const HfModel& model, const TransformersFlags& flags) {
@@ -352,6 +364,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
+  if (auto text = evaluation_warning(flags, a, t)) w.warnings.push_back(std::move(*text));
   if (trains_classes(flags.users)) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");
@@ -497,6 +510,13 @@ Result<void> apply_accelerate(const Document& config, std::string_view where, Tr
   }
   if (kind == "MULTI_GPU") flags.sharding = Sharding::ddp;
   if (to_lower(kind) == "no" && config.find("distributed_type") != nullptr) flags.gpus = 1;  // the simple launcher starts one process, whatever num_processes says
+  if (const Document* parallel = config.find("parallelism_config"); parallel != nullptr) {
+    for (const auto& [key, value] : parallel->fields) {
+      if (value.whole > 1 && (key.ends_with("tp_size") || key.ends_with("cp_size") || key.ends_with("sp_size") || key.ends_with("dp_replicate_size"))) {
+        return fail("unsupported_training", std::string(where) + ": parallelism_config." + key + " asks for tensor, context or replicated parallelism, not laid out yet", "weights shared out over all GPUs are: leave it out, or set it to 1", std::string(where) + ": parallelism_config." + key);
+      }
+    }
+  }
   for (const char* key : {"dynamo_config", "fp8_config", "ipex_config", "megatron_lm_config", "mpirun_config", "parallelism_config"}) {
     if (const Document* section = config.find(key); section != nullptr && section->fields.empty()) f.used(key);
   }

@@ -42,6 +42,8 @@ struct TransformersFlags {
   std::optional<ZeroConfig> zero;       // fields of zero_optimization; those that wait for the model's width ("auto"):
   bool auto_reduce_bucket = false, auto_prefetch_bucket = false, auto_persistence = false;
   std::optional<double> max_grad_norm, weight_decay;
+  bool evaluates = false;               // while or after it trains, by so many rows at once; not given: 8, TrainingArguments'
+  std::optional<std::int64_t> eval_batch_size;
   std::optional<Lora> lora;
   bool quantized = false, double_quantized = false;  // frozen weights in 4 bits
   std::optional<Dtype> quant_storage;   // bnb_4bit_quant_storage: what those are packed into

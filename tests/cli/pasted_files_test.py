@@ -168,7 +168,7 @@ with tempfile.TemporaryDirectory() as name:
     bomb = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 8)}]\n" for i in range(12))
     for text, code, where in (("a: 1\n\tb: 2\n", "bad_yaml", "x.yaml:2:1"), ("num_processes: 2\nnum_processes: 4\n", "bad_yaml", "x.yaml:2:1"), (bomb, "too_large", "x.yaml"), ("[" * 4000, "too_large", "x.yaml"), ("x" * (2 << 20), "too_large", "x.yaml"),
                               ("a: !!python/object/apply:os.system [ls]\n", "bad_yaml", "x.yaml:1:4"), ("", "bad_yaml", "x.yaml"), ("a: \u0007\n", "bad_yaml", "x.yaml:1:4"), ("num_processes: many\n", "bad_config", "x.yaml: num_processes"),
-                              ("distributed_type: FSDP\nfsdp_config: {fsdp_sharding_strategy: HYBRID_SHARD}\n", "bad_config", "x.yaml: fsdp_config.fsdp_sharding_strategy"), ("- 1\n", "bad_config", "x.yaml")):
+                              ("distributed_type: FSDP\nfsdp_config: {fsdp_sharding_strategy: HYBRID_SHARD}\n", "bad_config", "x.yaml: fsdp_config.fsdp_sharding_strategy"), ("- 1\n", "bad_config", "x.yaml"), ("distributed_type: FSDP\nparallelism_config: {parallelism_config_cp_size: 2}\n", "unsupported_training", "x.yaml: parallelism_config.parallelism_config_cp_size")):
         (here / "x.yaml").write_text(text)
         status, answer, _ = check("accelerate", "launch", "--config_file", "x.yaml", "run_clm.py", *LLAMA, cwd=here)
         error = answer.get("error", {})

@@ -5,6 +5,7 @@
 #include "plan/launch.hpp"
 #include "plan/trainer_command.hpp"
 #include "workload/probe_document.hpp"
+#include "workload/probe_presets.hpp"
 
 namespace dryfit {
 namespace {
@@ -76,6 +77,31 @@ TEST(OtherTraining, aStageIsOnlyAssumedWithoutAFile) {
   const auto c = read("accelerate launch --use_deepspeed --deepspeed_config_file z3.json t.py --model_name_or_path gpt2");
   EXPECT_FALSE(c->flags.sharding);
   EXPECT_EQ(c->deepspeed_file, "z3.json");
+}
+
+// An evaluation of more rows than training has makes logits that nothing else does; by Liger-Kernel too, and never by TRL's head.
+TEST(OtherTraining, evaluationsAreWarnedOf) {
+  const auto warns = [](std::string_view text) {
+    const auto c = read("python t.py --model_name_or_path gpt2 " + std::string(text));
+    EXPECT_TRUE(c) << text;
+    const auto w = make_transformers_workload(find_preset("gpt2")->preset->model, c->flags);
+    EXPECT_TRUE(w) << text;
+    for (const std::string& one : w->warnings) {
+      if (one.starts_with("the script evaluates")) return one.substr(one.find("whose"));
+    }
+    return std::string();
+  };
+  EXPECT_EQ(warns("--do_eval --bf16 --per_device_train_batch_size 2"), "whose logits take 3.8 GiB beside weights and optimizer");  // 8 x 1024 x 50257 x (2 + 4 + 4)
+  EXPECT_EQ(warns("--do_eval --per_device_train_batch_size 2 --per_device_eval_batch_size 4"), "whose logits take 1.5 GiB beside weights and optimizer");  // x (4 + 4)
+  EXPECT_NE(warns("--eval_strategy steps --per_device_train_batch_size 2"), "");
+  for (const char* text : {"--do_eval --per_device_train_batch_size 8", "--per_device_train_batch_size 2", "--eval_strategy no --per_device_train_batch_size 2", "--do_eval False --per_device_train_batch_size 2", "--do_eval --per_device_train_batch_size 2 --per_device_eval_batch_size 2"}) EXPECT_EQ(warns(text), "") << text;
+  const auto c = read("python t.py --model_name_or_path gpt2 --do_eval --per_device_train_batch_size 2 --eval_strategy steps");
+  EXPECT_EQ(c->flags.users.kept, (std::vector<std::string>{"--do_eval", "--eval_strategy", "steps"}));  // the printed command keeps them
+}
+
+TEST(OtherTraining, wordsThatTurnTheCompilerOn) {
+  EXPECT_EQ(read("python t.py --model_name_or_path gpt2 --torch_compile_backend inductor")->flags.compile, true);
+  EXPECT_EQ(read("python t.py --model_name_or_path gpt2 --torch_compile_mode reduce-overhead").error().where, "--torch-compile-mode");
 }
 
 // alignment-handbook: a file, and flags over it.

@@ -94,7 +94,9 @@ TEST(Llamafactory, whatIsAnotherRunIsRefused) {
   EXPECT_EQ(factory_fault("lora_rank: 0\n"), "bad_config f.yaml: lora_rank");
   EXPECT_EQ(factory_fault("fsdp: full_shard\n"), "bad_config f.yaml: fsdp");
   EXPECT_FALSE(factory("stage: sft\n").ok);
-  EXPECT_EQ(factory("model_name_or_path: gpt2\nneat_packing: true\nupcast_layernorm: true\nval_size: 0.1\n").told.unused, (std::vector<std::string>{"neat_packing", "upcast_layernorm", "val_size"}));
+  EXPECT_EQ(factory("model_name_or_path: gpt2\nneat_packing: true\nupcast_layernorm: true\npredict_with_generate: true\n").told.unused, (std::vector<std::string>{"neat_packing", "upcast_layernorm", "predict_with_generate"}));
+  EXPECT_TRUE(factory("model_name_or_path: gpt2\nval_size: 0.1\nper_device_eval_batch_size: 1\n").flags.evaluates);
+  EXPECT_FALSE(factory("model_name_or_path: gpt2\nval_size: 0.0\neval_strategy: steps\n").flags.evaluates);
 }
 
 }  // namespace
