@@ -195,10 +195,11 @@ class ShellReader {
     for (const std::string& v : values) written_ += v.size() + 1;
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (i > 0 && (each || !within_quotes)) end_word();
-      if (within_quotes) {
+      const bool printed = values[i].find("$(") != std::string::npos || values[i].find('`') != std::string::npos;  // by a command: nobody knows what, and its own blanks part nothing
+      if (within_quotes || printed) {
         word_ += values[i];
         open_word_ = true;
-        if (!each) break;
+        if (within_quotes && !each) break;
         continue;
       }
       for (const char c : values[i]) {

@@ -23,7 +23,7 @@ std::string notes(std::string_view text) {
 constexpr const char* kTrain = "python -m scripts.base_train --depth=12";
 
 TEST(ShellText, fillsInWhatTheTextSets) {
-  for (const char* text : {"d=12\npython -m scripts.base_train --depth=$d", "export D=12; python -m scripts.base_train --depth=\"${D}\"", "python -m scripts.base_train --depth=${DEPTH:-12}", "D=${1:-${DEPTH:-12}}\r\npython -m scripts.base_train \\\r\n  --depth=$D",
+  for (const char* text : {"d=12\npython -m scripts.base_train --depth=$d", "D=12; python -m scripts.base_train --depth=\"${D}\"", "python -m scripts.base_train --depth=${DEPTH:-12}", "D=${1:-${DEPTH:-12}}\r\npython -m scripts.base_train \\\r\n  --depth=$D",
                            "A=(\n  --depth=12 # layers\n)\npython -m scripts.base_train \"${A[@]}\"", "F='-m scripts.base_train'; python $F --depth=12", "E=\npython -m scripts.base_train $E --depth=12", "for d in 12; do python -m scripts.base_train --depth=$d; done",
                            "if [ -z \"$X\" ]; then B=12; fi\npython -m scripts.base_train --depth=$B", "B=12; if true; then B=12; fi; python -m scripts.base_train --depth=$B", "cat <<EOF\npython -m scripts.base_train --depth=99\nEOF\npython -m scripts.base_train --depth=12"}) {
     EXPECT_EQ(line(text), kTrain) << text;
@@ -49,9 +49,10 @@ TEST(ShellText, findsTheTrainingAmongOtherCommands) {
 TEST(ShellText, takesWhatMayTrainWithWhatIsExported) {
   EXPECT_EQ(line("#!/bin/bash\n#SBATCH --nodes=2\nmodule load cuda; source x\nconda activate env\nMODEL=gpt2\nBS=4\nexport A=1 B='x y'\n\ntorchrun --nproc_per_node=8 \\\n  t.py --model_name_or_path $MODEL --per_device_train_batch_size \"${BS}\"  # train\necho done\n"),
             "A=1 'B=x y' torchrun --nproc_per_node=8 t.py --model_name_or_path gpt2 --per_device_train_batch_size 4");
+  EXPECT_EQ(line("export D=12; python -m scripts.base_train --depth=$D"), "D=12 python -m scripts.base_train --depth=12");
   EXPECT_EQ(line("cd examples && python run_clm.py --bf16 && echo done"), "python run_clm.py --bf16");
   EXPECT_EQ(line("ARGS=(\n  --a 1   # one\n  --b \"two words\"\n)\nMORE=\"--c 3\"\ntorchrun t.py \"${ARGS[@]}\" $MORE \"$MORE\" ${UNSET:-5} $UNSET '$MORE'"), "torchrun t.py --a 1 --b 'two words' --c 3 '--c 3' 5 '$UNSET' '$MORE'");
-  EXPECT_EQ(line("HOST=$(scontrol show hostnames $X | head -n 1)\nsrun torchrun --rdzv_endpoint $HOST:29500 t.py"), "srun torchrun --rdzv_endpoint '$(scontrol' show hostnames '$X' '|' head -n '1):29500' t.py");
+  EXPECT_EQ(line("HOST=$(scontrol show hostnames $X | head -n 1)\nsrun torchrun --rdzv_endpoint $HOST:29500 t.py"), "srun torchrun --rdzv_endpoint '$(scontrol show hostnames $X | head -n 1):29500' t.py");
   EXPECT_EQ(line("python prepare.py\npip install x\naccelerate launch --num_processes $((N * 8)) t.py\ntorchrun other.py"), "accelerate launch --num_processes '$((N * 8))' t.py");
   EXPECT_EQ(line("if a; then export X=1; fi\npython t.py"), "python t.py");
   for (const char* text : {"$", "${", "$(", "`", "\\", "A=(", "A=(\n", ")", "python \"$", "python ${A[@]}", "A=()\npython ${A[@]} t.py"}) EXPECT_NO_FATAL_FAILURE((void)line(text)) << text;
