@@ -16,32 +16,45 @@ from dryfit._call import Error, call
 Script = Union[str, os.PathLike[str], Sequence[str], Callable[[], Any]]
 
 
+LAUNCHERS = ("torch.distributed.run", "torch.distributed.launch")
+SWITCHES = {"standalone", "no_python", "multi_gpu", "use_fsdp", "use_deepspeed", "use_env", "no_local_rank", "cpu", "debug", "quiet", "q"}  # flags of theirs without a value
+
+
 class Target(NamedTuple):
-    """What is run: words of a script, or a function's home and name; and as one of how many GPUs."""
+    """What is run: words of a script, or a function's home and name; as one of how many GPUs; and whether a launcher tells it its rank."""
 
     words: list[str]
     function: list[str] | None
     gpus: int | None
+    launched: bool = False
 
 
 def _pasted(words: list[str]) -> Target:
-    """`train.py --x`, `-m package.module`, and these behind python, torchrun or accelerate launch."""
-    words, gpus = list(words), None
+    """`train.py --x`, `-m package.module`, and these behind python, torchrun, accelerate launch or deepspeed."""
+    words, gpus, machines = list(words), None, 1
     if words and pathlib.Path(words[0]).name.startswith("python"):
         words.pop(0)
+        while words and words[0] in ("-u", "-B", "-O", "-s", "-E"):
+            words.pop(0)
+    if words[:1] == ["-m"] and words[1:2] and words[1] in LAUNCHERS:
+        words[:2] = ["torchrun"]
     launcher = pathlib.Path(words[0]).name if words else ""
-    if launcher in ("torchrun", "accelerate"):
+    if launcher in ("torchrun", "accelerate", "deepspeed"):
         del words[:2 if launcher == "accelerate" and words[1:2] == ["launch"] else 1]
         while words and words[0].startswith("-") and words[0] not in ("-m", "--module"):
             flag, _, value = words.pop(0).partition("=")
-            switch = flag in ("--standalone", "--no-python", "--multi_gpu", "--use_fsdp", "--use_deepspeed")
-            if not value and not switch and words and not words[0].startswith("-"):
+            if not value and flag.lstrip("-").replace("-", "_") not in SWITCHES and words and not words[0].startswith("-"):
                 value = words.pop(0)
-            if flag.replace("-", "_") in ("__nproc_per_node", "__num_processes") and value.isdigit():
+            name = flag.replace("-", "_")
+            if name in ("__nproc_per_node", "__num_processes", "__num_gpus") and value.isdigit():
                 gpus = int(value)
+            elif name in ("__nnodes", "__num_nodes") and value.rpartition(":")[2].isdigit():
+                machines = int(value.rpartition(":")[2])  # of 1:4 the most
         if words and words[0] == "--module":
             words[0] = "-m"
-    return Target(words, None, gpus)
+    launched = launcher in ("torchrun", "deepspeed")
+    gpus = (gpus or 1) * machines if launched else gpus
+    return Target(words, None, gpus, launched)
 
 
 def target_of(script: Script) -> Target:
@@ -82,7 +95,7 @@ def record(script: Script, *, gpu: str | None = None, gpus: int | None = None, s
     if not 1 <= world <= 1 << 20:
         raise Error("bad_value", f"--gpus {world} is out of range", "how many GPUs train together", "--gpus", 2)
     with tempfile.TemporaryDirectory(prefix="dryfit-") as folder:
-        settings = {**_machine(gpu, local), "gpus": world, "steps": steps, "words": target.words, "function": target.function,
+        settings = {**_machine(gpu, local), "gpus": world, "steps": steps, "launched": target.launched, "words": target.words, "function": target.function,
                     "out": os.path.join(folder, "capture"), "error": os.path.join(folder, "error")}
         done = subprocess.run([sys.executable, "-m", "dryfit.tracing", json.dumps(settings)], stdout=sys.stderr.fileno(), check=False)
         try:

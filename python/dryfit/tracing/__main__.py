@@ -48,7 +48,7 @@ def main():
     if torch.version.cuda is None:
         return refuse(settings, "no_torch", f"torch {torch.__version__} was built without CUDA", "install the wheel with CUDA: pip install torch (no GPU is needed)", sys.executable)
     from dryfit.tracing import session
-    run = session.Session(gpu, settings["gpus"], settings["steps"], settings["workspace"], predict(settings["gpu"]))
+    run = session.Session(gpu, settings["gpus"], settings["steps"], settings["workspace"], predict(settings["gpu"]), settings["launched"])
     try:
         run.run(session.target(settings))
     except (Exception, SystemExit) as error:

@@ -1,6 +1,8 @@
 """One rank of many that do not communicate: torch's fake process group, and what DistributedDataParallel must not look at in tensors without
 data. tools/oracle uses it too.
 """
+import contextlib
+
 import torch  # annotations stay values here: register_comm_hook looks at them
 import torch.distributed as dist
 from torch.distributed._tools.fake_collectives import create_fakework  # importing it makes collectives return, for fake tensors, what they return
@@ -10,6 +12,19 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 _more = torch.library.Library("c10d", "IMPL")  # noqa: TOR901  (lives as long as the process)
 for _name in ("allreduce_coalesced_", "allgather_coalesced_", "allgather_into_tensor_coalesced_", "reduce_scatter_tensor_coalesced_"):
     _more.impl(_name, lambda *args: create_fakework(args, return_first_arg=False), "Meta")
+
+
+def draw_without_values():
+    """DTensor's random ops: ranks agree on the state of a generator, which is on the GPU; without values there is nothing to agree on."""
+    from torch.distributed.tensor import _random
+
+    class Tracker(_random._RNGStateTracker):
+        def __init__(self, device_mesh, run_state_sync=True):
+            super().__init__(torch.device(device_mesh.device_type))
+
+        def _distribute_region(self, spec, generator=None):
+            return contextlib.nullcontext()
+    _random.OffsetBasedRNGTracker = Tracker
 
 
 def join(rank, world_size):

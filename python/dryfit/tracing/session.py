@@ -52,9 +52,10 @@ def _deepcopy(own):
 
 
 class Session:
-    """One script. `gpu`: properties (pretend.gpu). `predict`: text of a capture -> (allocated, reserved) peaks in bytes, for scripts that print them."""
+    """One script. `gpu`: properties (pretend.gpu). `predict`: text of a capture -> (allocated, reserved) peaks in bytes, for scripts that print them.
+    `launched`: by torchrun, which tells a script its rank even where it is alone."""
 
-    def __init__(self, gpu, gpus=1, steps=3, workspace=8519680, predict=None):
+    def __init__(self, gpu, gpus=1, steps=3, workspace=8519680, predict=None, launched=False):
         self.gpu, self.gpus, self.predict = gpu, gpus, predict
         self.answers = Answers()
         self.recorder = Recorder(steps, workspace)
@@ -63,11 +64,11 @@ class Session:
         self.compiler = Compiler(gpu, self.fake_mode, self.recorder)
         self.notes, self._predicted = [], (-1, None)
         self._threads = []
-        self._answer()
+        self._answer(launched)
 
     # -- what scripts call
 
-    def _answer(self):
+    def _answer(self, launched):
         pretend.answer(self.gpu, devices=max(1, self.gpus), index=0)
         imports.install()
         bodies.start_no_kernels()
@@ -80,7 +81,8 @@ class Session:
         self._answer_training()
         self._answer_data()
         self.compiler.install()
-        if self.gpus > 1:
+        self._answer_processes()
+        if self.gpus > 1 or launched:
             self._answer_distributed()
 
     @staticmethod
@@ -250,17 +252,34 @@ class Session:
                 start(thread)
         threading.Thread.run = on_the_gpu
 
+    def _answer_processes(self):
+        """torch.distributed, for scripts that start their processes themselves: the first of them is this one."""
+        import torch.distributed as dist
+        import torch.multiprocessing as multiprocessing
+        real = dist.init_process_group
+
+        def init(backend=None, *_args, **_options):
+            from dryfit.tracing import group
+            if not dist.is_initialized():
+                real("fake", rank=0, world_size=self.gpus, store=group.FakeStore())
+
+        def spawn(function, args=(), nprocs=1, **_options):
+            if nprocs > 1:
+                self.gpus = nprocs
+                self._answer_distributed()
+            self.notes.append(f"of the {nprocs} processes that the script starts, the first was run, in the script's own process")
+            function(0, *args)
+        dist.init_process_group = dist.distributed_c10d.init_process_group = init
+        multiprocessing.spawn = spawn
+
     def _answer_distributed(self):
         import torch.distributed as dist
         from dryfit.tracing import group
         for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", self.gpus), ("LOCAL_WORLD_SIZE", self.gpus), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", 29500)):
             os.environ[name] = str(value)
-        real = dist.init_process_group
-
-        def init(backend=None, *_args, **_options):
-            if not dist.is_initialized():
-                real("fake", rank=0, world_size=self.gpus, store=group.FakeStore())
-        dist.init_process_group = dist.distributed_c10d.init_process_group = init
+        if dist.Reducer is group.Reducer:
+            return
+        group.draw_without_values()
         ddp = torch.nn.parallel.DistributedDataParallel
         dist.Reducer = group.Reducer
         own = ddp.__init__
