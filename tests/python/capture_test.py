@@ -144,6 +144,45 @@ def train_a_little():
         optimizer.zero_grad()
 
 
+def tutorials(folder):
+    """LSTMs, steps without an optimizer, checkpoints, processes that a script starts."""
+    def of(way, *flags, cwd=folder):
+        file = folder / f"{way}.capture"
+        done = subprocess.run([sys.executable, "-m", "dryfit.capture", "--gpu", "4090", "--json", "--out", str(file), *flags, "--", *(["torchrun", "--nproc_per_node=2"] if way == "sharded" else []), str(SCRIPTS / "tutorials.py"), way], capture_output=True, text=True, timeout=280, cwd=cwd)
+        report = json.loads(done.stdout)
+        expect(done.returncode == 0 and report["workload"]["model"]["steps"] == 3, f"{way}: {report} {done.stderr[-1500:]}")
+        return report, file.read_text()
+
+    cells = 16 * 100 * 2  # rows, positions, both ways
+    inner = cells * 256 * 2  # what the first layer gives to the second, and the same after dropout
+    for way, kept in (("lstm", 4 * (cells * 2 * 256 * 5 + inner)), ("gru", 4 * (cells * 2 * 256 * 4 + inner)), ("rnn", 4 * inner), ("lstm_half", 2 * (cells * 2 * 256 * 5 + inner)), ("lstm_packed", 4 * (cells * 2 * 256 * 5 + inner) * sum(range(85, 101)) // 1600)):
+        report, text = of(way)
+        expect(f"+\t{kept}\t0\tactivations\tuint8\t{kept}\taten._cudnn_rnn\t" in text, f"{way}: what cuDNN keeps is not {kept} bytes")
+        expect(any("least" in w for w in report["warnings"]), f"{way}: {report['warnings']}")
+    expect(report["workload"]["params"] == 4 * (2 * (64 + 256) + 2 * (512 + 256) + 8) * 256 + 0, str(report["workload"]["params"]))
+    for way, parameters in (("by_hand", 1001000), ("bare", 1000000)):
+        report, text = of(way)
+        expect(report["workload"]["params"] == parameters and report["memory"]["static"]["weights"] == 4 * parameters, f"{way}: {report['workload']}, {report['memory']['static']}")
+        expect("\tgradients\tfloat32\t1000x1000\t" in text, f"{way}: no gradients")
+    (folder / "kept.pt").write_text("of a real run")
+    report, _ = of("saving")
+    expect((folder / "kept.pt").read_text() == "of a real run" and (folder / "seen.pt").stat().st_size > 0, "a checkpoint without values was written")
+    expect(any("kept.pt was not written" in w for w in report["warnings"]) and any("cuDNN takes for convolutions" in w for w in report["warnings"]), str(report["warnings"]))
+    report, _ = of("spawn", "--gpus", "2")
+    expect(report["machine"]["gpus"] == 2 and any("of the 2 processes" in w for w in report["warnings"]), str(report["warnings"]))
+    report, text = of("sharded")
+    expect(report["machine"]["gpus"] == 2 and "\t256x512\t" in text, "half of each weight is here")
+
+
+def launchers():
+    from dryfit._capture import _pasted
+    for words, target in (("python -u train.py --x", (["train.py", "--x"], None, False)), ("torchrun --standalone train.py", (["train.py"], 1, True)), ("torchrun --nnodes 2 --nproc-per-node=8 -m pkg.train", (["-m", "pkg.train"], 16, True)),
+                          ("python3 -m torch.distributed.run --nproc_per_node 4 train.py", (["train.py"], 4, True)), ("deepspeed --num_gpus=4 train.py --deepspeed ds.json", (["train.py", "--deepspeed", "ds.json"], 4, True)),
+                          ("accelerate launch --multi_gpu --num_processes 2 train.py", (["train.py"], 2, False)), ("-m package.train", (["-m", "package.train"], None, False))):
+        got = _pasted(words.split())
+        expect((got.words, got.gpus, got.launched) == target, f"{words}: {got}")
+
+
 def a_function_and_what_goes_wrong(folder):
     report = dryfit.capture(train_a_little, gpu="3090", local=False)
     expect(report.workload.params == 1001000 and report.memory.static.weights == 4 * 1001000 and report.fits, repr(report)[:300])
@@ -152,6 +191,9 @@ def a_function_and_what_goes_wrong(folder):
         done = command("--gpu", "h100", "--json", "--", folder / "bad.py")
         error = json.loads(done.stdout).get("error", {})
         expect(done.returncode == 2 and error.get("code") == code and error.get("hint"), f"{text!r}: {done.returncode} {done.stdout} {done.stderr[-500:]}")
+    done = command("--gpu", "h100", "--json", "--", SCRIPTS / "tutorials.py", "first_step")
+    error = json.loads(done.stdout).get("error", {})
+    expect(done.returncode == 2 and "in its first step" in error.get("message", "") and "tutorials.py:" in error.get("where", ""), f"no step was made: {done.stdout}")
     for words in (["--", folder / "absent.py"], ["--steps", "0", "--", folder / "bad.py"], ["--gpu", "h10O", "--", folder / "bad.py"], [], ["--", "-m"]):
         done = command(*words)
         expect(done.returncode == 2 and "hint:" in done.stderr, f"{words}: {done.returncode} {done.stderr[-500:]}")
@@ -166,6 +208,8 @@ if __name__ == "__main__":
         what_the_engine_derives(place)
         other_peoples_models(place)
         other_ways_to_compile(place)
+        launchers()
+        tutorials(place)
         a_function_and_what_goes_wrong(place)
     for failure in failures:
         print("FAILED", failure)

@@ -54,8 +54,10 @@ def main():
     except (Exception, SystemExit) as error:
         traceback.print_exception(error)
         what = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}".rstrip(": ")
-        if not run.recorder.training:
-            return refuse(settings, "script_failed", f"the script stopped before it trained: {what}", "its traceback stands above; does it run on a GPU? What a capture cannot follow: docs/capture.md", place(error))
+        if run.recorder.steps == 0:
+            when = "in its first step" if run.recorder.training else "before it trained"
+            hint = f"install it for the Python that runs this: {sys.executable}" if isinstance(error, ModuleNotFoundError) else "its traceback stands above; does it run on a GPU? What a capture cannot follow: docs/capture.md"
+            return refuse(settings, "script_failed", f"the script stopped {when}: {what}", hint, place(error))
         run.notes.append(f"the script stopped after {run.recorder.steps} optimizer steps, at {place(error)}: {what}")
     pathlib.Path(settings["out"]).write_text(run.text(), encoding="utf-8")
     return 0

@@ -27,11 +27,12 @@ def _large(args):
 
 
 class GpuMode(TorchDispatchMode):
-    """Sends every op to where it belongs: torch's FakeTensorMode, or the host. Values and sizes that a fake has not come from `answers`."""
+    """Sends every op to where it belongs: torch's FakeTensorMode, or the host. Values and sizes that a fake has not come from `answers`, what
+    cuDNN's recurrent layers make from `recurrent`."""
 
-    def __init__(self, fake_mode, answers):
+    def __init__(self, fake_mode, answers, recurrent):
         super().__init__()
-        self.fake_mode, self.answers = fake_mode, answers
+        self.fake_mode, self.answers, self.recurrent = fake_mode, answers, recurrent
 
     @classmethod
     def is_infra_mode(cls):
@@ -89,6 +90,8 @@ class GpuMode(TorchDispatchMode):
             result = self.answers.largest(function, args, kwargs)
             sized = result is not NotImplemented
             if not sized:
+                result = self.recurrent.made(packet, args)
+            if result is NotImplemented:
                 result = function(*args, **self._without_generator(kwargs))
         if not sized:
             known.follow(function, packet, args, kwargs, result)

@@ -18,8 +18,10 @@ from dryfit.tracing.tracker import Event, Storage, Tracker, block
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.linear, aten.addmv, aten.mv, aten._scaled_mm, aten._addmm_activation, aten.dot}  # cuBLAS computes these
+CONVOLUTIONS = {aten.convolution, aten.convolution_backward}
 LT = {aten._scaled_mm, aten._addmm_activation}  # these cuBLASLt, and addmm with a bias; it keeps CUBLASLT_WORKSPACE_SIZE's default since torch 2.7
 LT_WORKSPACE = 1 << 20 if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7) else 0
+WRITES = {aten.add_, aten.sub_, aten.copy_, aten.addcdiv_, aten.mul_}  # by which scripts step without an optimizer
 ALIKE = 2          # forward passes without gradients that run before others of the same shapes are taken as known
 RECORDED = 2       # calls until a CUDA graph is recorded
 POOL = 127         # the stream whose memory stands for the pool of CUDA graphs
@@ -35,6 +37,22 @@ def _plainly(named):
     return ((_plain(name), value) for name, value in named)
 
 
+def _leaves(roots):
+    """What autograd accumulates gradients into, behind these tensors: address of the storage -> tensor."""
+    found, seen = {}, set()
+    ahead = [node for root in roots if (node := root.grad_fn) is not None]
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and leaf.device.type == "cuda":
+            found[leaf.untyped_storage()._cdata] = leaf
+        ahead += [following for following, _ in node.next_functions if following is not None]
+    return found
+
+
 class Enough(BaseException):
     """As many optimizer steps as were asked for; leaves the script."""
 
@@ -46,6 +64,7 @@ class Recorder(Tracker):
         super().__init__()
         self.wanted, self.workspace = steps, workspace  # workspace: bytes that cuBLAS gets for each thread
         self.parameters = 0
+        self.convolved = False               # cuDNN computed a convolution
         self._confirmed = set()              # allocations that parameters, buffers and gradients were found in
         self.steps = self.micro = self.last_micro = 0  # micro: backward passes of this step so far
         self.stepped = False                 # an optimizer stepped since the last forward
@@ -58,6 +77,7 @@ class Recorder(Tracker):
         self._replayed = False               # what is made lies in a CUDA graph's memory already
         self._main = threading.get_ident()
         self._seen = {}                      # (module, shapes) without gradients -> times, outputs, bytes alive before
+        self._by_hand = {}                   # what a backward pass gives gradients to, before an optimizer was seen: address of the storage -> tensor
         self._trained = {}                   # parameters that optimizers have: id -> elements
         self._now = None
         self._fused = None                   # owner of what an optimizer makes
@@ -79,7 +99,7 @@ class Recorder(Tracker):
         """What optimizers did since the last forward was one step."""
         if not self.stepped:
             return
-        self.stepped, self.last_micro, self.micro = False, self.micro, 0
+        self.stepped, self.last_micro, self.micro, self._by_hand = False, self.micro, 0, {}
         self.steps += 1
         if self.steps >= self.wanted:
             self.poll()
@@ -96,17 +116,28 @@ class Recorder(Tracker):
         self.training = True
         self.stage(self._phase(), "forward", self.micro + 1)
 
-    def backward_begins(self):
+    def backward_begins(self, roots=()):
         self._next_step()
         self.training = True
-        self.name_parameters()
+        if not self._trained:
+            self._by_hand = _leaves(roots)
+        self.name_parameters(self._by_hand.values())
         self.micro += 1
         self.stage(self._phase(), "backward", self.micro)
 
     def backward_ends(self):
         self.stage(self._phase(), "after backward", self.micro)
 
+    def _written(self, tensor):
+        """Where no optimizer is: a script that writes into its parameters after a backward pass steps by itself."""
+        if self._now[1] == "after backward" and tensor.untyped_storage()._cdata in self._by_hand:
+            self.name_parameters(self._by_hand.values())
+            self.parameters = max(self.parameters, sum(p.numel() for p in self._by_hand.values()))
+            self.stepped = True
+            self.stage(self._phase(), "optimizer")
+
     def optimizer_begins(self, optimizer):
+        self._by_hand = {}
         trained = [p for g in optimizer.param_groups for p in g["params"]]
         self.name_parameters(trained)
         self._trained.update({id(p): p.numel() for p in trained})
@@ -282,6 +313,7 @@ class Recorder(Tracker):
     def ran(self, kernel, first):
         if kernel.startswith("extern_kernels."):
             self._multiply(getattr(aten, kernel.partition(".")[2], None), first)
+            self.convolved |= kernel == "extern_kernels.convolution"
 
     @contextlib.contextmanager
     def graph(self, call):
@@ -328,8 +360,12 @@ class Recorder(Tracker):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if self._stack and torch.is_grad_enabled():
             self._owner_of[torch.autograd._get_sequence_nr() - 1] = self._stack[-1]
-        if getattr(function, "overloadpacket", None) in PRODUCTS and args[0].device.type == "cuda":
-            self._multiply(function.overloadpacket, args[0])
+        packet = getattr(function, "overloadpacket", None)
+        if packet in PRODUCTS and args[0].device.type == "cuda":
+            self._multiply(packet, args[0])
+        self.convolved |= packet in CONVOLUTIONS and args[0].device.type == "cuda"
+        if self._by_hand and packet in WRITES and args[0].device.type == "cuda":
+            self._written(args[0])
         body = bodies.of(function)
         if body is not None and any(isinstance(a, torch.Tensor) and a.device.type == "cuda" for a in tree_flatten((args, kwargs))[0]):
             with bodies.under([*_get_current_dispatch_mode_stack(), self]):

@@ -13,12 +13,13 @@ import torch
 import torch.utils._foreach_utils as foreach_utils
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer as optimizers
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
-from dryfit.tracing import bodies, form, imports, known, pretend
+from dryfit.tracing import bodies, files, form, imports, known, pretend
 from dryfit.tracing.compiler import Compiler
 from dryfit.tracing.mode import GpuMode
 from dryfit.tracing.recorder import Enough, Recorder
+from dryfit.tracing.recurrent import Recurrent
 from dryfit.tracing.values import Answers
 
 
@@ -60,7 +61,8 @@ class Session:
         self.answers = Answers()
         self.recorder = Recorder(steps, workspace)
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self.mode = GpuMode(self.fake_mode, self.answers)
+        self.recurrent = Recurrent()
+        self.mode = GpuMode(self.fake_mode, self.answers, self.recurrent)
         self.compiler = Compiler(gpu, self.fake_mode, self.recorder)
         self.notes, self._predicted = [], (-1, None)
         self._threads = []
@@ -79,6 +81,8 @@ class Session:
         self._answer_memory()
         self._answer_tensors()
         self._answer_training()
+        self.recurrent.install()
+        files.install(lambda name: self.notes.append(f"{name} was not written: what a script saves of the GPU has no values"))
         self._answer_data()
         self.compiler.install()
         self._answer_processes()
@@ -182,7 +186,7 @@ class Session:
             if result is None:
                 raise RuntimeError("more than 16 million values of the GPU were asked for on the host; a capture has none")
             return result
-        torch.Tensor.tolist = lambda self: tolist(host(self) if isinstance(self, FakeTensor) else self)
+        torch.Tensor.tolist = FakeTensor.tolist = lambda self: tolist(host(self) if isinstance(self, FakeTensor) else self)  # a fake's own goes element by element
         torch.Tensor.numpy = lambda self, **options: numpy(host(self) if isinstance(self, FakeTensor) else self, **options)
         torch.Tensor.__array__ = lambda self, dtype=None, **_o: (lambda a: a if dtype is None else a.astype(dtype))(self.detach().numpy())
         FakeTensor.__format__ = lambda self, how: format(self.item(), how) if self.dim() == 0 and how else object.__format__(self, "")
@@ -214,7 +218,7 @@ class Session:
             def outer(*args, _own=getattr(owner, name), **kwargs):
                 if torch._C._current_autograd_node() is not None or torch._guards.TracingContext.try_get() is not None:  # a checkpoint in a backward pass; a graph that is being traced
                     return _own(*args, **kwargs)
-                recorder.backward_begins()
+                recorder.backward_begins([t for t in tree_flatten(args[:1])[0] if isinstance(t, torch.Tensor)])
                 try:
                     return _own(*args, **kwargs)
                 finally:
@@ -315,8 +319,10 @@ class Session:
     def text(self):
         recorder = self.recorder
         recorder.settle()
-        notes = [*dict.fromkeys(self.notes), *self.compiler.notes(), *self.answers.notes()]
+        notes = [*dict.fromkeys(self.notes), *self.compiler.notes(), *self.recurrent.notes(), *self.answers.notes()]
         notes += [f"what {name} allocates inside is not seen, as its code did not run: {why}" for name, why in bodies.failed.items()]
+        if recorder.convolved:
+            notes.append("the workspaces that cuDNN takes for convolutions are not seen: they come on top, and more of them where torch.backends.cudnn.benchmark is on")
         if recorder.skipped:
             notes.append(f"{recorder.skipped} forward passes without gradients, of shapes seen before, were not run again")
         conf = os.environ.get("PYTORCH_ALLOC_CONF") if torch.__version__ >= "2.10" else None

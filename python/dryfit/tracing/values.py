@@ -11,6 +11,7 @@ import sys
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import _disable_current_modes
 
 from dryfit.tracing import known
 
@@ -89,7 +90,8 @@ class Answers:
         value = self.number(dtype, self.says_finite(tensor))
         if not self.quiet:
             self.told(f"values were copied from the GPU; {value} stood in")
-        return torch.full(tuple(tensor.shape), value, dtype=dtype)
+        with _disable_current_modes():  # which would make a large one fake
+            return torch.full(tuple(tensor.shape), value, dtype=dtype)
 
     def equal(self, one, other):
         hosts = known.value(one), known.value(other)
