@@ -388,7 +388,7 @@ Result<bool> asks_for_transformers(const Options& options) {
   const auto words = pasted_words(options);
   if (!words) return std::unexpected(words.error());
   const auto launch = parse_launch(*words);
-  return launch && (is_trainer_command(*launch) || is_llamafactory_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch));  // a faulty one is told by nanochat's reader
+  return launch && !program_of_models(*launch).empty();  // a faulty one is told by nanochat's reader
 }
 
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {

@@ -5,7 +5,6 @@
 #include <array>
 
 #include "base/text.hpp"
-#include "plan/launcher.hpp"
 #include "plan/axolotl_command.hpp"
 #include "plan/litgpt_command.hpp"
 #include "plan/llamafactory_command.hpp"
@@ -348,10 +347,20 @@ Result<std::vector<std::string>> shell_split(std::string_view text) {
   return words;
 }
 
+std::string_view program_of_models(const LaunchLine& launch) {
+  if (is_llamafactory_command(launch)) return "LLaMA-Factory";
+  if (is_axolotl_command(launch)) return "axolotl";
+  if (is_litgpt_command(launch)) return "LitGPT";
+  if (is_torchtune_command(launch)) return "torchtune";
+  if (is_torchtitan_command(launch)) return "torchtitan";
+  if (is_megatron_command(launch)) return "Megatron-LM";
+  return is_trainer_command(launch) ? "transformers' Trainer" : "";
+}
+
 bool is_training_command(std::span<const std::string> words) {
   const auto launch = parse_launch(words);
   if (!launch) return launch.error().code != "bad_command" && std::ranges::any_of(words, [](const std::string& w) { return script_of(w).has_value(); });
-  return script_of(launch->script) || is_trainer_command(*launch) || is_llamafactory_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch);
+  return script_of(launch->script) || !program_of_models(*launch).empty();
 }
 
 Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, std::span<const std::string> over) {
@@ -370,8 +379,8 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, s
   auto launch = parse_launch(all);
   if (!launch) return std::unexpected(launch.error());
   const auto script = script_of(launch->script);
-  if (!script && (is_trainer_command(*launch) || is_llamafactory_command(*launch) || is_axolotl_command(*launch) || is_litgpt_command(*launch) || is_torchtune_command(*launch) || is_torchtitan_command(*launch) || is_megatron_command(*launch))) {
-    return fail("unsupported_script", "nanochat's commands are read here, and this is one of " + std::string(is_llamafactory_command(*launch) ? "LLaMA-Factory" : is_axolotl_command(*launch) ? "axolotl" : is_litgpt_command(*launch) ? "LitGPT" : is_torchtune_command(*launch) ? "torchtune" : is_torchtitan_command(*launch) ? "torchtitan" : is_megatron_command(*launch) ? "Megatron-LM" : "transformers' Trainer"),
+  if (const std::string_view of = program_of_models(*launch); !script && !of.empty()) {
+    return fail("unsupported_script", "nanochat's commands are read here, and this is one of " + std::string(of),
                 "dryfit check, explain, plan and doctor read it", "pasted command");
   }
   const bool theirs = launch->script.starts_with("scripts.") || launch->script.starts_with("scripts/");  // nanochat's

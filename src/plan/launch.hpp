@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "memory/allocator.hpp"
+#include "plan/launcher.hpp"
 #include "workload/workload.hpp"
 
 namespace dryfit {
@@ -29,6 +30,8 @@ struct PastedCommand {
 // Errors: "bad_command", "unknown_flag" (with did-you-mean), "bad_number", each with the word.
 Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, std::span<const std::string> over = {});
 Result<std::vector<std::string>> shell_split(std::string_view text);
+// Whose command of Hugging Face models it is, for people: "axolotl"; empty: none's.
+std::string_view program_of_models(const LaunchLine& launch);
 // Whether words start a training that dryfit reads, of nanochat or of a Hugging Face model.
 bool is_training_command(std::span<const std::string> words);
 
