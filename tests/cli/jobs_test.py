@@ -147,7 +147,7 @@ def after_launcher(words):
 
 
 CLM = ("torchrun --nproc_per_node 2 examples/run_clm.py --model_name_or_path gpt2 --dataset_name wikitext --do_train --per_device_train_batch_size 4 --bf16 --block_size 512 "
-       "--gradient_checkpointing --learning_rate 1e-4 --output_dir 'my runs/a' --num_train_epochs 3 --lora_dropout 0.1").replace("'my runs/a'", "my_runs/a")
+       "--gradient_checkpointing --learning_rate 1e-4 --output_dir 'my runs/a' --num_train_epochs 3 --warmup_ratio 0.1").replace("'my runs/a'", "my_runs/a")
 TRL = "trl sft --model_name_or_path qwen/qwen2.5-0.5b --dataset_name trl-lib/Capybara --use_peft --num_processes 4 --loss_type nll"
 MEGATRON = ("torchrun --nproc_per_node 8 pretrain_gpt.py --num-layers 4 --hidden-size 1024 --num-attention-heads 16 --seq-length 1024 --max-position-embeddings 1024 --micro-batch-size 1 --global-batch-size 64 "
             "--vocab-size 32000 --bf16 --tensor-model-parallel-size 2 --data-path corpus --lr 3e-4")
@@ -224,7 +224,7 @@ class ModelJobs(Jobs):
         planned = self.planned(*words)
         script = after_launcher(planned)
         self.assertEqual(script[0], "examples/run_clm.py")
-        for kept in (["--dataset_name", "wikitext"], ["--learning_rate", "1e-4"], ["--output_dir", "my_runs/a"], ["--num_train_epochs", "3"], ["--block_size", "512"], ["--lora_dropout", "0.1"]):
+        for kept in (["--dataset_name", "wikitext"], ["--learning_rate", "1e-4"], ["--output_dir", "my_runs/a"], ["--num_train_epochs", "3"], ["--block_size", "512"], ["--warmup_ratio", "0.1"]):
             self.assertEqual(script[script.index(kept[0]):][:2], kept)
         for name in ("--max_length", "--dtype"):  # run_clm.py has none of them
             self.assertNotIn(name, script)
