@@ -47,9 +47,8 @@ Result<Document> read_document(const std::string& path, const Env& env, TextRead
   return reader(text, shown_name(path));
 }
 
-// The words of a pasted command; one quoted string is a whole command line.
-Result<std::vector<std::string>> pasted_words(const Options& options) {
-  if (options.pasted.size() == 1) return shell_split(options.pasted[0]);
+// The words of a pasted command, without stray continuations.
+std::vector<std::string> pasted_words(const Options& options) {
   std::vector<std::string> out;
   for (const std::string& w : options.pasted) {
     if (w != "\\") out.push_back(w);
@@ -385,18 +384,14 @@ Result<void> own_flags(const Options& o, MegatronArguments& a, TransformersFlags
 Result<bool> asks_for_transformers(const Options& options) {
   if (options.has("model") || options.has("config")) return true;
   if (!options.has_pasted) return false;
-  const auto words = pasted_words(options);
-  if (!words) return std::unexpected(words.error());
-  const auto launch = parse_launch(*words);
+  const auto launch = parse_launch(pasted_words(options));
   return launch && !program_of_models(*launch).empty();  // a faulty one is told by nanochat's reader
 }
 
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {
   TransformersRequest request;
   if (options.has_pasted) {
-    const auto words = pasted_words(options);
-    if (!words) return std::unexpected(words.error());
-    const auto launch = parse_launch(*words);
+    const auto launch = parse_launch(pasted_words(options));
     if (!launch) return std::unexpected(launch.error());
     if (!launch->unset_gpus.empty() && !options.has("gpus")) return std::unexpected(unset_variable(launch->unset_gpus, "--gpus"));
     if (is_megatron_command(*launch)) {
