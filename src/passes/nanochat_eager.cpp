@@ -124,7 +124,7 @@ class Step {
     const std::int64_t wide = whole.back(), out = weight.dims().size[0];
     const Tensor rows = t_.view(t_.to(x, run_.compute, role), {B * T, wide});
     const Float8 x8 = to_fp8(rows, Dtype::fp8_e4m3, role), w8 = to_fp8(weight, Dtype::fp8_e4m3, role);
-    const auto of = [this](std::int64_t first, std::int64_t second, bool batched) { return eager::dims({first, second}, batched); };
+    const auto of = [](std::int64_t first, std::int64_t second, bool batched) { return eager::dims({first, second}, batched); };
     Tensor y = t_.empty(role, of(B * T, out, true), run_.compute);
     y = t_.function(y, std::array{rows, weight}, std::array{x8.value, x8.inverse, w8.value, w8.inverse}, role, [=, this](const Tensor& g, std::vector<Tensor>&) {
       std::vector<Tensor> gradients(2);

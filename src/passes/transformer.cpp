@@ -386,7 +386,7 @@ Tensor Transformer::body(const Batch& batch) {
   if (r_.recompute == Recompute::none) finish();  // the base model's locals
   else if (std::ranges::find(a_.windows, 0) == a_.windows.end() && a_.windows_by_layer) {  // what no layer was given
     mask_.reset();
-    if (a_.family == Family::olmo3) rotary_ = {};  // transformers 5 has none
+    if (a_.family == Family::olmo3) rotary_.first.reset(), rotary_.second.reset();  // transformers 5 has none
   }
   return x;
 }
