@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "base/text.hpp"
+#include "passes/embedding_scratch.hpp"
 
 namespace dryfit {
 
@@ -31,11 +32,19 @@ namespace {
 
 constexpr std::string_view kFirstWord = "dryfit-capture";
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 48;       // of one tensor: more than any GPU holds
+constexpr std::int64_t kMostElements = std::int64_t{1} << 40;    // of a kernel's argument
 constexpr std::int64_t kMostAlive = std::int64_t{1} << 50;       // bytes at once: sums stay far from overflow
 constexpr std::int64_t kMostEvents = std::int64_t{1} << 28;      // what indices of a Program hold, with room
 constexpr std::size_t kMostNotes = 100;
 constexpr std::string_view kCapturedPhases[] = {"load", "first_step", "train_step", "validation"};
 constexpr std::string_view kWorkspace = "cublas_workspace";
+
+struct KnownKernel { std::string_view op; CapturedKernel::Kind kind; Attention attention; };
+constexpr KnownKernel kKernels[] = {{"_scaled_dot_product_flash_attention_backward", CapturedKernel::Kind::attention_backward, Attention::flash},
+                                    {"_scaled_dot_product_efficient_attention", CapturedKernel::Kind::attention, Attention::efficient},
+                                    {"_scaled_dot_product_efficient_attention_backward", CapturedKernel::Kind::attention_backward, Attention::efficient},
+                                    {"_scaled_dot_product_cudnn_attention_backward", CapturedKernel::Kind::attention_backward, Attention::cudnn},
+                                    {"embedding_dense_backward", CapturedKernel::Kind::embedding_backward, Attention::automatic}};
 
 struct TorchDtype { std::string_view name; Dtype dtype; };
 constexpr TorchDtype kDtypes[] = {{"float32", Dtype::fp32}, {"bfloat16", Dtype::bf16}, {"float16", Dtype::fp16}, {"float8_e4m3fn", Dtype::fp8_e4m3}, {"float8_e5m2", Dtype::fp8_e5m2},
@@ -110,6 +119,7 @@ struct CaptureReader::Impl {
     if (f[0] == "+") return allocation(f);
     if (f[0] == "-") return release(f);
     if (f[0] == "segment") return segment(f);
+    if (f[0] == "kernel") return kernel(f);
     if (f[0] == "end") return ended = true;
     return fact(f);
   }
@@ -207,6 +217,54 @@ struct CaptureReader::Impl {
     return true;
   }
 
+  bool kernel(std::span<const std::string_view> f) {
+    const auto known = f.size() > 1 ? std::ranges::find(kKernels, f[1], &KnownKernel::op) : std::end(kKernels);
+    if (f.size() > 1 && known == std::end(kKernels)) return true;  // of a later writer
+    if (f.size() != 7) return refuse("a kernel has op, stream, dtype, shapes, flags and owner");
+    if (!room()) return false;
+    const auto stream = number(f[2], "stream", 127);
+    const auto dtype = std::ranges::find(kDtypes, f[3], &TorchDtype::name);
+    if (!stream) return false;
+    if (dtype == std::end(kDtypes)) return refuse("the dtype '" + printable(f[3], 30) + "' is not known", "dtypes: float32, bfloat16, float16");
+    const auto shapes = split(f[4], ' ');
+    const bool embedding = known->kind == CapturedKernel::Kind::embedding_backward;
+    if (shapes.size() != (embedding ? 2 : 3)) return refuse("the shapes of " + std::string(known->op) + (embedding ? " are those of its ids and its table" : " are those of queries, keys and values"));
+    std::array<std::array<std::int64_t, 4>, 3> sizes{};
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+      if (!read_sizes(shapes[i], embedding && i == 0 ? 0 : embedding ? 2 : 4, sizes[i])) return false;
+    }
+    CapturedKernel k{.kind = known->kind, .before_event = static_cast<std::int32_t>(capture.program.events.size()), .stream = static_cast<std::int8_t>(*stream)};
+    std::string owner = printable(f[6], 200);
+    k.layer = take_layer(owner);
+    if (embedding) {
+      k.ids = sizes[0][0], k.rows = sizes[1][0], k.width = sizes[1][1];
+      if (k.ids > kMostElements / k.width) return refuse("the gradients of " + std::to_string(k.ids) + " ids, " + std::to_string(k.width) + " wide, are more than any GPU holds");
+    } else {
+      const auto& [q, keys, values] = sizes;
+      const auto flags = split(f[5], ',');
+      const auto says = [&](std::string_view flag) { return std::ranges::find(flags, flag) != flags.end(); };
+      k.attention = {.kind = known->attention, .of = {q[0], q[1], q[2], keys[2], q[3], values[3], dtype->dtype, says("dropout")}, .key_heads = keys[1], .causal = says("causal")};
+    }
+    capture.kernels.push_back(k);
+    return true;
+  }
+
+  // rank dimensions, each at least 1 and together at most kMostElements; rank 0: any number of them, as one.
+  bool read_sizes(std::string_view text, std::size_t rank, std::array<std::int64_t, 4>& out) {
+    const auto parts = split(text, 'x');
+    if (rank > 0 && parts.size() != rank) return refuse("the shape '" + printable(text, 60) + "' has not " + std::to_string(rank) + " dimensions");
+    std::int64_t all = 1;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const auto n = number(parts[i], "a dimension", kMostElements / all);
+      if (!n) return false;
+      if (*n == 0) return refuse("a dimension of '" + printable(text, 60) + "' is 0");
+      all *= *n;
+      if (rank > 0) out[i] = *n;
+    }
+    if (rank == 0) out[0] = all;
+    return true;
+  }
+
   bool release(std::span<const std::string_view> f) {
     if (f.size() != 2) return refuse("a free has the number of its allocation");
     if (!room()) return false;
@@ -262,12 +320,72 @@ Result<Capture> CaptureReader::finish() {
   return std::move(r.capture);
 }
 
-void fit_to(Capture& capture, const Target& target) {
-  for (TensorInfo& t : capture.program.tensors) {
+namespace {
+
+// What a kernel takes inside, as of attention_scratch.hpp.
+AttentionScratch inside(const CapturedKernel& k, int capability) {
+  if (k.kind == CapturedKernel::Kind::attention_backward) {
+    AttentionBackwardCall call = k.attention;
+    call.capability = capability;
+    return backward_scratch(call);
+  }
+  if (k.kind == CapturedKernel::Kind::attention) {
+    const std::int64_t sums = efficient_sums(k.attention.of);
+    return {{}, sums > 0 ? std::vector<ScratchTensor>{{"attn.out_sums", Dtype::uint8, {sums}}} : std::vector<ScratchTensor>{}};
+  }
+  if (k.ids <= kUnsortedIds) return {};
+  const auto [segments, partials] = sorted_gradients(k.ids, k.rows);
+  AttentionScratch out;
+  for (const std::int64_t indices : {k.ids, k.ids, k.ids, std::int64_t{1}, segments, segments, std::int64_t{1}, partials}) out.beside.push_back({"wte.sorted", Dtype::int64, {indices}});
+  out.beside.push_back({"wte.partial_sums", Dtype::fp32, {partials, k.width}});
+  return out;
+}
+
+// The program's events with those of its kernels among them.
+void lay_out_inside(Program& p, std::span<const CapturedKernel> kernels, int capability) {
+  std::vector<Event> events;
+  events.reserve(p.events.size() + 8 * kernels.size());
+  std::size_t kernel = 0, segment = 0;
+  const auto made = [&](const CapturedKernel& k, const ScratchTensor& s) {
+    const auto index = static_cast<std::int32_t>(p.tensors.size());
+    TensorInfo t{.role = s.role, .layer = k.layer, .dtype = s.dtype, .category = Category::workspace, .stream = k.stream, .shape = shape(s.size, false)};
+    t.bytes = t.shape.numel() * size_of(s.dtype);
+    p.tensors.push_back(t);
+    events.push_back({Event::Kind::alloc, index, index});
+    return index;
+  };
+  for (std::size_t at = 0; at <= p.events.size(); ++at) {
+    for (; kernel < kernels.size() && static_cast<std::size_t>(kernels[kernel].before_event) == at; ++kernel) {
+      const CapturedKernel& k = kernels[kernel];
+      const AttentionScratch taken = inside(k, capability);
+      std::vector<std::int32_t> before, beside;
+      const auto let_go = [&](std::vector<std::int32_t>& list) {
+        for (; !list.empty(); list.pop_back()) events.push_back({Event::Kind::free, list.back(), list.back()});
+      };
+      for (const ScratchTensor& s : taken.before) before.push_back(made(k, s));
+      for (const ScratchTensor& s : taken.beside) {
+        beside.push_back(made(k, s));
+        let_go(before);
+      }
+      let_go(beside);
+    }
+    for (; segment < p.segments.size() && static_cast<std::size_t>(p.segments[segment].first_event) == at; ++segment) p.segments[segment].first_event = static_cast<std::int32_t>(events.size());
+    if (at < p.events.size()) events.push_back(p.events[at]);
+  }
+  p.events = std::move(events);
+}
+
+}  // namespace
+
+Program fit_to(const Capture& capture, const Target& target) {
+  Program program = capture.program;
+  if (!capture.kernels.empty()) lay_out_inside(program, capture.kernels, target.capability());
+  for (TensorInfo& t : program.tensors) {
     if (t.role != kWorkspace) continue;
     t.bytes = cublas_workspace_bytes(target);
     t.shape = shape({t.bytes}, false);
   }
+  return program;
 }
 
 }  // namespace dryfit

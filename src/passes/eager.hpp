@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "passes/embedding_scratch.hpp"
 #include "passes/program.hpp"
 #include "passes/strided.hpp"
 
@@ -92,7 +93,6 @@ struct CheckpointForm {
   std::function<bool(Op op, int count)> keeps = nullptr;
 };
 
-constexpr std::int64_t kUnsortedIds = 3072;  // the most whose gradients of an embedding are summed without sorting them
 
 struct TapeOptions {
   // An input buffer adds a second gradient onto the first when it alone holds it, and ops of ops write into what they made. Under a Python dispatch mode,

@@ -367,11 +367,10 @@ void Tape::backward_embedding(std::int32_t n, std::vector<Tensor>& out) {
     const Tensor range = indices(ids, batched);
   }
   make();
-  const std::int64_t segments = std::min(ids, V);
+  const auto [segments, partials] = sorted_gradients(ids, V);
   const bool grows = batched && segments == ids;
   const Tensor offsets = indices(ids, batched), number_of_segments = counter(), per_segment = indices(segments, grows), per_segment_offset = indices(segments, grows), number_of_partials = counter();
-  // one a row of the table, and one more for every ten ids
-  const std::int64_t partials = ids / 10 + segments, always = grows ? 0 : segments;
+  const std::int64_t always = grows ? 0 : segments;
   const auto scales = [&](std::int64_t row) {
     if (!batched) return;
     p_.tensors.back().fixed = always * row;

@@ -482,7 +482,7 @@ Result<Program> build_program(const Architecture& a, const Training& r, const Ta
 
 TrainingLayout layout_of(const Architecture& a, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps, std::int64_t attention_splits) {
   const std::int64_t ids = device_batch * seq_len;
-  return {std::min<std::int64_t>(grad_accum_steps, 3), device_batch == 1, ids > kRowsOfOneBlock, ids <= eager::kUnsortedIds ? TrainingLayout::Ids::unsorted : ids <= a.vocab ? TrainingLayout::Ids::fewer_than_rows : TrainingLayout::Ids::more_than_rows, attention_splits};
+  return {std::min<std::int64_t>(grad_accum_steps, 3), device_batch == 1, ids > kRowsOfOneBlock, ids <= kUnsortedIds ? TrainingLayout::Ids::unsorted : ids <= a.vocab ? TrainingLayout::Ids::fewer_than_rows : TrainingLayout::Ids::more_than_rows, attention_splits};
 }
 
 std::int64_t attention_splits(const Architecture& a, const Training& r, const Target& target, std::int64_t device_batch, std::int64_t seq_len) {

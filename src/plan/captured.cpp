@@ -5,8 +5,7 @@
 
 namespace dryfit {
 
-Result<Report> estimate_captured(Capture& capture, const Machine& machine, EstimateOptions options) {
-  fit_to(capture, target_of(machine));
+Result<Report> estimate_captured(const Capture& capture, const Machine& machine, EstimateOptions options) {
   if (!options.allocator && !capture.run.alloc_conf.empty()) {
     const auto conf = parse_alloc_conf(capture.run.alloc_conf);
     if (!conf) return std::unexpected(conf.error());
@@ -18,7 +17,7 @@ Result<Report> estimate_captured(Capture& capture, const Machine& machine, Estim
   workload.run.grad_accum_steps = std::max<std::int64_t>(1, capture.run.micro_steps);
   workload.run.torch = capture.run.torch;
   workload.run.compile = capture.run.compile != "none";
-  return estimate_program(workload, machine, options, capture.program);
+  return estimate_program(workload, machine, options, fit_to(capture, target_of(machine)));
 }
 
 }  // namespace dryfit

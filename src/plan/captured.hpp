@@ -6,7 +6,7 @@
 
 namespace dryfit {
 
-// capture: its workspaces become this GPU's. Errors: those of parse_alloc_conf, where the script set one.
-Result<Report> estimate_captured(Capture& capture, const Machine& machine, EstimateOptions options);
+// Workspaces, and what kernels take inside, as on this GPU. Errors: those of parse_alloc_conf, where the script set one.
+Result<Report> estimate_captured(const Capture& capture, const Machine& machine, EstimateOptions options);
 
 }  // namespace dryfit

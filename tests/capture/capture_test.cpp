@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "memory/timeline.hpp"
+#include "passes/embedding_scratch.hpp"
 #include "plan/captured.hpp"
 
 namespace dryfit {
@@ -68,6 +69,39 @@ TEST(Capture, WorkspacesFollowTheGpu) {
   EXPECT_TRUE(told(*ada, "compute capability 9.0"));
 }
 
+// The same head, three results of 8 MiB and what the kernel that made them took inside, as bytes of the peak above them.
+std::int64_t taken_inside(const std::string& kernel, const char* gpu) {
+  std::string text = kHead + "segment\tfirst_step\tbackward\t1\n";
+  for (int i = 0; i < 3; ++i) text += "+\t8388608\t0\tactivations\tbfloat16\t4x8x2048x64\taten.op\tmodel.layers.2.attn\n";
+  const auto c = read(text + kernel + "segment\tfirst_step\toptimizer\t0\n-\t0\n-\t1\n-\t2\nend\n");
+  EXPECT_TRUE(c) << (c ? "" : c.error().message);
+  if (!c) return -1;
+  const Program p = fit_to(*c, target_of(machine_of(gpu)));
+  for (const Event& e : p.events) EXPECT_EQ(&p.segment_of(static_cast<std::int32_t>(&e - p.events.data())), &p.segments[e.tensor < 3 && e.kind == Event::Kind::free ? 1 : 0]);
+  EXPECT_EQ(std::ranges::count(p.events, Event::Kind::alloc, &Event::kind), std::ranges::count(p.events, Event::Kind::free, &Event::kind));
+  return peak_of(p).count - 3 * 8388608;
+}
+
+TEST(Capture, KernelsTakeMoreInsideThanTheirResults) {
+  const auto attention = [](const std::string& op, const std::string& dtype, const std::string& keys, const std::string& flags) {
+    return "kernel\t_scaled_dot_product_" + op + "\t0\t" + dtype + "\t4x8x2048x64 " + keys + " " + keys + "\t" + flags + "\tmodel.layers.2.attn\n";
+  };
+  EXPECT_EQ(taken_inside("", "h100"), 0);
+  // row sums and dq in fp32; where heads are shared dk and dv of each
+  EXPECT_EQ(taken_inside(attention("flash_attention_backward", "bfloat16", "4x8x2048x64", "causal"), "a100"), 4 * 8 * 2048 * 4 * (1 + 64));
+  EXPECT_EQ(taken_inside(attention("flash_attention_backward", "bfloat16", "4x2x2048x64", "causal"), "a100"), 4 * 8 * 2048 * (4 * (1 + 64) + 2 * 2 * 64));
+  const AttentionBackwardCall call{.kind = Attention::efficient, .of = {4, 8, 2048, 2048, 64, 64, Dtype::bf16, false}, .key_heads = 8};
+  const std::int64_t workspace = efficient_backward(call.of, 90).workspace;
+  EXPECT_EQ(taken_inside(attention("efficient_attention_backward", "bfloat16", "4x8x2048x64", ""), "h100"), workspace + 4 * 8 * 2048 * 4);
+  EXPECT_GT(taken_inside(attention("efficient_attention_backward", "float16", "4x8x2048x64", ""), "v100"), 0);
+  EXPECT_EQ(taken_inside(attention("efficient_attention", "bfloat16", "4x8x2048x64", ""), "h100"), 0);
+  EXPECT_EQ(taken_inside("kernel\tof_a_later_writer\tanything\n", "h100"), 0);
+  // sorted: ids twice, their offsets; two of segments, two counts, partial sums of fp32 and where they lie
+  const std::int64_t ids = 16 * 1024, rows = 50257, width = 768, partials = ids / 10 + ids;
+  EXPECT_EQ(taken_inside("kernel\tembedding_dense_backward\t0\tfloat32\t16x1024 50257x768\t\t\n", "h100"), 5 * ids * 8 + 2 * 512 + (partials * 8 + 511) / 512 * 512 + partials * width * 4);
+  EXPECT_EQ(taken_inside("kernel\tembedding_dense_backward\t0\tfloat32\t4x" + std::to_string(kUnsortedIds / 4) + " " + std::to_string(rows) + "x768\t\t\n", "h100"), 0);
+}
+
 TEST(Capture, TheScriptsAllocatorSettingsAreTaken) {
   auto c = read(kHead + "alloc_conf\texpandable_segments:True\n" + kBody);
   ASSERT_TRUE(c);
@@ -85,6 +119,11 @@ TEST(Capture, RefusesWithThePlace) {
                         Case{good + "+\t-1\t0\tweights\tint8\t1\t\tw\n", "bad_capture", "line 11"}, Case{good + "+\t999999999999999999\t0\tweights\tint8\t1\t\tw\n", "bad_capture", "line 11"},
                         Case{good + "+\t1\t200\tweights\tint8\t1\t\tw\n", "bad_capture", "line 11"}, Case{good + "+\t1\t0\tsoup\tint8\t1\t\tw\n", "bad_capture", "line 11"}, Case{good + "-\t0\n", "bad_capture", "line 11"},
                         Case{good + "+\t1\t0\tweights\tint8\t1\t\tw\n-\t0\n-\t0\n", "bad_capture", "line 13"}, Case{good + "segment\tlunch\tx\t0\n", "bad_capture", "line 11"}, Case{good + "segment\tload\n", "bad_capture", "line 11"},
+                        Case{good + "kernel\tembedding_dense_backward\n", "bad_capture", "line 11"}, Case{good + "kernel\tembedding_dense_backward\t0\tsoup\t8 8x8\t\t\n", "bad_capture", "line 11"},
+                        Case{good + "kernel\tembedding_dense_backward\t0\tfloat32\t8\t\t\n", "bad_capture", "line 11"}, Case{good + "kernel\tembedding_dense_backward\t0\tfloat32\t8 8x8x8\t\t\n", "bad_capture", "line 11"},
+                        Case{good + "kernel\tembedding_dense_backward\t0\tfloat32\t0 8x8\t\t\n", "bad_capture", "line 11"}, Case{good + "kernel\tembedding_dense_backward\t0\tfloat32\t1099511627776 1x1099511627776\t\t\n", "bad_capture", "line 11"},
+                        Case{good + "kernel\t_scaled_dot_product_flash_attention_backward\t0\tbfloat16\t1x1x8x8 1x1x8x8 1x8x8\t\t\n", "bad_capture", "line 11"},
+                        Case{kHead + "kernel\tembedding_dense_backward\t0\tfloat32\t8 8x8\t\t\n", "bad_capture", "line 10"},
                         Case{good + "parameters\tmany\n", "bad_capture", "line 11"}, Case{good + "end\n", "empty_capture", "line 11"}, Case{good + "+\t1\t0\tweights\tint8\t1\t\tw\n", "bad_capture", "line 11"},
                         Case{good + "+\t1\t0\tweights\tint8\t1\t\tw\nend\n+\t1\t0\tweights\tint8\t1\t\tw\n", "bad_capture", "line 13"}}) {
     const auto r = read(c.text);

@@ -18,13 +18,16 @@ def facts(**known):
 
 
 def events(recorder):
-    """Segments, allocations and frees, in order."""
+    """Segments, allocations, frees and kernels that allocate inside, in order."""
     marks, at, out = recorder.marks, 0, []
     for i, event in enumerate(recorder.events):
         while at < len(marks) and marks[at][1] <= i:
             phase, part, micro = marks[at][0]
             out.append(f"segment\t{phase}\t{part}\t{micro}\n")
             at += 1
+        if event.storage < 0:
+            out.append("kernel\t" + "\t".join(map(_clean, event.said)) + "\n")
+            continue
         if not event.birth:
             out.append(f"-\t{event.storage}\n")  # every birth is a new storage, so its index counts the allocations
             continue

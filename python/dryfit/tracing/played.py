@@ -152,6 +152,8 @@ class Half:
                 case "call":
                     env[step.name] = self._body(step, env) or {index: self._empty(step.name, f"{self.makers[step.name]} {index}", [_known(n, symbols) for n in shape], [_known(n, symbols) for n in stride], dtype, device)
                                       for index, dtype, device, shape, stride in self.made.get(step.name, [])}
+                    if step.code is not None:
+                        self.tracker.called(step.source, self.modules.get(step.name, ""), lambda: _worked_out(step, env))
                 case "size":
                     env[step.name] = dict(enumerate(map(int, getattr(_tensor(env[step.source]), step.code)())))
                 case "item":

@@ -7,12 +7,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from dataclasses import dataclass
 
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_flatten, tree_map
 
-from dryfit.tracing import bodies
+from dryfit.tracing import bodies, inside
 from dryfit.tracing.pretend import Stream
 from dryfit.tracing.tracker import Event, Storage, Tracker, block
 
@@ -20,7 +21,7 @@ aten = torch.ops.aten
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.linear, aten.addmv, aten.mv, aten._scaled_mm, aten._addmm_activation, aten.dot}  # cuBLAS computes these
 CONVOLUTIONS = {aten.convolution, aten.convolution_backward}
 LT = {aten._scaled_mm, aten._addmm_activation}  # these cuBLASLt, and addmm with a bias; it keeps CUBLASLT_WORKSPACE_SIZE's default since torch 2.7
-LT_WORKSPACE = 1 << 20 if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7) else 0
+LT_WORKSPACE = 1 << 20 if inside.TORCH >= (2, 7) else 0
 WRITES = {aten.add_, aten.sub_, aten.copy_, aten.addcdiv_, aten.mul_}  # by which scripts step without an optimizer
 ALIKE = 2          # forward passes without gradients that run before others of the same shapes are taken as known
 RECORDED = 2       # calls until a CUDA graph is recorded
@@ -51,6 +52,12 @@ def _leaves(roots):
             found[leaf.untyped_storage()._cdata] = leaf
         ahead += [following for following, _ in node.next_functions if following is not None]
     return found
+
+
+@dataclass
+class Kernel(Event):
+    """Between births and deaths: a call of an operator that allocates inside, as `inside.said` has it, and its owner."""
+    said: list
 
 
 class Enough(BaseException):
@@ -277,7 +284,7 @@ class Recorder(Tracker):
         return f"{outer}.{inner}".strip(".")
 
     def _storage(self, storage, dtype, shape, size, label, module=None):
-        if self._replayed:
+        if self._replayed or (inside.on_host(label, shape) and Stream.current != POOL):
             return self.ignore(storage)
         super()._storage(storage, dtype, shape, size, label, module)
         part = self._now[1]
@@ -372,4 +379,18 @@ class Recorder(Tracker):
                 made = bodies.run(str(function), body, args, kwargs or {})
             if made is not NotImplemented:
                 return made
-        return super().__torch_dispatch__(function, types, args, kwargs)
+        result = super().__torch_dispatch__(function, types, args, kwargs)
+        if packet in inside.KERNELS:
+            self._inside(packet, args, kwargs)
+        return result
+
+    def called(self, operator, module, arguments):
+        packet = inside.packet(operator)
+        if packet is not None:
+            self._inside(packet, *arguments(), module)
+
+    def _inside(self, packet, args, kwargs, module=None):
+        """A kernel has run, and let go what it allocated beside its results, which are there."""
+        said = None if self._replayed else inside.said(packet, args, kwargs)
+        if said is not None:
+            self.events.append(Kernel(False, -1, self.live, [said[0], Stream.current, *said[1:], self._owner(module)]))

@@ -79,6 +79,9 @@ class Tracker(TorchDispatchMode):
         """The context of a CUDA graph's call, the first being 1."""
         return contextlib.nullcontext()
 
+    def called(self, operator, module, arguments):
+        """A compiled graph has called this operator of that module, and its results are there; arguments() gives the positional ones and the named."""
+
     def body(self, operator):
         """The code of an operator that a compiled graph calls, where it is to run; None: only its results are made."""
         return None
