@@ -8,7 +8,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 what=${1:-build}
 packages=(g++ cmake ninja-build libfmt-dev libtomlplusplus-dev libyaml-dev nlohmann-json3-dev)
 if [ "$what" = test ] || [ "$what" = integration ]; then
-  packages+=(libgtest-dev librapidcheck-dev libbenchmark-dev clang-19 libclang-rt-19-dev python3 python3-jsonschema shellcheck)
+  packages+=(libgtest-dev librapidcheck-dev libbenchmark-dev clang-19 libclang-rt-19-dev libc++-19-dev python3 python3-jsonschema shellcheck)
 fi
 if [ "$what" = web ] || [ "$what" = integration ]; then
   packages+=(clang-19 lld-19 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 libclang-rt-19-dev-wasm32 wasi-libc)
