@@ -242,7 +242,7 @@ class Command {
   Result<bool> transformers() const {
     const auto asks = asks_for_transformers(o_);
     if (!asks || *asks) return asks;
-    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "max-steps", "max-tokens", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "ema", "offload", "parallel", "framework"}) {
+    for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "max-steps", "max-tokens", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "padded", "ema", "offload", "parallel", "framework"}) {
       if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));
     }
     return false;
@@ -301,7 +301,7 @@ class Command {
     EstimateOptions full = *options;
     full.alternatives = levers == Levers::always;
     full.timeline = timeline;
-    full.fine_tuning = true;
+    full.neighbours = true;
     auto result = estimate_program(*workload, m, full, *built);
     if (!result || result->verdict == Verdict::fits || levers != Levers::when_needed) return result;
     full.alternatives = true;  // it does not fit: what would

@@ -412,18 +412,22 @@ Tensor Transformer::bert_embeddings(Tensor words) {
     x = norm(sum, outer_.norm.at("embedding"), "norm_embed");
     x = t_.dropout(x, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
   }
-  if (o_.eager_attention) {
-    const Tensor kept = t_.empty("attn.mask", dims({B, 1, 1, T}, true), x.dtype());
+  if (o_.eager_attention || takes_mask(0)) {
+    const bool flags = !o_.eager_attention && r_.is_transformers_5();  // booleans, as causal models have them
+    const Dims seen = dims({B, 1, o_.eager_attention ? 1 : T, T}, true);
+    const Tensor kept = t_.empty("attn.mask", seen, flags ? Dtype::bool8 : x.dtype());
+    if (flags) return mask_ = kept, x;
     const Tensor inverted = t_.scale(kept, "attn.mask");
+    if (!o_.eager_attention) const Tensor unseen = t_.empty("attn.mask", seen, Dtype::bool8);
     mask_ = t_.scale(inverted, "attn.mask");
   }
   return x;
 }
 
-// SDPA does where rows are filled up or hold several texts, and of a layer whose window (0: none) is not longer than a row (masking_utils.py, _ignore_causal_mask_sdpa:
+// SDPA does where rows are filled up to the longest of several or hold several texts, and of a layer whose window (0: none) is not longer than a row (masking_utils.py, _ignore_causal_mask_sdpa:
 // one that is as long hides nothing, and the mask is made all the same). FlashAttention knows what it may see.
 bool Transformer::takes_mask(std::int64_t window) const {
-  return r_.attention == AttentionCode::sdpa && (r_.padded || r_.packed || (window > 0 && window <= T));
+  return r_.attention == AttentionCode::sdpa && ((r_.padded && B > 1) || r_.packed || (window > 0 && window <= T));
 }
 
 Tensor Transformer::head(const Tensor& x) {

@@ -102,8 +102,9 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     if (kind == Attention::math) return t_.contiguous(t_.transpose(composite_attention(q, key, value, p), 1, 2), "attn.out");
     Tensor bias;  // booleans become zeros and minus infinity inside the call, in rows of a multiple of 8 (attention.cpp, pad_bias)
     if (masked) {
-      const auto rows_of = [&](std::int64_t columns) { return t_.empty("attn.mask", dims({B, 1, T, columns}, true), t_.autocast().value_or(q.dtype())); };
-      bias = rows_of(T);
+      const Dtype d = t_.autocast().value_or(q.dtype());
+      const auto rows_of = [&](std::int64_t columns) { return t_.empty("attn.mask", dims({B, 1, T, columns}, true), d); };
+      bias = a_.encoder && mask_.dtype() == d ? mask_ : rows_of(T);  // theirs has them already, in the model's dtype
       if (T % 8 != 0) bias = rows_of(round_up(T, 8));
     }
     const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");

@@ -30,7 +30,7 @@ std::optional<Alternative> growing_segments(const Report& report, const Program&
   if (options.allocator || report.allocator.expandable_segments || !cuda) return std::nullopt;
   options.allocator = report.allocator;
   options.allocator->expandable_segments = true;
-  options.alternatives = options.timeline = options.fine_tuning = false;
+  options.alternatives = options.timeline = options.neighbours = false;
   const bool every_step = std::exchange(options.every_step, false);
   const auto saves = [&](const Result<Report>& r) { return r && 100 * (report.process.bytes - r->process.bytes).count > report.machine.usable().count; };
   auto result = estimate_program(report.workload, report.machine, options, program);
@@ -84,7 +84,7 @@ namespace {
 class Levers {
  public:
   Levers(const Report& report, const Program& program, const EstimateOptions& options) : r_(report), program_(program), given_(options), options_(options) {
-    options_.alternatives = options_.timeline = options_.fine_tuning = false;
+    options_.alternatives = options_.timeline = options_.neighbours = false;
     options_.every_step = options.every_step && report.verdict != Verdict::fits;  // what somebody will do instead is played to the end
   }
 

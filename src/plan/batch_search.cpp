@@ -22,7 +22,7 @@ class BatchSearch {
  public:
   BatchSearch(const Workload& workload, const Machine& machine, const EstimateOptions& options, std::optional<StaticBytes> fixed, SharedLayouts* shared = nullptr)
       : w_(workload), machine_(machine), target_(target_of(machine)), options_(options), fixed_(fixed), shared_(shared), room_(most_that_may_fit(workload, machine, options)), above_(error_band(workload, true).above) {
-    options_.alternatives = options_.timeline = options_.fine_tuning = false;
+    options_.alternatives = options_.timeline = options_.neighbours = false;
   }
 
   // Fewer micro-steps keep less between them: their batches, the largest, come first, and are asked on their own.

@@ -342,6 +342,30 @@ std::string_view name_of(Verdict verdict) {
   return "";
 }
 
+namespace {
+
+std::string tenths_of_gib(Bytes b) {
+  const std::int64_t tenths = std::llround(static_cast<double>(b.count) * 10 / (1 << 30));
+  return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10);
+}
+
+}  // namespace
+
+void warn_of_filled_rows(Report& report, const EstimateOptions& options) {
+  if (!report.workload.transformers || report.workload.transformers->knows_rows || report.verdict == Verdict::wont_fit) return;
+  const Training& t = report.workload.transformers->training;
+  if (t.framework != Framework::transformers || t.attention != AttentionCode::sdpa || t.packed || t.compile || report.workload.run.device_batch_size == 1) return;
+  Workload filled = report.workload;
+  filled.transformers->training.padded = true;
+  const auto program = program_for(filled, target_of(report.machine), filled.run.grad_accum_steps > 1);
+  if (!program) return;
+  const Report there = fill_report(filled, report.machine, options, *program, Detail::if_fits);
+  constexpr double kMatters = 0.01;  // of the GPU
+  const bool fits = there.verdict != Verdict::wont_fit;
+  if (fits && there.process.bytes < report.process.bytes + scaled(report.machine.usable(), kMatters)) return;
+  report.warnings.push_back("rows are taken to be full. Where shorter ones are filled up to the longest, as fine-tuning on texts does, attention gets a mask, and it " + (fits ? "takes " + tenths_of_gib(there.process.bytes) + " GiB" : std::string("does not fit")) + ": --padded 1 (0: they are full)");
+}
+
 ErrorBand error_band(const Workload& workload, bool late_peak) {
   if (is_compiled_neox(workload)) return {0.06, 0.06};
   if (is_trainer_on_several(workload) || is_compiled_mixture(workload) || workload.run.checkpoints) return {0.05, 0.05};
@@ -378,7 +402,7 @@ Result<Report> estimate(const Workload& workload, const Machine& machine, const 
 
 Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program) {
   Report report = fill_report(workload, machine, options, program, Detail::all);
-  if (options.fine_tuning) warn_of_fine_tuning(report, options);
+  if (options.neighbours) warn_of_fine_tuning(report, options), warn_of_filled_rows(report, options);
   if (options.timeline) fill_timeline(report, program);
   if (options.alternatives) report.alternatives = find_alternatives(report, program, options);
   return report;

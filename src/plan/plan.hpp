@@ -20,7 +20,7 @@ struct EstimateOptions {
   bool alternatives = false;        // fill Report::alternatives
   bool timeline = false;            // fill Report::timeline
   bool every_step = true;           // play all steps between two evaluations, not only those that are laid out (simulate_reserved); matters for nanochat on several GPUs
-  bool fine_tuning = false;         // warn where the chat_sft that follows this run would not fit
+  bool neighbours = false;          // warn of runs beside this one: the chat_sft that follows it, rows that are filled up
   Loop loop = {};                   // how plan and table go over their searches; empty: one after the other
   const Calibration* calibration = nullptr;  // constants learned on this machine; not owned
   const std::vector<Price>* prices = nullptr;  // the user's own; none: the embedded ones; not owned
@@ -40,6 +40,9 @@ Bytes most_that_may_fit(const Workload& workload, const Machine& machine, const 
 
 // The whole account of one workload on one machine.
 Result<Report> estimate(const Workload& workload, const Machine& machine, const EstimateOptions& options = {});
+
+// What rows that are filled up to the longest take more, where nobody said whether they are: a warning.
+void warn_of_filled_rows(Report& report, const EstimateOptions& options);
 
 // The same for a program already built for this workload and machine.
 Result<Report> estimate_program(const Workload& workload, const Machine& machine, const EstimateOptions& options, const Program& program);

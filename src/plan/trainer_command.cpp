@@ -80,6 +80,10 @@ class TrainerReader {
       f().sharding = Sharding::fsdp2;
     }
     if (flattens_ || (packs_ && !wrapped_)) f().packed = true;  // SFTTrainer.padding_free
+    if (trl_ && !packs_ && !flattens_ && !f().padded) {
+      f().padded = true;
+      out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
+    }
     if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed);
     if (lora_ && !adapters_ && !trl_ && !lora_place_.empty()) out_.unclear.push_back({lora_place_, Unclear::adapters});  // TRL's own script leaves it alone
     if (lora_ && adapters_.value_or(false)) f().lora = *lora_;

@@ -159,6 +159,7 @@ Result<TransformersPlan> plan_transformers(const HfModel& model, const Transform
   if (plan.chosen) {
     Report& best = plan.candidates[*plan.chosen].report;
     if (const auto growing = growing_segments_of(best, options, built ? &*built : nullptr)) best.alternatives = {*growing};
+    warn_of_filled_rows(best, options);
   }
   plan.missed.resize(tried.size());
   go_over(options.loop, 3 * tried.size(), [&](std::size_t i) {

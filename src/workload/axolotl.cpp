@@ -261,6 +261,7 @@ class AxolotlReader {
     const bool packs = f_.yes("sample_packing").value_or(false);
     const bool rows = f_.yes("multipack_real_batches").value_or(!flags_.attention || !is_flash(*flags_.attention));
     flags_.packed = packs && !rows;
+    flags_.padded = !packs;
   }
 
   // _configure_embedding_dtypes: embeddings, head and norms become fp32, and go back where there are adapters, FSDP, a fused attention or cut cross-entropy; DeepSpeed casts them.

@@ -189,7 +189,7 @@ struct Training {
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
   bool use_cache = false;               // a key-value cache is filled while training, unless it checkpoints: config.json's use_cache
   bool packed = false;                  // texts of a batch one after the other in a single row of B*T, told apart by their positions; no padding mask
-  bool padded = false;                  // rows of a batch are filled up, so that SDPA gets a mask [B, 1, T, T] instead of is_causal
+  bool padded = false;                  // rows of a batch are filled up to the longest, so that SDPA gets a mask [B, 1, T, T] instead of is_causal; a single one is not
   bool converts_outputs = false;        // accelerate's convert_outputs_to_fp32, around a forward pass under autocast: logits in 16 bits are copied in fp32 as it ends
   bool holds_batches = false;           // Trainer's list of a step's batches: they stay until the next step's are there
   bool holds_outputs = false;           // a loop of one's own that names the model's outputs: logits live until the next forward pass is done; Trainer drops them

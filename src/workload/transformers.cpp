@@ -243,6 +243,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
     return fail("unsupported_training", "a moving average of the weights " + std::string(f.quantized ? "beside 4-bit ones" : t.framework != Framework::transformers ? "in " + std::string(name_of(t.framework)) : "under " + std::string(name_of(t.sharding))) + " is not laid out yet", "leave --ema out, or use --parallel ddp with whole weights", "--ema");
   }
   t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
+  t.padded = f.padded.value_or(false) && !t.packed && t.framework == Framework::transformers;
   loss_and_liger(t, a, f);
   constexpr std::array kOwnPatches = {Family::granite, Family::gpt_oss};  // another loss, or no MLP
   if (f.liger.value_or(false) && std::ranges::find(kOwnPatches, a.family) != kOwnPatches.end()) return fail("unsupported_training", "Liger-Kernel's parts of " + a.model_type + " are not laid out yet", "leave --liger out", "--liger");
@@ -315,6 +316,14 @@ bool trains_classes(const UsersCommand& users) {
   return std::ranges::find(kOfClasses, name.ends_with(".py") ? name.substr(0, name.size() - 3) : name) != kOfClasses.end();
 }
 
+// Scripts of transformers' examples that cut one long text into rows.
+bool makes_full_rows(const UsersCommand& users) {
+  constexpr std::array<std::string_view, 4> kCut = {"run_clm.py", "run_clm_no_trainer.py", "run_mlm.py", "run_mlm_no_trainer.py"};
+  if (users.script.empty()) return false;
+  const std::string& path = users.script.back();
+  return std::ranges::find(kCut, std::string_view(path).substr(path.rfind('/') + 1)) != kCut.end();
+}
+
 // What Trainer's evaluation takes for its loss, where that is more than a training step's: it makes all logits, Liger-Kernel or not, of as many rows as it is given, casts them to fp32 and takes their log-probabilities
 // (ForCausalLMLoss; beside them the logits are kept for whoever asks). TRL's comes from tiles there too.
 std::optional<std::string> evaluation_warning(const TransformersFlags& flags, const Architecture& a, const Training& t) {
@@ -344,7 +353,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3 && !fsdp) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
-  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users};
+  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || makes_full_rows(flags.users)};
   w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.by_file();
   Model& m = w.model;
   m.version = NanochatVersion();

@@ -27,7 +27,7 @@ struct TransformersFlags {
   std::optional<AttentionCode> attention;
   std::optional<OptimizerKind> optimizer;
   std::optional<Recompute> recompute;
-  std::optional<bool> reentrant, compile, cold_caches, use_cache, packed, ema;
+  std::optional<bool> reentrant, compile, cold_caches, use_cache, packed, padded, ema;
   std::optional<bool> liger;            // all of Liger-Kernel's parts, and its loss where `head` says no other
   std::optional<LigerParts> liger_parts;  // or some of them
   std::optional<HeadLoss> head;

@@ -144,6 +144,7 @@ struct TransformersRun {
   Training training;
   std::optional<std::int64_t> total_batch_size = {};  // tokens a step that were asked for: accumulation then follows the device batch
   UsersCommand users = {};
+  bool knows_rows = false;              // whether they are filled up was said, by a flag or by the program that makes them
 };
 // Whether the loop around the model is a script of the user's that nobody named: of it only the Trainer's arguments are known.
 inline bool has_unnamed_script(const TransformersRun& run) { return run.training.framework == Framework::transformers && run.training.head != HeadLoss::trl && (run.users.script.empty() || run.users.is("train.py") || run.users.by_file()); }

@@ -135,15 +135,17 @@ with tempfile.TemporaryDirectory() as name:
     (here / "lf.yaml").write_text("model_name_or_path: meta-llama/Llama-3.2-1B\nstage: sft\ndo_train: true\nfinetuning_type: lora\nlora_rank: 8\nlora_target: all\ndataset: identity\ntemplate: llama3\ncutoff_len: 2048\nper_device_train_batch_size: 4\nbf16: true\noutput_dir: x\n")
     launched = [check(*how.split(), cwd=here) for how in ("llamafactory-cli train lf.yaml", "python src/train.py lf.yaml", "CUDA_VISIBLE_DEVICES=0 llamafactory-cli train lf.yaml", "torchrun --nproc_per_node 1 src/train.py lf.yaml",
                                                           "python src/train.py --stage sft --model_name_or_path meta-llama/Llama-3.2-1B --do_train --finetuning_type lora --lora_rank 8 --lora_target all --cutoff_len 2048 --per_device_train_batch_size 4 --bf16 --output_dir x")]
-    same = check("python", "t.py", *LLAMA, "--bf16", "--dtype", "bfloat16", "--use_peft", "--lora_r", "8", "--lora_target_modules", "all-linear", "--gradient_checkpointing", "--gradient_checkpointing_kwargs", '{"use_reentrant": true}')
+    same = check("python", "t.py", *LLAMA, "--bf16", "--dtype", "bfloat16", "--use_peft", "--lora_r", "8", "--lora_target_modules", "all-linear", "--gradient_checkpointing", "--gradient_checkpointing_kwargs", '{"use_reentrant": true}', before=["--padded", "1"])
     expect({allocated(a[1]) for a in launched} == {allocated(same[1])} != {None}, f"LLaMA-Factory: {launched} {same}")
     expect("used of lf.yaml: model_name_or_path, stage, finetuning_type" in launched[0][2] and "not used" not in launched[0][2] and "using checkpoints (LLaMA-Factory's default)" in launched[0][2], f"LLaMA-Factory, told: {launched[0][2]}")
-    again = check(launched[0][1]["command"], cwd=here)
+    again = check(launched[0][1]["command"], cwd=here, before=["--padded", "1"])
     expect(allocated(again[1]) == allocated(same[1]), f"LLaMA-Factory, the printed command: {launched[0][1]['command']} {again}")
     run = check("llamafactory-cli", "train", "lf.yaml", "per_device_train_batch_size=2", "cutoff_len=1024", cwd=here)[1]["workload"]["run"]
     expect((run["device_batch_size"], run["max_seq_len"], run["lora_rank"], run["recompute"]) == (2, 1024, 8, "full"), f"LLaMA-Factory, over the file: {run}")
     inside = check(*"FORCE_TORCHRUN=1 NPROC_PER_NODE=8 llamafactory-cli train lf.yaml finetuning_type=full deepspeed=ds.json disable_gradient_checkpointing=true".split(), cwd=here)
-    beside = check("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True", "deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", "--dtype", "bfloat16", *LLAMA, cwd=here)
+    beside = check("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True", "deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", "--dtype", "bfloat16", *LLAMA, cwd=here, before=["--padded", "1"])
+    full = check(*"llamafactory-cli train lf.yaml packing=true".split(), cwd=here)
+    expect(allocated(full[1]) and allocated(full[1]) < allocated(same[1]), f"LLaMA-Factory, packed: {full}")
     expect(allocated(inside[1]) and allocated(inside[1]) == allocated(beside[1]) and inside[1]["machine"]["gpus"] == 8, f"DeepSpeed inside LLaMA-Factory: {inside} {beside}")
     for words in (["llamafactory-cli", "chat", "lf.yaml"], ["llamafactory-cli", "train", "none.yaml"], ["llamafactory-cli", "train", "lf.yaml", "stage=dpo"], ["llamafactory-cli", "train", "lf.yaml", "quantization_bit=8"], ["llamafactory-cli", "train", "lf.yaml", "cutoff_len=[1"], ["llamafactory-cli", "train"]):
         status, answer, _ = check(*words, cwd=here)

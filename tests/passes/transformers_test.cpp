@@ -93,6 +93,7 @@ Training training_of(const json& j) {
   t.mixed = precision.ends_with("autocast") ? MixedPrecision::bf16 : precision == "fp16" ? MixedPrecision::fp16 : MixedPrecision::none;
   t.attention = *attention_code_of(j["attention"].get<std::string>(), "attention");
   t.packed = j.value("packed", false);
+  t.padded = j.value("padded", false);
   t.ema = j.value("ema", false);
   t.transformers = j.value("transformers", "4.57.1");
   if (j.value("by_transformers", false)) t.torch = "2.7.1";  // which has no grouped product of its own
@@ -182,6 +183,15 @@ TEST(Transformers, drawnRecordings) {
 TEST(Transformers, drawnStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_drawn.jsonl", recorded, 13, "drawn recordings"); }
 
 TEST(Transformers, unseenDrawnStepsAreAsNear) { expect_all_agree("transformers_drawn_unseen.jsonl", recorded, 13, "unseen drawn recordings"); }
+
+// A mask that has zeros.
+TEST(Transformers, paddedStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_padded.jsonl", recorded, 8, "recordings of padded rows"); }
+
+TEST(Transformers, unseenPaddedStepsAreAsNear) { expect_all_agree("transformers_padded_unseen.jsonl", recorded, 5, "unseen recordings of padded rows"); }
+
+TEST(Transformers, paddedStepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_padded.jsonl", recorded, 3, "recordings of padded rows under transformers 5"); }
+
+TEST(Transformers, unseenPaddedStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_padded_unseen.jsonl", recorded, 2, "unseen recordings of padded rows under transformers 5"); }
 
 // TRL's head in tiles.
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }

@@ -42,7 +42,7 @@ def flags(configuration, result, machine):
     batch = ["--per_device_train_batch_size", str(c.device_batch_size)]
     if c.trl:
         length = ["--max_length", str(c.max_seq_len), "--dtype", "bfloat16" if c.dtype == "bf16" else "float32"]
-        return " ".join([*words, "--", "trl", "sft", *batch, *length, *adapters])
+        return " ".join([*words, "--padded", "0", "--", "trl", "sft", *batch, *length, *adapters])
     words += ["--device-batch-size", str(c.device_batch_size), "--max-seq-len", str(c.max_seq_len),
               "--dtype", "bf16" if c.dtype == "bf16" or c.quantized else "fp32"]
     words += ["--grad-accum-steps", str(c.grad_accum_steps)] if c.grad_accum_steps > 1 else []

@@ -37,9 +37,9 @@ def record(wanted, raw, runner, alone=()):
     taken = (torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__)  # some cases answer these themselves
     for case in wanted:
         began = time.monotonic()
-        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized", "by_transformers")) or getattr(case, "attention", "").startswith("flash_attention") or getattr(case, "optimizer", "").startswith("bnb_")
+        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized", "by_transformers", "padded")) or getattr(case, "attention", "").startswith("flash_attention") or getattr(case, "optimizer", "").startswith("bnb_")
         if changes and len(wanted) > 1:  # transformers' modules for good: a process of its own
-            subprocess.run([sys.executable, __file__, "--raw", raw, "--golden", raw, "--only", f"={case.name()}", *alone], check=not alone)
+            subprocess.run([sys.executable, sys.argv[0], "--raw", raw, "--golden", raw, "--only", f"={case.name()}", *alone], check=not alone)
             continue
         torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__ = taken
         try:
@@ -88,7 +88,7 @@ def main(description, files, runner, draw=None):
 
 
 if __name__ == "__main__":
-    main(__doc__, {"transformers.jsonl": list(cases.seen()), "transformers_unseen.jsonl": list(cases.unseen()), "transformers_parallel.jsonl": [*cases.parallel(), *cases.trl_parallel()],
+    main(__doc__, {"transformers.jsonl": list(cases.seen()), "transformers_unseen.jsonl": list(cases.unseen()), "transformers_padded.jsonl": list(cases.padded()), "transformers_padded_unseen.jsonl": list(cases.padded_unseen()), "transformers_parallel.jsonl": [*cases.parallel(), *cases.trl_parallel()],
                    "transformers_parallel_unseen.jsonl": list(cases.parallel_unseen()),
                    "transformers_fsdp1.jsonl": list(cases.fsdp1()), "transformers_fsdp1_unseen.jsonl": list(cases.fsdp1_unseen()), "transformers_zero.jsonl": list(cases.zero()), "transformers_zero_unseen.jsonl": list(cases.zero_unseen()),
                    "transformers_trl.jsonl": list(cases.trl()), "transformers_trl_unseen.jsonl": list(cases.trl_unseen()), "transformers_compiled.jsonl": list(cases.compiled()),

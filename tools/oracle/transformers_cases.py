@@ -102,6 +102,7 @@ class Case:
     liger: bool | str = False     # Trainer's use_liger_kernel; of its parts "rms_norm+swiglu+rope", as axolotl's plugin takes them
     cut: bool = False             # axolotl's cut_cross_entropy
     kernels: bool = False         # axolotl's LoRA kernels
+    padded: bool = False          # rows are filled up to the longest: the mask has zeros
     packed: bool = False          # the batch's texts in one row, with positions and no mask
     lora_dropout: float = 0.05
     ema: bool = False             # torch.optim.swa_utils.AveragedModel of the model
@@ -136,7 +137,7 @@ class Case:
         del fields["vocab"], fields["size"], fields["shape"], fields["torch"]  # pack.py tells the latter of all recordings
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
-        for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed", "ema", "trainer", "by_transformers"):
+        for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed", "padded", "ema", "trainer", "by_transformers"):
             if not fields[name]:
                 del fields[name]
         if self.transformers == "4.57.1":
@@ -161,7 +162,7 @@ class Case:
         parts += [self.lora_targets.replace(",", "+")] if self.lora_targets else []
         parts += ["cache"] if self.use_cache else []
         parts += ["liger" if self.liger is True else f"liger_{self.liger}"] if self.liger else []
-        parts += [name for name in ("cut", "kernels", "quantized", "packed", "ema") if getattr(self, name)]
+        parts += [name for name in ("cut", "kernels", "quantized", "packed", "padded", "ema") if getattr(self, name)]
         parts += [f"drop{self.lora_dropout}"] if self.lora_dropout != 0.05 else []
         parts += ["trl"] if self.trl else []
         parts += ["compiled"] if self.compiled else []
@@ -674,6 +675,38 @@ def unseen():
     yield Case("exaone4", batch=3, length=80, attention="eager", precision="fp32", accumulation=2, use_cache=True)
     yield Case("gpt_oss", batch=3, length=120, attention="eager", precision="autocast", accumulation=2)
     yield Case("gpt_oss", batch=2, length=96, attention="eager", precision="autocast", lora=8, lora_targets="q_proj,k_proj,v_proj,o_proj", checkpoint="reentrant")
+
+
+def padded():
+    """Rows of different lengths, as SFTTrainer and DataCollatorWithPadding fill them up."""
+    yield Case("llama", padded=True)
+    yield Case("llama", padded=True, precision="autocast", checkpoint="nonreentrant", optimizer="fused")
+    yield Case("gpt2", padded=True, precision="autocast")
+    yield Case("qwen2", padded=True, lora=8, batch=3, length=144)
+    yield Case("bert", padded=True, precision="autocast", optimizer="fused", batch=6, length=128)
+    yield Case("distilbert", padded=True, precision="fp32", batch=5, length=112)
+    yield Case("gemma3_text", padded=True)
+    yield Case("llama", padded=True, attention="eager")
+
+
+def newest_padded():
+    """The same with transformers 5."""
+    yield Case("llama", padded=True, transformers="5.17.0", precision="autocast", trainer=True)
+    yield Case("bert", padded=True, transformers="5.17.0", batch=6, length=128)
+    yield Case("gpt2", padded=True, transformers="5.17.0", precision="autocast", trainer=True, checkpoint="nonreentrant")
+
+
+def newest_padded_unseen():
+    yield Case("qwen3", padded=True, transformers="5.17.0", batch=3, length=104, lora=8)
+    yield Case("distilbert", padded=True, transformers="5.17.0", batch=3, length=136, precision="autocast", trainer=True, optimizer="fused")
+
+
+def padded_unseen():
+    yield Case("qwen3", padded=True, precision="autocast", accumulation=2, batch=3, length=136)
+    yield Case("phi3", padded=True, batch=2, length=152, lora=8, lora_targets="qkv_proj,o_proj")
+    yield Case("roberta", padded=True, batch=3, length=120)
+    yield Case("mixtral", padded=True, batch=2, length=128, optimizer="fused")
+    yield Case("olmo2", padded=True, batch=5, length=88, precision="fp32", checkpoint="reentrant")
 
 
 def parallel():
