@@ -120,8 +120,8 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   if (!over.users.script.empty()) under.users = over.users;
   if (!over.workspaces.empty()) under.workspaces = over.workspaces;
   under.deepspeed = under.deepspeed || over.deepspeed;
-  lay(under.quant_storage, over.quant_storage), lay(under.eval_batch_size, over.eval_batch_size);
-  under.evaluates = under.evaluates || over.evaluates;
+  lay(under.quant_storage, over.quant_storage), lay(under.eval_batch_size, over.eval_batch_size), lay(under.eval_accumulation_steps, over.eval_accumulation_steps), lay(under.eval_samples, over.eval_samples), lay(under.eval_keeps, over.eval_keeps);
+  under.evaluates = under.evaluates || over.evaluates, under.eval_on_start = under.eval_on_start || over.eval_on_start;
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
 }
 

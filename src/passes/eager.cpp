@@ -112,7 +112,7 @@ Tensor Tape::place(const char* role, Dims d, std::int64_t elements, Dtype dtype,
   t.dtype = dtype;
   t.category = category_;
   t.stream = stream_;
-  t.batched = d.batched;
+  t.batched = d.batched && !evaluates_;
   t.shape = shown(d);
   t.bytes = elements * size_of(dtype);
   p_.tensors.push_back(t);

@@ -128,6 +128,8 @@ class Tape {
   bool grad_enabled() const { return grad_; }
   bool in_backward() const { return ready_ != nullptr; }  // where a block of an older checkpoint runs again
   void grad_enabled(bool on) { grad_ = on; }
+  // An evaluation: nothing is recorded, no kernel makes what only its backward would read, and tensors are of the evaluation's batch, which no device batch changes.
+  void evaluates(bool on) { evaluates_ = on, grad_ = !on; }
   // autocast: the dtype products are computed in, or none; leaving it drops the cache of cast weights
   void enter_autocast(Dtype d) { autocast_ = d; }
   void leave_autocast();
@@ -261,6 +263,7 @@ class Tape {
   // the result; or by transformers' own operator, which saves both operands and makes both gradients, whoever wants them.
   struct Grouping { int multiprocessors = 0; bool by_transformers = false; };
   void groups(Grouping how) { grouping_ = how; }
+  std::int64_t sequences() const { return sequences_; }
   void sequences(std::int64_t n) { sequences_ = n; }     // that a row of attention() calls is made of, each as long: FlashAttention's kernels of varying lengths
 
  private:
@@ -431,6 +434,7 @@ class Tape {
   bool causal_ = true;
   Grouping grouping_;
   std::int64_t sequences_ = 0;                           // 0: rows are not packed
+  bool evaluates_ = false;
   bool grad_ = true, training_ = true, linear_saves_input_ = false, in_linear_ = false;
   bool unrecorded_ = false;                              // while gradients are off: some op would have been recorded
 };

@@ -431,7 +431,8 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
     if (own) written = eager::contiguous(written);
     out = empty(role, swapped(like(written), 1, 2), q.dtype());
     const std::int64_t rows = kind == Attention::efficient ? round_up(T, 32) : T;
-    lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
+    const bool asks = kind == Attention::efficient || kind == Attention::cudnn;  // should_compute_logsumexp
+    if (!(asks && evaluates_)) lse = empty("attn.lse", eager::dims({B, H, rows}, d.batched), Dtype::fp32);
     if (kind == Attention::fa3) const Tensor turns = scratch("attn.semaphore", eager::dims({1 + 4 * round_up(sequences_, 4)}, false), Dtype::int32);  // of its scheduler
     if (kind == Attention::efficient) {
       const std::int64_t sums = efficient_sums({B, H, T, k.dims().size[2], d.back(), v.dims().back(), q.dtype()});

@@ -16,6 +16,7 @@
 #include "passes/torch_optimizer.hpp"
 #include "passes/torchtitan.hpp"
 #include "passes/torchtune.hpp"
+#include "passes/trainer_evaluation.hpp"
 #include "passes/whole_states.hpp"
 #include "passes/zero_gather.hpp"
 #include "passes/zero_partition.hpp"
@@ -183,10 +184,12 @@ class Trainer {
     tape_.causal(a_.causal);
     if (r_.packed && (forward.attention == Attention::flash || forward.attention == Attention::fa3)) tape_.sequences(r_.device_batch_size);
     work_.laid_out.reserve(3);  // lists keep their places
+    if (r_.lays_out_evaluation() && r_.evaluation->on_start) lay_out_evaluation(tape_, a_, r_, computed_, *model_);
     step("first_step", false);
     const auto steady = static_cast<std::int32_t>(tape_.events());
     step("train_step", true);
     if (replicated_ || !tape_.repeat(steady)) step("train_step", true);  // DistributedDataParallel lays its buckets out anew in the second
+    if (r_.lays_out_evaluation()) lay_out_evaluation(tape_, a_, r_, computed_, *model_);
     Program p = tape_.take();
     p.work = std::move(work_);
     p.work.device_batch = r_.device_batch_size;

@@ -508,7 +508,7 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
     out.logits = leave(UnitHooks::kTail, head(rows));
     out.loss = loss_of(out.logits, batch.labels);
   }
-  cache_.clear();
+  out.cache = std::exchange(cache_, {});
   out.loss = out_of(this, leave(-1, out.loss));
   if (r_.lora) out.loss = out_of(&weights_, out.loss);
   return out;

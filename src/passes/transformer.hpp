@@ -72,6 +72,7 @@ class Transformer {
   struct Outputs {
     Tensor loss, logits;           // Liger: no logits
     std::vector<Tensor> chunks;    // LitGPT: the logits in parts of the length
+    std::vector<Tensor> cache;     // past_key_values
   };
   Outputs forward(const Batch& batch);
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }

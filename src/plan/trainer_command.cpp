@@ -13,14 +13,14 @@ namespace dryfit {
 namespace {
 
 // Flags of the Trainer that do not move memory on the GPU, and the usual ones of scripts around it.
-constexpr std::array<std::string_view, 94> kNoMemory = {
+constexpr std::array<std::string_view, 92> kNoMemory = {
     "output-dir", "overwrite-output-dir", "num-train-epochs", "max-steps", "learning-rate", "lr-scheduler-type", "lr-scheduler-kwargs", "warmup-steps", "warmup-ratio", "optim-args", "weight-decay", "adam-beta1", "adam-beta2", "adam-epsilon",
     "average-tokens-across-devices", "label-smoothing-factor", "tf32", "logging-strategy", "logging-steps", "logging-first-step", "logging-dir", "log-on-each-node", "logging-nan-inf-filter", "include-num-input-tokens-seen", "log-level", "log-level-replica",
-    "disable-tqdm", "report-to", "run-name", "project", "eval-delay", "eval-steps", "eval-accumulation-steps", "save-only-model", "save-strategy", "save-steps", "save-on-each-node", "save-total-limit", "save-safetensors", "push-to-hub", "hub-token", "hub-private-repo", "hub-model-id", "hub-strategy",
+    "disable-tqdm", "report-to", "run-name", "project", "eval-delay", "eval-steps", "save-only-model", "save-strategy", "save-steps", "save-on-each-node", "save-total-limit", "save-safetensors", "push-to-hub", "hub-token", "hub-private-repo", "hub-model-id", "hub-strategy",
     "load-best-model-at-end", "metric-for-best-model", "greater-is-better", "ignore-data-skip", "full-determinism", "seed", "data-seed", "accelerator-config", "dataloader-drop-last", "dataloader-num-workers", "dataloader-pin-memory",
     "dataloader-persistent-workers", "dataloader-prefetch-factor", "remove-unused-columns", "label-names", "group-by-length", "length-column-name", "ddp-backend", "ddp-timeout", "ddp-broadcast-buffers", "debug", "skip-memory-metrics", "do-train", "do-predict",
     "resume-from-checkpoint", "local-rank", "dataset-name", "dataset-config-name", "dataset-config", "dataset-text-field", "train-file", "validation-file", "validation-split-percentage", "preprocessing-num-workers", "overwrite-cache", "cache-dir", "tokenizer-name",
-    "model-revision", "trust-remote-code", "use-fast-tokenizer", "streaming", "max-train-samples", "max-eval-samples", "token", "lora-alpha", "lora-task-type", "dataset-train-split", "dataset-test-split", "low-cpu-mem-usage", "bnb-4bit-quant-type"};
+    "model-revision", "trust-remote-code", "use-fast-tokenizer", "streaming", "max-train-samples", "token", "lora-alpha", "lora-task-type", "dataset-train-split", "dataset-test-split", "low-cpu-mem-usage", "bnb-4bit-quant-type"};
 
 // Arguments that scripts name otherwise; the first is the one that dryfit writes.
 constexpr std::array<std::array<std::string_view, 7>, 11> kNames = {{{"model-name-or-path", "model", "model-name", "config-name"},
@@ -38,6 +38,12 @@ std::string underscored(std::string_view name) {
   std::string out(name);
   std::ranges::replace(out, '-', '_');
   return out;
+}
+
+// Of transformers' examples, those that hand Trainer compute_metrics and preprocess_logits_for_metrics, an argmax, where they evaluate.
+bool is_example_with_accuracy(const LaunchLine& launch) {
+  constexpr std::array<std::string_view, 3> kExamples = {"run_clm.py", "run_mlm.py", "run_fim.py"};
+  return std::ranges::find(kExamples, std::string_view(launch.script).substr(launch.script.find_last_of('/') + 1)) != kExamples.end();
 }
 
 constexpr std::array<std::string_view, 8> kSignature = {"per-device-train-batch-size", "model-name-or-path", "gradient-accumulation-steps", "num-train-epochs", "output-dir", "config-name", "gradient-checkpointing", "per-device-eval-batch-size"};
@@ -84,6 +90,7 @@ class TrainerReader {
       f().padded = true;
       out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
     }
+    if (f().evaluates && !loss_only_ && is_example_with_accuracy(launch_)) f().eval_keeps = EvaluationRun::Keeps::choices;
     if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed);
     if (lora_ && !adapters_ && !trl_ && !lora_place_.empty()) out_.unclear.push_back({lora_place_, Unclear::adapters});  // TRL's own script leaves it alone
     if (lora_ && adapters_.value_or(false)) f().lora = *lora_;
@@ -102,7 +109,7 @@ class TrainerReader {
       if (std::find(names.begin() + 1, names.end(), a.name) != names.end()) f().users.spelled.emplace_back(underscored(names[0]), underscored(a.name));
     }
     const bool launchers = trl_ && (a.name == "num-processes" || a.name == "accelerate-config" || a.name == "config-file");
-    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "lora-dropout", "loss-type", "packing", "packing-strategy", "padding-free"};
+    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "eval-accumulation-steps", "max-eval-samples", "prediction-loss-only", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "lora-dropout", "loss-type", "packing", "packing-strategy", "padding-free"};
     const bool written = (used && std::ranges::find(kSaysMore, a.name) == kSaysMore.end()) || a.name == "max-steps";
     if (launchers || written || (stays && !a.file.empty())) return;
     f().users.kept.push_back("--" + underscored(a.name));
@@ -204,7 +211,10 @@ class TrainerReader {
       f().evaluates = f().evaluates || (value(a) != "no" && value(a) != "False");
       return true;
     }
-    if (n == "eval-on-start") return when(a, [&](bool on) { f().evaluates = f().evaluates || on; });
+    if (n == "eval-on-start") return when(a, [&](bool on) { f().eval_on_start = on, f().evaluates = f().evaluates || on; });
+    if (n == "eval-accumulation-steps") return whole(a, f().eval_accumulation_steps);
+    if (n == "max-eval-samples") return whole(a, f().eval_samples);
+    if (n == "prediction-loss-only") return when(a, [&](bool on) { loss_only_ = on; });
     if (n == "per-device-eval-batch-size" || n == "per-gpu-eval-batch-size") return whole(a, f().eval_batch_size);
     if (n == "max-steps") {  // moves no memory: read, and told with its like; -1 is the Trainer's "by epochs"
       const auto steps = parse_int(value(a), flag);
@@ -386,6 +396,7 @@ class TrainerReader {
   TrlSaid said_;
   std::optional<Lora> lora_;
   bool packs_ = false, flattens_ = false, wrapped_ = false;  // TRL's packing
+  bool loss_only_ = false;                                   // --prediction_loss_only
   std::optional<bool> adapters_;         // --use_peft and its like
   std::string lora_place_;               // what of adapters is said first
   bool fsdp2_ = false, by_trainer_ = false, config_on_host_ = false;  // --fsdp: Trainer's own words, over the launcher's

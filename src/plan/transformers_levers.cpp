@@ -1,4 +1,5 @@
 // What would change a transformers run: the Trainer's own arguments, each estimated as the run itself is. See alternatives.hpp.
+#include <algorithm>
 #include <functional>
 
 #include "plan/alternatives.hpp"
@@ -23,6 +24,7 @@ class TransformersLevers {
       megatron(run, t.megatron);
       return std::move(out_);
     }
+    if (t.evaluation && r_.peak_phase == "validation") smaller_evaluation(t.evaluation->batch_size);
     if (run.device_batch_size % 2 == 0) batch(run.device_batch_size / 2, run.grad_accum_steps * 2);
     fitting_batch();
     if (run.grad_accum_steps % 2 == 0) batch(run.device_batch_size * 2, run.grad_accum_steps / 2);
@@ -126,6 +128,25 @@ class TransformersLevers {
     if (!found || !found->fits) return;
     const Run& its = found->report.workload.run;
     if (its.device_batch_size < run.device_batch_size) batch(its.device_batch_size, its.grad_accum_steps);
+  }
+
+  // Half the rows, and half again while evaluation still makes the peak.
+  void smaller_evaluation(std::int64_t rows) {
+    static const std::string kArgument = "--per_device_eval_batch_size";
+    for (rows /= 2; rows > 0; rows /= 2) {
+      Workload w = r_.workload;
+      w.transformers->training.evaluation->batch_size = rows;
+      const auto result = estimate(w, r_.machine, options_);
+      if (!result || (result->peak_phase == "validation" && result->verdict != Verdict::fits && rows > 1)) continue;
+      add({{kArgument, std::to_string(rows)}}, true, "fewer rows of an evaluation at a time", std::nullopt, [&](Workload& with) {
+        with.transformers->training.evaluation->batch_size = rows;
+        std::vector<std::string>& kept = with.transformers->users.kept;
+        const auto said = std::ranges::find(kept, kArgument);
+        if (said != kept.end() && said + 1 != kept.end()) *(said + 1) = std::to_string(rows);
+        else kept.insert(kept.end(), {kArgument, std::to_string(rows)});
+      });
+      return;
+    }
   }
 
   void batch(std::int64_t b, std::int64_t steps) {

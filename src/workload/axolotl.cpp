@@ -101,6 +101,13 @@ class AxolotlReader {
       if (const Document* v = config_.find(key); v != nullptr && (v->kind == Document::Kind::boolean ? !v->flag : v->real == 0 && v->kind != Document::Kind::text)) f_.used(key);
     }
     const Document* validates = config_.find("val_set_size");
+    if (validates != nullptr && validates->kind != Document::Kind::text && validates->real > 0) {  // core/builders/base.py
+      f_.used("val_set_size");
+      flags_.evaluates = true;
+      flags_.eval_batch_size = f_.whole("eval_batch_size", 1, kMostCounted).value_or(*flags_.device_batch_size);
+      flags_.eval_accumulation_steps = flags_.grad_accum_steps;
+      for (const char* key : {"evals_per_epoch", "eval_steps", "eval_strategy"}) f_.used(key);
+    }
     if (validates == nullptr || (validates->real == 0 && validates->kind != Document::Kind::text)) {
       for (const char* key : {"evals_per_epoch", "eval_steps", "eval_strategy", "eval_table_size", "eval_max_new_tokens", "eval_batch_size"}) f_.used(key);
     }

@@ -18,7 +18,7 @@ constexpr std::string_view kFactoryQuiet[] = {
     "quantization_type", "lora_alpha", "loraplus_lr_ratio", "loraplus_lr_embedding", "use_rslora", "create_new_adapter", "adapter_name_or_path", "adapter_folder", "pissa_init", "pissa_iter", "pissa_convert", "train_from_scratch", "moe_aux_loss_coef",
     "template", "dataset", "eval_dataset", "dataset_dir", "media_dir", "train_on_prompt", "mask_history", "streaming", "buffer_size", "mix_strategy", "interleave_probs", "overwrite_cache", "preprocessing_batch_size", "preprocessing_num_workers", "max_samples", "eval_num_beams",
     "ignore_pad_token_for_loss", "tool_format", "default_system", "enable_thinking", "preserve_thinking", "tokenized_path", "data_shared_file_system", "packing", "freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model", "image_max_pixels", "image_min_pixels", "video_max_pixels", "video_min_pixels",
-    "video_fps", "video_maxlen", "compute_accuracy", "disable_shuffling", "early_stopping_steps", "plot_loss", "include_effective_tokens_per_second", "use_swanlab", "swanlab_project", "swanlab_run_name", "swanlab_mode", "ray_num_workers", "ray_run_name", "ray_storage_path",
+    "video_fps", "video_maxlen", "disable_shuffling", "early_stopping_steps", "plot_loss", "include_effective_tokens_per_second", "use_swanlab", "swanlab_project", "swanlab_run_name", "swanlab_mode", "ray_num_workers", "ray_run_name", "ray_storage_path",
     "output_dir", "overwrite_output_dir", "logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "save_steps", "save_strategy", "save_total_limit", "save_only_model", "save_safetensors", "report_to", "run_name", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs",
     "warmup_ratio", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "num_train_epochs", "tf32", "seed", "data_seed", "ddp_timeout", "ddp_backend", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_drop_last", "dataloader_prefetch_factor", "dataloader_persistent_workers",
     "resume_from_checkpoint", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "group_by_length", "remove_unused_columns", "include_num_input_tokens_seen", "push_to_hub", "hub_model_id", "hub_strategy", "disable_tqdm", "gradient_checkpointing", "gradient_checkpointing_kwargs", "max_steps", "local_rank"};
@@ -85,6 +85,9 @@ class FactoryReader {
     const Document* validates = f_.find("val_size");  // without rows to validate on it stops where it is told to
     flags_.evaluates = on(arguments_.find("eval_dataset")) || (validates != nullptr && validates->real > 0);
     flags_.eval_batch_size = f_.whole("per_device_eval_batch_size", 1, kMostNamed);
+    flags_.eval_accumulation_steps = f_.whole("eval_accumulation_steps", 1, kMostNamed);
+    flags_.eval_on_start = f_.yes("eval_on_start").value_or(false);
+    if (f_.yes("compute_accuracy").value_or(false)) flags_.eval_keeps = EvaluationRun::Keeps::choices;  // eval_logit_processor
     for (const char* key : {"do_eval", "eval_strategy", "evaluation_strategy", "eval_steps"}) f_.used(key);
     if (!on(arguments_.find("predict_with_generate"))) f_.used("predict_with_generate");
   }

@@ -167,6 +167,15 @@ struct TorchtitanRun {
   bool wraps_ends() const { return date >= kWrapsEnds; }
 };
 
+// Trainer's evaluation between steps.
+struct EvaluationRun {
+  std::int64_t batch_size = 8;          // per_device_eval_batch_size
+  enum class Keeps : std::uint8_t { loss, choices, logits } keeps = Keeps::loss;  // of each batch until the end: with compute_metrics, run_clm.py's argmax over logits, or all of them
+  std::optional<std::int64_t> accumulation;  // eval_accumulation_steps: batches after which it goes to the host
+  std::optional<std::int64_t> batches;  // of the evaluation set; not given: two are laid out
+  bool on_start = false;                // before the first step too
+};
+
 struct Training {
   Framework framework = Framework::transformers;
   LitgptRun litgpt;                     // of Framework::litgpt
@@ -209,11 +218,14 @@ struct Training {
   double weight_decay = 0;              // of matrices and embeddings; moves memory where copies_to_decay
   std::optional<std::int64_t> max_steps, max_tokens;  // how long it trains, as far as the user says
   bool dropout = true;                  // the model is in training mode
+  std::optional<EvaluationRun> evaluation;
   bool ema = false;                     // torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn: a copy of the model, on the GPU, updated after each step
   std::string torch = "2.9.1";
   std::string transformers = "4.57.1";
   ProductWorkspaces workspaces;         // as the command's environment sizes them
   bool is_transformers_5() const;       // or newer
+  // Whether passes lay its evaluation out: of transformers' models that nothing compiles, on GPUs that each have all weights. False without one.
+  bool lays_out_evaluation() const;
   Dtype stored() const;                 // of weights that are not in 4 bits: beside those that are peft raises them to fp32 (prepare_model_for_kbit_training)
 };
 

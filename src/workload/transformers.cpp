@@ -186,6 +186,22 @@ Result<void> cut_loss(const Training& t, const Architecture& a) {
   return {};
 }
 
+// Trainer's evaluation loop: TrainingArguments' own batch where the user says none.
+Result<void> evaluation(TrainingDraft& d, const TransformersFlags& f) {
+  Training& t = d.plan.training;
+  EvaluationRun& e = t.evaluation.emplace();
+  const auto rows = d.whole(f.eval_batch_size, "--per_device_eval_batch_size", "per_device_eval_batch_size", e.batch_size, kMostBatch, kDefault);
+  if (!rows) return std::unexpected(rows.error());
+  e.batch_size = *rows;
+  e.accumulation = f.eval_accumulation_steps;
+  if (e.accumulation && (*e.accumulation < 1 || *e.accumulation > kMostBatch)) return out_of_range("--eval_accumulation_steps", *e.accumulation, kMostBatch);
+  e.keeps = f.eval_keeps.value_or(EvaluationRun::Keeps::loss);
+  e.on_start = f.eval_on_start;
+  const std::int64_t together = e.batch_size * t.world_size;
+  if (f.eval_samples) e.batches = std::max<std::int64_t>(1, (*f.eval_samples + together - 1) / together);
+  return {};
+}
+
 }  // namespace
 
 // MODEL_TYPE_TO_APPLY_LIGER_FN of liger-kernel 0.8.4.
@@ -284,6 +300,9 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!(t.max_grad_norm >= 0 && t.max_grad_norm <= 1e9)) return fail("bad_value", "--max_grad_norm is out of range", "use 0 for no clipping, or a number up to 1e9", "--max_grad_norm");
   t.weight_decay = f.weight_decay.value_or(0);
   if (!(t.weight_decay >= 0 && t.weight_decay <= 1e9)) return fail("bad_value", "--weight_decay is out of range", "use 0 or a number up to 1e9", "--weight_decay");
+  if (f.evaluates && t.framework == Framework::transformers) {
+    if (auto ok = evaluation(d, f); !ok) return std::unexpected(ok.error());
+  }
   t.max_steps = f.max_steps, t.max_tokens = f.max_tokens;
   constexpr std::int64_t kMostSteps = 1'000'000'000'000, kMostTokens = 1'000'000'000'000'000'000;
   if (t.max_steps && (*t.max_steps < 1 || *t.max_steps > kMostSteps)) return out_of_range("--max-steps", *t.max_steps, kMostSteps);
@@ -324,16 +343,29 @@ bool makes_full_rows(const UsersCommand& users) {
   return std::ranges::find(kCut, std::string_view(path).substr(path.rfind('/') + 1)) != kCut.end();
 }
 
-// What Trainer's evaluation takes for its loss, where that is more than a training step's: it makes all logits, Liger-Kernel or not, of as many rows as it is given, casts them to fp32 and takes their log-probabilities
-// (ForCausalLMLoss; beside them the logits are kept for whoever asks). TRL's comes from tiles there too.
-std::optional<std::string> evaluation_warning(const TransformersFlags& flags, const Architecture& a, const Training& t) {
-  const std::int64_t rows = flags.eval_batch_size.value_or(8);
-  if (!flags.evaluates || !a.causal || t.framework != Framework::transformers || t.head == HeadLoss::trl || (rows <= t.device_batch_size && t.head == HeadLoss::logits)) return std::nullopt;
-  const bool casts = t.mixed != MixedPrecision::none || t.weights != Dtype::fp32;
-  const double gib = static_cast<double>(rows) * static_cast<double>(t.seq_len) * static_cast<double>(a.vocab) * (casts ? 10.0 : 8.0) / (1 << 30);
-  std::string text = std::to_string(std::llround(gib * 10));
+// bytes, in the unit that shows more than a tenth of it
+std::string in_gib_or_mib(double bytes) {
+  const bool gib = bytes >= 0.05 * (1 << 30);
+  std::string text = std::to_string(std::llround(bytes * 10 / (gib ? 1 << 30 : 1 << 20)));
   text.insert(text.size() - 1, text.size() == 1 ? "0." : ".");
-  return "the script evaluates, which is not laid out: rows as long as those of training are taken " + std::to_string(rows) + " at a time" + (flags.eval_batch_size ? "" : " (per_device_eval_batch_size is 8 unless said)") + ", whose logits take " + text + " GiB beside weights and optimizer";
+  return text + (gib ? " GiB" : " MiB");
+}
+
+// What an evaluation takes that is not laid out, where that is more than a training step's; and of one that is, what it keeps where nobody says how many batches there are. Trainer makes all logits, Liger-Kernel or not, of as many rows as it is
+// given, casts them to fp32 and takes their log-probabilities (ForCausalLMLoss). TRL's come from tiles there too.
+std::optional<std::string> evaluation_warning(const Architecture& a, const Training& t) {
+  if (!t.evaluation) return std::nullopt;
+  const EvaluationRun& e = *t.evaluation;
+  const double logits = static_cast<double>(e.batch_size) * static_cast<double>(t.seq_len) * static_cast<double>(a.vocab);
+  if (t.lays_out_evaluation()) {
+    const bool all = e.keeps == EvaluationRun::Keeps::logits;
+    if (e.keeps == EvaluationRun::Keeps::loss || e.batches || e.accumulation || t.head == HeadLoss::trl) return std::nullopt;
+    const double each = static_cast<double>(t.world_size) * (all ? logits * (t.mixed != MixedPrecision::none ? 4.0 : static_cast<double>(size_of(t.weights))) : static_cast<double>(16 * e.batch_size * t.seq_len));
+    return std::string("metrics are computed when an evaluation ends: until then ") + (all ? "logits" : "predictions") + " and labels of every batch stay on the GPU, " + in_gib_or_mib(each) + " a batch, of which two are laid out; --max_eval_samples says how many there are, --eval_accumulation_steps moves them to the host";
+  }
+  if (!a.causal || t.head == HeadLoss::trl || (e.batch_size <= t.device_batch_size && t.head == HeadLoss::logits)) return std::nullopt;
+  const bool casts = t.mixed != MixedPrecision::none || t.weights != Dtype::fp32;
+  return "the script evaluates, which " + std::string(t.compile ? "compiled" : "under " + std::string(name_of(t.sharding))) + " is not laid out: rows as long as those of training are taken " + std::to_string(e.batch_size) + " at a time, whose logits take " + in_gib_or_mib(logits * (casts ? 10.0 : 8.0)) + " beside weights and optimizer";
 }
 
 }  // namespace
@@ -373,7 +405,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
-  if (auto text = evaluation_warning(flags, a, t)) w.warnings.push_back(std::move(*text));
+  if (auto text = evaluation_warning(a, t)) w.warnings.push_back(std::move(*text));
   if (trains_classes(flags.users)) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");

@@ -44,6 +44,9 @@ struct TransformersFlags {
   std::optional<double> max_grad_norm, weight_decay;
   bool evaluates = false;               // while or after it trains, by so many rows at once; not given: 8, TrainingArguments'
   std::optional<std::int64_t> eval_batch_size;
+  std::optional<std::int64_t> eval_accumulation_steps, eval_samples;  // --eval_accumulation_steps; rows of the evaluation set, all GPUs together
+  std::optional<EvaluationRun::Keeps> eval_keeps;  // not given: loss
+  bool eval_on_start = false;
   std::optional<Lora> lora;
   bool quantized = false, double_quantized = false;  // frozen weights in 4 bits
   std::optional<Dtype> quant_storage;   // bnb_4bit_quant_storage: what those are packed into

@@ -82,6 +82,20 @@ void set_liger(Training& t, const json& j) {
   if (has("fused_linear_cross_entropy")) t.head = HeadLoss::liger;
 }
 
+// "batch=8,keeps=argmax,accumulation=2": tools/oracle/transformers_cases.py.
+void set_evaluation(Training& t, const std::string& said) {
+  EvaluationRun& e = t.evaluation.emplace();
+  e.batches = 3;
+  std::istringstream words(said);
+  for (std::string word; std::getline(words, word, ',');) {
+    const std::string key = word.substr(0, word.find('=')), value = word.substr(word.find('=') + 1);
+    if (key == "batch") e.batch_size = std::stoll(value);
+    else if (key == "accumulation") e.accumulation = std::stoll(value);
+    else if (key == "keeps") e.keeps = value == "logits" ? EvaluationRun::Keeps::logits : value == "argmax" ? EvaluationRun::Keeps::choices : EvaluationRun::Keeps::loss;
+    else throw std::runtime_error("an evaluation the test does not know: " + word);
+  }
+}
+
 Training training_of(const json& j) {
   Training t;
   t.torch = j["torch"];
@@ -119,6 +133,7 @@ Training training_of(const json& j) {
   t.reshard_after_forward = parallel != "fsdp2_keep";
   if (parallel == "fsdp2_offload") t.offload_parameters = t.offload_optimizer = true;
   t.ddp_find_unused = parallel == "ddp";
+  if (j.contains("evaluation")) set_evaluation(t, j["evaluation"]);
   if (j["lora"] > 0) {
     t.lora.emplace();
     t.lora->rank = j["lora"];
@@ -139,11 +154,20 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
 }
+
+// Trainer's evaluation loop and SFTTrainer's after the steps.
+TEST(Transformers, evaluationsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_evaluation.jsonl", recorded, 20, "recordings of evaluations"); }
+
+TEST(Transformers, unseenEvaluationsAreAsNear) { expect_all_agree("transformers_evaluation_unseen.jsonl", recorded, 10, "unseen recordings of evaluations"); }
+
+TEST(Transformers, evaluationsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_evaluation.jsonl", recorded, 3, "recordings of evaluations of transformers 5"); }
+
+TEST(Transformers, unseenEvaluationsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_evaluation_unseen.jsonl", recorded, 2, "unseen recordings of evaluations of transformers 5"); }
 
 // Recordings that nobody looks at while fixing the engine.
 TEST(Transformers, unseenStepsAreAsNear) { expect_all_agree("transformers_unseen.jsonl", recorded, 6, "unseen recordings"); }

@@ -79,24 +79,46 @@ TEST(OtherTraining, aStageIsOnlyAssumedWithoutAFile) {
   EXPECT_EQ(c->deepspeed_file, "z3.json");
 }
 
-// An evaluation of more rows than training has makes logits that nothing else does; by Liger-Kernel too, and never by TRL's head.
-TEST(OtherTraining, evaluationsAreWarnedOf) {
-  const auto warns = [](std::string_view text) {
+// An evaluation is laid out; of one that is not, compiled, what is said are the logits that no training step makes: of more rows, or by Liger-Kernel. Never by TRL's head.
+TEST(OtherTraining, evaluationsAreLaidOutOrWarnedOf) {
+  const auto workload = [](std::string_view text) {
     const auto c = read("python t.py --model_name_or_path gpt2 " + std::string(text));
     EXPECT_TRUE(c) << text;
     const auto w = make_transformers_workload(find_preset("gpt2")->preset->model, c->flags);
     EXPECT_TRUE(w) << text;
-    for (const std::string& one : w->warnings) {
+    return *w;
+  };
+  const auto warns = [&](std::string_view text) {
+    for (const std::string& one : workload(text).warnings) {
       if (one.starts_with("the script evaluates")) return one.substr(one.find("whose"));
     }
     return std::string();
   };
-  EXPECT_EQ(warns("--do_eval --bf16 --per_device_train_batch_size 2"), "whose logits take 3.8 GiB beside weights and optimizer");  // 8 x 1024 x 50257 x (2 + 4 + 4)
-  EXPECT_EQ(warns("--do_eval --per_device_train_batch_size 2 --per_device_eval_batch_size 4"), "whose logits take 1.5 GiB beside weights and optimizer");  // x (4 + 4)
-  EXPECT_NE(warns("--eval_strategy steps --per_device_train_batch_size 2"), "");
-  for (const char* text : {"--do_eval --per_device_train_batch_size 8", "--per_device_train_batch_size 2", "--eval_strategy no --per_device_train_batch_size 2", "--do_eval False --per_device_train_batch_size 2", "--do_eval --per_device_train_batch_size 2 --per_device_eval_batch_size 2"}) EXPECT_EQ(warns(text), "") << text;
-  const auto c = read("python t.py --model_name_or_path gpt2 --do_eval --per_device_train_batch_size 2 --eval_strategy steps");
-  EXPECT_EQ(c->flags.users.kept, (std::vector<std::string>{"--do_eval", "--eval_strategy", "steps"}));  // the printed command keeps them
+  EXPECT_EQ(warns("--torch_compile --do_eval --bf16 --per_device_train_batch_size 2"), "whose logits take 3.8 GiB beside weights and optimizer");  // 8 x 1024 x 50257 x (2 + 4 + 4)
+  EXPECT_EQ(warns("--torch_compile --do_eval --per_device_train_batch_size 2 --per_device_eval_batch_size 4"), "whose logits take 1.5 GiB beside weights and optimizer");  // x (4 + 4)
+  for (const char* text : {"--do_eval --per_device_train_batch_size 2", "--torch_compile --do_eval --per_device_train_batch_size 8", "--torch_compile --eval_strategy no --per_device_train_batch_size 2"}) EXPECT_EQ(warns(text), "") << text;
+  const auto evaluation = [&](std::string_view text) { return workload(text).transformers->training.evaluation; };
+  ASSERT_TRUE(evaluation("--eval_strategy steps"));
+  EXPECT_EQ(evaluation("--eval_strategy steps")->batch_size, 8);
+  const auto said = evaluation("--evaluation_strategy epoch --per_device_eval_batch_size 3 --eval_accumulation_steps 5 --max_eval_samples 100 --eval_on_start");
+  ASSERT_TRUE(said);
+  EXPECT_EQ(said->batch_size, 3);
+  EXPECT_EQ(said->accumulation, 5);
+  EXPECT_EQ(said->batches, 34);
+  EXPECT_TRUE(said->on_start);
+  EXPECT_EQ(said->keeps, EvaluationRun::Keeps::loss);  // of a script that nothing is known of
+  for (const char* text : {"", "--eval_strategy no", "--do_eval False", "--per_device_eval_batch_size 4"}) EXPECT_FALSE(evaluation(text)) << text;
+  const auto c = read("python t.py --model_name_or_path gpt2 --do_eval --per_device_train_batch_size 2 --eval_strategy steps --eval_accumulation_steps 4");
+  EXPECT_EQ(c->flags.users.kept, (std::vector<std::string>{"--do_eval", "--eval_strategy", "steps", "--eval_accumulation_steps", "4"}));  // the printed command keeps them
+}
+
+// run_clm.py hands Trainer an argmax over the logits, where it evaluates.
+TEST(OtherTraining, examplesThatMeasureAccuracyKeepPredictions) {
+  const auto keeps = [](std::string_view text) { return read(text)->flags.eval_keeps; };
+  EXPECT_EQ(keeps("python examples/pytorch/language-modeling/run_clm.py --model_name_or_path gpt2 --do_eval"), EvaluationRun::Keeps::choices);
+  EXPECT_FALSE(keeps("python run_clm.py --model_name_or_path gpt2 --do_eval --prediction_loss_only"));
+  EXPECT_FALSE(keeps("python run_clm.py --model_name_or_path gpt2"));
+  EXPECT_FALSE(keeps("python train.py --model_name_or_path gpt2 --do_eval"));
 }
 
 TEST(OtherTraining, wordsThatTurnTheCompilerOn) {

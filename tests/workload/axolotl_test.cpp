@@ -61,7 +61,10 @@ TEST(Axolotl, qloraIsNf4QuantizedTwice) {
   EXPECT_EQ(o.flags.head, HeadLoss::liger);
   EXPECT_FALSE(o.flags.liger_parts || o.flags.packed.value());  // SDPA: rows stay rows
   EXPECT_FALSE(o.flags.adapter_kernels->any());
-  EXPECT_EQ(o.told.unused, (std::vector<std::string>{"val_set_size"}));
+  EXPECT_TRUE(o.told.unused.empty()) << o.told.unused[0];
+  EXPECT_TRUE(o.flags.evaluates);
+  EXPECT_EQ(o.flags.eval_batch_size, 2);  // of training
+  EXPECT_EQ(o.flags.eval_accumulation_steps, 4);
   const Outcome once = apply("base_model: gpt2\nadapter: qlora\nload_in_4bit: true\nlora_r: 8\nlora_target_modules: [c_attn]\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}\n");
   ASSERT_TRUE(once.ok) << once.ok.error().message;
   EXPECT_FALSE(once.flags.double_quantized);

@@ -97,4 +97,5 @@ if __name__ == "__main__":
                    "transformers_axolotl.jsonl": list(cases.axolotl()), "transformers_axolotl_unseen.jsonl": list(cases.axolotl_unseen()),
                    "transformers_drawn.jsonl": list(draw_transformers.kept(draw_transformers.SEEN)), "transformers_drawn_unseen.jsonl": list(draw_transformers.kept(draw_transformers.UNSEEN)),
                    "transformers_compiled_unseen.jsonl": list(cases.compiled_unseen()), "transformers_torch_2_11.jsonl": list(cases.compiled_torch_2_11()),
-                   "transformers_torch_2_11_unseen.jsonl": list(cases.compiled_torch_2_11_unseen())}, runner_of, draw_transformers.draw)
+                   "transformers_torch_2_11_unseen.jsonl": list(cases.compiled_torch_2_11_unseen()),
+                   "transformers_evaluation.jsonl": list(cases.evaluations()), "transformers_evaluation_unseen.jsonl": list(cases.evaluations_unseen())}, runner_of, draw_transformers.draw)

@@ -122,6 +122,7 @@ class Case:
     fsdp: str = ""                # of FSDP1, what is not accelerate's default: "prefetch=none,orig=false" (fsdp_session.py)
     torch: str = "2.9.1"          # only this version records it
     clip: float = 1.0             # max_grad_norm; 0: no clipping
+    evaluation: str = ""          # Trainer's, after the steps: "batch=8,keeps=loss,accumulation=0" says its batch, what stays of each (loss, argmax, logits) and eval_accumulation_steps
     shape: str = ""               # fields of config.json over the model's, as JSON
 
     kind = "transformers"
@@ -146,6 +147,8 @@ class Case:
             del fields["lora_dropout"]
         if self.clip == 1.0:
             del fields["clip"]
+        if not self.evaluation:
+            del fields["evaluation"]
         if not self.parallel.startswith(("zero", "fsdp1")):
             del fields["rank"]
         if not self.parallel.startswith("zero"):
@@ -178,8 +181,15 @@ class Case:
         parts += [self.transformers] if self.transformers != "4.57.1" else []
         parts += [f"torch{self.torch}"] if self.torch != "2.9.1" else []
         parts += ["noclip"] if self.clip == 0 else []
+        parts += [f"eval_{self.evaluation.replace('=', '_').replace(',', '+')}"] if self.evaluation else []
         parts += [hashlib.sha256(self.shape.encode()).hexdigest()[:7]] if self.shape else []
         return "-".join(parts)
+
+
+def evaluation_of(case):
+    """The words of a case's evaluation."""
+    words = dict(word.split("=") for word in case.evaluation.split(","))
+    return {"batch": int(words["batch"]), "keeps": words.get("keeps", "loss"), "accumulation": int(words["accumulation"]) if "accumulation" in words else None}
 
 
 def seen():
@@ -277,6 +287,25 @@ def newest():
     yield case("gemma3_text", shape=BOTH_KINDS, checkpoint="nonreentrant", precision="autocast", trainer=True)
     yield case("exaone4")
     yield case("exaone4", checkpoint="nonreentrant", precision="autocast", trainer=True)
+
+
+def newest_evaluations():
+    """Two steps and Trainer's evaluation, of transformers 5: no cache, and of Liger-Kernel's loss no logits where nothing else is asked for."""
+    def case(model, **rest):
+        return Case(model, transformers="5.17.0", **rest)
+    yield case("gpt2", precision="autocast", trainer=True, evaluation="batch=8")
+    yield case("llama", evaluation="batch=6,keeps=argmax")
+    yield case("llama", liger=True, evaluation="batch=6")
+    yield case("qwen3", lora=8, precision="bf16+autocast", trainer=True, checkpoint="nonreentrant", evaluation="batch=5")
+    yield case("llama", batch=2, length=200, liger=True, precision="autocast", trainer=True, evaluation="batch=4,keeps=argmax")
+
+
+def newest_evaluations_unseen():
+    def case(model, **rest):
+        return Case(model, transformers="5.17.0", **rest)
+    yield case("qwen2", batch=2, length=300, precision="autocast", trainer=True, optimizer="fused", evaluation="batch=5")
+    yield case("gemma3_text", batch=2, length=144, evaluation="batch=3,keeps=argmax")
+    yield case("mistral", batch=2, length=256, liger=True, lora=8, precision="bf16+autocast", trainer=True, evaluation="batch=7")
 
 
 def newest_unseen():
@@ -637,6 +666,42 @@ def axolotl_unseen():
     yield Case("llama", optimizer="bnb_paged_ademamix_32bit")
     yield Case("gpt2", batch=2, length=96, optimizer="bnb_ademamix_8bit", precision="autocast", accumulation=2)
     yield Case("qwen2", batch=2, length=144, lora=8, lora_targets="q_proj,v_proj", optimizer="bnb_paged_adamw_8bit")
+
+
+def evaluations():
+    """Two steps, and Trainer's evaluation after them."""
+    for model in ("gpt2", "llama", "qwen2"):
+        yield Case(model, evaluation="batch=8")
+        yield Case(model, precision="autocast", trainer=True, evaluation="batch=8")
+        yield Case(model, precision="autocast", trainer=True, use_cache=True, evaluation="batch=6")
+    for keeps in ("argmax", "logits"):
+        yield Case("llama", precision="autocast", trainer=True, evaluation=f"batch=5,keeps={keeps}")
+        yield Case("gpt2", evaluation=f"batch=5,keeps={keeps}")
+    yield Case("gpt2", precision="autocast", trainer=True, use_cache=True, evaluation="batch=3,keeps=logits,accumulation=2")
+    yield Case("llama", checkpoint="nonreentrant", use_cache=True, evaluation="batch=4")
+    yield Case("llama", lora=8, precision="bf16+autocast", trainer=True, use_cache=True, evaluation="batch=8")
+    yield Case("llama", lora=8, checkpoint="reentrant", evaluation="batch=2")
+    yield Case("qwen2", precision="fp32", evaluation="batch=4")
+    yield Case("llama", attention="eager", precision="autocast", trainer=True, evaluation="batch=4")
+    yield Case("llama", liger=True, evaluation="batch=4")
+    yield Case("bert", precision="autocast", trainer=True, evaluation="batch=6,keeps=argmax")
+    yield Case("gpt_neox", precision="fp16", optimizer="fused", evaluation="batch=4")
+    yield Case("mixtral", batch=2, length=128, evaluation="batch=2")
+    yield Case("llama", trl=True, precision="autocast", checkpoint="nonreentrant", vocab=40000, evaluation="batch=8")
+    yield Case("qwen2", trl=True, precision="bf16+autocast", lora=8, checkpoint="nonreentrant", vocab=40000, evaluation="batch=4")
+
+
+def evaluations_unseen():
+    yield Case("qwen3", batch=2, length=224, precision="autocast", trainer=True, optimizer="fused", use_cache=True, evaluation="batch=7")
+    yield Case("gpt2", batch=3, length=320, precision="autocast", trainer=True, accumulation=2, evaluation="batch=4,keeps=argmax")
+    yield Case("mistral", batch=2, length=200, lora=16, lora_targets="q_proj,v_proj,down_proj", checkpoint="nonreentrant", precision="bf16+autocast", trainer=True, evaluation="batch=5")
+    yield Case("phi3", batch=2, length=136, evaluation="batch=3,keeps=logits")
+    yield Case("gemma2", batch=2, length=112, precision="autocast", trainer=True, evaluation="batch=6,keeps=logits,accumulation=1")
+    yield Case("llama", batch=1, length=512, size="1b", checkpoint="nonreentrant", optimizer="fused", evaluation="batch=4")
+    yield Case("qwen2", batch=2, length=333, precision="fp32", accumulation=2, use_cache=True, evaluation="batch=3,keeps=argmax")
+    yield Case("llama", batch=2, length=300, trl=True, precision="autocast", lora=8, checkpoint="nonreentrant", vocab=50000, evaluation="batch=3")
+    yield Case("distilbert", batch=4, length=96, evaluation="batch=9")
+    yield Case("qwen3_moe", batch=2, length=104, precision="autocast", trainer=True, evaluation="batch=3")
 
 
 def unseen():

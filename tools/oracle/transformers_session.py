@@ -395,11 +395,13 @@ class Run:
             case kind:
                 return torch.optim.AdamW(parameters, lr=1e-4, foreach=kind == "foreach", fused=kind == "fused")
 
-    def batch(self):
-        rows = 1 if self.case.packed else self.case.batch
+    def batch(self, sequences=0):
+        """So many, or those of training."""
+        sequences = sequences or self.case.batch
+        rows = 1 if self.case.packed else sequences
 
         def ids():
-            return torch.empty(rows, self.case.batch * self.case.length // rows, dtype=torch.int64, device="cuda")
+            return torch.empty(rows, sequences * self.case.length // rows, dtype=torch.int64, device="cuda")
         return {"input_ids": ids(), "position_ids" if self.case.packed else "attention_mask": ids(), "labels": ids()}
 
     def autocast(self):
@@ -489,6 +491,7 @@ class Run:
                 torch.distributed.destroy_process_group()
 
     def _record(self):
+        case = self.case
         with self.fake_mode, self.tracker as tracker:
             tracker.mark("load")
             model = self.model = self._parallel(self.build())
@@ -511,4 +514,7 @@ class Run:
                 model.zero_grad(set_to_none=True)
                 if average:
                     average.update_parameters(model)
+            if case.evaluation:
+                import evaluation
+                evaluation.evaluate(self)
             tracker.mark("end")
