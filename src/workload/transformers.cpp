@@ -153,6 +153,23 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
 }
 
+// Scripts of transformers' examples whose model has a head for classes in place of one for words; they fill rows up.
+bool trains_classes(const UsersCommand& users) {
+  if (users.script.empty()) return false;
+  const std::string& path = users.script.back();
+  const std::string_view name = std::string_view(path).substr(path.find_last_of("/.", path.ends_with(".py") ? path.size() - 4 : path.size()) + 1);
+  constexpr std::array<std::string_view, 10> kOfClasses = {"run_glue", "run_glue_no_trainer", "run_classification", "run_xnli", "run_ner", "run_ner_no_trainer", "run_qa", "run_qa_no_trainer", "run_swag", "run_swag_no_trainer"};
+  return std::ranges::find(kOfClasses, name.ends_with(".py") ? name.substr(0, name.size() - 3) : name) != kOfClasses.end();
+}
+
+// Scripts of transformers' examples that cut one long text into rows.
+bool makes_full_rows(const UsersCommand& users) {
+  constexpr std::array<std::string_view, 4> kCut = {"run_clm.py", "run_clm_no_trainer.py", "run_mlm.py", "run_mlm_no_trainer.py"};
+  if (users.script.empty()) return false;
+  const std::string& path = users.script.back();
+  return std::ranges::find(kCut, std::string_view(path).substr(path.rfind('/') + 1)) != kCut.end();
+}
+
 // Adapters and 4-bit weights under FSDP as Trainer has them. FSDP takes 4-bit weights for weights of what they are packed into.
 Result<void> shared_adapters(TrainingDraft& d, const TransformersFlags& f) {
   Training& t = d.plan.training;
@@ -259,7 +276,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
     return fail("unsupported_training", "a moving average of the weights " + std::string(f.quantized ? "beside 4-bit ones" : t.framework != Framework::transformers ? "in " + std::string(name_of(t.framework)) : "under " + std::string(name_of(t.sharding))) + " is not laid out yet", "leave --ema out, or use --parallel ddp with whole weights", "--ema");
   }
   t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
-  t.padded = f.padded.value_or(false) && !t.packed && t.framework == Framework::transformers;
+  t.padded = f.padded.value_or(trains_classes(f.users)) && !t.packed && t.framework == Framework::transformers;
   loss_and_liger(t, a, f);
   constexpr std::array kOwnPatches = {Family::granite, Family::gpt_oss};  // another loss, or no MLP
   if (f.liger.value_or(false) && std::ranges::find(kOwnPatches, a.family) != kOwnPatches.end()) return fail("unsupported_training", "Liger-Kernel's parts of " + a.model_type + " are not laid out yet", "leave --liger out", "--liger");
@@ -326,23 +343,6 @@ Training training_of(const TransformersRun& transformers, const Run& run) {
 
 namespace {
 
-// Scripts of transformers' examples whose model has a head for classes in place of one for words.
-bool trains_classes(const UsersCommand& users) {
-  if (users.script.empty()) return false;
-  const std::string& path = users.script.back();
-  const std::string_view name = std::string_view(path).substr(path.find_last_of("/.", path.ends_with(".py") ? path.size() - 4 : path.size()) + 1);
-  constexpr std::array<std::string_view, 10> kOfClasses = {"run_glue", "run_glue_no_trainer", "run_classification", "run_xnli", "run_ner", "run_ner_no_trainer", "run_qa", "run_qa_no_trainer", "run_swag", "run_swag_no_trainer"};
-  return std::ranges::find(kOfClasses, name.ends_with(".py") ? name.substr(0, name.size() - 3) : name) != kOfClasses.end();
-}
-
-// Scripts of transformers' examples that cut one long text into rows.
-bool makes_full_rows(const UsersCommand& users) {
-  constexpr std::array<std::string_view, 4> kCut = {"run_clm.py", "run_clm_no_trainer.py", "run_mlm.py", "run_mlm_no_trainer.py"};
-  if (users.script.empty()) return false;
-  const std::string& path = users.script.back();
-  return std::ranges::find(kCut, std::string_view(path).substr(path.rfind('/') + 1)) != kCut.end();
-}
-
 // bytes, in the unit that shows more than a tenth of it
 std::string in_gib_or_mib(double bytes) {
   const bool gib = bytes >= 0.05 * (1 << 30);
@@ -385,7 +385,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3 && !fsdp) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
-  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || makes_full_rows(flags.users)};
+  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || makes_full_rows(flags.users) || trains_classes(flags.users)};
   w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.by_file();
   Model& m = w.model;
   m.version = NanochatVersion();
@@ -406,6 +406,10 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
   if (auto text = evaluation_warning(a, t)) w.warnings.push_back(std::move(*text));
+  if (t.padded && is_flash(t.attention) && t.recompute == Recompute::none && t.device_batch_size > 1) {
+    const double outputs = 2.0 * static_cast<double>(a.layers * a.heads * a.head_dim) * static_cast<double>(t.device_batch_size * t.seq_len);
+    w.warnings.push_back("FlashAttention takes rows that are filled up apart, and what it made of them is put together again: that copy of every layer's, " + in_gib_or_mib(outputs) + " in all, is not laid out");
+  }
   if (trains_classes(flags.users)) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");
