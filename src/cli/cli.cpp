@@ -17,6 +17,7 @@
 #include "cli/list.hpp"
 #include "cli/model_source.hpp"
 #include "cli/options.hpp"
+#include "cli/paste_options.hpp"
 #include "cli/rule.hpp"
 #include "cli/running_job_flags.hpp"
 #include "cli/style.hpp"
@@ -72,10 +73,10 @@ class Command {
   // Flags of the command line over those of a pasted command.
   Result<WorkloadFlags> workload_flags() {
     WorkloadFlags f;
+    const auto options = paste_options(o_);
+    if (!options) return std::unexpected(options.error());
     if (o_.has_pasted) {
-      std::vector<std::string> over;
-      for (const auto& [name, value] : o_.flags) over.push_back(name);
-      const auto pasted = parse_pasted_command(o_.pasted, over);
+      const auto pasted = parse_pasted_command(o_.pasted, *options);
       if (!pasted) return std::unexpected(pasted.error());
       f = pasted->flags;
       pasted_conf_ = pasted->alloc_conf;
@@ -241,6 +242,7 @@ class Command {
   // Whether a Hugging Face model is asked about; flags that only one has stand beside no nanochat.
   Result<bool> transformers() const {
     const auto asks = asks_for_transformers(o_);
+    if (asks && *asks && o_.has("ignore")) return fail("bad_value", "--ignore is for nanochat's commands, and this is one of another program", "leave it out: what dryfit does not use of such a command it names, and goes on", "--ignore");
     if (!asks || *asks) return asks;
     for (const char* only : {"optimizer", "mixed", "recompute", "grad-accum-steps", "max-steps", "max-tokens", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "padded", "ema", "offload", "parallel", "framework"}) {
       if (o_.has(only)) return fail("bad_value", "--" + std::string(only) + " is for Hugging Face models, and this is nanochat", "leave it out, or give --model or --config", "--" + std::string(only));

@@ -70,10 +70,12 @@ Result<Options> parse_command(const CommandSpec& command, std::span<const std::s
       options.flags[name] = "";
       continue;
     }
-    if (options.flags.contains(name)) return fail("repeated_flag", dashed + " is given more than once", "give it once", dashed);
+    const std::string before = name == "ignore" && options.has(name) ? options.flags[name] + "," : "";
+    if (before.empty() && options.flags.contains(name)) return fail("repeated_flag", dashed + " is given more than once", "give it once", dashed);
     if (eq < word.size()) options.flags[name] = word.substr(eq + 1);
     else if (i + 1 < words.size() && can_be_a_value(words[i + 1])) options.flags[name] = words[++i];
     else return fail("missing_value", dashed + " has no value", "write " + dashed + " " + std::string(flag->argument), dashed);
+    options.flags[name].insert(0, before);
   }
   options.help = options.has("help");
   return options;

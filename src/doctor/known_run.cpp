@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "plan/launch.hpp"
+#include "workload/nanochat_flags.hpp"
 
 namespace dryfit {
 
@@ -15,7 +16,7 @@ namespace {
 void from_command(const RunLog& run, WorkloadFlags& flags, std::optional<std::string>& conf, KnownRun& out) {
   if (run.command.empty()) return;
   const auto words = shell_split(run.command);
-  const auto pasted = words ? parse_pasted_command(*words) : Result<PastedCommand>(std::unexpected(words.error()));
+  const auto pasted = words ? parse_pasted_command(*words, PasteOptions{{}, {}, true}) : Result<PastedCommand>(std::unexpected(words.error()));
   const std::string where = "the training command (line " + std::to_string(run.command_line) + ")";
   if (!pasted) {
     if (run.nanochat || run.command.find("nanochat") != std::string::npos || run.command.find(" scripts.") != std::string::npos) out.notes.push_back(where + " could not be used: " + pasted.error().message);
@@ -68,9 +69,11 @@ void from_print(const RunLog& run, WorkloadFlags& flags, KnownRun& out) {
   if (run.layers || run.device_batch || !run.overridden.empty()) out.sources.push_back("what nanochat printed of itself");
 }
 
-// The version: what it prints of itself bounds the dates, its number of parameters decides. Empty: the newest known will do.
+// The version: its command's flags and what it prints of itself bound the dates, its number of parameters decides. Empty: the newest known will do.
 std::optional<std::string> version_of(const RunLog& run, const WorkloadFlags& flags) {
+  const bool by_command = version_by_flags(flags).as_written;
   const auto possible = [&](const NanochatVersion& v) {
+    if (by_command && !has_written(v, flags)) return false;
     if (!run.overridden.empty() && v.date >= "2026-01-04") return false;       // configurator.py
     if (run.layers && run.json_config != (v.date >= "2026-02-05")) return false;
     if (!run.dtype.empty() && v.date < "2026-03-04") return false;

@@ -255,6 +255,7 @@ class Levers {
     if (rows) f.examples_per_step = run.examples_per_step;
     if (run.script == Script::chat_rl) f.num_samples = run.num_samples, f.max_new_tokens = run.max_new_tokens;
     if (run.only) f.phases = phases_text(run);
+    f.left_out = r_.workload.left_out;
     f.passthrough = r_.workload.passthrough;  // how long it trains, of which the steps that are played follow
     return f;
   }

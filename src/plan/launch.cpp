@@ -12,35 +12,12 @@
 #include "plan/torchtitan_command.hpp"
 #include "plan/torchtune_command.hpp"
 #include "plan/trainer_command.hpp"
+#include "workload/nanochat_flags.hpp"
 #include "workload/scripts.hpp"
 
 namespace dryfit {
 
 namespace {
-
-// memory: its value decides what is allocated, or when. scripts: which of nanochat's scripts know it, in any version.
-constexpr unsigned kBase = 1, kMid = 2, kSft = 4, kRl = 8, kAll = 15;
-struct Flag { std::string_view name; bool takes_value; bool memory; unsigned scripts; };
-constexpr std::array kFlags = {
-    Flag{"depth", true, true, kBase}, Flag{"aspect-ratio", true, true, kBase}, Flag{"head-dim", true, true, kBase},
-    Flag{"max-seq-len", true, true, kBase | kMid | kSft}, Flag{"window-pattern", true, true, kBase}, Flag{"device-batch-size", true, true, kAll},
-    Flag{"total-batch-size", true, true, kBase | kMid | kSft}, Flag{"fp8", false, true, kBase}, Flag{"fp8-recipe", true, false, kBase},
-    Flag{"run", true, false, kAll}, Flag{"device-type", true, false, kAll}, Flag{"dtype", true, false, kMid | kSft | kRl},
-    Flag{"num-iterations", true, false, kBase | kMid | kSft}, Flag{"target-flops", true, false, kBase}, Flag{"target-param-data-ratio", true, false, kBase},
-    Flag{"embedding-lr", true, false, kAll}, Flag{"unembedding-lr", true, false, kAll}, Flag{"weight-decay", true, false, kAll},
-    Flag{"matrix-lr", true, false, kAll}, Flag{"scalar-lr", true, false, kBase}, Flag{"adam-beta1", true, false, kBase}, Flag{"adam-beta2", true, false, kBase},
-    Flag{"warmup-ratio", true, false, kBase | kSft}, Flag{"warmup-steps", true, false, kBase}, Flag{"warmdown-ratio", true, false, kBase | kSft},
-    Flag{"final-lr-frac", true, false, kBase | kMid | kSft}, Flag{"init-lr-frac", true, false, kMid | kSft | kRl}, Flag{"grad-clip", true, false, kBase},
-    Flag{"resume-from-step", true, true, kBase}, Flag{"eval-every", true, true, kAll}, Flag{"eval-tokens", true, false, kBase | kMid | kSft},
-    Flag{"core-metric-every", true, true, kBase}, Flag{"core-metric-max-per-task", true, true, kBase}, Flag{"sample-every", true, true, kBase},
-    Flag{"save-every", true, true, kBase | kRl}, Flag{"model-tag", true, true, kAll}, Flag{"model-step", true, false, kMid | kSft | kRl},
-    Flag{"step", true, false, kMid | kSft | kRl}, Flag{"source", true, false, kSft | kRl}, Flag{"dry-run", false, false, kMid | kSft},
-    Flag{"load-optimizer", true, true, kSft}, Flag{"chatcore-every", true, true, kSft}, Flag{"chatcore-max-cat", true, false, kSft},
-    Flag{"chatcore-max-sample", true, false, kSft}, Flag{"eval-metrics-every", true, true, kSft}, Flag{"eval-metrics-max-problems", true, false, kSft},
-    Flag{"eval-steps", true, false, kSft}, Flag{"mmlu-epochs", true, false, kSft}, Flag{"gsm8k-epochs", true, false, kSft}, Flag{"num-epochs", true, false, kSft | kRl},
-    Flag{"max-iterations", true, false, kSft}, Flag{"target-examples-per-step", true, true, kSft}, Flag{"examples-per-step", true, true, kRl},
-    Flag{"num-samples", true, true, kRl}, Flag{"max-new-tokens", true, true, kRl}, Flag{"temperature", true, false, kRl}, Flag{"top-k", true, false, kRl},
-    Flag{"eval-examples", true, false, kRl}};
 
 // "scripts.chat_sft", "scripts/chat_sft.py", "chat_sft" -> chat_sft
 std::optional<Script> script_of(std::string module) {
@@ -64,7 +41,7 @@ std::optional<std::int64_t> depth_of_tag(std::string_view tag) {
 // Arguments of one of nanochat's scripts.
 class Reader {
  public:
-  Reader(LaunchLine launch, Script script, std::span<const std::string> over) : words_(std::move(launch.arguments)), script_(1U << static_cast<unsigned>(script)), over_(over) {
+  Reader(LaunchLine launch, Script script, const PasteOptions& options) : words_(std::move(launch.arguments)), script_(script), options_(options) {
     if (script != Script::base_train) out_.flags.script = std::string(name_of(script));
     out_.script = launch.script;
     out_.flags.gpus = launch.gpus;
@@ -78,8 +55,11 @@ class Reader {
 
   Result<PastedCommand> read() {
     while (at_ < words_.size()) {
-      if (const auto ok = argument(); !ok) return std::unexpected(ok.error());
+      const auto ok = argument();
+      if (!ok && unknown_.empty()) return std::unexpected(ok.error());
+      if (!ok) break;
     }
+    if (!unknown_.empty()) return unknown_flags();
     return std::move(out_);
   }
 
@@ -106,25 +86,66 @@ class Reader {
     if (!word.starts_with("--")) return bad("'" + word.substr(0, 60) + "' stands where a flag is expected", "flags begin with --, such as --depth=24");
     const std::size_t eq = word.find('=');
     const std::string name = dashed(word.substr(2, eq == std::string::npos ? eq : eq - 2));
-    const auto known = std::ranges::find(kFlags, name, &Flag::name);
-    if (known == kFlags.end() || (known->scripts & script_) == 0) return unknown(name);
+    const auto known = std::ranges::find(nanochat_flags(), name, &NanochatFlag::name);
+    if (known == nanochat_flags().end() || !script_has(script_, name)) return unknown(word, name);
     std::string value = eq == std::string::npos ? "" : word.substr(eq + 1);
     if (known->takes_value && eq == std::string::npos) {
       if (at_ >= words_.size()) return bad("--" + name + " has no value", "write --" + name + "=VALUE");
       value = words_[at_++];
     }
     out_.understood.push_back("--" + name + (known->takes_value ? "=" + value : ""));
+    out_.flags.written.push_back(word.substr(0, eq));
     return known->memory ? memory_flag(name, value) : passed("--" + name + (known->takes_value ? "=" + value : ""));
   }
 
-  std::unexpected<Error> unknown(const std::string& name) const {
-    std::vector<std::string_view> names;
-    for (const Flag& f : kFlags) {
-      if ((f.scripts & script_) != 0) names.push_back(f.name);
+  // A flag that nanochat does not have: what stands behind it is its value.
+  Result<void> unknown(const std::string& word, const std::string& name) {
+    const bool told = options_.ran || std::ranges::any_of(options_.left_out, [&](const std::string& n) { return dashed(n) == name; });
+    std::vector<std::string> all = {word};
+    while (word.find('=') == std::string::npos && at_ < words_.size()) {
+      const std::string& next = words_[at_];
+      if (next.starts_with("--") || (next.starts_with('$') && all.size() > 1)) break;
+      all.push_back(next);
+      ++at_;
     }
-    const std::string_view near = name == "seq-len" ? "max-seq-len" : closest(name, names);
+    if (told) out_.flags.left_out.insert(out_.flags.left_out.end(), all.begin(), all.end());
+    else if (std::ranges::find(unknown_, name) == unknown_.end()) unknown_.push_back(name);
+    return {};
+  }
+
+  // A flag of the script whose name is near; empty: none.
+  std::string_view near(const std::string& name) const {
+    std::vector<std::string_view> names;
+    for (const NanochatFlag& f : nanochat_flags()) {
+      if (script_has(script_, f.name)) names.push_back(f.name);
+    }
+    return name == "seq-len" ? "max-seq-len" : closest(name, names);
+  }
+
+  // All of them at once, what may have been meant, and how to go on with a fork's.
+  std::unexpected<Error> unknown_flags() const {
+    std::string names, meant, own, others;
+    for (const std::string& full : unknown_) {
+      const std::string name = full.substr(0, 60);
+      names += (names.empty() ? "--" : ", --") + name;
+      const std::string_view one = near(full);
+      if (!one.empty()) meant += (meant.empty() ? "did you mean '--" : ", '--") + std::string(one) + "'" + (unknown_.size() > 1 ? " for --" + name : "");
+      else if (const auto of = script_with(full); !of.empty()) others += (others.empty() ? "--" : ", --") + name + " is " + of + "'s";
+      else own += (own.empty() ? "" : ",") + name;
+    }
+    if (own.empty() && others.empty()) own = unknown_[0].substr(0, 60);
+    if (!meant.empty()) meant += "? ";
     const std::string script = out_.flags.script.value_or("base_train");
-    return fail("unknown_flag", "nanochat" + (script == "base_train" ? std::string() : "'s " + script) + " has no flag --" + name.substr(0, 60), near.empty() ? "see nanochat's scripts/" + script + ".py for its flags" : "did you mean '--" + std::string(near) + "'?", "--" + name.substr(0, 60));
+    return fail("unknown_flag", "nanochat" + (script == "base_train" ? std::string() : "'s " + script) + (unknown_.size() == 1 ? " has no flag " : " has no flags ") + names,
+                meant + others + (others.empty() || own.empty() ? "" : "; ") + (own.empty() ? "" : "what only your fork has is left out by --ignore " + own + " before the --"), "--" + unknown_[0].substr(0, 60));
+  }
+
+  // Another script that has the flag.
+  static std::string script_with(const std::string& name) {
+    for (Script s : {Script::base_train, Script::mid_train, Script::chat_sft, Script::chat_rl}) {
+      if (script_has(s, name)) return std::string(name_of(s));
+    }
+    return "";
   }
 
   Result<void> passed(std::string flag) {
@@ -132,7 +153,7 @@ class Reader {
     return {};
   }
 
-  bool is_over(std::string_view name) const { return std::ranges::find(over_, name) != over_.end(); }
+  bool is_over(std::string_view name) const { return std::ranges::find(options_.over, name) != options_.over.end(); }
 
   Result<void> memory_flag(const std::string& name, const std::string& value) {
     if (value.starts_with('$') && name != "model-tag") {
@@ -178,8 +199,9 @@ class Reader {
 
   std::vector<std::string> words_;
   std::size_t at_ = 0;
-  unsigned script_ = kBase;
-  std::span<const std::string> over_;
+  Script script_;
+  const PasteOptions& options_;
+  std::vector<std::string> unknown_;  // names
   PastedCommand out_;
 };
 
@@ -280,6 +302,7 @@ std::vector<std::string> nanochat_command(const Workload& workload) {
     std::replace(spelled.begin() + 2, spelled.begin() + static_cast<std::ptrdiff_t>(std::min(spelled.find('='), spelled.size())), '-', '_');
     return spelled;
   }());
+  out.insert(out.end(), workload.left_out.begin(), workload.left_out.end());
   return out;
 }
 
@@ -363,7 +386,7 @@ bool is_training_command(std::span<const std::string> words) {
   return script_of(launch->script) || !program_of_models(*launch).empty();
 }
 
-Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, std::span<const std::string> over) {
+Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, const PasteOptions& options) {
   std::vector<std::string> all;
   for (const std::string& w : words) {
     // one quoted string is a whole command line; a stray backslash is a continuation the shell left over
@@ -390,8 +413,8 @@ Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, s
   if (!script) {
     return fail("unsupported_script", "dryfit reads base_train, mid_train, chat_sft and chat_rl, not '" + launch->script.substr(0, 60) + "'", "paste a training command; evaluations of a base run are among its phases", "pasted command");
   }
-  if (!launch->unset_gpus.empty() && std::ranges::find(over, "gpus") == over.end()) return std::unexpected(unset_variable(launch->unset_gpus, "--gpus"));
-  return Reader(std::move(*launch), *script, over).read();
+  if (!launch->unset_gpus.empty() && std::ranges::find(options.over, "gpus") == options.over.end()) return std::unexpected(unset_variable(launch->unset_gpus, "--gpus"));
+  return Reader(std::move(*launch), *script, options).read();
 }
 
 }  // namespace dryfit

@@ -25,10 +25,15 @@ struct PastedCommand {
   std::string script;                          // "scripts.base_train"
   std::vector<std::string> understood, ignored;  // for people: what was used and what was not
 };
+// How a pasted command is read.
+struct PasteOptions {
+  std::vector<std::string> over;      // names of flags that are given beside it ("depth", "gpus"), which win: a variable of the shell that nothing sets may stand where their values should
+  std::vector<std::string> left_out;  // names of flags that a fork of nanochat's has and nanochat does not: they and their values are left out, and told in flags.left_out
+  bool ran = false;                   // it runs, or ran: whatever flags it has exist, and those unknown here are left out
+};
 // Words as the shell gave them (argv after --), or one string still to be split: quotes, continuations, `=` or spaces, underscores or dashes.
-// over: names of flags that are given beside it ("depth", "gpus"), which win: a variable of the shell that nothing sets may stand where their values should.
-// Errors: "bad_command", "unknown_flag" (with did-you-mean), "bad_number", each with the word.
-Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, std::span<const std::string> over = {});
+// Errors: "bad_command", "unknown_flag" (all of them, with did-you-mean), "bad_number", each with the word.
+Result<PastedCommand> parse_pasted_command(std::span<const std::string> words, const PasteOptions& options = {});
 Result<std::vector<std::string>> shell_split(std::string_view text);
 // Whose command of Hugging Face models it is, for people: "axolotl"; empty: none's.
 std::string_view program_of_models(const LaunchLine& launch);

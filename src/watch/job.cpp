@@ -133,7 +133,7 @@ Job read_job(std::span<const ProcessSample> tree, std::int64_t pid) {
     std::span<const std::string> words = without_interpreter(p->command);
     const std::vector<std::string> copy(words.begin(), words.end());
     if (job.command.empty()) job.command = shell_join(copy);
-    const auto pasted = parse_pasted_command(copy);
+    const auto pasted = parse_pasted_command(copy, PasteOptions{{}, {}, true});
     if (!pasted) {
       if (job.unread.empty()) job.unread = pasted.error().message;
       continue;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/text.hpp"
+#include "workload/nanochat_flags.hpp"
 #include "workload/scripts.hpp"
 
 namespace dryfit {
@@ -383,6 +384,32 @@ Dtype usual_compute(const NanochatVersion& version, int compute_major) {
 
 namespace {
 
+void warn_of_left_out(Workload& w) {
+  std::vector<std::string> flags;
+  for (const std::string& word : w.left_out) {
+    if (word.starts_with("--") || flags.empty()) flags.push_back(word);
+    else flags.back() += " " + word;
+  }
+  if (!flags.empty()) w.warnings.push_back("left out, as nanochat has no such flag: " + first_ten(flags, 60) + "; what " + (flags.size() == 1 ? "it changes" : "they change") + " is not laid out");
+}
+
+std::string shown(const NanochatVersion& v) { return v.epoch + " (" + v.date + ")"; }
+
+// The newest version that has a pasted command's flags, where that is another than what would be taken; says why.
+void take_version_of_command(const WorkloadFlags& flags, Workload& w, NanochatVersion& version) {
+  const VersionByFlags by = version_by_flags(flags);
+  if (by.version != nullptr && by.as_written && by.version->epoch == version.epoch) return;
+  if (by.version != nullptr) version = *by.version;
+  if (by.version == nullptr || !by.as_written) {
+    w.warnings.push_back("no nanochat has all of the command's flags as they are written (" + by.reason + "): laid out is " + shown(version) + "; --nanochat chooses another");
+    return;
+  }
+  WorkloadFlags anywhere = flags;
+  anywhere.compute_major = 0;
+  const bool for_gpu = version_by_flags(anywhere).version != by.version;
+  w.warnings.push_back("laid out is nanochat " + shown(version) + ", the newest that has all of the command's flags" + (for_gpu ? " and trains on this GPU" : "") + ": " + by.reason + "; --nanochat chooses another");
+}
+
 // The version that is asked for; where none is the newest that has what is asked for.
 Result<NanochatVersion> version_of(const WorkloadFlags& flags, Workload& w) {
   if (flags.nanochat) return find_nanochat_version(*flags.nanochat);
@@ -394,7 +421,9 @@ Result<NanochatVersion> version_of(const WorkloadFlags& flags, Workload& w) {
       if (v.sft == NanochatVersion::Sft::rows) version = v;
     }
   }
-  w.assumptions.push_back({"nanochat", version->epoch + " (" + version->date + ")", script == "mid_train" ? "the newest with mid_train" : rows ? "the newest whose chat_sft takes --target-examples-per-step" : "the newest known"});
+  const std::string usual = version->epoch;
+  if (!flags.written.empty()) take_version_of_command(flags, w, *version);
+  w.assumptions.push_back({"nanochat", shown(*version), version->epoch != usual ? "the newest that has the command's flags" : script == "mid_train" ? "the newest with mid_train" : rows ? "the newest whose chat_sft takes --target-examples-per-step" : "the newest known"});
   return version;
 }
 
@@ -404,6 +433,8 @@ Result<Workload> make_nanochat_workload(const WorkloadFlags& flags) {
   Draft draft{flags, {}};
   Workload& w = draft.workload;
   w.passthrough = flags.passthrough;
+  w.left_out = flags.left_out;
+  warn_of_left_out(w);
   const auto version = version_of(flags, w);
   if (!version) return std::unexpected(version.error());
   w.model.version = *version;

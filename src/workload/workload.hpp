@@ -160,6 +160,7 @@ struct Workload {
   std::vector<std::string> warnings;
   // Flags that do not move memory but belong to the command (--run=..., --num-iterations=...), kept for round trips.
   std::vector<std::string> passthrough;
+  std::vector<std::string> left_out;  // the same of a fork's flags, word by word as they were written: what they do is not laid out
 };
 
 // GPUs that hold one copy of the model between them and take the same sequences; 1 but for Megatron-LM's runs.
@@ -173,6 +174,8 @@ struct WorkloadFlags {
   std::optional<bool> fp8, compile, cold_caches, load_optimizer, torchrun;
   Variables workspaces;  // sizes_workspaces
   std::vector<std::string> passthrough;
+  std::vector<std::string> written;   // a pasted command's flags as they stand there ("--device_batch_size"), which tell the version where `nanochat` does not
+  std::vector<std::string> left_out;  // a pasted command's flags that nanochat does not have and the values behind them, word by word
   int compute_major = 0;  // compute capability of the GPU it will run on, which decides nanochat's dtype; 0: not told, 8 or newer; kNoCuda
 };
 

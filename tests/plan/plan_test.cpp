@@ -365,6 +365,50 @@ TEST(Paste, readsWhatPeoplePaste) {
   EXPECT_TRUE(paste("python -m torch.distributed.run --nproc-per-node 2 -m scripts.base_train"));
 }
 
+// A fork's flags, their values and what stands around them.
+TEST(Paste, leavesOutWhatOnlyAForkHas) {
+  const auto words = *shell_split("python -m scripts.base_train --depth 8 --my_flag 3 -1 --switch --device-batch-size=4 --path='a b' --run=x");
+  EXPECT_FALSE(parse_pasted_command(words, PasteOptions{{}, {"my-flag", "switch"}, false}));
+  for (const PasteOptions& options : {PasteOptions{{}, {"my-flag", "switch", "path"}, false}, PasteOptions{{}, {}, true}}) {
+    const auto pasted = parse_pasted_command(words, options);
+    ASSERT_TRUE(pasted) << pasted.error().message;
+    EXPECT_EQ(pasted->flags.depth, 8);
+    EXPECT_EQ(pasted->flags.device_batch_size, 4);
+    EXPECT_EQ(pasted->flags.left_out, (std::vector<std::string>{"--my_flag", "3", "-1", "--switch", "--path=a b"}));
+    const auto w = make_nanochat_workload(pasted->flags);
+    ASSERT_TRUE(w);
+    EXPECT_EQ(w->warnings, std::vector<std::string>{"left out, as nanochat has no such flag: --my_flag 3 -1, --switch, --path=a b; what they change is not laid out"});
+    EXPECT_TRUE(shell_join(launch_command(*w)).ends_with(" --run=x --my_flag 3 -1 --switch '--path=a b'")) << shell_join(launch_command(*w));
+  }
+}
+
+// The newest version that has a command's flags, as they are spelt.
+TEST(Paste, tellsTheVersionByItsFlags) {
+  const auto version = [](std::string_view text, int compute_major = 9) {
+    auto flags = paste(text)->flags;
+    flags.compute_major = compute_major;
+    const auto w = make_nanochat_workload(flags);
+    return w ? w->model.version.epoch + (w->warnings.empty() ? "" : " !") : w.error().message;
+  };
+  EXPECT_EQ(version("python -m scripts.base_train --depth=8 --device-batch-size=4"), "E7");
+  EXPECT_EQ(version("python -m scripts.base_train --depth=8 --device_batch_size=4"), "E3 !");
+  EXPECT_EQ(version("python -m scripts.base_train --depth=8 --device_batch_size=4", 8), "E2b !");  // E3 stops without FlashAttention 3
+  EXPECT_EQ(version("python -m scripts.base_train --depth=8 --grad_clip=1.0"), "E2 !");
+  EXPECT_EQ(version("python -m scripts.base_train --depth=8 --adam-beta1=0.8"), "E5 !");
+  EXPECT_EQ(version("python -m scripts.base_train --depth=8 --warmup-steps=40"), "E7");
+  EXPECT_EQ(version("python -m scripts.base_train --depth=8 --device_batch_size=4 --eval-every=-1"), "E7 !");  // both spellings: no version
+  EXPECT_EQ(version("python -m scripts.base_train --depth=8 --grad-clip=1 --fp8"), "E7 !");
+  EXPECT_EQ(version("python -m scripts.mid_train --device-batch-size=4"), "E4d");
+  EXPECT_EQ(version("python -m scripts.mid_train --device_batch_size=4"), "E3 !");
+  EXPECT_EQ(version("python -m scripts.chat_sft --target-examples-per-step=32"), "E4d");
+  EXPECT_EQ(version("python -m scripts.chat_rl --dtype=bfloat16"), "E4h !");
+  auto told = paste("python -m scripts.base_train --depth=8 --device_batch_size=4")->flags;
+  told.nanochat = "E7";
+  EXPECT_TRUE(make_nanochat_workload(told)->warnings.empty());
+  told.nanochat.reset();
+  EXPECT_EQ(make_nanochat_workload(told)->warnings[0], "laid out is nanochat E3 (2026-01-11), the newest that has all of the command's flags: --device_batch_size is written with dashes since 2026-01-13; --nanochat chooses another");
+}
+
 TEST(Paste, refusesWithAWayOut) {
   const std::pair<const char*, const char*> cases[] = {{"", "bad_command"}, {"ls -l", "bad_command"}, {"python", "bad_command"}, {"python -m scripts.chat_web", "unsupported_script"}, {"python -m scripts.chat_sft --depth=3", "unknown_flag"}, {"python -m scripts.base_train --num-samples=3", "unknown_flag"},
                                                        {"python -m scripts.base_train --dept=4", "unknown_flag"}, {"python -m scripts.base_train --depth=x", "bad_number"},
@@ -375,6 +419,10 @@ TEST(Paste, refusesWithAWayOut) {
     EXPECT_EQ(p.error().code, code) << text;
     EXPECT_FALSE(p.error().hint.empty());
   }
+  const auto several = paste("python -m scripts.base_train --dpeth=4 --my-flag 3 --num-samples=2 --other --depth=x");
+  EXPECT_EQ(several.error().message, "nanochat has no flags --dpeth, --my-flag, --num-samples, --other");
+  EXPECT_EQ(several.error().hint, "did you mean '--depth' for --dpeth? --num-samples is chat_rl's; what only your fork has is left out by --ignore my-flag,other before the --");
+  EXPECT_EQ(paste("python -m scripts.base_train --my-flag=3").error().hint, "what only your fork has is left out by --ignore my-flag before the --");
   EXPECT_NE(paste("python -m scripts.base_train --seq-len=512").error().hint.find("max-seq-len"), std::string::npos);
   EXPECT_FALSE(shell_split("echo 'open"));
 }

@@ -94,9 +94,9 @@ TEST(ShellText, aVariableThatNothingSetsMayBeGivenBeside) {
   const auto words = training_command_in("torchrun --nproc_per_node=$N -m scripts.base_train --depth=$d $MORE --run=$RUN")->words;
   EXPECT_EQ(parse_pasted_command(words).error().where, "--gpus");
   const std::vector<std::string> gpus{"gpus"}, some{"gpus", "depth"}, all{"gpus", "depth", "device-batch-size"};
-  EXPECT_EQ(parse_pasted_command(words, gpus).error().where, "--depth");
-  EXPECT_EQ(parse_pasted_command(words, some).error().code, "bad_command");
-  const auto pasted = parse_pasted_command(words, all);
+  EXPECT_EQ(parse_pasted_command(words, PasteOptions{gpus, {}, false}).error().where, "--depth");
+  EXPECT_EQ(parse_pasted_command(words, PasteOptions{some, {}, false}).error().code, "bad_command");
+  const auto pasted = parse_pasted_command(words, PasteOptions{all, {}, false});
   ASSERT_TRUE(pasted);
   EXPECT_FALSE(pasted->flags.depth || pasted->flags.gpus);
   EXPECT_EQ(pasted->flags.passthrough, std::vector<std::string>{"--run=$RUN"});
