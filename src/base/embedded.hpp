@@ -7,6 +7,7 @@ namespace dryfit {
 
 extern const std::string_view embedded_gpus_csv;
 extern const std::string_view embedded_gpu_rates_csv;
+extern const std::string_view embedded_instances_csv;
 extern const std::string_view embedded_intervals_csv;
 extern const std::string_view embedded_speed_intervals_csv;
 extern const std::string_view embedded_core_prompts_csv;

@@ -521,6 +521,7 @@ class Command {
     for (std::string_view name : split(names, ',')) {
       auto m = machine_from_flags({std::string(trim(name)), given, std::nullopt, std::nullopt});
       if (!m) return std::unexpected(m.error());
+      for (const std::string& note : m->notes) talk("note: " + note + "\n");
       machines.push_back(std::move(*m));
     }
     const std::int64_t gpus = machines.front().gpus;

@@ -3,6 +3,7 @@
 
 #include "base/text.hpp"
 #include "cli/model_source.hpp"
+#include "machine/machine.hpp"
 #include "report/json.hpp"
 #include "report/text.hpp"
 
@@ -13,6 +14,8 @@ Result<std::string> list_text(const Options& options, const Env& env) {
   const std::string what = options.positional.empty() ? "" : options.positional[0];
   if (what == "gpus") {
     const std::string_view filter = options.positional.size() > 1 ? options.positional[1] : std::string_view();
+    const Instance* machine = filter.empty() ? nullptr : find_instance(filter);
+    if (machine != nullptr) return json ? gpus_json(machine->gpu) : machine->name + " (" + machine->provider + "): " + std::to_string(machine->gpus) + " x\n" + gpus_text(machine->gpu);
     return json ? gpus_json(filter) : gpus_text(filter);
   }
   if (what == "versions") return json ? versions_json() : versions_text();

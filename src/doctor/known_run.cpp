@@ -149,6 +149,7 @@ void find_machine(const RunLog& run, const OomEvent* event, const Given& given, 
     out.notes.push_back(machine.error().message);
     return;
   }
+  if (capacity == Bytes(0) && !machine->gpu.note.empty()) out.notes.push_back(machine->gpu.note);
   if (capacity > mib(256) && !given.machine.memory) {  // what CUDA showed goes before any table
     machine->total = capacity;
     machine->driver_reserve = Bytes(0);

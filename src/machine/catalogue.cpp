@@ -1,16 +1,18 @@
-// The GPU catalogue: reads the embedded data/gpus.csv, finds a GPU by what people and drivers call it.
+// The GPU catalogue: reads the embedded data/gpus.csv, finds a GPU by what people and drivers call it. What else --gpu takes is given_gpu.cpp's.
 #include <algorithm>
 #include <array>
 
 #include "base/embedded.hpp"
 #include "base/text.hpp"
+#include "machine/csv.hpp"
 #include "machine/machine.hpp"
 
 namespace dryfit {
 
 namespace {
 
-// Fields of one CSV line; quotes as RFC 4180, no line breaks inside fields.
+}  // namespace
+
 std::vector<std::string> csv_fields(std::string_view line) {
   std::vector<std::string> out(1);
   bool quoted = false;
@@ -23,6 +25,8 @@ std::vector<std::string> csv_fields(std::string_view line) {
   }
   return out;
 }
+
+namespace {
 
 std::optional<double> rate(const std::string& text) {
   const auto value = parse_real(text, "data/gpus.csv");
@@ -80,15 +84,42 @@ bool is_form_word(std::string_view w) {
 // Boards of one chip that people leave out; of those that fit, the one with the fewest such words.
 bool is_board_word(std::string_view w) { return w == "workstation" || w == "server" || w == "blackwell" || w == "maxq" || w == "design"; }
 
+// Series of one number, which people leave out too: "RTX 4000" is three cards, and the plain one comes first.
+bool is_series_word(std::string_view w) { return w == "ada" || w == "pro"; }
+
+bool all_digits(std::string_view text) { return !text.empty() && std::ranges::all_of(text, is_digit); }
+
+// "rtx4090" and "4070tisuper", as lists of offers write them, are words of their own.
+std::vector<std::string> words_within(std::string word) {
+  std::vector<std::string> out;
+  for (const char* series : {"rtx", "gtx", "rx"}) {
+    const std::size_t n = std::string_view(series).size();
+    if (word.starts_with(series) && word.size() > n + 2 && std::ranges::any_of(word.substr(n), is_digit)) out.emplace_back(series), word.erase(0, n);
+  }
+  if (!out.empty() && word.starts_with("pro") && word.size() > 3) out.emplace_back("pro"), word.erase(0, 3);
+  std::vector<std::string> behind;
+  const std::size_t number = std::ranges::find_if_not(word, is_digit) - word.begin();
+  for (bool found = number == 4; found;) {
+    found = false;
+    for (const auto& [suffix, meant] : {std::pair{"super", "super"}, {"laptop", "laptop"}, {"mobile", "laptop"}, {"ada", "ada"}, {"xtx", "xtx"}, {"xt", "xt"}, {"ti", "ti"}, {"s", "super"}}) {
+      const std::size_t n = std::string_view(suffix).size();
+      if (!found && word.size() >= number + n && word.ends_with(suffix)) behind.insert(behind.begin(), meant), word.erase(word.size() - n), found = true;
+    }
+  }
+  out.push_back(std::move(word));
+  out.insert(out.end(), behind.begin(), behind.end());
+  return out;
+}
+
 // "16gb" and, as people type it, "16g".
 std::optional<std::int64_t> gigabytes_in(std::string_view word) {
   const std::size_t digits = word.size() - (word.ends_with("gb") ? 2 : word.ends_with("g") ? 1 : 0);
-  if (digits == word.size() || digits == 0 || !std::ranges::all_of(word.substr(0, digits), is_digit)) return std::nullopt;
+  if (digits == word.size() || !all_digits(word.substr(0, digits))) return std::nullopt;
   return parse_int(word.substr(0, digits), "").value_or(0);
 }
 
 Words words_of(std::string_view name) {
-  static constexpr std::array<std::string_view, 11> kDropped = {"nvidia", "amd", "intel", "geforce", "radeon", "instinct", "tesla", "apple", "gpu", "generation", "graphics"};
+  static constexpr std::array<std::string_view, 21> kDropped = {"nvidia", "amd", "intel", "geforce", "radeon", "instinct", "tesla", "apple", "gpu", "generation", "graphics", "tensor", "core", "data", "center", "hgx", "mega", "colab", "kaggle", "runpod", "oam"};
   Words out;
   std::string word;
   const auto finish = [&] {
@@ -100,10 +131,10 @@ Words words_of(std::string_view name) {
     } else if (const auto apart = word == "gb" && out.core.size() > 1 ? gigabytes_in(out.core.back() + word) : std::nullopt) {  // "80 GB"
       out.gigabytes = *apart;
       out.core.pop_back();
-    } else if (word == "mobile") {
-      out.core.push_back("laptop");
+    } else if (word == "mobile" || word == "ws") {
+      out.core.push_back(word == "ws" ? "workstation" : "laptop");
     } else if (std::ranges::find(kDropped, word) == kDropped.end()) {
-      out.core.push_back(word);
+      for (std::string& part : words_within(word)) out.core.push_back(std::move(part));
     }
     word.clear();
   };
@@ -122,8 +153,8 @@ std::string squeezed(const Words& w) {
   return out;
 }
 
-// How well a query fits a name: 0 not at all; up to kAlmost but for form words or the series name, one less for each word of the board; kSame: the same words.
-constexpr int kAlmost = 10, kSame = 20;
+// How well a query fits a name: 0 not at all; up to kAlmost but for form words or "rtx", one less for each word of the board, at most kSeries where the series is left out; kSame: the same words.
+constexpr int kSeries = 4, kAlmost = 10, kSame = 20;
 int fit_words(const Words& query, const Words& name) {
   if (query.core.empty()) return 0;
   if (query.core == name.core || squeezed(query) == squeezed(name)) return kSame;
@@ -131,10 +162,11 @@ int fit_words(const Words& query, const Words& name) {
   int score = kAlmost;
   for (const std::string& extra : name.core) {
     if (std::ranges::find(query.core, extra) != query.core.end() || is_form_word(extra) || extra == "rtx" || extra == "gtx" || extra == "rx") continue;
-    if (!is_board_word(extra)) return 0;
+    if (is_series_word(extra)) score = std::min(score, kSeries);
+    else if (!is_board_word(extra)) return 0;
     --score;
   }
-  return score;
+  return std::max(score, 1);
 }
 
 // The same; "sxm", whatever its number, is one where that alone differs ("A100-SXM-80GB", "H100 SXM5").
@@ -149,9 +181,95 @@ int fit(const Words& query, const Words& name) {
   return exact != 0 ? exact : std::min(fit_words(without_number(query), without_number(name)), kAlmost / 2);
 }
 
-std::string gigabytes_text(Bytes b) { return std::to_string((b.count + (std::int64_t{1} << 29)) >> 30) + " GiB"; }
+// A row that fits what was typed, and how well.
+struct Hit { const GpuKind* gpu; int score; };
+
+std::vector<Hit> hits_of(std::string_view name, const Words& query) {
+  std::vector<Hit> out;
+  for (const GpuKind& g : gpu_catalogue()) {
+    const bool series = g.vendor != "Apple";  // "M1" is not "M1 Pro"
+    int score = 0;
+    for (std::size_t i = 0; i <= g.aliases.size(); ++i) {
+      const int of_name = fit(query, words_of(i == 0 ? g.name : g.aliases[i - 1]));
+      score = std::max(score, of_name > kSeries || series ? of_name : 0);
+    }
+    // "GH200 480GB" names the host's memory: a whole name is taken at its word
+    const bool whole = to_lower(trim(name)) == to_lower(g.name);
+    if (whole) score = kSame + 1;
+    if (!whole && query.gigabytes != 0 && std::abs(g.total.gib() - static_cast<double>(query.gigabytes)) > 0.07 * static_cast<double>(query.gigabytes)) score = 0;
+    if (score > 0) out.push_back({&g, score});
+  }
+  return out;
+}
+
+// "a100 80": the number behind a name that is none otherwise is its memory.
+std::optional<Words> with_bare_size(std::string_view name) {
+  const std::size_t at = name.find_last_of(" -_");
+  if (at == std::string_view::npos || at == 0 || name.size() - at > 4 || !all_digits(name.substr(at + 1))) return std::nullopt;
+  Words out = words_of(name.substr(0, at));
+  out.gigabytes = parse_int(name.substr(at + 1), "").value_or(0);
+  return out.gigabytes > 0 ? std::optional(std::move(out)) : std::nullopt;
+}
+
+// Of those that fit best the one with the least memory, or with `total` the nearest.
+const GpuKind* best_of(const std::vector<Hit>& hits, std::optional<Bytes> total) {
+  const int best = std::ranges::max(hits, {}, &Hit::score).score;
+  const auto distance = [&](const Hit& h) { return h.score < best ? INT64_MAX : total ? std::abs((h.gpu->total - *total).count) : (h.gpu->total - h.gpu->driver_reserve).count; };
+  return std::ranges::min_element(hits, {}, distance)->gpu;
+}
+
+bool of_one_size(Bytes a, Bytes b) { return std::abs((a - b).gib()) <= 1; }
+
+// What chooses a card of another size: the words as typed and its memory, or its name.
+std::string name_for(const GpuKind& wanted, std::string_view typed, const Words& query) {
+  const std::int64_t gigabytes = (wanted.total.count + (std::int64_t{1} << 29)) >> 30;
+  if (query.gigabytes == 0) {
+    const std::string text = std::string(typed) + " " + std::to_string(gigabytes) + "gb";
+    const auto hits = hits_of(text, words_of(text));
+    if (!hits.empty() && of_one_size(best_of(hits, std::nullopt)->total, wanted.total)) return text;
+  }
+  return wanted.name.starts_with("NVIDIA ") ? wanted.name.substr(7) : wanted.name;
+}
+
+// What to say where one name is cards of several sizes and nothing chooses between them; empty: nothing.
+std::string several_sizes(const GpuKind& chosen, std::vector<Hit> hits, std::string_view typed, const Words& query) {
+  constexpr std::size_t kMost = 4;
+  const int best = std::ranges::max(hits, {}, &Hit::score).score;
+  std::erase_if(hits, [&](const Hit& h) { return h.score < best && (best > kSame || h.score > kSeries); });
+  std::ranges::stable_sort(hits, {}, [&](const Hit& h) { return std::pair(-h.score, h.gpu->total.count); });
+  std::vector<const GpuKind*> others;
+  for (const Hit& h : hits) {
+    const auto said = [&](const GpuKind* g) { return of_one_size(g->total, h.gpu->total); };
+    if (!said(&chosen) && std::ranges::none_of(others, said)) others.push_back(h.gpu);
+  }
+  if (others.empty()) return "";
+  std::string names;
+  for (std::size_t i = 0; i < std::min(others.size(), kMost); ++i) names += (i > 0 ? ", \"" : "\"") + name_for(*others[i], typed, query) + "\"";
+  return "'" + std::string(typed) + "' comes in several sizes: took " + chosen.name + " with " + gigabytes_text(chosen.total) + "; others: --gpu " + names + (others.size() > kMost ? ", ... (dryfit list gpus)" : "");
+}
+
+// Names that begin as an unknown one does ("mi300"), else the nearest.
+std::string hint_for_gpu(std::string_view name) {
+  const std::string typed = squeezed(words_of(name));
+  std::vector<std::string> longer;
+  std::vector<std::string_view> names;
+  for (const GpuKind& g : gpu_catalogue()) {
+    if (typed.size() > 2 && squeezed(words_of(g.name)).starts_with(typed)) longer.push_back(g.name);
+    names.push_back(g.name);
+    for (const std::string& alias : g.aliases) names.push_back(alias);
+  }
+  for (const Instance& i : instances()) names.push_back(i.name);
+  if (!longer.empty() && longer.size() < 4) {
+    std::string out = "did you mean";
+    for (std::size_t i = 0; i < longer.size(); ++i) out += (i == 0 ? " '" : " or '") + longer[i] + "'";
+    return out + "?";
+  }
+  return did_you_mean(name, names, "see: dryfit list gpus; or give its memory: --memory 24GiB");
+}
 
 }  // namespace
+
+std::string gigabytes_text(Bytes b) { return std::to_string((b.count + (std::int64_t{1} << 29)) >> 30) + " GiB"; }
 
 std::span<const GpuKind> gpu_catalogue() {
   static const std::vector<GpuKind> gpus = read_catalogue(embedded_gpus_csv);
@@ -159,32 +277,18 @@ std::span<const GpuKind> gpu_catalogue() {
 }
 
 Result<GpuKind> find_gpu(std::string_view name, std::optional<Bytes> total) {
-  const Words query = words_of(name.substr(0, 200));
-  int best = 0;
-  std::vector<const GpuKind*> found;
-  for (const GpuKind& g : gpu_catalogue()) {
-    int score = fit(query, words_of(g.name));
-    for (const std::string& alias : g.aliases) score = std::max(score, fit(query, words_of(alias)));
-    // "GH200 480GB" names the host's memory: a whole name is taken at its word
-    const bool whole = to_lower(trim(name)) == to_lower(g.name);
-    if (whole) score = kSame + 1;
-    if (!whole && query.gigabytes != 0 && std::abs(g.total.gib() - static_cast<double>(query.gigabytes)) > 0.07 * static_cast<double>(query.gigabytes)) score = 0;
-    if (score > best) found.clear(), best = score;
-    if (score == best && score > 0) found.push_back(&g);
+  name = trim(name.substr(0, 200));
+  Words query = words_of(name);
+  auto hits = hits_of(name, query);
+  const auto sized = hits.empty() ? with_bare_size(name) : std::nullopt;
+  if (sized) query = *sized, hits = hits_of(name, query);
+  if (hits.empty()) {
+    const std::string family = instances_like(name);
+    return fail("unknown_gpu", "unknown GPU '" + std::string(name.substr(0, 60)) + "'", family.empty() ? hint_for_gpu(name) : family, "--gpu");
   }
-  if (found.empty()) {
-    std::vector<std::string_view> names;
-    for (const GpuKind& g : gpu_catalogue()) {
-      names.push_back(g.name);
-      for (const std::string& alias : g.aliases) names.push_back(alias);
-    }
-    return fail("unknown_gpu", "unknown GPU '" + std::string(name.substr(0, 60)) + "'", did_you_mean(name, names, "see: dryfit list gpus; or give its memory: --memory 24GiB"), "--gpu");
-  }
-  const auto distance = [&](const GpuKind* g) { return total ? std::abs((g->total - *total).count) : (g->total - g->driver_reserve).count; };
-  const GpuKind* chosen = *std::ranges::min_element(found, {}, distance);
+  const GpuKind* chosen = best_of(hits, total);
   GpuKind result = *chosen;
-  const bool differ = std::ranges::any_of(found, [&](const GpuKind* g) { return std::abs((g->total - chosen->total).gib()) > 1; });
-  if (differ && !total) result.note = "'" + std::string(name.substr(0, 60)) + "' comes in several sizes: took " + result.name + " with " + gigabytes_text(result.total) + "; --memory chooses another";
+  if (!total) result.note = several_sizes(*chosen, hits, name.substr(0, 60), query);
   return result;
 }
 
@@ -206,102 +310,5 @@ std::string_view name_of(MachineSource source) {
 
 // Where no sourced figure exists: grows with the card, measured within about 210 MiB on 3 to 180 GiB (docs/gpus.md).
 Bytes default_driver_reserve(Bytes total) { return mib(std::min<std::int64_t>(730, 400 + 3 * (total.count >> 30))); }
-
-namespace {
-
-// What people give as the name of a GPU, taken apart: its number, its memory, the profile of a MIG slice.
-struct GivenName {
-  std::string name, profile;
-  std::optional<std::int64_t> count;
-  std::optional<Bytes> memory;
-};
-
-GivenName taken_apart(std::string_view text) {
-  GivenName out;
-  text = trim(text);
-  if (text.starts_with("GPU ") && text.find(": ") < 8) text = text.substr(text.find(": ") + 2);  // nvidia-smi -L
-  text = trim(text.substr(0, text.find("(UUID")));
-  if (const auto comma = text.rfind(','); comma != std::string_view::npos && (text.ends_with("MiB") || text.ends_with("GiB"))) {  // --query-gpu=name,memory.total
-    if (const auto size = parse_size(text.substr(comma + 1), "--gpu")) out.memory = *size, text = trim(text.substr(0, comma));
-  }
-  const auto lower = to_lower(text);
-  if (const auto mig = lower.find("mig "); mig != std::string::npos && (mig == 0 || lower[mig - 1] == ' ')) {
-    out.profile = trim(std::string_view(lower).substr(mig + 4));
-    text = trim(text.substr(0, mig));
-  }
-  const auto number = [](std::string_view digits) {
-    digits = trim(digits);
-    return !digits.empty() && digits.size() < 6 && std::ranges::all_of(digits, is_digit) ? std::optional(parse_int(digits, "").value_or(0)) : std::nullopt;
-  };
-  const auto cross = to_lower(text).find('x'), last = to_lower(text).rfind('x');  // "8xH100", "4090 x2"
-  const auto before = cross == std::string::npos ? std::nullopt : number(text.substr(0, cross));
-  const auto after = last == std::string::npos || last == 0 || (text[last - 1] != ' ' && !is_digit(text[last - 1])) ? std::nullopt : number(text.substr(last + 1));
-  if (before && (!after || *before < *after)) {  // of "8x4090" the smaller one counts
-    out.count = before;
-    text = trim(text.substr(cross + 1));
-  } else if (after) {
-    out.count = after;
-    text = trim(text.substr(0, last));
-  }
-  out.name = std::string(text);
-  return out;
-}
-
-// A GPU that a name alone does not find: the name taken apart.
-Result<GpuKind> find_given(MachineFlags& flags) {
-  auto gpu = find_gpu(*flags.gpu, flags.memory);
-  if (gpu) return gpu;
-  const GivenName given = taken_apart(*flags.gpu);
-  if (given.name == *flags.gpu || given.name.empty()) return gpu;
-  auto inner = find_gpu(given.name, flags.memory ? flags.memory : given.memory);
-  if (!inner) return inner;
-  if (!given.profile.empty()) inner->note.clear();
-  if (given.count && !flags.gpus) flags.gpus = given.count;
-  if (given.count && *flags.gpus != *given.count) inner->note += (inner->note.empty() ? "" : "; ") + std::string("of ") + std::to_string(*given.count) + " GPUs " + std::to_string(*flags.gpus) + (*flags.gpus == 1 ? " is used" : " are used");
-  if (given.profile.empty()) {
-    if (given.memory && !flags.memory) flags.memory = given.memory;
-    return inner;
-  }
-  const auto slice = flags.memory ? flags.memory : slice_memory(inner->name, given.profile);
-  if (!slice) return fail("unknown_memory", "the memory of a MIG slice " + given.profile.substr(0, 20) + " of " + inner->name + " is not known", "give it as nvidia-smi shows it: --gpu \"" + *flags.gpu + "\" --memory 40GiB", "--memory");
-  inner->name += " MIG " + given.profile.substr(0, 20);
-  flags.memory = slice;
-  return inner;
-}
-
-}  // namespace
-
-Result<Machine> machine_from_flags(const MachineFlags& given) {
-  MachineFlags flags = given;
-  Machine m;
-  m.source = MachineSource::flag;
-  if (flags.gpu) {
-    auto gpu = find_given(flags);
-    if (!gpu) return std::unexpected(gpu.error());
-    m.gpu = *gpu;
-    m.total = gpu->total;
-    m.driver_reserve = gpu->driver_reserve;
-    if (!gpu->note.empty()) m.notes.push_back(gpu->note);
-  } else if (flags.memory) {
-    m.gpu.name = "GPU with " + gigabytes_text(*flags.memory);
-    m.gpu.vendor = "unknown";
-    m.gpu.compute_major = 8;
-    m.notes.push_back("no GPU named: taken as compute capability 8.0");
-  } else {
-    return fail("missing_gpu", "no GPU given", "name one: --gpu \"RTX 4090\", or its memory: --memory 24GiB", "--gpu");
-  }
-  if (flags.memory) {
-    if (*flags.memory < mib(256)) return fail("bad_value", "--memory is below 256 MiB", "give the card's memory, such as 24GiB", "--memory");
-    if (!flags.gpu || std::abs((m.total - *flags.memory).gib()) > 0.5) {
-      m.driver_reserve = flags.gpu ? m.driver_reserve : default_driver_reserve(*flags.memory);
-      m.total = *flags.memory;
-    }
-  }
-  if (flags.gpus && (*flags.gpus < 1 || *flags.gpus > 65536)) return fail("bad_value", "--gpus " + std::to_string(*flags.gpus) + " is out of range", "use a number from 1 to 65536", "--gpus");
-  m.gpus = flags.gpus.value_or(1);
-  m.user_reserve = flags.reserve.value_or(Bytes(0));
-  if (m.usable() <= Bytes(0)) return fail("bad_value", "nothing of " + gigabytes_text(m.total) + " is left after what the driver keeps" + (flags.reserve ? " and --reserve" : ""), "give a larger --memory or a smaller --reserve", flags.reserve ? "--reserve" : "--memory");
-  return m;
-}
 
 }  // namespace dryfit

@@ -36,9 +36,25 @@ struct GpuKind {
 // The catalogue, embedded at build time from data/gpus.csv.
 std::span<const GpuKind> gpu_catalogue();
 // By name or alias, case, spaces and dashes ignored ("4090", "rtx-4090", "H100 SXM"). With `total` given, memory decides between variants.
-// Variants that differ in memory ("rtx 3080": 10 or 12 GB) without a size: the smaller one, said in `note`.
+// Variants that differ in memory ("rtx 3080": 10 or 12 GB) without a size: the smaller one; `note` says so and how to name the others.
 // Errors: "unknown_gpu" with a did-you-mean.
 Result<GpuKind> find_gpu(std::string_view name, std::optional<Bytes> total = std::nullopt);
+
+// "40 GiB", rounded.
+std::string gigabytes_text(Bytes b);
+
+// A machine by the name that a provider gives it: one name of a row of data/instances.csv.
+struct Instance {
+  std::string name, provider;  // "p4d.24xlarge", "AWS"
+  std::string gpu;             // as the catalogue has it
+  std::int64_t gpus = 1;
+  std::string source;
+};
+std::span<const Instance> instances();
+// By name, case and what stands between its words ignored, with or without "ml." and "Standard_"; nullptr: none.
+const Instance* find_instance(std::string_view name);
+// A hint that names the family's sizes where the name is another of them ("p5.24xlarge"); empty: no such family.
+std::string instances_like(std::string_view name);
 
 // Total of a MIG slice ("H100 PCIe", "3g.40gb") as nvidia-smi's own table prints it (docs/gpus.md); others are not guessed.
 std::optional<Bytes> slice_memory(std::string_view card, std::string_view profile);
@@ -59,7 +75,7 @@ struct Machine {
 };
 
 struct MachineFlags {
-  std::optional<std::string> gpu;     // --gpu: a name, "8xH100", a line of nvidia-smi ("NVIDIA A10G, 23028 MiB", "GPU 0: NVIDIA A10G (UUID: ...)"), a slice ("H100 MIG 3g.40gb")
+  std::optional<std::string> gpu;     // --gpu: a name, "8xH100", a line of nvidia-smi ("NVIDIA A10G, 23028 MiB", "GPU 0: NVIDIA A10G (UUID: ...)"), a slice ("H100 MIG 3g.40gb"), a machine ("p4d.24xlarge")
   std::optional<std::int64_t> gpus;   // --gpus
   std::optional<Bytes> memory;        // --memory
   std::optional<Bytes> reserve;       // --reserve

@@ -245,6 +245,7 @@ Report begin_report(const Workload& workload, const Machine& machine, const Esti
   report.machine = machine;
   report.assumptions = workload.assumptions;
   report.warnings = workload.warnings;
+  if (!machine.gpu.note.empty()) report.warnings.insert(report.warnings.begin(), machine.gpu.note);
   report.attention = resolve_attention(workload, target_of(machine));
   if (workload.captured) warn_of_capture(report);
   else if (!workload.transformers) warn_of_nanochat(report);

@@ -58,7 +58,9 @@ std::string assumptions_text(const Report& r) {
     std::ranges::replace(key, '_', '-');
     out += fmt::format("using --{} {} ({})\n", key, a.value, a.source);
   }
-  for (const std::string& n : r.machine.notes) out += "note: " + n + "\n";
+  for (const std::string& n : r.machine.notes) {
+    if (std::ranges::find(r.warnings, n) == r.warnings.end()) out += "note: " + n + "\n";
+  }
   for (const std::string& w : r.warnings) out += "warning: " + w + "\n";
   return out;
 }

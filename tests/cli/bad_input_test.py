@@ -14,7 +14,7 @@ CAPTURE = str(pathlib.Path(__file__).resolve().parent.parent / "capture" / "smal
 MAMBA = str(pathlib.Path(__file__).resolve().parent.parent / "workload" / "configs" / "mamba.json")
 CASES = [
     ["chekc"], ["check", "--dept", "4", *GPU], ["check", "--depth", *GPU], ["check", "--depth", "", *GPU], ["check", "--depth", "nan", *GPU], ["check", "--depth", "1e30", *GPU],
-    ["check", "--depth", "99999999999999999999", *GPU], ["check", "--depth", "-4", *GPU], ["check", "--depth=0", *GPU], ["check", "--depth", "4.5", *GPU], ["check", "--gpu", "h10O"],
+    ["check", "--depth", "99999999999999999999", *GPU], ["check", "--depth", "-4", *GPU], ["check", "--depth=0", *GPU], ["check", "--depth", "4.5", *GPU], ["check", "--gpu", "h10O"], ["check", "--gpu", "p5.24xlarge", "--depth", "4"], ["check", "--gpu", "8xp5.48xlarge", "--depth", "4"], ["check", "--gpu", "a100-30", "--depth", "4"], ["check", "--gpu", ":", "--depth", "4"], ["check", "--gpu", "h100:0", "--depth", "4"],
     ["check", *GPU, "--ignore", "a", "--depth", "4"], ["check", *GPU, "--ignore", "--", "python", "-m", "scripts.base_train"], ["check", *GPU, "--ignore", "depth", "--", "python", "-m", "scripts.base_train", "--depth=4"], ["check", *GPU, "--ignore", "a", "--", "python", "-m", "scripts.base_train", "--b=1"],
     ["check", *GPU, "--ignore", "a", "--", "python run_clm.py --model_name_or_path gpt2 --per_device_train_batch_size 1"], ["check", *GPU, "--ignore", "a", "--model", "gpt2"],
     ["check", "--gpu", ""], ["check", *GPU, "--gpus", "0"], ["check", *GPU, "--gpus", "3"], ["check", *GPU, "--memory", "12parsecs"], ["check", *GPU, "--memory", "-1GiB"], ["check", *GPU, "--reserve", "900GiB"],

@@ -29,6 +29,8 @@ SCREENS = {
     "check_pasted_fork_json": ["--quiet", "check", "--gpu", "t4", "--ignore=--my-forks-flag", "--json", "--", "python -m scripts.base_train --depth=4 --my-forks-flag=3 --device-batch-size=1"],
     "error_pasted_flags": ["check", "--gpu", "h100", "--", "torchrun --nproc_per_node=8 -m scripts.base_train --dpeth=20 --my-forks-flag=3 --num-samples=4"], "error_ignore": ["check", "--gpu", "h100", "--depth", "20", "--ignore", "depth"],
     "check_pasted_both_spellings": ["check", "--gpu", "4090", "--", "python -m scripts.base_train --depth=12 --device_batch_size=4 --window-pattern=L"], "check_pasted_e2": ["check", "--gpu", "4090", "--", "python -m scripts.base_train --depth=12 --device_batch_size=4 --max_seq_len=1024"],
+    "check_instance": ["check", "--gpu", "p4d.24xlarge", "--depth", "24", "--device-batch-size", "8"], "plan_instance": ["plan", "--gpu", "Kaggle T4 x2", "--depth", "8"], "error_instance": ["check", "--gpu", "p5.24xlarge", "--depth", "24"], "list_gpus_instance": ["list", "gpus", "Standard_NC24ads_A100_v4"],
+    "check_several_sizes": ["check", "--gpu", "rtx 6000", "--depth", "12", "--device-batch-size", "4"], "table_several_sizes": ["table", "--gpu", "v100,a100-80,L40S", "--depths", "4"],
     "check_seed_example": ["check", "--gpu", "RTX 4090", "--", "python -m scripts.base_train --depth=24 --device-batch-size=8 --total-batch-size=524288 --run=my_experiment"],
     "explain_8xh100_e1": ["explain", "--nanochat", "E1", "--depth", "20", "--gpu", "h100", "--gpus", "8"],
     "explain_timeline": ["explain", "--depth", "12", "--device-batch-size", "8", "--gpu", "4090", "--timeline", "--ascii"],

@@ -52,6 +52,68 @@ TEST(Catalogue, findsWhatPeopleType) {
   EXPECT_FALSE(find_gpu(""));
 }
 
+TEST(Catalogue, findsWhatListsOfOffersWrite) {
+  const std::pair<const char*, const char*> names[] = {{"RTX4090", "NVIDIA GeForce RTX 4090"}, {"4070ti super", "NVIDIA GeForce RTX 4070 Ti SUPER"}, {"4070TiSuper", "NVIDIA GeForce RTX 4070 Ti SUPER"}, {"RTX_4070S_Ti", "NVIDIA GeForce RTX 4070 Ti SUPER"},
+                                                       {"4080S", "NVIDIA GeForce RTX 4080 SUPER"}, {"L40S", "NVIDIA L40S"}, {"RTX_6000Ada", "NVIDIA RTX 6000 Ada Generation"}, {"RTX6000-Ada", "NVIDIA RTX 6000 Ada Generation"}, {"RTXA6000", "NVIDIA RTX A6000"},
+                                                       {"RTXPRO6000", "NVIDIA RTX PRO 6000 Blackwell Server Edition"}, {"RTX_PRO_6000_WS", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"}, {"a100-80", "NVIDIA A100-SXM4-80GB"}, {"RTX 3060 12", "NVIDIA GeForce RTX 3060 12GB"},
+                                                       {"A100 80GB PCIe", "NVIDIA A100 80GB PCIe"}, {"A100-SXM-40GB", "NVIDIA A100-SXM4-40GB"}, {"NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 Laptop GPU"}, {"3080ti laptop", "NVIDIA GeForce RTX 3080 Ti Laptop GPU"},
+                                                       {"H100 NVL", "NVIDIA H100 NVL"}, {"nvidia-tesla-t4", "Tesla T4"}, {"nvidia-h100-mega-80gb", "NVIDIA H100 80GB HBM3"}, {"NVIDIA A100 Tensor Core GPU 80GB", "NVIDIA A100-SXM4-80GB"}, {"AMD Instinct MI300X OAM", "AMD Instinct MI300X"},
+                                                       {"Colab L4", "NVIDIA L4"}, {"rx7900xtx", "AMD Radeon RX 7900 XTX"}, {"gtx1080ti", "NVIDIA GeForce GTX 1080 Ti"}, {"1660s", "NVIDIA GeForce GTX 1660 SUPER"}, {"w7900", "AMD Radeon PRO W7900"}, {"max 1550", "Intel Data Center GPU Max 1550"}, {"RTX 2000", "NVIDIA RTX 2000 Ada Generation"}};
+  for (const auto& [typed, name] : names) {
+    const auto g = find_gpu(typed);
+    ASSERT_TRUE(g) << typed << ": " << g.error().hint;
+    EXPECT_EQ(g->name, name) << typed;
+  }
+  EXPECT_EQ(find_gpu("mi300").error().hint, "did you mean 'AMD Instinct MI300A' or 'AMD Instinct MI300X'?");
+  EXPECT_FALSE(find_gpu("a100 30"));
+}
+
+// A name that means cards of several sizes says which was taken, and each name that it offers instead finds a card of the size it is offered for.
+TEST(Catalogue, saysWhichSizeItTookAndHowToNameTheOthers) {
+  const std::pair<const char*, const char*> said[] = {
+      {"a100", "'a100' comes in several sizes: took NVIDIA A100-PCIE-40GB with 40 GiB; others: --gpu \"a100 64gb\", \"a100 80gb\""},
+      {"RTX 3060", "'RTX 3060' comes in several sizes: took NVIDIA GeForce RTX 3060 8GB with 8 GiB; others: --gpu \"RTX 3060 12gb\""},
+      {"v100", "'v100' comes in several sizes: took Tesla V100-PCIE-16GB with 16 GiB; others: --gpu \"v100 32gb\""},
+      {"gh200", "'gh200' comes in several sizes: took NVIDIA GH200 480GB with 96 GiB; others: --gpu \"gh200 144gb\""},
+      {"a100 sxm", "'a100 sxm' comes in several sizes: took NVIDIA A100-SXM4-40GB with 40 GiB; others: --gpu \"a100 sxm 64gb\", \"a100 sxm 80gb\""},
+      {"rtx 6000", "'rtx 6000' comes in several sizes: took Quadro RTX 6000 with 23 GiB; others: --gpu \"rtx 6000 48gb\", \"rtx 6000 96gb\""}};
+  for (const auto& [typed, note] : said) EXPECT_EQ(find_gpu(typed)->note, note);
+  for (const char* one : {"a100 40gb", "A100-SXM4-80GB", "rtx 3060 12gb", "h100", "H100 PCIe", "h100 nvl", "h200", "gb200", "rtx pro 6000", "L40S", "t4", "MI300X", "4090", "RTX 4090 Laptop", "3060 ti", "m1", "quadro rtx 6000", "rtx 6000 ada", "Tesla V100-SXM2-32GB"}) {
+    EXPECT_EQ(find_gpu(one)->note, "") << one;
+  }
+  EXPECT_EQ(find_gpu("a100", gib(80))->note, "");
+  for (const GpuKind& g : gpu_catalogue()) {
+    for (const std::string& alias : g.aliases) {
+      std::string note = find_gpu(alias)->note;
+      for (std::size_t at = note.find('"'); at != std::string::npos; at = note.find('"')) {
+        const std::size_t end = note.find('"', at + 1);
+        const std::string other = note.substr(at + 1, end - at - 1);
+        const auto found = find_gpu(other);
+        ASSERT_TRUE(found) << other;
+        if (other.ends_with("gb")) {
+          EXPECT_NEAR(found->total.gib(), std::stod(other.substr(other.rfind(' '))), 1) << other;
+        }
+        note.erase(0, end + 1);
+      }
+    }
+  }
+}
+
+TEST(Instances, haveACardOfTheCatalogueAndASource) {
+  std::set<std::string> names;
+  EXPECT_GE(instances().size(), 180U);
+  for (const Instance& i : instances()) {
+    EXPECT_TRUE(names.insert(i.name).second) << i.name << " twice";
+    EXPECT_FALSE(i.source.empty() || i.provider.empty()) << i.name;
+    EXPECT_TRUE(i.gpus >= 1 && i.gpus <= 16) << i.name;
+    EXPECT_EQ(find_gpu(i.gpu).value_or(GpuKind{}).name, i.gpu) << i.name;
+    const auto m = machine_from_flags({i.name, std::nullopt, std::nullopt, std::nullopt});
+    ASSERT_TRUE(m) << i.name;
+    EXPECT_EQ(m->gpu.name, i.gpu) << i.name;
+    EXPECT_EQ(m->gpus, i.gpus) << i.name;
+  }
+}
+
 TEST(Catalogue, usableMemoryIsWhatTorchShows) {  // capacities printed by PyTorch on Linux, GiB
   struct Range { const char* gpu; double low, high; };
   for (const Range& r : {Range{"4090", 23.41, 23.70}, Range{"h100", 79.10, 79.33}, Range{"a100 40gb", 39.38, 39.59}, Range{"t4", 14.5, 14.76}, Range{"h200", 139.7, 139.9}, Range{"5090", 31.3, 31.5}, Range{"b200", 178.3, 178.4}}) {
@@ -83,6 +145,17 @@ TEST(Flags, takeWhatPeopleHaveAtHand) {
   EXPECT_EQ(found("A100-SXM-80GB"), "1 NVIDIA A100-SXM4-80GB 81920");
   EXPECT_EQ(found("A100-SXM-64GB"), "1 NVIDIA A100-SXM-64GB 65536");
   EXPECT_EQ(found("0xH100"), "bad_value");
+  EXPECT_EQ(found("p4d.24xlarge"), "8 NVIDIA A100-SXM4-40GB 40960");
+  EXPECT_EQ(found("ml.p5.48xlarge"), "8 NVIDIA H100 80GB HBM3 81559");
+  EXPECT_EQ(found("p5.48xlarge", 4), "4 NVIDIA H100 80GB HBM3 81559");
+  for (const char* name : {"Standard_ND96isr_H100_v5", "nd96isr_h100_v5", "ND96isr H100 v5"}) EXPECT_EQ(found(name), "8 NVIDIA H100 80GB HBM3 81559") << name;
+  for (const char* name : {"T4 x2", "Kaggle T4 x2", "2x T4", "T4:2", "gpu:t4:2"}) EXPECT_EQ(found(name), "2 Tesla T4 15360") << name;
+  EXPECT_EQ(found("gpu_4x_b300"), "4 NVIDIA B300 SXM6 AC 275040");
+  EXPECT_EQ(found("A100-80GB:4"), "4 NVIDIA A100-SXM4-80GB 81920");
+  const auto m = machine_from_flags({"p4d.24xlarge", 16, std::nullopt, std::nullopt});
+  EXPECT_EQ(m->notes, (std::vector<std::string>{"p4d.24xlarge (AWS) has 8 x NVIDIA A100-SXM4-40GB", "16 GPUs are used, more than the 8 named"}));
+  EXPECT_EQ(machine_from_flags({"p5.24xlarge", std::nullopt, std::nullopt, std::nullopt}).error().hint, "did you mean 'p5.4xlarge' or 'p5.48xlarge'?");
+  EXPECT_EQ(machine_from_flags({"a3-megagpu-4g", std::nullopt, std::nullopt, std::nullopt}).error().hint, "did you mean 'a3-megagpu-8g'?");
   for (const char* name : {"x", "8x", "8xnothing", "", ",", "MIG 1g.10gb", "4090, MiB", "GPU 0: "}) EXPECT_EQ(found(name), "unknown_gpu") << name;
 }
 
