@@ -25,7 +25,8 @@ struct Head {
   std::int64_t n, width, vocab;
   Dtype computes;
   bool trains_weight, trains_bias;
-  struct PerToken { Tensor log_probs, log_z, entropy, top; };
+  FusedAsked asked;
+  struct PerToken { Tensor log_probs, log_z, entropy, mean_logits, top; };
 
   Tensor sums(const char* role) const { return t.empty(role, dims({n}, true), Dtype::fp32); }
   Tensor tile() const { return t.empty("logits", dims({std::min(n, kTokens), kColumns}, false), computes); }
@@ -49,7 +50,9 @@ struct Head {
     };
     out.log_z = of_two("loss.logsum");
     out.log_probs = sums("loss.log_probs");
-    out.entropy = of_two("loss.entropy");
+    if (asked.entropy) out.entropy = of_two("loss.entropy");
+    if (asked.mean_logits) out.mean_logits = sums("loss.mean_logits");
+    if (!asked.top) return out;
     const auto truth = [&] { return t.empty("loss.top", dims({n}, true), Dtype::bool8); };
     const Tensor highest = truth(), unequalled = truth();
     out.top = truth();
@@ -80,28 +83,40 @@ struct Head {
   }
 };
 
-// masked_scatter into zeros; backward picks what the mask says.
+// masked_scatter into zeros, which is not in place; backward picks what the mask says.
 Tensor scattered(Tape& t, const Tensor& x, const Tensor& mask) {
-  const auto all = [&t, d = x.dims()] { return t.empty("loss.log_probs", d, Dtype::fp32); };
+  if (!x.defined()) return {};
+  const auto all = [&](const char* role) { return t.empty(role, mask.dims(), x.dtype()); };
   Tensor out;
   {
     const NoGrad inside(t);
-    const Tensor zeros = all();
-    out = all();
+    const Tensor zeros = all("loss.spread");
+    out = all("loss.spread");
   }
-  return t.function(out, std::array{x}, std::array{mask}, "loss", [all](const Tensor&, std::vector<Tensor>&) { return std::vector<Tensor>{all()}; });
+  if (x.dtype() == Dtype::bool8) return out;
+  return t.function(out, std::array{x}, std::array{mask}, "loss", [&t, d = x.dims()](const Tensor&, std::vector<Tensor>&) { return std::vector<Tensor>{t.empty("loss.log_probs", d, Dtype::fp32)}; });
+}
+
+Tensor total(Tape& t, const Tensor& x) { return t.sum(t.view(x, {x.dims().numel()}), 0, "loss"); }
+
+// Over how many labels count.
+Tensor per_label(Tape& t, const Tensor& sum) {
+  const auto one = [&t] { return t.empty("loss.count", dims({}, false), Dtype::int64); };
+  Tensor count = one();
+  count = one();  // clamped
+  return t.masked(sum, count, "loss");
 }
 
 }  // namespace
 
-Tensor fused_head_loss(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias) {
+FusedOutput fused_head(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias, FusedAsked asked) {
   const std::int64_t B = hidden.dims().size[0], T = hidden.dims().size[1], D = hidden.dims().back(), V = weight.dims().size[0];
-  const Head head{t, B * (T - 1), D, V, t.autocast().value_or(hidden.dtype()), weight.requires_grad(), bias.defined() && bias.requires_grad()};
+  const Head head{t, B * (T - 1), D, V, t.autocast().value_or(hidden.dtype()), weight.requires_grad(), bias.defined() && bias.requires_grad(), asked};
   const Dims rows = dims({head.n, D}, true), one = dims({head.n}, true), shifted = dims({B, T - 1}, true);
   const Tensor mask = t.empty("loss.mask", shifted, Dtype::bool8);
   const Tensor seen = t.slice(hidden, 1, T - 1);
   const auto places = [&] { return t.empty("loss.places", dims({head.n, 2}, true), Dtype::int64); };
-  const Tensor counted = t.gather(seen, places(), rows, "logits.x");
+  Tensor counted = t.gather(seen, places(), rows, "logits.x");
   Tensor targets;
   Head::PerToken made;
   {
@@ -119,12 +134,25 @@ Tensor fused_head_loss(Tape& t, const Tensor& hidden, const Tensor& weight, cons
   if (bias.defined()) inputs.push_back(bias);
   std::vector<Tensor> kept = inputs;
   kept.insert(kept.end(), {targets, made.log_z, made.entropy});
-  const Tensor log_probs = t.function(made.log_probs, inputs, kept, "loss", [head, biased = bias.defined()](const Tensor&, std::vector<Tensor>& saved) {
+  Tensor log_probs = t.function(made.log_probs, inputs, kept, "loss", [head, biased = bias.defined()](const Tensor&, std::vector<Tensor>& saved) {
     return head.backward(saved[0], saved[1], biased ? saved[2] : Tensor());
   });
-  const Tensor spread = scattered(t, log_probs, mask);
-  const Tensor negated = t.scale(spread, "loss.log_probs");
-  return t.scale(t.sum(negated, 0, "loss"), "loss");
+  inputs.clear(), kept.clear(), counted.reset(), targets.reset(), made.log_probs.reset(), made.log_z.reset();
+  FusedOutput out;
+  out.mask = mask;
+  out.log_probs = scattered(t, log_probs, mask);
+  out.entropy = scattered(t, made.entropy, mask);
+  out.mean_logits = scattered(t, made.mean_logits, mask);
+  out.top = scattered(t, made.top, mask);
+  made = {}, log_probs.reset();
+  out.loss = per_label(t, t.scale(total(t, out.log_probs), "loss"));
+  return out;
+}
+
+Tensor fused_head_loss(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias) {
+  const FusedOutput made = fused_head(t, hidden, weight, bias, {.entropy = true, .top = true});
+  const Tensor negated = t.scale(made.log_probs, "loss.log_probs");
+  return per_label(t, total(t, negated));
 }
 
 }  // namespace dryfit::eager

@@ -6,8 +6,16 @@
 
 namespace dryfit::eager {
 
-// SFTTrainer's loss. hidden [B, T, D], weight [V, D], bias [V] or undefined; labels are the ids themselves and every next token counts. Tiles of logits are
-// made in forward and again in backward, where gradients are summed in fp32.
+// What a model hands out of each position with a next token, [B, T - 1]: FusedCausalLMOutput. entropy and what follows it are undefined where they were not asked for.
+struct FusedOutput { Tensor loss, log_probs, entropy, mean_logits, top, mask; };
+// Which of its fields beside the log-probabilities a trainer asks for (add_fused_lm_head's outputs).
+struct FusedAsked { bool entropy = false, mean_logits = false, top = false; };
+
+// hidden [B, T, D], weight [V, D], bias [V] or undefined; labels are the ids themselves and every next token counts. Tiles of logits are made in forward and, where
+// something wants a gradient, again in backward, where gradients are summed in fp32.
+FusedOutput fused_head(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias, FusedAsked asked);
+
+// SFTTrainer's loss of them.
 Tensor fused_head_loss(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias);
 
 }  // namespace dryfit::eager

@@ -9,10 +9,12 @@
 #include "graph/transformers.hpp"
 #include "passes/compiled_transformer.hpp"
 #include "passes/data_parallel.hpp"
+#include "passes/efficient_attention.hpp"
 #include "passes/flat_shard.hpp"
 #include "passes/fully_shard.hpp"
 #include "passes/litgpt.hpp"
 #include "passes/megatron_step.hpp"
+#include "passes/preference.hpp"
 #include "passes/torch_optimizer.hpp"
 #include "passes/torchtitan.hpp"
 #include "passes/torchtune.hpp"
@@ -146,6 +148,7 @@ class Trainer {
     else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward);
     else if (r_.framework == Framework::torchtitan) titan_ = std::make_unique<Torchtitan>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
+    if (r_.has_reference_model()) reference_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, CompileTarget{target_.multiprocessors, forward.attention});
     if (r_.ema) copy_model();
     std::vector<eager::Trained> trained = trained_weights(weights(), r_.framework);
@@ -198,9 +201,11 @@ class Trainer {
 
  private:
   Tensor ids() {
-    const std::int64_t rows = r_.packed ? 1 : r_.device_batch_size;
-    return tape_.empty("batch.ids", eager::dims({rows, r_.device_batch_size * r_.seq_len / rows}, true), Dtype::int64);
+    const std::int64_t rows = r_.packed ? 1 : r_.rows();
+    return tape_.empty("batch.ids", eager::dims({rows, r_.rows() * r_.seq_len / rows}, true), Dtype::int64);
   }
+
+  Tensor score() { return tape_.empty("batch.score", eager::dims({r_.device_batch_size}, true), Dtype::fp32); }
 
   const std::vector<Transformer::Weight>& weights() const { return litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : titan_ ? titan_->weights() : model_->weights(); }
 
@@ -251,6 +256,31 @@ class Trainer {
     if (sharded_) sharded_->after_backward();
   }
 
+  void enter_autocast() { tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16); }
+
+  // The rest of a micro-step of DPOTrainer. accelerate's prepare_model wraps the forward pass of each model alone in autocast.
+  void take_preference(const char* phase, int micro, Transformer::Batch batch) {
+    const auto under_autocast = [this](auto call) {
+      return [this, call] {
+        if (computed_.mixed != MixedPrecision::none) enter_autocast();
+        eager::FusedOutput out = call();
+        tape_.leave_autocast();
+        return out;
+      };
+    };
+    constexpr eager::FusedAsked kAll{.entropy = true, .mean_logits = true, .top = true};
+    eager::PreferenceInputs in{batch.ids.dims(), under_autocast([&] { return model_->scores(batch, kAll); })};
+    if (r_.preference->precomputed) in.computed_before = batch.computed;
+    else in.reference = under_autocast([&] { return reference_ ? reference_->scores_as_reference(batch, {}) : model_->scores_as_reference(batch, kAll); });
+    loss_ = eager::preference_loss(tape_, in);
+    in = {}, batch = {};
+    if (r_.grad_accum_steps > 1) loss_ = tape_.scale(loss_, "loss");
+    tape_.segment(phase, "backward", micro);
+    tape_.backward(loss_);
+    model_->finish();
+    loss_ = tape_.detach(loss_);
+  }
+
   void micro_step(const char* phase, int micro, bool told) {
     if (told) tape_.tell_work_to(&work_.laid_out.emplace_back());
     if (tune_) return own_micro_step(phase, micro, *tune_);
@@ -258,6 +288,7 @@ class Trainer {
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
     Transformer::Batch batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask
+    if (r_.preference && r_.preference->precomputed) batch.computed = {score(), score()};
     if (r_.holds_batches) held_.at(micro == 1 ? 0 : 1) = batch;
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
@@ -270,7 +301,8 @@ class Trainer {
       gathered_->before_backward(reduces);
       gathered_->before_forward();
     }
-    if (computed_.mixed != MixedPrecision::none && !compiled_) tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
+    if (r_.preference) return take_preference(phase, micro, std::move(batch));
+    if (computed_.mixed != MixedPrecision::none && !compiled_) enter_autocast();
     outputs_ = litgpt_ ? litgpt_->forward(batch) : compiled_ ? compiled_->forward(batch) : model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
     if (r_.converts_outputs && !compiled_ && outputs_.logits.defined()) {
@@ -341,6 +373,7 @@ class Trainer {
   Target target_;
   Tape tape_;                         // outlives every tensor below
   std::unique_ptr<Transformer> model_;  // one of these four
+  std::unique_ptr<Transformer> reference_;  // of preferences
   std::unique_ptr<Torchtitan> titan_;
   std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<CompiledTransformer> compiled_;  // what runs in place of the model's own code
@@ -443,6 +476,9 @@ Result<void> sharding_is_described(const Architecture& a, const Training& r) {
 }
 
 Result<void> is_described(const Architecture& a, const Training& r) {
+  if (r.preference) {
+    if (auto ok = eager::preference_is_described(a, r); !ok) return ok;
+  }
   if (r.optimizer == OptimizerKind::muon && r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("Muon under " + std::string(name_of(r.sharding)) + ", which has to gather each matrix,", "use --parallel ddp, or another optimizer");
   if (r.optimizer == OptimizerKind::muon && r.framework != Framework::transformers) return unsupported("Muon in " + std::string(name_of(r.framework)), "use another optimizer");
   if (r.ema && r.lora) return unsupported("EMA of a model with adapters, of which most is frozen,", "average the adapters alone in your script, and leave --ema out");
@@ -523,7 +559,7 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   } else {
     for (const Transformer::Weight& w : weights) {
       if (!forward.gathered && !(forward.flat && w.trains)) out.weights += bytes_of(w.tensor);
-      if (r.ema) out.weights += bytes_of(w.tensor);
+      if (r.ema || r.has_reference_model()) out.weights += bytes_of(w.tensor);
     }
   }
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);

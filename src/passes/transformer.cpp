@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 #include <utility>
 
 #include "passes/cut_loss.hpp"
-#include "passes/fused_head.hpp"
 #include "passes/liger.hpp"
 
 namespace dryfit::eager {
@@ -270,7 +270,7 @@ Tensor Transformer::lookup(const char* table, const Tensor& ids) {
   Tensor rows = t_.embedding(weight, given, table);
   if (unit && scales_in_embedding()) rows = t_.scale(rows, "x_embed");
   // enable_input_require_grads: adapters behind checkpoints need a gradient to pass there. Its hook was there before those of a strategy.
-  if (unit && r_.lora && r_.recompute == Recompute::full) input_ = rows = t_.leaf(rows);
+  if (unit && r_.lora && checkpoints()) input_ = rows = t_.leaf(rows);
   return out_of(&weight, unit ? leave(UnitHooks::kEmbedding, rows) : rows);
 }
 
@@ -377,13 +377,13 @@ Tensor Transformer::body(const Batch& batch) {
   const double p = r_.dropout ? a_.embedding_dropout : 0;
   if (!a_.encoder) x = a_.family == Family::gpt2 ? drop(&outer_.dropout, x, p, "x_embed") : t_.dropout(x, p, "x_embed");
   for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
-    x = r_.recompute == Recompute::full ? recomputed(layer, x) : unit(layer, x);
+    x = checkpoints() ? recomputed(layer, x) : unit(layer, x);
   }
   if (a_.final_norm && a_.norm_placement != NormPlacement::post) {
     if (norm_in_tail()) x = enter(UnitHooks::kTail, x);
     x = norm(x, outer_.norm.at("final"), "norm");
   }
-  if (r_.recompute == Recompute::none) finish();  // the base model's locals
+  if (!checkpoints()) finish();  // the base model's locals
   else if (std::ranges::find(a_.windows, 0) == a_.windows.end() && a_.windows_by_layer) {  // what no layer was given
     mask_.reset();
     if (a_.family == Family::olmo3) rotary_.first.reset(), rotary_.second.reset();  // transformers 5 has none
@@ -514,6 +514,30 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
   return out;
 }
 
+FusedOutput Transformer::scores(const Batch& batch, FusedAsked asked) {
+  const Dims d = batch.ids.dims();
+  B = d.size[0];
+  T = d.size[1];
+  N = B * T;
+  const Tensor x = body(batch);
+  const Category before = t_.category();
+  t_.category(Category::logits);
+  const Linear& head = outer_.linear.at("lm_head");
+  FusedOutput out = fused_head(t_, x, head.weight, head.bias, asked);
+  t_.category(before);
+  return out;
+}
+
+FusedOutput Transformer::scores_as_reference(const Batch& batch, FusedAsked asked) {
+  const NoGrad inside(t_);
+  const auto kept = std::tuple(std::move(mask_), std::move(local_mask_), std::move(positions_), std::move(input_), std::move(rotary_), std::move(local_rotary_));  // checkpoints still have them
+  as_reference_ = true;
+  FusedOutput out = scores(batch, asked);
+  as_reference_ = false;
+  std::tie(mask_, local_mask_, positions_, input_, rotary_, local_rotary_) = kept;
+  return out;
+}
+
 std::int64_t Transformer::buffer_bytes() const {
   std::int64_t sum = 0;
   for (const Tensor& b : buffers_) sum += b.dims().numel() * size_of(b.dtype());
@@ -526,7 +550,7 @@ void Transformer::finish() {
   positions_.reset();
   rotary_ = {Tensor{}, Tensor{}};
   local_rotary_ = {Tensor{}, Tensor{}};
-  if (input_.defined() && r_.recompute == Recompute::full) t_.zero_grad(input_);
+  if (input_.defined() && checkpoints()) t_.zero_grad(input_);
   input_.reset();
 }
 

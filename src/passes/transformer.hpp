@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "passes/eager.hpp"
+#include "passes/fused_head.hpp"
 #include "workload/architecture.hpp"
 #include "workload/training.hpp"
 
@@ -68,13 +69,18 @@ class Transformer {
   // Allocates the parameters and buffers on the tape, as loading does.
   Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
 
-  struct Batch { Tensor ids, mask, labels, embeddings; };  // embeddings: in place of ids, where adapters make them
+  // embeddings: in place of ids, where adapters make them; computed: log-probabilities that a reference has of chosen and rejected rows, one a pair, where they were before
+  struct Batch { Tensor ids, mask, labels, embeddings; std::array<Tensor, 2> computed = {}; };
   struct Outputs {
     Tensor loss, logits;           // Liger: no logits
     std::vector<Tensor> chunks;    // LitGPT: the logits in parts of the length
     std::vector<Tensor> cache;     // past_key_values
   };
   Outputs forward(const Batch& batch);
+  // TRL's fused head on it, of all positions but a row's last: no loss of the labels is taken.
+  FusedOutput scores(const Batch& batch, FusedAsked asked);
+  // The same without gradients, adapters (peft's disable_adapter) or checkpoints, while the graph of another call is still to run backward.
+  FusedOutput scores_as_reference(const Batch& batch, FusedAsked asked);
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   void around_modules(ModuleHooks hooks) { modules_ = std::move(hooks); }
   void forget_whole() { whole_.clear(); }  // ForwardOptions::Loading::whole: once units have their shards
@@ -213,6 +219,7 @@ class Transformer {
   Tensor unit(std::int64_t layer, const Tensor& x);
   Tensor recomputed(std::int64_t layer, const Tensor& x);
   std::vector<Tensor*> given_last(std::int64_t layer);
+  bool checkpoints() const { return r_.recompute == Recompute::full && !as_reference_; }
   bool norm_in_tail() const;
   Tensor body(const Batch& batch);
   Tensor embed(const Batch& batch);
@@ -236,6 +243,7 @@ class Transformer {
   ModuleHooks modules_;
   Who stop_ = nullptr;             // the module in which a block that runs again stops, for everything saved is there
   bool again_ = false, stopped_ = false, inside_leaf_ = false;
+  bool as_reference_ = false;      // adapters are off, and nothing is recorded
   bool groups_ = false;            // experts of a layer are two tensors, and run together
   std::vector<Weight> weights_;
   std::vector<Tensor> buffers_, whole_;

@@ -88,6 +88,11 @@ struct LigerParts {
 // cut_cross_entropy, whose logits never leave a kernel.
 enum class HeadLoss : std::uint8_t { logits, liger, trl, cut };
 
+// TRL's DPOTrainer: a batch of B pairs is 2 B rows, of the answers chosen and rejected. Their reference is a copy of the model, or, beside adapters, the model without them.
+struct Preference {
+  bool precomputed = false;             // --precompute_ref_log_probs: what it says of the rows lies in the batch
+};
+
 // axolotl's autograd functions in place of peft's layers, where all projections of one kind have LoRA's two matrices.
 struct AdapterKernels {
   bool mlp = false, qkv = false, o = false;
@@ -193,6 +198,7 @@ struct Training {
   bool cold_caches = true;              // torch.compile's on disk know none of the run's kernels: it times those it can choose among
   LigerParts liger;                     // of a model that Liger-Kernel knows
   HeadLoss head = HeadLoss::logits;
+  std::optional<Preference> preference; // HeadLoss::trl
   OptimizerKind optimizer = OptimizerKind::adamw_fused;
   Recompute recompute = Recompute::none;
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
@@ -223,6 +229,8 @@ struct Training {
   std::string torch = "2.9.1";
   std::string transformers = "4.57.1";
   ProductWorkspaces workspaces;         // as the command's environment sizes them
+  std::int64_t rows() const { return preference ? 2 * device_batch_size : device_batch_size; }  // of a forward pass
+  bool has_reference_model() const { return preference && !preference->precomputed && !lora; }  // beside the one that trains
   bool is_transformers_5() const;       // or newer
   // Whether passes lay its evaluation out: of transformers' models that nothing compiles, on GPUs that each have all weights. False without one.
   bool lays_out_evaluation() const;

@@ -117,6 +117,7 @@ Training training_of(const json& j) {
   set_liger(t, j);
   t.compile = j.value("compiled", false);
   if (j.value("trl", false)) t.head = HeadLoss::trl;
+  if (j.contains("dpo")) t.head = HeadLoss::trl, t.dropout = false, t.preference = Preference{j["dpo"] == "precomputed"};
   if (j.value("cut", false)) t.head = HeadLoss::cut;
   t.recompute = j["checkpoint"] == "none" ? Recompute::none : Recompute::full;
   t.reentrant = j["checkpoint"] != "nonreentrant";
@@ -154,7 +155,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -221,6 +222,13 @@ TEST(Transformers, unseenPaddedStepsOfTransformers5AreAsNear) { expect_all_agree
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }
 
 TEST(Transformers, unseenStepsOfTrlAreAsNear) { expect_all_agree("transformers_trl_unseen.jsonl", recorded, 3, "unseen recordings of TRL"); }
+
+// TRL's preference training.
+TEST(Transformers, stepsOfDpoAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo.jsonl", recorded, 8, "recordings of DPO"); }
+
+TEST(Transformers, unseenStepsOfDpoAreAsNear) { expect_all_agree("transformers_dpo_unseen.jsonl", recorded, 7, "unseen recordings of DPO"); }
+
+TEST(Transformers, unseenStepsOfDpoInTransformers5AreAsNear) { expect_all_agree("transformers_5_dpo_unseen.jsonl", recorded, 5, "unseen recordings of DPO in transformers 5"); }
 
 // FlashAttention 2 and 3, packed rows, cut_cross_entropy, Liger-Kernel's parts and axolotl's LoRA kernels.
 TEST(Transformers, stepsOfAxolotlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_axolotl.jsonl", recorded, 18, "recordings of axolotl"); }

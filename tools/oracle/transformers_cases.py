@@ -113,6 +113,7 @@ class Case:
     rank: int = 0                 # the recorded one
     zero: str = ""                # of DeepSpeed's zero_optimization, what is not its default: "reduce_bucket_size=65536,overlap_comm"
     trl: bool = False             # SFTTrainer's head in tiles and its loss
+    dpo: str = ""                 # DPOTrainer's loss of `batch` pairs: "reference" (a copy of the model, or the model without its adapters) · "precomputed" (precompute_ref_log_probs)
     compiled: bool = False        # Trainer's torch_compile: the model's forward as one graph
     vocab: int = 0                # other than the model's
     size: str = ""                # of SIZES
@@ -138,7 +139,7 @@ class Case:
         del fields["vocab"], fields["size"], fields["shape"], fields["torch"]  # pack.py tells the latter of all recordings
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
-        for name in ("liger", "adapter", "compiled", "trl", "cut", "kernels", "quantized", "packed", "padded", "ema", "trainer", "by_transformers"):
+        for name in ("liger", "adapter", "compiled", "trl", "dpo", "cut", "kernels", "quantized", "packed", "padded", "ema", "trainer", "by_transformers"):
             if not fields[name]:
                 del fields[name]
         if self.transformers == "4.57.1":
@@ -168,6 +169,7 @@ class Case:
         parts += [name for name in ("cut", "kernels", "quantized", "packed", "padded", "ema") if getattr(self, name)]
         parts += [f"drop{self.lora_dropout}"] if self.lora_dropout != 0.05 else []
         parts += ["trl"] if self.trl else []
+        parts += ["dpo" if self.dpo == "reference" else f"dpo_{self.dpo}"] if self.dpo else []
         parts += ["compiled"] if self.compiled else []
         parts += [f"V{self.vocab}"] if self.vocab else []
         parts += [self.size] if self.size else []
@@ -417,6 +419,37 @@ def trl():
     yield Case("gemma2", precision="autocast", checkpoint="nonreentrant", trl=True)
     yield Case("llama", vocab=40000, precision="autocast", lora=8, checkpoint="nonreentrant", trl=True)
     yield Case("phi", vocab=40000, accumulation=2, trl=True)
+
+
+def dpo():
+    """TRL's preference training. The first has two tiles of tokens and two of columns."""
+    yield Case("llama", batch=2, length=1280, vocab=40000, precision="autocast", checkpoint="nonreentrant", dpo="reference")
+    yield Case("llama", dpo="reference")
+    yield Case("gpt2", precision="autocast", dpo="reference")
+    yield Case("llama", vocab=40000, precision="autocast", lora=8, dpo="reference")
+    yield Case("llama", vocab=40000, lora=8, checkpoint="nonreentrant", dpo="reference")
+    yield Case("gpt2", batch=3, precision="autocast", lora=8, dpo="reference", accumulation=2)
+    yield Case("qwen2", precision="autocast", checkpoint="nonreentrant", dpo="precomputed", accumulation=2)
+    yield Case("llama", vocab=40000, lora=8, quantized=True, dpo="reference", adapter="bf16", precision="bf16+autocast", checkpoint="nonreentrant")
+
+
+def dpo_unseen():
+    yield Case("qwen3", batch=3, length=1024, vocab=70000, precision="autocast", checkpoint="nonreentrant", dpo="reference")
+    yield Case("mistral", batch=2, length=300, vocab=32768, precision="fp32", dpo="reference", optimizer="fused")
+    yield Case("gpt2", batch=4, length=512, precision="autocast", lora=8, checkpoint="nonreentrant", dpo="reference")
+    yield Case("gemma2", batch=2, length=192, dpo="reference", accumulation=2)
+    yield Case("phi3", batch=3, length=200, lora=16, lora_targets="qkv_proj,o_proj", precision="bf16+autocast", dpo="reference")
+    yield Case("qwen2", batch=5, length=96, checkpoint="reentrant", dpo="precomputed")
+    yield Case("qwen3", batch=2, length=256, vocab=40000, lora=16, quantized=True, dpo="reference", adapter="bf16", precision="autocast", lora_targets=ALL_LINEAR)
+
+
+def newest_dpo_unseen():
+    newest = dict(dpo="reference", transformers="5.17.0")
+    yield Case("llama", batch=2, length=320, vocab=40000, precision="autocast", checkpoint="nonreentrant", **newest)
+    yield Case("gpt2", batch=3, optimizer="fused", **newest)
+    yield Case("qwen3", batch=2, length=224, vocab=40000, precision="autocast", lora=8, checkpoint="nonreentrant", **newest)
+    yield Case("gemma3_text", lora=8, lora_targets="q_proj,v_proj", accumulation=2, **newest)
+    yield Case("mistral", vocab=40000, lora=8, quantized=True, adapter="bf16", precision="bf16+autocast", checkpoint="nonreentrant", **newest)
 
 
 def trl_unseen():

@@ -225,11 +225,7 @@ class Run:
             _know_what_liger_asks()
             from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
             MODEL_TYPE_TO_APPLY_LIGER_FN[case.model](**{part: part in case.liger.split("+") for part in ("rope", "rms_norm", "swiglu", "fused_linear_cross_entropy")})
-        owner = getattr(transformers, transformers_cases.MODELS[case.model]["architectures"][0])
-        with torch.device("meta"):
-            model = owner(config)
-        if case.precision.startswith("bf16"):
-            model = model.to(torch.bfloat16)
+        model = self._made(config)
         if case.quantized:
             import four_bit
             model = four_bit.put_into(model, torch.bfloat16 if case.precision.startswith("bf16") else torch.float32, self._storage())
@@ -251,7 +247,28 @@ class Run:
         self._to_gpu(model, four_bit.weights(model) if case.quantized else (), self._storage())
         if case.quantized:
             four_bit.keep_states(model)
+        if case.dpo:
+            self._prefer(model)
         return self._ready(model)
+
+    def _made(self, config):
+        """The model as its file has it, without memory."""
+        owner = getattr(transformers, transformers_cases.MODELS[self.case.model]["architectures"][0])
+        with torch.device("meta"):
+            model = owner(config)
+        return model.to(torch.bfloat16) if self.case.precision.startswith("bf16") else model
+
+    def _prefer(self, model):
+        """DPOTrainer around it, with its reference model where it has one."""
+        import preference
+        case, reference = self.case, None
+        autocast = torch.bfloat16 if case.precision.endswith("autocast") else None
+        if not case.lora and case.dpo != "precomputed":
+            reference = self._made(self.config()).eval()
+            preference.put_head(reference, reference=True)
+            self._to_gpu(reference)
+            preference.as_prepared(reference, autocast)
+        self.preference = preference.Preference(preference.as_prepared(model, autocast), reference, case.dpo == "precomputed", case.checkpoint)
 
     def offloads(self):
         """Whether FSDP keeps shards, gradients and the optimizer on the host."""
@@ -263,10 +280,17 @@ class Run:
 
     def _put_head(self, model):
         """SFTTrainer's, where the case has it."""
+        inner = model.get_base_model() if self.case.lora else model
         if self.case.trl:
             _know_that_all_count()
             from trl.trainer.utils import add_fused_lm_head
-            add_fused_lm_head(model.get_base_model() if self.case.lora else model, outputs=("log_probs", "entropy", "is_top1"))
+            add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
+        elif self.case.dpo:
+            _know_that_all_count()
+            import preference
+            preference.put_head(inner)
+            if self.case.lora:
+                preference.disable_dropout_in_model(model)
 
     def _ready(self, model):
         """For training, with the checkpoints of the case."""
@@ -397,6 +421,8 @@ class Run:
 
     def batch(self, sequences=0):
         """So many, or those of training."""
+        if self.case.dpo:
+            return sys.modules["preference"].batch(self.case.batch, self.case.length, self.case.dpo == "precomputed")
         sequences = sequences or self.case.batch
         rows = 1 if self.case.packed else sequences
 
@@ -441,6 +467,9 @@ class Run:
                 outputs = self.compiled(**inputs)  # what Dynamo's graph hands out: the cache's keys and values, the loss, the logits
             loss = outputs["loss"] if transformers_cases.breaks(self.case) else next(t for t in outputs if t.dim() == 0)
             del outputs, inputs
+        elif self.case.dpo:
+            loss = self.preference.loss(inputs)
+            del inputs
         elif self.case.trl:
             with self.autocast():
                 outputs = self.model(**inputs, fused_lm_head=True)
