@@ -111,7 +111,7 @@ void lay(std::optional<Value>& under, const std::optional<Value>& over) {
 void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.transformers, over.transformers), lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus), lay(under.total_batch_size, over.total_batch_size);
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
-  lay(under.compile, over.compile), lay(under.cold_caches, over.cold_caches), lay(under.use_cache, over.use_cache), lay(under.liger, over.liger), lay(under.liger_parts, over.liger_parts), lay(under.adapter_kernels, over.adapter_kernels), lay(under.packed, over.packed), lay(under.padded, over.padded), lay(under.ema, over.ema), lay(under.head, over.head), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
+  lay(under.compile, over.compile), lay(under.cold_caches, over.cold_caches), lay(under.use_cache, over.use_cache), lay(under.liger, over.liger), lay(under.liger_parts, over.liger_parts), lay(under.adapter_kernels, over.adapter_kernels), lay(under.packed, over.packed), lay(under.padded, over.padded), lay(under.ema, over.ema), lay(under.head, over.head), lay(under.preference, over.preference), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
   lay(under.max_grad_norm, over.max_grad_norm), lay(under.weight_decay, over.weight_decay), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
@@ -128,7 +128,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
 // A command's accelerate and DeepSpeed files, then what it says itself; deepspeed: a file that is named elsewhere.
 Result<void> apply_launched(const LaunchLine& launch, const TrainerCommand& command, const Env& env, TransformersRequest& request, const std::optional<std::string>& deepspeed = {}) {
   const std::string accelerate = command.accelerate_file ? *command.accelerate_file : launch.launcher == "accelerate" ? accelerate_default(env) : "";
-  if (const auto shipped = trl_accelerate_config(accelerate); !shipped.empty() && is_trl_sft(launch)) {
+  if (const auto shipped = trl_accelerate_config(accelerate); !shipped.empty() && is_trl(launch)) {
     const std::string name = "TRL's " + accelerate + ".yaml";
     const auto document = document_from_yaml(shipped, name);
     if (!document) return std::unexpected(document.error());
@@ -352,6 +352,10 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
   if (auto ok = yes_or_no(o, "padded", f.padded); !ok) return ok;
   if (o.has("no-cache")) f.use_cache = false;
   if (o.has("ema")) f.ema = true;
+  if (const auto text = o.get("script")) {
+    if (*text != "dpo" && *text != "dpo-precomputed") return fail("bad_value", "--script " + text->substr(0, 30) + " is none of a Hugging Face model's", "dpo is, TRL's, and dpo-precomputed (precompute_ref_log_probs); leave it out for supervised training", "--script");
+    f.preference = Preference{*text == "dpo-precomputed"};
+  }
   if (o.has("offload")) f.offload = true;
   for (const char* other : {"depth", "aspect-ratio", "head-dim", "window-pattern", "vocab-size", "nanochat", "fp8", "core-metric-every", "core-metric-max-per-task"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " is nanochat's, and this is a Hugging Face model", "leave it out", "--" + std::string(other));
@@ -374,7 +378,7 @@ Result<void> own_flags(const Options& o, MegatronArguments& a, TransformersFlags
     if (!n) return std::unexpected(n.error());
     a.gpus = *n;
   }
-  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "padded", "ema", "offload", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
+  for (const char* other : {"model", "config", "optimizer", "parallel", "framework", "dtype", "mixed", "attention", "recompute", "compile", "lora-rank", "load-in-4bit", "dora", "liger", "no-cache", "padded", "ema", "script", "offload", "grad-accum-steps", "depth", "nanochat", "vocab-size", "total-batch-size"}) {
     if (o.has(other)) return fail("bad_value", "--" + std::string(other) + " beside a command of Megatron-LM, whose arguments say it", "leave it out, and change the command's own arguments", "--" + std::string(other));
   }
   return {};

@@ -66,7 +66,7 @@ class BatchSearch {
 
   TrainingLayout layout(std::int64_t batch) const {
     const auto& total = w_.transformers->total_batch_size;
-    const std::int64_t ids = batch * w_.run.max_seq_len;
+    const std::int64_t ids = batch * rows_of_sample(w_) * w_.run.max_seq_len;
     const std::int64_t splits = attention_splits(w_.transformers->architecture, w_.transformers->training, target_, batch, w_.run.max_seq_len);
     return layout_of(w_.transformers->architecture, batch, w_.run.max_seq_len, total ? *total / (ids * w_.run.world_size) : w_.run.grad_accum_steps, splits);
   }

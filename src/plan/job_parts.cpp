@@ -104,7 +104,7 @@ void describe_model(const Workload& w, JobParts& out) {
     out.environment.emplace_back("CUDA_DEVICE_MAX_CONNECTIONS", "1");
     return;
   }
-  const bool module = !out.script.empty() && out.script.front() == "-m", trl = module && out.script.back() == "trl.scripts.sft";
+  const bool module = !out.script.empty() && out.script.front() == "-m", trl = module && out.script.back().starts_with("trl.scripts.");
   if (!out.script.empty() && !module) out.place += " with " + one_line(out.script.back());
   if (module && !trl && t.framework != Framework::torchtitan) out.place += " where python finds " + one_line(out.script.back());
   if (has_unnamed_script(*w.transformers)) out.note = "train.py: your script around transformers' Trainer";

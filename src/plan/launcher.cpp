@@ -127,11 +127,11 @@ class LauncherReader {
     return started("axolotl train", std::move(line));
   }
 
-  // trl sft: accelerate launch of its script. Which of the words are the launcher's the reader of its arguments knows.
+  // trl sft, trl dpo: accelerate launch of its script. Which of the words are the launcher's the reader of its arguments knows.
   Result<LaunchLine> trl() {
-    if (++at_ >= words_.size() || words_[at_] != "sft") return bad("'trl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' is not laid out: of TRL's trainers supervised fine-tuning is", "paste trl sft ...; for others: python -m dryfit.capture (docs/capture.md)");
-    ++at_;
-    return started("trl sft", {"accelerate", "launch", "trl/scripts/sft.py"});
+    if (++at_ >= words_.size() || (words_[at_] != "sft" && words_[at_] != "dpo")) return bad("'trl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' is not laid out: of TRL's trainers those of sft and dpo are", "paste trl sft ... or trl dpo ...; for others: python -m dryfit.capture (docs/capture.md)");
+    const bool dpo = words_[at_++] == "dpo";
+    return started(dpo ? "trl dpo" : "trl sft", {"accelerate", "launch", dpo ? "trl/scripts/dpo.py" : "trl/scripts/sft.py"});
   }
 
   // llamafactory-cli train FILE: one process, or torchrun of all visible GPUs (its launcher.py).

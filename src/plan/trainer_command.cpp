@@ -54,6 +54,7 @@ class TrainerReader {
 
   Result<TrainerCommand> read() {
     f().gpus = launch_.gpus;
+    if (trainer_ == TrlTrainer::dpo) f().preference.emplace();
     for (const auto& [name, value] : launch_.options) {
       if (const auto ok = launcher_option(name, value); !ok) return std::unexpected(ok.error());
     }
@@ -61,7 +62,7 @@ class TrainerReader {
     std::vector<Argument> all(filed_.begin(), filed_.end());  // the command's own come later and win
     const auto file = argument_file(launch_);
     const bool leads = leads_with_file(launch_), named_file = file && !leads;
-    f().users.script = trl_ ? std::vector<std::string>{"-m", "trl.scripts.sft"} : launch_.module ? std::vector<std::string>{"-m", launch_.script} : std::vector<std::string>{launch_.script};
+    f().users.script = trl_ ? std::vector<std::string>{"-m", std::string(module_of(trainer_))} : launch_.module ? std::vector<std::string>{"-m", launch_.script} : std::vector<std::string>{launch_.script};
     if (named_file) f().users.kept = {"--config", *file};
     if (LaunchLine rest = launch_; !leads || rest.arguments.size() > 1) {
       if (leads) rest.arguments.erase(rest.arguments.begin());
@@ -85,8 +86,8 @@ class TrainerReader {
       if (f().sharding == Sharding::fsdp1_grad_op) f().reshard_after_forward = false;
       f().sharding = Sharding::fsdp2;
     }
-    if (flattens_ || (packs_ && !wrapped_)) f().packed = true;  // SFTTrainer.padding_free
-    if (trl_ && !packs_ && !flattens_ && !f().padded) {
+    if (!f().preference && (flattens_ || (packs_ && !wrapped_))) f().packed = true;  // SFTTrainer.padding_free; DPOTrainer falls back from it
+    if (trl_ && !f().padded && (f().preference || (!packs_ && !flattens_))) {
       f().padded = true;
       out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
     }
@@ -96,7 +97,7 @@ class TrainerReader {
     if (lora_ && adapters_.value_or(false)) f().lora = *lora_;
     else if (f().quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
     if (trl_ && f().quantized && !f().quant_storage) f().quant_storage = Dtype::uint8;  // ModelConfig's
-    if (trl_ && f().lora && f().quantized) f().lora->dtype = Dtype::bf16, f().lora->upcast_rest = false;  // SFTTrainer, in place of peft's preparation
+    if (trl_ && f().lora && f().quantized) f().lora->dtype = Dtype::bf16, f().lora->upcast_rest = false;  // SFTTrainer and DPOTrainer, in place of peft's preparation
     return std::move(out_);
   }
 
@@ -176,6 +177,9 @@ class TrainerReader {
       out_.accelerate_file = value(a);
       return true;
     }
+    if (f().preference) {
+      if (auto used = preference(a); !used || *used) return used;
+    }
     if (trl_ && n == "loss-type") return value(a) == "nll" || value(a) == "chunked_nll" || value(a) == "dft";  // all from tiles
     if (n == "bf16" || n == "fp16") {
       said_.bf16 = said_.bf16 || n == "bf16";
@@ -239,6 +243,28 @@ class TrainerReader {
     if (n == "fsdp-config") return fsdp_config(a);
     if (n == "ddp-find-unused-parameters") return when(a, [&](bool on) { f().ddp_find_unused = on; });
     return adapters(a);
+  }
+
+  // DPOConfig's own. What of it is no number of one a pair: its losses differ in those alone.
+  Result<bool> preference(const Argument& a) {
+    const std::string& n = a.name;
+    const auto unsupported = [&](std::string what) { return fail("unsupported_training", place_of(a) + ": " + std::move(what) + " is not laid out yet", "leave it out: the rest of the run is", place_of(a)); };
+    const auto asks = [&] { return value(a).empty() || yes(a).value_or(true); };
+    if (n == "precompute-ref-log-probs") return when(a, [&](bool on) { f().preference->precomputed = on; });
+    if (n == "precompute-ref-batch-size") return unsupported("a batch of its own for the reference's pass over the data");
+    if (n == "ld-alpha") return unsupported("LD-DPO, with masks of what the answers share,");
+    if (n == "use-weighting" && asks()) return unsupported("WPO's weights of the pairs");
+    if (n == "sync-ref-model" && asks()) return unsupported("a reference that follows the model");
+    if (n == "activation-offloading" && asks()) return unsupported("activations on the host");
+    if (n == "use-liger-kernel" && asks()) return unsupported("Liger-Kernel beside DPO");
+    if (n == "disable-dropout" && !asks()) return unsupported("DPO with the model's dropout");
+    if (n == "lora-modules-to-save") return unsupported("DPO with modules to save");
+    if (n != "loss-type") return false;
+    constexpr std::array<std::string_view, 14> kOfNumbers = {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop"};
+    for (const std::string& type : a.values) {
+      if (std::ranges::find(kOfNumbers, type) == kOfNumbers.end()) return fail("unsupported_training", place_of(a) + " " + type.substr(0, 40) + " is not laid out", "sigmoid, hinge, ipo, robust and their like are", place_of(a));
+    }
+    return true;
   }
 
   Result<bool> checkpointing(const Argument& a) {
@@ -392,7 +418,8 @@ class TrainerReader {
   const LaunchLine& launch_;
   std::span<const Argument> filed_;
   TrainerCommand out_;
-  const bool trl_ = is_trl_sft(launch_);
+  const TrlTrainer trainer_ = trl_trainer(launch_);
+  const bool trl_ = trainer_ != TrlTrainer::none;
   TrlSaid said_;
   std::optional<Lora> lora_;
   bool packs_ = false, flattens_ = false, wrapped_ = false;  // TRL's packing
@@ -418,7 +445,7 @@ TrainerCommand before_arguments(const LaunchLine& launch) {
 }
 
 bool is_trainer_command(const LaunchLine& launch) {
-  return argument_file(launch) || is_trl_sft(launch) || std::ranges::any_of(launch.arguments, [](const std::string& w) {
+  return argument_file(launch) || is_trl(launch) || std::ranges::any_of(launch.arguments, [](const std::string& w) {
     return w.starts_with("--") && std::ranges::find(kSignature, dashed(w.substr(2, std::min(w.find('='), w.size()) - 2))) != kSignature.end();
   });
 }
@@ -426,7 +453,7 @@ bool is_trainer_command(const LaunchLine& launch) {
 Result<TrainerCommand> read_trainer_command(const LaunchLine& launch, std::span<const Argument> filed) {
   const auto trainers = [](const Argument& a) { return std::ranges::find(kSignature, a.name) != kSignature.end(); };
   std::vector<std::string> stray;
-  if (!filed.empty() && !is_trl_sft(launch) && std::ranges::none_of(filed, trainers) && std::ranges::none_of(arguments_of(launch, stray), trainers)) {
+  if (!filed.empty() && !is_trl(launch) && std::ranges::none_of(filed, trainers) && std::ranges::none_of(arguments_of(launch, stray), trainers)) {
     return fail("unsupported_script", filed[0].file + " has none of the Trainer's arguments", "dryfit reads argument files of scripts around transformers' Trainer: per_device_train_batch_size and its like", filed[0].file);
   }
   return TrainerReader(launch, filed).read();
@@ -475,7 +502,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;
   const Training t = training_of(*workload.transformers, workload.run);
   const UsersCommand& users = workload.transformers->users;
-  const bool trl = t.head == HeadLoss::trl || users.is("trl.scripts.sft");
+  const bool trl = t.head == HeadLoss::trl || users.is("trl.scripts.sft") || users.is("trl.scripts.dpo");
   std::vector<std::string> out;
   const auto add = [&](std::string name, std::string text) {
     const auto as_users = std::ranges::find(users.spelled, name, &std::pair<std::string, std::string>::first);
@@ -498,9 +525,10 @@ std::vector<std::string> arguments_of(const Workload& workload) {
     add("gradient_checkpointing", "False");
   }
   if (t.compile) add("torch_compile", "True");
+  if (t.preference && t.preference->precomputed) add("precompute_ref_log_probs", "True");
   if (t.liger.any()) add("use_liger_kernel", "True");
   if (t.max_steps) add("max_steps", std::to_string(*t.max_steps));
-  else if (t.max_tokens) add("max_steps", std::to_string(std::max<std::int64_t>(1, ceil_div(*t.max_tokens, t.device_batch_size * t.seq_len * t.grad_accum_steps * t.world_size))));
+  else if (t.max_tokens) add("max_steps", std::to_string(std::max<std::int64_t>(1, ceil_div(*t.max_tokens, t.rows() * t.seq_len * t.grad_accum_steps * t.world_size))));
   if (t.max_grad_norm != 1.0) {
     std::string norm = std::to_string(t.max_grad_norm);
     while (norm.ends_with('0')) norm.pop_back();
@@ -551,7 +579,7 @@ std::vector<std::string> trainer_command(const Workload& workload) {
     out = {"torchrun", nodes ? "--nnodes=" + std::to_string(gpus / kNode) : "--standalone", "--nproc_per_node=" + std::to_string(nodes ? kNode : gpus)};
   }
   const UsersCommand& users = workload.transformers->users;
-  if (workload.transformers->training.head == HeadLoss::trl) out.insert(out.end(), {"-m", "trl.scripts.sft"});
+  if (workload.transformers->training.head == HeadLoss::trl) out.insert(out.end(), {"-m", std::string(module_of(workload.transformers->training.preference ? TrlTrainer::dpo : TrlTrainer::sft))});
   else if (has_unnamed_script(*workload.transformers)) out.emplace_back("train.py");
   else out.insert(out.end(), users.script.begin(), users.script.end());
   for (std::string& word : arguments_of(workload)) out.push_back(std::move(word));

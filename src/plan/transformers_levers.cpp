@@ -31,6 +31,9 @@ class TransformersLevers {
     if (t.recompute == Recompute::none) {
       add({{"--recompute", "full"}}, true, "gradient checkpointing: each block runs forward once more", 4.0 / 3, [](Workload& w) { w.transformers->training.recompute = Recompute::full; });
     }
+    if (t.preference && !t.preference->precomputed) {
+      add({{"--script", "dpo-precomputed"}}, true, t.lora ? "precompute_ref_log_probs: no forward pass of the reference in training" : "precompute_ref_log_probs: no reference model in training", std::nullopt, [](Workload& w) { w.transformers->training.preference->precomputed = true; });
+    }
     const bool caches = t.use_cache && t.recompute == Recompute::none;
     if (caches) add({{"--no-cache", ""}}, true, "model.config.use_cache = False: no keys and values kept", std::nullopt, [](Workload& w) { w.transformers->training.use_cache = false; });
     if (t.compile && caches) {

@@ -1,11 +1,19 @@
-// See trl_command.hpp. Source: huggingface/trl 1.10 of 2026-07-24 and 1.16 of 2026-10-15: trainer/{base_config,sft_config,model_config,sft_trainer}.py, cli/, accelerate_configs/.
+// See trl_command.hpp. Source: huggingface/trl 1.10 of 2026-07-24 and 1.16 of 2026-10-15: trainer/{base_config,sft_config,dpo_config,model_config,sft_trainer,dpo_trainer}.py, cli/, accelerate_configs/.
 #include "plan/trl_command.hpp"
 
 #include <array>
 
 namespace dryfit {
 
-bool is_trl_sft(const LaunchLine& launch) { return launch.script.ends_with("trl/scripts/sft.py") || launch.script == "trl.scripts.sft"; }
+TrlTrainer trl_trainer(const LaunchLine& launch) {
+  const std::string& script = launch.script;
+  if (script.ends_with("trl/scripts/sft.py") || script == module_of(TrlTrainer::sft)) return TrlTrainer::sft;
+  // examples/scripts/dpo.py is where its repository had it, and names it still
+  const bool dpo = script.ends_with("trl/scripts/dpo.py") || script.ends_with("examples/scripts/dpo.py") || script == "dpo.py" || script == module_of(TrlTrainer::dpo);
+  return dpo ? TrlTrainer::dpo : TrlTrainer::none;
+}
+
+std::string_view module_of(TrlTrainer trainer) { return trainer == TrlTrainer::dpo ? "trl.scripts.dpo" : trainer == TrlTrainer::sft ? "trl.scripts.sft" : ""; }
 
 void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vector<std::string>& assumed) {
   const auto assume = [&](const char* value) { assumed.push_back(std::string(value) + " (TRL's default)"); };

@@ -87,9 +87,9 @@ std::string largest(const Report& r, std::size_t most) {
 
 std::string accumulation(const Report& r) {
   const Run& run = r.workload.run;
-  const std::int64_t together = model_parallel_of(r.workload), replicas = run.world_size / together, tokens = run.device_batch_size * run.max_seq_len * replicas;
+  const std::int64_t together = model_parallel_of(r.workload), replicas = run.world_size / together, rows = run.device_batch_size * rows_of_sample(r.workload), tokens = rows * run.max_seq_len * replicas;
   const std::string takers = together == 1 ? fmt::format("{} GPU{}", replicas, replicas == 1 ? "" : "s") : fmt::format("{} x {} GPUs that share a model", replicas, together);
-  return fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n", run.device_batch_size, run.max_seq_len, takers, tokens,
+  return fmt::format("\n  gradient accumulation\n    {} sequences x {} tokens x {} = {} tokens a micro-step\n    {} / {} = {} micro-step{} before the optimizer steps; memory stays as it is, training too\n", rows, run.max_seq_len, takers, tokens,
                      run.total_batch_size, tokens, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
 }
 

@@ -9,8 +9,10 @@ double transformers_flops_per_token(const Workload& w) {
   const Architecture& a = w.transformers->architecture;
   std::int64_t products = active_of(a, w.model.param_count()) - w.model.param_count(ParamGroup::wte);
   if (a.tied_head) products += a.vocab * a.width;
-  const double each = w.transformers->training.lora ? 4 : 6;
-  return each * static_cast<double>(products) + 12.0 * static_cast<double>(w.run.max_seq_len * a.heads * a.head_dim * a.layers);
+  const Training& t = w.transformers->training;
+  const double reference = t.preference && !t.preference->precomputed ? 2 : 0;  // its forward pass
+  const double each = (t.lora ? 4 : 6) + reference;
+  return each * static_cast<double>(products) + (12.0 + 2 * reference) * static_cast<double>(w.run.max_seq_len * a.heads * a.head_dim * a.layers);
 }
 
 std::optional<Horizon> transformers_horizon(const Workload& w) {

@@ -344,7 +344,7 @@ std::int64_t Model::param_count(ParamGroup group) const {
 
 std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
   std::vector<std::int64_t> out;
-  const std::int64_t per_sequence = workload.run.max_seq_len * workload.run.world_size;
+  const std::int64_t per_sequence = workload.run.max_seq_len * workload.run.world_size * rows_of_sample(workload);
   if (workload.transformers) {
     constexpr std::int64_t kMostSearched = 4096;
     const auto& total = workload.transformers->total_batch_size;
@@ -362,7 +362,7 @@ std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
 Result<Workload> with_device_batch(const Workload& workload, std::int64_t device_batch_size) {
   Workload w = workload;
   if (device_batch_size < 1 || device_batch_size > kMaxBatch) return out_of_range("--device-batch-size", device_batch_size, 1, kMaxBatch);
-  const std::int64_t tokens = device_batch_size * w.run.max_seq_len * w.run.world_size;
+  const std::int64_t tokens = device_batch_size * rows_of_sample(w) * w.run.max_seq_len * w.run.world_size;
   if (w.transformers && !w.transformers->total_batch_size) {
     w.run.device_batch_size = device_batch_size;
     w.run.total_batch_size = tokens * w.run.grad_accum_steps;

@@ -89,7 +89,7 @@ Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { 
 
 bool Training::is_transformers_5() const { return version_from(transformers, 5, 0); }
 bool Training::lays_out_evaluation() const {
-  return evaluation && framework == Framework::transformers && !compile && !gathers_weights(sharding);
+  return evaluation && !preference && framework == Framework::transformers && !compile && !gathers_weights(sharding);
 }
 Dtype Training::stored() const { return quantized && lora && lora->upcast_rest ? Dtype::fp32 : weights; }
 

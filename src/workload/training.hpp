@@ -232,7 +232,7 @@ struct Training {
   std::int64_t rows() const { return preference ? 2 * device_batch_size : device_batch_size; }  // of a forward pass
   bool has_reference_model() const { return preference && !preference->precomputed && !lora; }  // beside the one that trains
   bool is_transformers_5() const;       // or newer
-  // Whether passes lay its evaluation out: of transformers' models that nothing compiles, on GPUs that each have all weights. False without one.
+  // Whether passes lay its evaluation out: of transformers' models that nothing compiles, not of preferences, on GPUs that each have all weights. False without one.
   bool lays_out_evaluation() const;
   Dtype stored() const;                 // of weights that are not in 4 bits: beside those that are peft raises them to fp32 (prepare_model_for_kbit_training)
 };

@@ -42,7 +42,7 @@ Result<void> several_gpus(Training& t) {
 // The micro-steps that make up the total asked for.
 Result<std::int64_t> accumulation(const TransformersFlags& f, const Training& t) {
   constexpr std::string_view kFlag = "--total-batch-size";
-  const std::int64_t total = *f.total_batch_size, each = t.seq_len * t.world_size, micro = each * t.device_batch_size;  // at most 2^20 * 2^22 * 2^16
+  const std::int64_t total = *f.total_batch_size, each = t.rows() / t.device_batch_size * t.seq_len * t.world_size, micro = each * t.device_batch_size;  // at most 2^20 * 2^22 * 2^16
   if (f.grad_accum_steps) return fail("bad_value", "--total-batch-size and --grad-accum-steps say the same", "give one of them", std::string(kFlag));
   if (total < 1 || total > kMostTotal) return out_of_range(kFlag, total, kMostTotal);
   if (total % micro == 0) return total / micro;
@@ -151,6 +151,9 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   const bool trl = t.framework == Framework::transformers && a.causal;
   if (t.head == HeadLoss::trl && !trl) t.head = f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits;
   if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
+  if (!t.preference) return;
+  t.head = HeadLoss::trl;
+  t.dropout = false;  // disable_dropout
 }
 
 // Scripts of transformers' examples whose model has a head for classes in place of one for words; they fill rows up.
@@ -248,6 +251,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   const auto W = d.whole(f.gpus, "--gpus", "gpus", 1, kMostGpus, "one GPU");
   if (!W) return std::unexpected(W.error());
   if (f.grad_accum_steps && (*f.grad_accum_steps < 1 || *f.grad_accum_steps > kMostBatch)) return out_of_range("--gradient-accumulation-steps", *f.grad_accum_steps, kMostBatch);
+  t.preference = f.preference;
   t.device_batch_size = *B, t.seq_len = *T, t.world_size = *W, t.grad_accum_steps = f.grad_accum_steps.value_or(1);
   if (f.total_batch_size) {
     const auto steps = accumulation(f, t);
@@ -276,7 +280,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
     return fail("unsupported_training", "a moving average of the weights " + std::string(f.quantized ? "beside 4-bit ones" : t.framework != Framework::transformers ? "in " + std::string(name_of(t.framework)) : "under " + std::string(name_of(t.sharding))) + " is not laid out yet", "leave --ema out, or use --parallel ddp with whole weights", "--ema");
   }
   t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
-  t.padded = f.padded.value_or(trains_classes(f.users)) && !t.packed && t.framework == Framework::transformers;
+  t.padded = f.padded.value_or(f.preference.has_value() || trains_classes(f.users)) && !t.packed && t.framework == Framework::transformers;
   loss_and_liger(t, a, f);
   constexpr std::array kOwnPatches = {Family::granite, Family::gpt_oss};  // another loss, or no MLP
   if (f.liger.value_or(false) && std::ranges::find(kOwnPatches, a.family) != kOwnPatches.end()) return fail("unsupported_training", "Liger-Kernel's parts of " + a.model_type + " are not laid out yet", "leave --liger out", "--liger");
@@ -301,7 +305,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!version_from(t.transformers, 4, 0)) return fail("bad_value", "--transformers '" + t.transformers.substr(0, 20) + "' is no version from 4.0 on", "such as " + std::string(kNewestTransformers) + " or 4.57.1: what pip show transformers says", "--transformers");
   if (!f.transformers && t.framework == Framework::transformers) d.assume("transformers", t.transformers, "the newest known");
   // since 5 Trainer sets what its argument says, which is False where nobody does
-  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(!t.is_transformers_5() && a.use_cache) && a.causal && f.head != HeadLoss::trl;  // SFTTrainer asks for none
+  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(!t.is_transformers_5() && a.use_cache) && a.causal && f.head != HeadLoss::trl && !f.preference;  // SFTTrainer and DPOTrainer ask for none
   t.holds_batches = t.framework == Framework::transformers;
   t.converts_outputs = t.framework == Framework::transformers && t.mixed != MixedPrecision::none && t.sharding != Sharding::fsdp2 && !is_deepspeed(t.sharding);
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : torchtitan ? "parallelism.data_parallel_shard_degree = -1: over all GPUs" : "torch.distributed without FSDP or ZeRO");
@@ -356,6 +360,10 @@ std::string in_gib_or_mib(double bytes) {
 std::optional<std::string> evaluation_warning(const Architecture& a, const Training& t) {
   if (!t.evaluation) return std::nullopt;
   const EvaluationRun& e = *t.evaluation;
+  if (t.preference) {
+    if (e.batch_size <= t.device_batch_size) return std::nullopt;
+    return "the script evaluates, which is not laid out of preferences: pairs are taken " + std::to_string(e.batch_size) + " at a time, more than the " + std::to_string(t.device_batch_size) + " of training";
+  }
   const double logits = static_cast<double>(e.batch_size) * static_cast<double>(t.seq_len) * static_cast<double>(a.vocab);
   if (t.lays_out_evaluation()) {
     const bool all = e.keeps == EvaluationRun::Keeps::logits;
@@ -385,7 +393,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3 && !fsdp) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
-  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || makes_full_rows(flags.users) || trains_classes(flags.users)};
+  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || flags.preference || makes_full_rows(flags.users) || trains_classes(flags.users)};
   w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.by_file();
   Model& m = w.model;
   m.version = NanochatVersion();
@@ -396,7 +404,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   for (Parameter& p : m.parameters) p.dtype = t.weights;
   Run& run = w.run;
   run.device_batch_size = t.device_batch_size, run.max_seq_len = t.seq_len, run.world_size = t.world_size, run.grad_accum_steps = t.grad_accum_steps;
-  run.total_batch_size = t.device_batch_size * t.seq_len * t.world_size * t.grad_accum_steps;
+  run.total_batch_size = t.rows() * t.seq_len * t.world_size * t.grad_accum_steps;
   run.compute = t.mixed == MixedPrecision::bf16 ? Dtype::bf16 : t.mixed == MixedPrecision::fp16 ? Dtype::fp16 : t.weights;
   run.compile = t.compile;
   run.torch = t.torch;
@@ -405,6 +413,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
+  if (t.preference) w.warnings.push_back("prompts are taken to be of one token, so that logits are made of every token of both answers, filled up to --max-seq-len");
   if (auto text = evaluation_warning(a, t)) w.warnings.push_back(std::move(*text));
   if (t.padded && is_flash(t.attention) && t.recompute == Recompute::none && t.device_batch_size > 1) {
     const double outputs = 2.0 * static_cast<double>(a.layers * a.heads * a.head_dim) * static_cast<double>(t.device_batch_size * t.seq_len);

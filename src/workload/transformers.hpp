@@ -31,6 +31,7 @@ struct TransformersFlags {
   std::optional<bool> liger;            // all of Liger-Kernel's parts, and its loss where `head` says no other
   std::optional<LigerParts> liger_parts;  // or some of them
   std::optional<HeadLoss> head;
+  std::optional<Preference> preference;  // TRL's DPOTrainer
   std::optional<AdapterKernels> adapter_kernels;
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;

@@ -166,6 +166,9 @@ struct Workload {
 // GPUs that hold one copy of the model between them and take the same sequences; 1 but for Megatron-LM's runs.
 inline std::int64_t model_parallel_of(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::megatron ? w.transformers->training.megatron.model_parallel() : 1; }
 
+// Sequences of a forward pass for each of the device batch: two of a pair (TRL's DPOTrainer).
+inline std::int64_t rows_of_sample(const Workload& w) { return w.transformers && w.transformers->training.preference ? 2 : 1; }
+
 // What the user gave, before defaults: nanochat's own flags. Empty optional = not given; -1 = "work it out".
 struct WorkloadFlags {
   std::optional<std::int64_t> depth, aspect_ratio, head_dim, vocab_size, device_batch_size, total_batch_size, max_seq_len, gpus, core_metric_every,

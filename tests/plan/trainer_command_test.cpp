@@ -129,8 +129,30 @@ TEST(TrainerCommand, trlsOwnProgram) {
   EXPECT_TRUE(trl_accelerate_config("zero9").empty());
 }
 
+TEST(TrainerCommand, preferencesOfTrlAreReadOverItsDefaults) {
+  for (const char* script : {"trl dpo", "accelerate launch --num_processes 1 examples/scripts/dpo.py", "python -m trl.scripts.dpo", "python trl/scripts/dpo.py"}) {
+    const auto c = read(std::string(script) + " --model_name_or_path gpt2 --per_device_train_batch_size 2 --use_peft --load_in_4bit --loss_type ipo --beta 0.2");
+    ASSERT_TRUE(c) << script << c.error().message;
+    ASSERT_TRUE(c->flags.preference) << script;
+    EXPECT_FALSE(c->flags.preference->precomputed);
+    EXPECT_EQ(c->flags.head, HeadLoss::trl);
+    EXPECT_EQ(c->flags.recompute, Recompute::full);
+    EXPECT_EQ(c->flags.lora->dtype, Dtype::bf16);
+    EXPECT_EQ(c->flags.users.script, (std::vector<std::string>{"-m", "trl.scripts.dpo"}));
+  }
+  const auto before = read("trl dpo --model_name_or_path gpt2 --precompute_ref_log_probs --padding_free");
+  ASSERT_TRUE(before);
+  EXPECT_TRUE(before->flags.preference->precomputed);
+  EXPECT_FALSE(before->flags.packed);
+  for (const char* more : {"--loss_type sft", "--use_weighting", "--ld_alpha 0.5", "--sync_ref_model True", "--use_liger_kernel", "--disable_dropout False", "--activation_offloading", "--precompute_ref_batch_size 64"}) {
+    const auto refused = read("trl dpo --model_name_or_path gpt2 " + std::string(more));
+    ASSERT_FALSE(refused) << more;
+    EXPECT_EQ(refused.error().code, "unsupported_training") << more;
+  }
+}
+
 TEST(TrainerCommand, whatIsNotLaidOutIsRefusedByName) {
-  for (const char* text : {"trl dpo --model_name_or_path gpt2", "trl"}) {
+  for (const char* text : {"trl grpo --model_name_or_path gpt2", "trl"}) {
     const auto launch = parse_launch(*shell_split(text));
     ASSERT_FALSE(launch) << text;
     EXPECT_NE(launch.error().hint.find("dryfit.capture"), std::string::npos) << text;
