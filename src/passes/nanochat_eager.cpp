@@ -9,6 +9,7 @@
 
 #include "graph/nanochat.hpp"
 #include "passes/eager.hpp"
+#include "passes/efficient_attention.hpp"
 #include "workload/scripts.hpp"
 
 namespace dryfit {

@@ -1,5 +1,6 @@
 // One workload on one machine: program, timeline, allocator, ladder of numbers, verdict. The search lives in search.cpp.
 #include <algorithm>
+#include <cmath>
 
 #include "base/embedded.hpp"
 #include "base/text.hpp"
