@@ -224,7 +224,7 @@ TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transf
 TEST(Transformers, unseenStepsOfTrlAreAsNear) { expect_all_agree("transformers_trl_unseen.jsonl", recorded, 3, "unseen recordings of TRL"); }
 
 // TRL's preference training.
-TEST(Transformers, stepsOfDpoAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo.jsonl", recorded, 8, "recordings of DPO"); }
+TEST(Transformers, stepsOfDpoAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo.jsonl", recorded, 9, "recordings of DPO"); }
 
 TEST(Transformers, unseenStepsOfDpoAreAsNear) { expect_all_agree("transformers_dpo_unseen.jsonl", recorded, 7, "unseen recordings of DPO"); }
 

