@@ -214,7 +214,7 @@ TEST(Estimate, WarnsWhenFineTuningInheritsTooLargeABatch) {
   f.gpus = 8;
   f.device_batch_size = 16;
   EstimateOptions options;
-  options.fine_tuning = true;
+  options.neighbours = true;
   Machine m = machine("h100");
   m.gpus = 8;
   const auto warned = [&] {
