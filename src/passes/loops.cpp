@@ -39,11 +39,11 @@ class BitRows {
     for (std::size_t w = 0; w < words_; ++w) to[w] |= from[w];
   }
   void empty(Row row) const { std::fill(row, row + words_, 0); }
-  // Calls f for every number in `in` and in `also` that is not in `without`.
+  // Calls f for every number in `in` and in `also` that is not in `without`, up to that of the word in which `last` is.
   template <typename F>
-  void each(const std::uint64_t* in, const std::uint64_t* also, const std::uint64_t* without, F f) const {
-    for (std::size_t w = 0; w < words_; ++w) {
-      for (std::uint64_t left = in[w] & also[w] & (without == nullptr ? ~0ULL : ~without[w]); left != 0; left &= left - 1) f(static_cast<std::int32_t>(w * 64) + __builtin_ctzll(left));
+  static void each(const std::uint64_t* in, const std::uint64_t* also, const std::uint64_t* without, std::int32_t last, F f) {
+    for (std::size_t w = 0; w <= word(last); ++w) {
+      for (std::uint64_t left = in[w] & also[w] & ~without[w]; left != 0; left &= left - 1) f(static_cast<std::int32_t>(w * 64) + __builtin_ctzll(left));
     }
   }
 
@@ -126,7 +126,7 @@ bool same_in_some_order(const LoopAccess& a, const LoopAccess& b) {
 class Fusion {
  public:
   Fusion(std::vector<Loop> loops, std::int32_t buffers, bool apart)
-      : loops_(std::move(loops)), apart_(apart), writer_(static_cast<std::size_t>(buffers), -1), above_(loops_.size(), loops_.size()), above_of_halves_(apart ? loops_.size() : 0, loops_.size()), met_(loops_.size(), loops_.size()), sets_(2, loops_.size()), group_of_(loops_.size()), visited_(loops_.size(), 0) {
+      : loops_(std::move(loops)), apart_(apart), writer_(static_cast<std::size_t>(buffers), -1), above_(loops_.size(), loops_.size()), above_of_halves_(apart ? loops_.size() : 0, loops_.size()), met_(loops_.size(), loops_.size()), sets_(2, loops_.size()), group_of_(loops_.size()), visited_(loops_.size(), 0), looked_at_(loops_.size(), 0), reach_(loops_.size(), 0) {
     for (std::size_t i = 0; i < loops_.size(); ++i) writer_[at(loops_[i].writes)] = static_cast<std::int32_t>(i);
     groups_.reserve(loops_.size());
     for (std::size_t i = 0; i < loops_.size(); ++i) {
@@ -410,13 +410,17 @@ class Fusion {
       visited_[at(g)] = visits_;
       open.push_back(g);
     };
-    sets_.each(above, fused, nullptr, visit);
+    // groups with loops both in and out of `above`; what lies in it as a whole changes nothing
+    BitRows::each(fused, fused, above, reach_[at(std::max(a.last, b.last))], [&](std::int32_t loop) {
+      const std::int32_t g = group_of_[at(loop)];
+      if (std::exchange(looked_at_[at(g)], visits_) == visits_) return;
+      if (std::ranges::any_of(groups_[at(g)].loops, [&](std::int32_t l) { return BitRows::test(above, l); })) visit(loop);
+    });
     while (!open.empty()) {
       const Group& g = groups_[at(open.back())];
       open.pop_back();
-      if (std::ranges::all_of(g.loops, [&](std::int32_t l) { return BitRows::test(above, l); })) continue;
       if (depends(g, a) || depends(g, b)) return true;
-      sets_.each(g.above, fused, above, visit);
+      BitRows::each(g.above, fused, above, g.last, visit);
     }
     return false;
   }
@@ -433,6 +437,7 @@ class Fusion {
       a.loops.insert(a.loops.end(), across.loops.begin(), across.loops.end());
     }
     b.loops.clear();
+    for (std::size_t i = at(a.first); i < reach_.size() && reach_[i] < a.last; ++i) reach_[i] = a.last;
     for (std::int32_t l : a.loops) {
       BitRows::set(sets_.row(1), l);
       group_of_[at(l)] = first;
@@ -484,7 +489,8 @@ class Fusion {
   BitRows sets_;                                // 0: scratch of makes_cycle; 1: the loops of groups that have more than one
   std::vector<Group> groups_;                   // one that joined another is empty
   std::vector<std::int32_t> group_of_, order_;
-  std::vector<std::int32_t> visited_;           // the search that last came by
+  std::vector<std::int32_t> visited_, looked_at_;  // the search that last came by
+  std::vector<std::int32_t> reach_;             // per loop: the last loop of all groups of several that begin there or before
   std::int32_t visits_ = 0;
   std::vector<std::pair<std::int64_t, std::int64_t>> mine_, theirs_;  // scratch of costs_memory
 };

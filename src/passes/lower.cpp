@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "base/bytes.hpp"
 
@@ -67,14 +68,15 @@ class Lowering {
   }
 
   // A reduction that x is made of in this half, where all such have as many rows and the same (dependencies.py, extract_input_node_reduction_ranges).
-  std::optional<Node> reduced_before(NodeId x) const {
+  std::optional<Node> reduced_before(NodeId x) {
     std::optional<Node> found;
-    std::vector<NodeId> open{x}, seen;
+    std::vector<NodeId> open{x};
+    seen_.resize(g_.nodes.size(), 0);
+    ++searches_;
     while (!open.empty()) {
       const NodeId v = open.back();
       open.pop_back();
-      if (std::ranges::find(seen, v) != seen.end()) continue;
-      seen.push_back(v);
+      if (std::exchange(seen_[at(v)], searches_) == searches_) continue;
       const Node& n = g_.nodes[at(v)];
       if (!computed_[at(v)] || n.kind == Kind::matmul || n.kind == Kind::kernel || n.kind == Kind::result) continue;
       if (n.kind != Kind::reduction && n.fn != Fn::amax_all) {
@@ -91,6 +93,8 @@ class Lowering {
   const std::vector<NodeId>& compute_;
   std::vector<bool> computed_;
   std::vector<NodeId> order_;
+  std::vector<std::int32_t> seen_;  // per node: the search that last came by
+  std::int32_t searches_ = 0;
 };
 
 }  // namespace
