@@ -87,8 +87,8 @@ class TrainerReader {
       f().sharding = Sharding::fsdp2;
     }
     if (!f().preference && (flattens_ || (packs_ && !wrapped_))) f().packed = true;  // SFTTrainer.padding_free; DPOTrainer falls back from it
-    if (trl_ && !f().padded && (f().preference || (!packs_ && !flattens_))) {
-      f().padded = true;
+    if (trl_ && !f().padded) f().padded = f().preference || (!packs_ && !flattens_);
+    if (trl_ && *f().padded) {
       out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
     }
     if (f().evaluates && !loss_only_ && is_example_with_accuracy(launch_)) f().eval_keeps = EvaluationRun::Keeps::choices;

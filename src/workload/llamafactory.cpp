@@ -78,10 +78,10 @@ class FactoryReader {
     flags_.max_seq_len = f_.whole("cutoff_len", 1, kMostNamed);
     if (!flags_.max_seq_len) flags_.max_seq_len = 2048, assume("cutoff_len 2048");
     flags_.max_grad_norm = f_.real("max_grad_norm", 0, 1e9);
-    if (!on(f_.find("neat_packing"))) f_.used("neat_packing");
+    const bool neat = on(f_.find("neat_packing"));
+    if (!neat) f_.used("neat_packing");
     else f_.left("neat_packing");  // a mask of its own
-    const Document* packs = f_.find("packing");
-    flags_.padded = f_.text("stage").value_or("sft") == "sft" && !on(packs) && !on(f_.find("neat_packing"));  // its collator fills rows up to the longest
+    flags_.padded = f_.text("stage").value_or("sft") == "sft" && !on(f_.find("packing")) && !neat;  // its collator fills rows up to the longest
     const Document* validates = f_.find("val_size");  // without rows to validate on it stops where it is told to
     flags_.evaluates = on(arguments_.find("eval_dataset")) || (validates != nullptr && validates->real > 0);
     flags_.eval_batch_size = f_.whole("per_device_eval_batch_size", 1, kMostNamed);

@@ -165,6 +165,9 @@ bool trains_classes(const UsersCommand& users) {
   return std::ranges::find(kOfClasses, name.ends_with(".py") ? name.substr(0, name.size() - 3) : name) != kOfClasses.end();
 }
 
+// What is known to fill rows up to the longest of a batch: TRL's programs, unless they say that they pack, and scripts with classes.
+bool fills_rows(const TransformersFlags& f) { return f.head == HeadLoss::trl || f.preference.has_value() || trains_classes(f.users); }
+
 // Scripts of transformers' examples that cut one long text into rows.
 bool makes_full_rows(const UsersCommand& users) {
   constexpr std::array<std::string_view, 4> kCut = {"run_clm.py", "run_clm_no_trainer.py", "run_mlm.py", "run_mlm_no_trainer.py"};
@@ -280,7 +283,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
     return fail("unsupported_training", "a moving average of the weights " + std::string(f.quantized ? "beside 4-bit ones" : t.framework != Framework::transformers ? "in " + std::string(name_of(t.framework)) : "under " + std::string(name_of(t.sharding))) + " is not laid out yet", "leave --ema out, or use --parallel ddp with whole weights", "--ema");
   }
   t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
-  t.padded = f.padded.value_or(f.preference.has_value() || trains_classes(f.users)) && !t.packed && t.framework == Framework::transformers;
+  t.padded = f.padded.value_or(fills_rows(f)) && !t.packed && t.framework == Framework::transformers;
   loss_and_liger(t, a, f);
   constexpr std::array kOwnPatches = {Family::granite, Family::gpt_oss};  // another loss, or no MLP
   if (f.liger.value_or(false) && std::ranges::find(kOwnPatches, a.family) != kOwnPatches.end()) return fail("unsupported_training", "Liger-Kernel's parts of " + a.model_type + " are not laid out yet", "leave --liger out", "--liger");
@@ -393,7 +396,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3 && !fsdp) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
-  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || flags.preference || makes_full_rows(flags.users) || trains_classes(flags.users)};
+  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || fills_rows(flags) || makes_full_rows(flags.users)};
   w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.by_file();
   Model& m = w.model;
   m.version = NanochatVersion();

@@ -108,12 +108,14 @@ TEST(TrainerCommand, trlsOwnProgram) {
   ASSERT_TRUE(c->flags.lora);
   EXPECT_EQ(c->flags.lora->rank, 16);
   EXPECT_EQ(c->flags.lora->dropout, 0.05);
-  EXPECT_EQ(c->told.assumed.size(), 5u);
+  EXPECT_EQ(c->told.assumed.size(), 6u);
+  EXPECT_TRUE(c->flags.padded.value_or(false));
+  EXPECT_FALSE(read("trl sft --model_name_or_path gpt2 --packing --packing_strategy wrapped")->flags.padded.value_or(true));
   EXPECT_EQ(c->flags.head, HeadLoss::trl);
   EXPECT_EQ(c->ignored, std::vector<std::string>{"everything from '|' on"});
   const auto said = read("trl sft --model_name_or_path gpt2 --bf16 false --dtype auto --gradient_checkpointing false --max_length 512 --loss_type nll");
   ASSERT_TRUE(said);
-  EXPECT_EQ(said->told.assumed.size(), 1u);  // where the loss comes from
+  EXPECT_EQ(said->told.assumed.size(), 2u);  // where the loss comes from, that rows are filled up
   EXPECT_TRUE(said->ignored.empty());
   EXPECT_FALSE(said->flags.mixed || said->flags.weights);
   EXPECT_EQ(said->flags.recompute, Recompute::none);
