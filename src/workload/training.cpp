@@ -91,6 +91,24 @@ bool Training::is_transformers_5() const { return version_from(transformers, 5, 
 bool Training::lays_out_evaluation() const {
   return evaluation && !preference && framework == Framework::transformers && !compile && !gathers_weights(sharding);
 }
+// The script's file or module, without its folders and its ending.
+static std::string_view script_name(const UsersCommand& users) {
+  if (users.script.empty()) return {};
+  std::string_view name = users.script.back();
+  if (name.ends_with(".py")) name.remove_suffix(3);
+  return name.substr(name.find_last_of("/.") + 1);
+}
+
+bool UsersCommand::trains_classes() const {
+  constexpr std::array<std::string_view, 10> kOfClasses = {"run_glue", "run_glue_no_trainer", "run_classification", "run_xnli", "run_ner", "run_ner_no_trainer", "run_qa", "run_qa_no_trainer", "run_swag", "run_swag_no_trainer"};
+  return std::ranges::find(kOfClasses, script_name(*this)) != kOfClasses.end();
+}
+
+bool UsersCommand::cuts_one_text() const {
+  constexpr std::array<std::string_view, 4> kCut = {"run_clm", "run_clm_no_trainer", "run_mlm", "run_mlm_no_trainer"};
+  return std::ranges::find(kCut, script_name(*this)) != kCut.end();
+}
+
 Dtype Training::stored() const { return quantized && lora && lora->upcast_rest ? Dtype::fp32 : weights; }
 
 }  // namespace dryfit

@@ -245,6 +245,9 @@ struct UsersCommand {
   bool says_dtype = true;               // whether the weights' dtype is among its arguments
   bool is(std::string_view name) const { return !script.empty() && script.back() == name; }
   bool by_file() const { return is("axolotl.cli.train") || is("llamafactory"); }  // a program that its own file tells what to do
+  // Scripts of transformers' examples: whose model has a head for classes in place of one for words, and whose rows are filled up; which cut one long text into rows.
+  bool trains_classes() const;
+  bool cuts_one_text() const;
 };
 
 }  // namespace dryfit

@@ -156,25 +156,8 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   t.dropout = false;  // disable_dropout
 }
 
-// Scripts of transformers' examples whose model has a head for classes in place of one for words; they fill rows up.
-bool trains_classes(const UsersCommand& users) {
-  if (users.script.empty()) return false;
-  const std::string& path = users.script.back();
-  const std::string_view name = std::string_view(path).substr(path.find_last_of("/.", path.ends_with(".py") ? path.size() - 4 : path.size()) + 1);
-  constexpr std::array<std::string_view, 10> kOfClasses = {"run_glue", "run_glue_no_trainer", "run_classification", "run_xnli", "run_ner", "run_ner_no_trainer", "run_qa", "run_qa_no_trainer", "run_swag", "run_swag_no_trainer"};
-  return std::ranges::find(kOfClasses, name.ends_with(".py") ? name.substr(0, name.size() - 3) : name) != kOfClasses.end();
-}
-
 // What is known to fill rows up to the longest of a batch: TRL's programs, unless they say that they pack, and scripts with classes.
-bool fills_rows(const TransformersFlags& f) { return f.head == HeadLoss::trl || f.preference.has_value() || trains_classes(f.users); }
-
-// Scripts of transformers' examples that cut one long text into rows.
-bool makes_full_rows(const UsersCommand& users) {
-  constexpr std::array<std::string_view, 4> kCut = {"run_clm.py", "run_clm_no_trainer.py", "run_mlm.py", "run_mlm_no_trainer.py"};
-  if (users.script.empty()) return false;
-  const std::string& path = users.script.back();
-  return std::ranges::find(kCut, std::string_view(path).substr(path.rfind('/') + 1)) != kCut.end();
-}
+bool fills_rows(const TransformersFlags& f) { return f.head == HeadLoss::trl || f.preference.has_value() || f.users.trains_classes(); }
 
 // Adapters and 4-bit weights under FSDP as Trainer has them. FSDP takes 4-bit weights for weights of what they are packed into.
 Result<void> shared_adapters(TrainingDraft& d, const TransformersFlags& f) {
@@ -396,7 +379,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (t.quantized && is_fsdp1(t.sharding) && t.framework == Framework::litgpt) return fail("bad_value", "4-bit weights under FSDP1, which LitGPT refuses", "use one GPU, or --parallel ddp", "--parallel");
   if (t.offload_parameters && t.sharding != Sharding::zero3 && !fsdp) return fail("bad_value", "offload_param needs ZeRO stage 3", "use stage 3, or offload_optimizer alone", "zero_optimization.offload_param");
   Workload w;
-  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || fills_rows(flags) || makes_full_rows(flags.users)};
+  w.transformers = TransformersRun{a, t, flags.total_batch_size, flags.users, flags.padded || fills_rows(flags) || flags.users.cuts_one_text()};
   w.transformers->users.says_dtype = flags.weights || flags.users.script.empty() || flags.users.by_file();
   Model& m = w.model;
   m.version = NanochatVersion();
@@ -422,7 +405,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
     const double outputs = 2.0 * static_cast<double>(a.layers * a.heads * a.head_dim) * static_cast<double>(t.device_batch_size * t.seq_len);
     w.warnings.push_back("FlashAttention takes rows that are filled up apart, and what it made of them is put together again: that copy of every layer's, " + in_gib_or_mib(outputs) + " in all, is not laid out");
   }
-  if (trains_classes(flags.users)) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
+  if (flags.users.trains_classes()) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");
