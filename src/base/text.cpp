@@ -183,6 +183,17 @@ std::string did_you_mean(std::string_view word, std::span<const std::string_view
   return found.empty() ? std::string(otherwise) : "did you mean '" + std::string(found) + "'?";
 }
 
+std::string dashed(std::string_view name) {
+  std::string out(name);
+  std::ranges::replace(out, '_', '-');
+  return out;
+}
+
+std::string tenths(double number) {
+  const std::int64_t rounded = std::llround(number * 10);
+  return std::to_string(rounded / 10) + "." + std::to_string(rounded % 10);
+}
+
 std::string first_ten(std::span<const std::string> names, std::size_t longest) {
   std::string out;
   for (const std::string& name : names.first(std::min<std::size_t>(names.size(), 10))) out += (out.empty() ? "" : ", ") + name.substr(0, longest);

@@ -32,6 +32,8 @@ std::string_view trim(std::string_view text);
 // Whether a version ("2.11.0+cu130") is this one or newer; what is no version is not.
 bool version_from(std::string_view version, int major, int minor);
 std::string to_lower(std::string_view text);
+std::string dashed(std::string_view name);  // "nproc_per_node" -> "nproc-per-node"
+std::string tenths(double number);          // not negative: "12.3"
 std::vector<std::string_view> split(std::string_view text, char separator);
 template <std::same_as<std::string> Temporary>
 std::vector<std::string_view> split(Temporary&& text, char separator) = delete;  // the parts would outlive it

@@ -358,16 +358,7 @@ void lay_out_inside(Program& p, std::span<const CapturedKernel> kernels, int cap
     for (; kernel < kernels.size() && static_cast<std::size_t>(kernels[kernel].before_event) == at; ++kernel) {
       const CapturedKernel& k = kernels[kernel];
       const AttentionScratch taken = inside(k, capability);
-      std::vector<std::int32_t> before, beside;
-      const auto let_go = [&](std::vector<std::int32_t>& list) {
-        for (; !list.empty(); list.pop_back()) events.push_back({Event::Kind::free, list.back(), list.back()});
-      };
-      for (const ScratchTensor& s : taken.before) before.push_back(made(k, s));
-      for (const ScratchTensor& s : taken.beside) {
-        beside.push_back(made(k, s));
-        let_go(before);
-      }
-      let_go(beside);
+      play_scratch(taken.before, taken.beside, [&](const ScratchTensor& s) { return made(k, s); }, [&](std::int32_t index) { events.push_back({Event::Kind::free, index, index}); });
     }
     for (; segment < p.segments.size() && static_cast<std::size_t>(p.segments[segment].first_event) == at; ++segment) p.segments[segment].first_event = static_cast<std::int32_t>(events.size());
     if (at < p.events.size()) events.push_back(p.events[at]);

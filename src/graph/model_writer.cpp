@@ -17,7 +17,7 @@ ModelWriter::ModelWriter(const Architecture& a, const Training& r, std::span<con
   g_.loops_apart = version_from(r.torch, 2, 10);
   mixed_ = r.mixed != MixedPrecision::none;
   stored_ = r.stored();
-  g_.compute = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : r.mixed == MixedPrecision::fp16 ? Dtype::fp16 : stored_;
+  g_.compute = half_of(r.mixed).value_or(stored_);
   B = r.device_batch_size, T = r.seq_len, D = a.width, H = a.heads, K = a.kv_heads, h = a.head_dim;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "passes/efficient_attention.hpp"
@@ -31,5 +32,21 @@ struct AttentionScratch {
   std::vector<ScratchTensor> beside;  // while the kernel runs
 };
 AttentionScratch backward_scratch(const AttentionBackwardCall& call);
+
+// Both lists in that order: make(item) of each, let_go(what it made) of what goes.
+template <class Item, class Make, class LetGo>
+void play_scratch(const std::vector<Item>& before, const std::vector<Item>& beside, Make make, LetGo let_go) {
+  using Made = std::invoke_result_t<Make, const Item&>;
+  std::vector<Made> early, late;
+  const auto all_go = [&](std::vector<Made>& made) {
+    for (; !made.empty(); made.pop_back()) let_go(made.back());
+  };
+  for (const Item& item : before) early.push_back(make(item));
+  for (const Item& item : beside) {
+    late.push_back(make(item));
+    all_go(early);
+  }
+  all_go(late);
+}
 
 }  // namespace dryfit

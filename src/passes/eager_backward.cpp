@@ -414,16 +414,7 @@ void Tape::attention_scratch(Attention kind, const Dims& q, const Dims& k, const
   const EfficientCall of{q.size[0], q.size[1], q.size[2], k.size[2], q.size[3], v.back(), dtype, dropout};
   const AttentionScratch taken = backward_scratch({kind, of, k.size[1], causal_, sequences_, false, options_.capability});
   const auto made = [&](const ScratchTensor& t) { return scratch(t.role, eager::dims(t.size, q.batched), t.dtype); };
-  const auto let_go = [](std::vector<Tensor>& list) {
-    while (!list.empty()) list.pop_back();
-  };
-  std::vector<Tensor> before, beside;
-  for (const ScratchTensor& t : taken.before) before.push_back(made(t));
-  for (const ScratchTensor& t : taken.beside) {
-    beside.push_back(made(t));
-    let_go(before);
-  }
-  let_go(beside);
+  play_scratch(taken.before, taken.beside, made, [](Tensor& t) { t.reset(); });
 }
 
 // The block runs again on a detached input, then backward through it; the gradient of that input is what comes out.

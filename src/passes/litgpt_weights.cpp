@@ -102,7 +102,7 @@ void Litgpt::load() {
   t_.at(-1);
   layer_ = -1;
   final_ = norm_weights("norm");
-  const Dtype half = r_.mixed == MixedPrecision::fp16 ? Dtype::fp16 : r_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : r_.weights;
+  const Dtype half = half_of(r_.mixed).value_or(r_.weights);
   const Dtype table = is_fsdp1(r_.sharding) ? half : Dtype::fp32;  // FSDP casts buffers to MixedPrecision.buffer_dtype
   cos_ = t_.empty("rotary.cos", dims({r_.seq_len, a_.rotary_dims}, false), table);
   sin_ = t_.empty("rotary.sin", dims({r_.seq_len, a_.rotary_dims}, false), table);

@@ -90,7 +90,7 @@ class EvaluationLoop {
       const Tensor counted = rows("loss.counted", Dtype::bool8);
       items = scalar("loss.items", Dtype::int64);
     }
-    if (computes_.mixed != MixedPrecision::none) t_.enter_autocast(computes_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16);
+    if (const auto half = half_of(computes_.mixed)) t_.enter_autocast(*half);
     Transformer::Outputs outputs = model_.forward(inputs_);
     t_.leave_autocast();
     t_.category(Category::logits);

@@ -34,7 +34,7 @@ bool is_fully_sharded(const Training& r) { return r.sharding == Sharding::fsdp2;
 Training computed(const Training& r) {
   Training out = r;
   if (!(is_fully_sharded(r) || is_fsdp1(r.sharding) || is_deepspeed(r.sharding)) || r.mixed == MixedPrecision::none || r.framework == Framework::litgpt) return out;
-  out.weights = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
+  out.weights = *half_of(r.mixed);
   if (!is_fsdp1(r.sharding)) out.mixed = MixedPrecision::none;
   if (out.lora && is_deepspeed(r.sharding)) out.lora->upcast_rest = false;
   return out;
@@ -68,7 +68,7 @@ eager::FlatShardOptions flat_shard_options(const Training& r) {
   out.graph_stays = r.recompute == Recompute::full && !r.reentrant;
   out.host = r.offload_parameters;
   // Lightning's "bf16-mixed" gathers fp32 weights, for autocast to cast, and reduces in 16 bits (fabric/plugins/precision/fsdp.py)
-  if (!out.reduced && r.mixed != MixedPrecision::none) out.reduced = r.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16;
+  if (!out.reduced) out.reduced = half_of(r.mixed);
   return out;
 }
 
@@ -256,13 +256,11 @@ class Trainer {
     if (sharded_) sharded_->after_backward();
   }
 
-  void enter_autocast() { tape_.enter_autocast(computed_.mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16); }
-
   // The rest of a micro-step of DPOTrainer. accelerate's prepare_model wraps the forward pass of each model alone in autocast.
   void take_preference(const char* phase, int micro, Transformer::Batch batch) {
     const auto under_autocast = [this](auto call) {
       return [this, call] {
-        if (computed_.mixed != MixedPrecision::none) enter_autocast();
+        if (const auto half = half_of(computed_.mixed)) tape_.enter_autocast(*half);
         eager::FusedOutput out = call();
         tape_.leave_autocast();
         return out;
@@ -302,7 +300,7 @@ class Trainer {
       gathered_->before_forward();
     }
     if (r_.preference) return take_preference(phase, micro, std::move(batch));
-    if (computed_.mixed != MixedPrecision::none && !compiled_) enter_autocast();
+    if (const auto half = half_of(computed_.mixed); half && !compiled_) tape_.enter_autocast(*half);
     outputs_ = litgpt_ ? litgpt_->forward(batch) : compiled_ ? compiled_->forward(batch) : model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
     if (r_.converts_outputs && !compiled_ && outputs_.logits.defined()) {

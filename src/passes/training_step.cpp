@@ -1,7 +1,6 @@
 // A training step: its micro-steps forward and backward, what happens to the gradients; and the validation, which runs the forward pass alone.
 // Order and lifetimes: scripts/base_train.py of the version.
 #include <iterator>
-#include <ranges>
 #include <span>
 #include <utility>
 
@@ -131,15 +130,7 @@ void ProgramLayout::scratch(const Node& dq) {
     for (const ScratchTensor& t : taken.before) before.push_back(named(t));
     for (const ScratchTensor& t : taken.beside) beside.push_back(named(t));
   }
-  const auto let_go = [&](const std::vector<std::int32_t>& list) {
-    for (const std::int32_t t : list | std::views::reverse) free(t);
-  };
-  for (const std::int32_t t : before) alloc(t);
-  for (const std::int32_t t : beside) {
-    alloc(t);
-    if (t == beside.front()) let_go(before);
-  }
-  let_go(beside);
+  play_scratch(before, beside, [&](std::int32_t t) { return alloc(t), t; }, [&](std::int32_t t) { free(t); });
 }
 
 // First micro-step: autograd keeps the new gradients. Later ones: added to what is there, then let go; compiled backward hands

@@ -1,6 +1,5 @@
 // One workload on one machine: program, timeline, allocator, ladder of numbers, verdict. The search lives in search.cpp.
 #include <algorithm>
-#include <cmath>
 
 #include "base/embedded.hpp"
 #include "base/text.hpp"
@@ -344,15 +343,6 @@ std::string_view name_of(Verdict verdict) {
   return "";
 }
 
-namespace {
-
-std::string tenths_of_gib(Bytes b) {
-  const std::int64_t tenths = std::llround(static_cast<double>(b.count) * 10 / (1 << 30));
-  return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10);
-}
-
-}  // namespace
-
 void warn_of_filled_rows(Report& report, const EstimateOptions& options) {
   if (!report.workload.transformers || report.workload.transformers->knows_rows || report.verdict == Verdict::wont_fit) return;
   const Training& t = report.workload.transformers->training;
@@ -365,7 +355,7 @@ void warn_of_filled_rows(Report& report, const EstimateOptions& options) {
   constexpr double kMatters = 0.01;  // of the GPU
   const bool fits = there.verdict != Verdict::wont_fit;
   if (fits && there.process.bytes < report.process.bytes + scaled(report.machine.usable(), kMatters)) return;
-  report.warnings.push_back("rows are taken to be full. Where shorter ones are filled up to the longest, as fine-tuning on texts does, attention gets a mask, and it " + (fits ? "takes " + tenths_of_gib(there.process.bytes) + " GiB" : std::string("does not fit")) + ": --padded 1 (0: they are full)");
+  report.warnings.push_back("rows are taken to be full. Where shorter ones are filled up to the longest, as fine-tuning on texts does, attention gets a mask, and it " + (fits ? "takes " + tenths(there.process.bytes.gib()) + " GiB" : std::string("does not fit")) + ": --padded 1 (0: they are full)");
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {

@@ -350,12 +350,6 @@ bool sets_allocator(std::string_view variable) { return variable == "PYTORCH_CUD
 
 std::string_view torch_name_of(Dtype floating) { return floating == Dtype::fp32 ? "float32" : floating == Dtype::bf16 ? "bfloat16" : "float16"; }
 
-std::string dashed(std::string_view name) {
-  std::string out(name);
-  std::ranges::replace(out, '_', '-');
-  return out;
-}
-
 std::string place_of(const Argument& argument) {
   if (argument.file.empty()) return "--" + argument.name;
   std::string key = argument.name;

@@ -47,7 +47,6 @@ int starts_training(std::span<const std::string> words);
 bool stops_compiling(std::string_view variable, std::string_view value);  // TORCH_COMPILE_DISABLE=1 (torch/_dynamo/config.py), TORCHDYNAMO_DISABLE=1 (eval_frame.py): torch.compile then does nothing
 bool sets_allocator(std::string_view variable);  // PYTORCH_ALLOC_CONF, PYTORCH_CUDA_ALLOC_CONF
 std::string_view torch_name_of(Dtype floating);   // "bfloat16", "float16", "float32"
-std::string dashed(std::string_view name);       // "nproc_per_node" -> "nproc-per-node"
 
 // A number that is such a variable: what is wrong and what helps. flag: "--depth".
 Error unset_variable(std::string_view text, std::string_view flag);

@@ -88,9 +88,7 @@ class TrainerReader {
     }
     if (!f().preference && (flattens_ || (packs_ && !wrapped_))) f().packed = true;  // SFTTrainer.padding_free; DPOTrainer falls back from it
     if (trl_ && !f().padded) f().padded = f().preference || (!packs_ && !flattens_);
-    if (trl_ && *f().padded) {
-      out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
-    }
+    if (trl_ && *f().padded) out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
     if (f().evaluates && !loss_only_ && is_example_with_accuracy(launch_)) f().eval_keeps = EvaluationRun::Keeps::choices;
     if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed);
     if (lora_ && !adapters_ && !trl_ && !lora_place_.empty()) out_.unclear.push_back({lora_place_, Unclear::adapters});  // TRL's own script leaves it alone

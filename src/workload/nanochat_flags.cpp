@@ -48,11 +48,7 @@ constexpr std::array kPeriods = {
 unsigned bit_of(Script script) { return 1U << static_cast<unsigned>(script); }
 
 // "--device_batch_size" and "--device-batch-size" -> "device-batch-size"
-std::string name_in(std::string_view written) {
-  std::string name(written.substr(written.starts_with("--") ? 2 : 0));
-  std::ranges::replace(name, '_', '-');
-  return name;
-}
+std::string name_in(std::string_view written) { return dashed(written.substr(written.starts_with("--") ? 2 : 0)); }
 
 // The first day of the next version.
 std::string_view end_of(const NanochatVersion& version) {

@@ -50,6 +50,7 @@ constexpr bool copies_to_decay(OptimizerKind k) { return k == OptimizerKind::sgd
 constexpr bool has_word_in_trainer(OptimizerKind k) { return k != OptimizerKind::adamw_loop && k != OptimizerKind::sgd_momentum && k != OptimizerKind::muon && k != OptimizerKind::lion; }
 
 enum class MixedPrecision : std::uint8_t { none, bf16, fp16 };  // --bf16, --fp16: autocast around the forward pass
+constexpr std::optional<Dtype> half_of(MixedPrecision mixed) { return mixed == MixedPrecision::none ? std::nullopt : std::optional(mixed == MixedPrecision::bf16 ? Dtype::bf16 : Dtype::fp16); }
 enum class Recompute : std::uint8_t { none, full };             // --gradient_checkpointing: each block's input is kept, the rest computed again
 constexpr std::string_view name_of(Recompute recompute) { return recompute == Recompute::full ? "full" : "none"; }
 enum class AttentionCode : std::uint8_t { eager, sdpa, flash_attention_2, flash_attention_3 };  // attn_implementation

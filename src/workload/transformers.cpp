@@ -336,9 +336,7 @@ namespace {
 // bytes, in the unit that shows more than a tenth of it
 std::string in_gib_or_mib(double bytes) {
   const bool gib = bytes >= 0.05 * (1 << 30);
-  std::string text = std::to_string(std::llround(bytes * 10 / (gib ? 1 << 30 : 1 << 20)));
-  text.insert(text.size() - 1, text.size() == 1 ? "0." : ".");
-  return text + (gib ? " GiB" : " MiB");
+  return tenths(bytes / (gib ? 1 << 30 : 1 << 20)) + (gib ? " GiB" : " MiB");
 }
 
 // What an evaluation takes that is not laid out, where that is more than a training step's; and of one that is, what it keeps where nobody says how many batches there are. Trainer makes all logits, Liger-Kernel or not, of as many rows as it is
@@ -391,7 +389,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   Run& run = w.run;
   run.device_batch_size = t.device_batch_size, run.max_seq_len = t.seq_len, run.world_size = t.world_size, run.grad_accum_steps = t.grad_accum_steps;
   run.total_batch_size = t.rows() * t.seq_len * t.world_size * t.grad_accum_steps;
-  run.compute = t.mixed == MixedPrecision::bf16 ? Dtype::bf16 : t.mixed == MixedPrecision::fp16 ? Dtype::fp16 : t.weights;
+  run.compute = half_of(t.mixed).value_or(t.weights);
   run.compile = t.compile;
   run.torch = t.torch;
   run.core_metric_every = -1;
