@@ -206,14 +206,16 @@ class Tape {
   Tensor index_put(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place
   Tensor index_add(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place; index_copy_ too
   Tensor embedding(const Tensor& table, const Tensor& ids, const char* role);
-  Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // index or gather: rows of x
+  Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // rows of x
+  Tensor index(const Tensor& x, const Tensor& index, Dims out, const char* role);           // the same as x[index], whose gradient sorts the index
   Tensor dropout(const Tensor& x, double p, const char* role, std::optional<Dtype> made = std::nullopt);  // made: of the result's memory, where the graph has another
   // The memory of `made` as what the graph has of x in dtype d, where a block runs again in another dtype than the graph's.
   Tensor in_graph(const Tensor& made, const Tensor& x, Dtype d);
   Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, const char* role);
   Tensor rms_norm(const Tensor& x, const Tensor& w, const char* role);      // w: undefined for none
-  // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h].
-  Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role);
+  // q, k, v: [B, H or K, T, h]; mask: additive, or undefined. scaled_dot_product_attention with one backend; out [B, H, T, h]. ends: of FlashAttention's kernels of varying lengths,
+  // where each sequence of a row ends; kept with the rest, where it is given.
+  Tensor attention(Attention kind, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout, const char* role, const Tensor& ends = {});
   // What its backward kernel takes beside the gradients. q, k, v: [B, H or K, T, h].
   void attention_scratch(Attention kind, const Dims& q, const Dims& k, const Dims& v, Dtype dtype, bool dropout);
   // What timing a kernel that writes onto these takes (ProgramLayout::time_kernel). spares: where copies would be a new peak they are the host's. Nothing where the options have no L2 cache.
@@ -263,8 +265,7 @@ class Tape {
   // the result; or by transformers' own operator, which saves both operands and makes both gradients, whoever wants them.
   struct Grouping { int multiprocessors = 0; bool by_transformers = false; };
   void groups(Grouping how) { grouping_ = how; }
-  std::int64_t sequences() const { return sequences_; }
-  void sequences(std::int64_t n) { sequences_ = n; }     // that a row of attention() calls is made of, each as long: FlashAttention's kernels of varying lengths
+  void sequences(std::int64_t n) { sequences_ = n; }     // that a row of attention() calls is made of, each as long: FlashAttention's kernels of varying lengths; 0: they are not asked
 
  private:
   friend class Tensor;
@@ -342,6 +343,8 @@ class Tape {
   void accumulate(std::int32_t n);
   Tensor sum_to(const Tensor& g, const Dims& d, const char* role);
   Tensor summed(const Tensor& x, const Dims& d, const char* role, std::optional<Dtype> out = std::nullopt);  // the kernel's own memory beside the result
+  Tensor added_to_zeros(std::int32_t n);
+  void backward_index(std::int32_t n, std::vector<Tensor>& out);
   void backward_attention(std::int32_t n, std::vector<Tensor>& out);
   void backward_norm(std::int32_t n, std::vector<Tensor>& out);
   Tensor backward_split(std::int32_t n);

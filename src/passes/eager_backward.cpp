@@ -262,8 +262,8 @@ void Tape::apply(std::int32_t n, std::vector<Tensor>& out) {
     case Rule::grouped: backward_grouped(n, out); break;
     case Rule::embedding: backward_embedding(n, out); break;
     case Rule::gather: {
-      Tensor zeros = empty(role, eager::contiguous(input(n, 0).dims), g.dtype());
-      out[0] = options_.add_in_place ? zeros : empty(role, zeros.dims(), g.dtype());  // written into, where tensors are not subclasses
+      if (at.detail != 0) return backward_index(n, out);
+      out[0] = added_to_zeros(n);
       break;
     }
     case Rule::index_add:
@@ -349,6 +349,28 @@ Tensor Tape::backward_split(std::int32_t n) {
     if (i >= at.grad.size() || !at.grad[i].defined()) zeros.push_back(empty(at.role, eager::contiguous(narrowed(whole, cut.dim, cut.lengths[i])), d));
   }
   return empty(at.role, eager::contiguous(whole), d);
+}
+
+// Written into, where tensors are not subclasses.
+Tensor Tape::added_to_zeros(std::int32_t n) {
+  const Tensor& g = node(n).grad[0];
+  const char* role = node(n).role;
+  Tensor zeros = empty(role, eager::contiguous(input(n, 0).dims), g.dtype());
+  return options_.add_in_place ? zeros : empty(role, zeros.dims(), g.dtype());
+}
+
+// Indexing.cu, index_put_with_sort_kernel: places as one number each, sorted with where they were before; rows of zeros are added to in their order.
+void Tape::backward_index(std::int32_t n, std::vector<Tensor>& out) {
+  out[0] = added_to_zeros(n);
+  const Dims index = saved(n, 0).dims();
+  const auto places = [&] { return scratch("index.sorted", index, Dtype::int64); };
+  Tensor linear;
+  {
+    const Tensor wrapped = places();
+    linear = places();
+  }
+  const Tensor sorted = places(), original = places(), range = places();
+  const Tensor keys = places(), values = places();  // of the radix sort, whose inputs stay as they are
 }
 
 // Embedding.cu, EmbeddingBackwardKernel.cu: with more than kUnsortedIds they are sorted and partial sums are made in fp32.

@@ -152,7 +152,8 @@ Tensor Tape::unary(const Tensor& x, Keep keep, const char* role, std::optional<D
 }
 
 Tensor Tape::softmax(const Tensor& x, const char* role, std::optional<Dtype> out) {
-  return unary(x, Keep::result, role, out ? out : autocast_ && is_half(x.dtype()) ? std::optional(Dtype::fp32) : std::nullopt);
+  const Dtype made = out.value_or(autocast_ && is_half(x.dtype()) ? Dtype::fp32 : x.dtype());
+  return unary(x.dtype() == Dtype::bf16 ? to(x, made, role) : x, Keep::result, role, made);  // SoftMax.cpp: of 16-bit dtypes the kernel itself widens fp16 alone
 }
 
 Tensor Tape::add_in_place(const Tensor& a, const Tensor& b) { return attach(alias(a, a.dims()), record(Rule::pass, {a, b}, node_role(a))); }
@@ -353,6 +354,12 @@ Tensor Tape::gather(const Tensor& x, const Tensor& index, Dims out_dims, const c
   return attach(empty(role, out_dims, x.dtype()), n);
 }
 
+Tensor Tape::index(const Tensor& x, const Tensor& index, Dims out_dims, const char* role) {
+  Tensor out = gather(x, index, out_dims, role);
+  if (const std::int32_t n = value(out).node; n >= 0) node(n).detail = 1;
+  return out;
+}
+
 Tensor Tape::in_graph(const Tensor& made, const Tensor& x, Dtype d) {
   const std::int32_t n = record(Rule::pass, {x}, node_role(made));
   Tensor out = alias(made, made.dims());
@@ -413,7 +420,7 @@ Tensor Tape::padded(const Tensor& x, std::int64_t multiple, const char* role) {
   return attach(std::move(out), record(Rule::pad, {x}, role));
 }
 
-Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& given_k, const Tensor& given_v, const Tensor& mask, double dropout, const char* role) {
+Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& given_k, const Tensor& given_v, const Tensor& mask, double dropout, const char* role, const Tensor& ends) {
   const Tensor v = cast_input(given_v), k = cast_input(given_k), q = cast_input(given_q);
   const Dims d = q.dims();
   const std::int64_t B = d.size[0], H = d.size[1], T = d.size[2];
@@ -447,7 +454,7 @@ Tensor Tape::attention(Attention kind, const Tensor& given_q, const Tensor& give
     out = kept[0], lse = kept[1], seed = kept[2], offset = kept[3];
   }
   const std::int32_t n = record(Rule::attention, {q, k, v}, role);
-  for (const Tensor* t : std::initializer_list<const Tensor*>{&mask, &k, &q, &v, &lse, &out, &offset, &seed}) {  // let go in this order: of the alphabet, inputs before results
+  for (const Tensor* t : std::initializer_list<const Tensor*>{&mask, &k, &q, &v, &lse, &out, &offset, &seed, &ends}) {  // let go in this order: of the alphabet, inputs before results
     if (t->defined()) save(n, *t);
   }
   if (n >= 0) node(n).detail = static_cast<std::int64_t>(kind) * 4 + (mask.defined() ? 1 : 0) + (dropout > 0 ? 2 : 0);

@@ -131,13 +131,12 @@ class EvaluationLoop {
 void lay_out_evaluation(Tape& tape, const Architecture& a, const Training& r, Training& computes, Transformer& model) {
   const Training trains = std::exchange(computes, evaluated(computes, *r.evaluation));
   const Category before = tape.category();
-  const std::int64_t sequences = tape.sequences();
-  if (sequences > 0) tape.sequences(r.evaluation->batch_size);
+  tape.sequences(r.sequences(r.evaluation->batch_size));
   tape.evaluates(true);
   EvaluationLoop(tape, a, r, computes, model).run();
   tape.evaluates(false);
   tape.category(before);
-  tape.sequences(sequences);
+  tape.sequences(r.sequences(r.rows()));
   computes = trains;
 }
 

@@ -185,7 +185,7 @@ class Trainer {
       for (const bool inside : {false, true}) tape_.on_first_biased_product(inside, [this, inside] { lt_workspaces_[inside ? 1 : 0] = workspace("cublaslt_workspace", cublaslt_workspace_bytes(r_.workspaces)); });
     }
     tape_.causal(a_.causal);
-    if (r_.packed && (forward.attention == Attention::flash || forward.attention == Attention::fa3)) tape_.sequences(r_.device_batch_size);
+    tape_.sequences(r_.sequences(r_.rows()));
     work_.laid_out.reserve(3);  // lists keep their places
     if (r_.lays_out_evaluation() && r_.evaluation->on_start) lay_out_evaluation(tape_, a_, r_, computed_, *model_);
     step("first_step", false);

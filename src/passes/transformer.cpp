@@ -364,7 +364,10 @@ Tensor Transformer::body(const Batch& batch) {
       position = lookup("wpe", t_.view(positions_, {1, T}));
       x = t_.add(x, position, "x_embed");
     }
-    if (!r_.packed) t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);  // attention_mask as booleans: all ones, and needed no more
+    if (!r_.packed) {  // attention_mask as booleans: needed no more where all are ones, or another mask is made of them
+      Tensor seen = t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);
+      if (is_flash(r_.attention) && fills_rows()) mask_ = std::move(seen);
+    }
     make_masks(embedded.dtype());
     if (makes_mask_of_none()) of_none = causal_mask(embedded.dtype());
   }
@@ -427,7 +430,7 @@ Tensor Transformer::bert_embeddings(Tensor words) {
 // SDPA does where rows are filled up to the longest of several or hold several texts, and of a layer whose window (0: none) is not longer than a row (masking_utils.py, _ignore_causal_mask_sdpa:
 // one that is as long hides nothing, and the mask is made all the same). FlashAttention knows what it may see.
 bool Transformer::takes_mask(std::int64_t window) const {
-  return r_.attention == AttentionCode::sdpa && ((r_.padded && B > 1) || r_.packed || (window > 0 && window <= T));
+  return r_.attention == AttentionCode::sdpa && (fills_rows() || r_.packed || (window > 0 && window <= T));
 }
 
 Tensor Transformer::head(const Tensor& x) {

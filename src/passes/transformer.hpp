@@ -171,6 +171,7 @@ class Transformer {
   Tensor for_all_heads(const Tensor& x);
   Tensor repeat_kv(const Tensor& x, const char* role);
   Tensor run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
+  Tensor attend_unfilled(Attention kind, const Tensor& given_q, const Tensor& given_k, const Tensor& given_v, double dropout);
   Tensor sink_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v);
   const Tensor& mask_of(std::int64_t layer) const;
   std::array<Tensor, 3> clip(std::array<Tensor, 3> of);
@@ -229,6 +230,7 @@ class Transformer {
   bool makes_mask_of_none() const;
   Tensor bert_embeddings(Tensor words);
   bool takes_mask(std::int64_t window) const;
+  bool fills_rows() const { return r_.padded && B > 1; }  // to the longest of several
   Tensor head(const Tensor& x);
   Tensor shifted(Tensor& padded);
   Tensor head_loss(const Tensor& x, const Tensor& labels);

@@ -107,6 +107,7 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
       bias = a_.encoder && mask_.dtype() == d ? mask_ : rows_of(T);  // theirs has them already, in the model's dtype
       if (T % 8 != 0) bias = rows_of(round_up(T, 8));
     }
+    if (is_flash(r_.attention) && fills_rows()) return attend_unfilled(kind, q, key, value, p);
     const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");
     return t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
   }
@@ -146,6 +147,33 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
   out = t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
   held_ = weights;
   return out;
+}
+
+// _flash_attention_forward of rows that are filled up: each layer finds out anew which tokens are no filling, FlashAttention gets those of all rows one after another, [1, H, N, h], and what
+// it makes of them is put back between zeros. As many as there are at most: all.
+Tensor Transformer::attend_unfilled(Attention kind, const Tensor& given_q, const Tensor& given_k, const Tensor& given_v, double dropout) {
+  const auto half = [this](const Tensor& x, const char* role) { return t_.autocast() && x.dtype() == Dtype::fp32 ? t_.to(x, *t_.autocast(), role) : x; };
+  const Tensor q = half(given_q, "attn.q"), k = half(given_k, "attn.k"), v = half(given_v, "attn.v");
+  Tensor tokens, ends;
+  {  // _get_unpad_data
+    const Tensor lengths = t_.empty("attn.lengths", dims({B}, true), Dtype::int32);
+    tokens = t_.empty("attn.tokens", dims({N}, true), Dtype::int64);
+    t_.empty("attn.longest", dims({}, false), Dtype::int32);
+    const Tensor sums = t_.empty("attn.ends", dims({B}, true), Dtype::int32);
+    ends = t_.empty("attn.ends", dims({B + 1}, true), Dtype::int32);
+  }
+  const auto unfilled = [&](const Tensor& x, const char* role) {
+    const std::int64_t heads = x.dims().size[1], h = x.dims().back();
+    const Dims d = dims({N, heads, h}, true);
+    const Tensor rows = t_.index(t_.reshape(t_.transpose(x, 1, 2), d, role), tokens, d, role);
+    return t_.transpose(t_.view(rows, {1, N, heads, h}), 1, 2);
+  };
+  const Tensor key = unfilled(k, "attn.k_tokens"), value = unfilled(v, "attn.v_tokens"), query = unfilled(q, "attn.q_tokens");
+  const Tensor out = t_.transpose(t_.attention(kind, query, key, value, {}, dropout, "attn.out_tokens", ends), 1, 2);
+  const std::int64_t h = out.dims().back();
+  const Dims d = dims({N, a_.heads, h}, true);
+  const Tensor put = t_.index_put(t_.empty("attn.out", d, out.dtype()), tokens, t_.reshape(out, d, "attn.out"));
+  return t_.view(put, {B, T, a_.heads, h});
 }
 
 const Tensor& Transformer::mask_of(std::int64_t layer) const { return a_.windows_by_layer && a_.windows[static_cast<std::size_t>(layer)] > 0 ? local_mask_ : mask_; }

@@ -67,9 +67,9 @@ Tensor Transformer::routed(const Block& b, const Tensor& given) {
   const std::int64_t rows = expert_rows();
   for (std::int64_t e = 0; e < E; ++e) {
     const Tensor top = t_.empty("moe.rows", dims({rows}, true), Dtype::int64), index = t_.empty("moe.index", dims({rows}, true), Dtype::int64);
-    const Tensor state = t_.gather(x, top, dims({rows, D}, true), "moe.x");
+    const Tensor state = t_.index(x, top, dims({rows, D}, true), "moe.x");
     const Tensor y = expert(b, e, state);
-    const Tensor weighted = t_.mul(y, t_.gather(weights, index, dims({rows, 1}, true), "moe.weight"), "moe.weighted");
+    const Tensor weighted = t_.mul(y, t_.index(weights, index, dims({rows, 1}, true), "moe.weight"), "moe.weighted");
     out = t_.index_add(out, top, weighted);
   }
   if (m.shared_ffn > 0) {
@@ -119,7 +119,7 @@ Tensor Transformer::stacked_experts(const Block& b, const Tensor& x, const Tenso
   for (std::int64_t e = 0; e < E; ++e) {
     Tensor other = t_.empty("moe.index", dims({rows}, true), Dtype::int64), chosen = t_.empty("moe.rows", dims({rows}, true), Dtype::int64);
     top = std::move(other), token = std::move(chosen);
-    state = t_.gather(states, token, dims({rows, D}, true), "moe.x");
+    state = t_.index(states, token, dims({rows, D}, true), "moe.x");
     both = product(state, first, D, 2 * F, "expert.gate_up");
     gate = t_.slice(both, -1, F), up = t_.slice(both, -1, F);
     gate = t_.unary(gate, Tape::Keep::input, "expert.gate");
@@ -127,7 +127,7 @@ Tensor Transformer::stacked_experts(const Block& b, const Tensor& x, const Tenso
     glu = t_.mul(gate, t_.unary(t_.scale(gate, "expert.act"), Tape::Keep::result, "expert.act"), "expert.glu");
     h = t_.mul(t_.shift(up, "expert.up"), glu, "expert.product");
     y = product(h, second, F, D, "expert.down");
-    weighted = t_.mul(y, t_.gather(t_.slice(scores, 1, 1, true), token, dims({rows, 1}, true), "moe.weight"), "moe.weighted");
+    weighted = t_.mul(y, t_.index(t_.slice(scores, 1, 1, true), token, dims({rows, 1}, true), "moe.weight"), "moe.weighted");
     out = t_.index_add(out, token, t_.to(weighted, x.dtype(), "moe.weighted"));
   }
   return out_of(&b.experts, t_.view(out, {B, T, D}));
@@ -214,7 +214,7 @@ Tensor Transformer::sorted_mixture(const Block& b, const Tensor& given) {
     const Tensor order = t_.empty("moe.order", dims({N * k}, true), Dtype::int64);
     const Tensor sorted = [&] {
       const Tensor tokens = t_.empty("moe.rows", dims({N * k}, true), Dtype::int64);
-      return t_.gather(x, tokens, dims({N * k, D}, true), "moe.x");
+      return t_.index(x, tokens, dims({N * k, D}, true), "moe.x");
     }();
     std::vector<Tensor> parts;  // each a slice's, whose gradient is as large as all of them
     const std::int64_t rows = expert_rows();
@@ -226,11 +226,14 @@ Tensor Transformer::sorted_mixture(const Block& b, const Tensor& given) {
     Tensor outs = t_.cat(parts, 0, "moe.joined");
     Tensor unsorted = t_.empty("moe.unsorted", outs.dims(), outs.dtype());
     unsorted = t_.index_put(unsorted, order, outs);
-    const Tensor wide = t_.to(t_.view(unsorted, {N, k, D}), weights.dtype(), "moe.wide");
+    Tensor wide = t_.to(t_.view(unsorted, {N, k, D}), weights.dtype(), "moe.wide");
     // mul_: in place, after a copy of what was there where autograd wants it; the newer checkpoints have it wanted in their first pass too
     const bool copied = t_.grad_enabled() || !r_.reentrant;
-    const Tensor weighted = copied ? t_.mul(wide, t_.view(weights, {N, k, 1}), "moe.weighted") : wide;
-    out = t_.to(t_.sum(weighted, 1, "moe.out"), x.dtype(), "moe.out");
+    Tensor weighted = copied ? t_.mul(wide, t_.view(weights, {N, k, 1}), "moe.weighted") : std::move(wide);
+    wide.reset();
+    out = t_.sum(weighted, 1, "moe.out");
+    weighted.reset();  // one expression, none of whose parts has a name
+    out = t_.to(out, x.dtype(), "moe.out");
   }
   return t_.add(t_.view(out, {B, T, D}), mlp(b, b.shared, "shared.", given), "moe.out");
 }
@@ -248,8 +251,8 @@ Tensor Transformer::corrected_mixture(const Block& b, const Tensor& given) {
     const std::int64_t rows = expert_rows();
     for (std::int64_t e = 0; e < E; ++e) {
       const Tensor tokens = t_.empty("moe.rows", dims({rows}, true), Dtype::int64), index = t_.empty("moe.index", dims({rows}, true), Dtype::int64);
-      const Tensor share = t_.gather(weights, index, dims({rows}, true), "moe.weight");
-      const Tensor y = expert(b, e, t_.gather(x, tokens, dims({rows, D}, true), "moe.x"));
+      const Tensor share = t_.index(weights, index, dims({rows}, true), "moe.weight");
+      const Tensor y = expert(b, e, t_.index(x, tokens, dims({rows, D}, true), "moe.x"));
       sum = t_.index_add(sum, tokens, t_.mul(y, t_.view(share, {rows, 1}), "moe.weighted"));
     }
     return t_.to(sum, x.dtype(), "moe.out");

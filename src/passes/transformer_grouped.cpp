@@ -66,12 +66,12 @@ Tensor Transformer::grouped_experts(const Block& b, const Tensor& given, const T
   const auto indices = [&](const char* role, Dtype d = Dtype::int64) { return t_.empty(role, dims({S}, true), d); };
   const Tensor shares = t_.view(weights, {S}), choices = t_.view(selected, {S});
   const Tensor ids = indices("moe.expert"), order = indices("moe.order");
-  const Tensor state = t_.gather(x, indices("moe.rows"), dims({S, D}, true), "moe.x");
-  const Tensor share = t_.gather(shares, order, dims({S}, true), "moe.weight");
+  const Tensor state = t_.index(x, indices("moe.rows"), dims({S, D}, true), "moe.x");
+  const Tensor share = t_.index(shares, order, dims({S}, true), "moe.weight");
   const Tensor counted = indices("moe.expert", Dtype::int32);
   const Tensor counts = t_.empty("moe.counts", dims({E}, false), Dtype::int32), ends = t_.empty("moe.ends", dims({E}, false), Dtype::int32);
   const Tensor outside = indices("moe.outside", Dtype::bool8);  // rows of no expert, of which there are some under expert parallelism alone
-  const auto bias_of = [&](const Linear& l, std::int64_t width) { return l.bias.defined() ? t_.gather(l.bias, ids, dims({S, width}, true), "expert.bias") : Tensor(); };
+  const auto bias_of = [&](const Linear& l, std::int64_t width) { return l.bias.defined() ? t_.index(l.bias, ids, dims({S, width}, true), "expert.bias") : Tensor(); };
   Tensor bias = bias_of(first, 2 * F);
   t_.masked_in_place(state, outside);
   const auto product = [&](const Tensor& rows, const Linear& l, const char* role) {
@@ -88,7 +88,7 @@ Tensor Transformer::grouped_experts(const Block& b, const Tensor& given, const T
   Tensor weighted = t_.mul(h, t_.view(share, {S, 1}), "moe.weighted");
   const Tensor back = indices("moe.back");
   indices("moe.range");
-  weighted = t_.gather(weighted, back, dims({S, D}, true), "moe.unsorted");
+  weighted = t_.index(weighted, back, dims({S, D}, true), "moe.unsorted");
   const Tensor sum = t_.sum(t_.view(weighted, {N, a_.moe->top_k, D}), 1, "moe.out", t_.autocast() ? std::optional(Dtype::fp32) : std::nullopt);
   return out_of(&b.experts, t_.to(sum, x.dtype(), "moe.out"));
 }

@@ -346,7 +346,7 @@ std::string_view name_of(Verdict verdict) {
 void warn_of_filled_rows(Report& report, const EstimateOptions& options) {
   if (!report.workload.transformers || report.workload.transformers->knows_rows || report.verdict == Verdict::wont_fit) return;
   const Training& t = report.workload.transformers->training;
-  if (t.framework != Framework::transformers || t.attention != AttentionCode::sdpa || t.packed || t.compile || report.workload.run.device_batch_size == 1) return;
+  if (t.framework != Framework::transformers || t.attention == AttentionCode::eager || t.packed || t.compile || report.workload.run.device_batch_size == 1) return;
   Workload filled = report.workload;
   filled.transformers->training.padded = true;
   const auto program = program_for(filled, target_of(report.machine), filled.run.grad_accum_steps > 1);
@@ -355,7 +355,7 @@ void warn_of_filled_rows(Report& report, const EstimateOptions& options) {
   constexpr double kMatters = 0.01;  // of the GPU
   const bool fits = there.verdict != Verdict::wont_fit;
   if (fits && there.process.bytes < report.process.bytes + scaled(report.machine.usable(), kMatters)) return;
-  report.warnings.push_back("rows are taken to be full. Where shorter ones are filled up to the longest, as fine-tuning on texts does, attention gets a mask, and it " + (fits ? "takes " + tenths(there.process.bytes.gib()) + " GiB" : std::string("does not fit")) + ": --padded 1 (0: they are full)");
+  report.warnings.push_back("rows are taken to be full. Where shorter ones are filled up to the longest, as fine-tuning on texts does, " + std::string(is_flash(t.attention) ? "FlashAttention gets copies of what is no filling" : "attention gets a mask") + ", and it " + (fits ? "takes " + tenths(there.process.bytes.gib()) + " GiB" : std::string("does not fit")) + ": --padded 1 (0: they are full)");
 }
 
 ErrorBand error_band(const Workload& workload, bool late_peak) {

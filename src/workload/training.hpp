@@ -231,6 +231,8 @@ struct Training {
   std::string transformers = "4.57.1";
   ProductWorkspaces workspaces;         // as the command's environment sizes them
   std::int64_t rows() const { return preference ? 2 * device_batch_size : device_batch_size; }  // of a forward pass
+  // That FlashAttention's kernels of varying lengths get in a pass of so many rows; 0: they are not asked.
+  std::int64_t sequences(std::int64_t of_rows) const { return is_flash(attention) && (packed || (padded && of_rows > 1)) ? of_rows : 0; }
   bool has_reference_model() const { return preference && !preference->precomputed && !lora; }  // beside the one that trains
   bool is_transformers_5() const;       // or newer
   // Whether passes lay its evaluation out: of transformers' models that nothing compiles, not of preferences, on GPUs that each have all weights. False without one.

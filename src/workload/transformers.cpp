@@ -399,10 +399,6 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
   if (t.preference) w.warnings.push_back("prompts are taken to be of one token, so that logits are made of every token of both answers, filled up to --max-seq-len");
   if (auto text = evaluation_warning(a, t)) w.warnings.push_back(std::move(*text));
-  if (t.padded && is_flash(t.attention) && t.recompute == Recompute::none && t.device_batch_size > 1) {
-    const double outputs = 2.0 * static_cast<double>(a.layers * a.heads * a.head_dim) * static_cast<double>(t.device_batch_size * t.seq_len);
-    w.warnings.push_back("FlashAttention takes rows that are filled up apart, and what it made of them is put together again: that copy of every layer's, " + in_gib_or_mib(outputs) + " in all, is not laid out");
-  }
   if (flags.users.trains_classes()) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");

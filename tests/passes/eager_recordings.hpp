@@ -43,7 +43,7 @@ inline Program program_of(const json& j, const Training& t) {
 inline std::vector<Part> engine_parts(const json& j, const Program& p) {
   static const std::set<std::string> of_flash = {"attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded"};
   const bool flash = j.value("attention", "").starts_with("flash_attention");
-  static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "attn.delta_product", "attn.workspace", "attn.out_sums", "wte.sorted", "wte.partial_sums", "sum.partials", "sum.counters", "zero.overflow_abs", "grouped.arguments", "grouped.descriptors"};
+  static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "attn.delta_product", "attn.workspace", "attn.out_sums", "index.sorted", "wte.sorted", "wte.partial_sums", "sum.partials", "sum.counters", "zero.overflow_abs", "grouped.arguments", "grouped.descriptors"};
   std::vector<Part> parts;
   std::int64_t live = 0;
   for (std::size_t i = 0, next = 0; i < p.events.size(); ++i) {
@@ -216,7 +216,10 @@ inline Drawn look_at(const json& j, const Program& program) {
     if (m.name.starts_with("load")) continue;
     if (!seen.insert(m.name).second) break;  // the third step, which is as the second
     const std::string phase = m.name.substr(0, m.name.find(' '));
-    std::vector<const Part*> parts{part_named(truth, m.name)};
+    std::string there = m.name;  // of more than three micro-steps the third stands for the last
+    const int micro_steps = j.value("accumulation", 1);
+    if (const auto third = there.find(" 3 "); third != std::string::npos && micro_steps > 3) there.replace(third, 3, " " + std::to_string(micro_steps) + " ");
+    std::vector<const Part*> parts{part_named(truth, there)};
     if (m.name.ends_with("optimizer")) parts = {part_named(truth, phase + " clip"), parts[0], part_named(truth, phase + " zero_grad")};
     std::erase(parts, nullptr);
     if (parts.empty()) continue;

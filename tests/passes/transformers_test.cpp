@@ -187,7 +187,8 @@ TEST(Transformers, mixturesOfTransformers5OnSeveralGpusAreAsPyTorchRecordsThem) 
 TEST(Transformers, unseenMixturesOfTransformers5OnSeveralGpusAreAsNear) { expect_all_agree("transformers_5_experts_parallel_unseen.jsonl", recorded, 13, "unseen recordings of transformers 5's mixtures on several GPUs or in 4 bits"); }
 
 TEST(Transformers, unseenStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_unseen.jsonl", recorded, 10, "unseen recordings of transformers 5"); }
-// Runs drawn blindly (tools/oracle/record.sh --transformers --draw), beside the engine: what is equal, what differs and how much, what is refused.
+// Runs drawn blindly (tools/oracle/record.sh --transformers --draw), beside the engine: what is equal, what differs and how much, what is refused. With DRYFIT_RECORDING=TEXT those
+// whose names contain it, tensor by tensor.
 TEST(Transformers, drawnRecordings) {
   const char* file = std::getenv("DRYFIT_DRAWN");
   if (file == nullptr) GTEST_SKIP() << "DRYFIT_DRAWN names a file of recordings";
@@ -195,7 +196,10 @@ TEST(Transformers, drawnRecordings) {
   for (std::string line; std::getline(in, line);) {
     const json j = json::parse(line);
     const std::string name = j["name"];
+    const char* only = std::getenv("DRYFIT_RECORDING");
+    if (only != nullptr && name.find(only) == std::string::npos) continue;
     try {
+      if (only != nullptr) show(j, recorded(j));
       const Drawn d = look_at(j, recorded(j));
       std::printf("%s %s: worst peak of a part %.4f %%, of all %.4f %%, %lld events\n%s", d.verdict(), name.c_str(), 100 * d.part, 100 * d.step, static_cast<long long>(d.events), d.text.c_str());
     } catch (const std::exception& refused) {
@@ -210,13 +214,13 @@ TEST(Transformers, drawnStepsAreAsPyTorchRecordsThem) { expect_all_agree("transf
 TEST(Transformers, unseenDrawnStepsAreAsNear) { expect_all_agree("transformers_drawn_unseen.jsonl", recorded, 13, "unseen drawn recordings"); }
 
 // A mask that has zeros.
-TEST(Transformers, paddedStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_padded.jsonl", recorded, 8, "recordings of padded rows"); }
+TEST(Transformers, paddedStepsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_padded.jsonl", recorded, 12, "recordings of padded rows"); }
 
-TEST(Transformers, unseenPaddedStepsAreAsNear) { expect_all_agree("transformers_padded_unseen.jsonl", recorded, 5, "unseen recordings of padded rows"); }
+TEST(Transformers, unseenPaddedStepsAreAsNear) { expect_all_agree("transformers_padded_unseen.jsonl", recorded, 9, "unseen recordings of padded rows"); }
 
-TEST(Transformers, paddedStepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_padded.jsonl", recorded, 3, "recordings of padded rows under transformers 5"); }
+TEST(Transformers, paddedStepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_padded.jsonl", recorded, 4, "recordings of padded rows under transformers 5"); }
 
-TEST(Transformers, unseenPaddedStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_padded_unseen.jsonl", recorded, 2, "unseen recordings of padded rows under transformers 5"); }
+TEST(Transformers, unseenPaddedStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_padded_unseen.jsonl", recorded, 3, "unseen recordings of padded rows under transformers 5"); }
 
 // TRL's head in tiles.
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }

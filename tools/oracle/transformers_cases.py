@@ -786,6 +786,10 @@ def padded():
     yield Case("distilbert", padded=True, precision="fp32", batch=5, length=112)
     yield Case("gemma3_text", padded=True)
     yield Case("llama", padded=True, attention="eager")
+    yield Case("llama", padded=True, attention="flash_attention_2")
+    yield Case("qwen3", padded=True, attention="flash_attention_2", precision="autocast", checkpoint="nonreentrant", batch=3, length=144)
+    yield Case("llama", padded=True, attention="flash_attention_3", lora=8, precision="bf16+autocast")
+    yield Case("gemma2", padded=True, attention="flash_attention_2", batch=2, length=160)
 
 
 def newest_padded():
@@ -793,11 +797,13 @@ def newest_padded():
     yield Case("llama", padded=True, transformers="5.17.0", precision="autocast", trainer=True)
     yield Case("bert", padded=True, transformers="5.17.0", batch=6, length=128)
     yield Case("gpt2", padded=True, transformers="5.17.0", precision="autocast", trainer=True, checkpoint="nonreentrant")
+    yield Case("llama", padded=True, transformers="5.17.0", attention="flash_attention_2", precision="autocast", trainer=True)
 
 
 def newest_padded_unseen():
     yield Case("qwen3", padded=True, transformers="5.17.0", batch=3, length=104, lora=8)
     yield Case("distilbert", padded=True, transformers="5.17.0", batch=3, length=136, precision="autocast", trainer=True, optimizer="fused")
+    yield Case("qwen3", padded=True, transformers="5.17.0", attention="flash_attention_2", batch=3, length=200, lora=8, checkpoint="nonreentrant")
 
 
 def padded_unseen():
@@ -806,6 +812,10 @@ def padded_unseen():
     yield Case("roberta", padded=True, batch=3, length=120)
     yield Case("mixtral", padded=True, batch=2, length=128, optimizer="fused")
     yield Case("olmo2", padded=True, batch=5, length=88, precision="fp32", checkpoint="reentrant")
+    yield Case("mistral", padded=True, attention="flash_attention_2", precision="bf16+autocast", batch=5, length=200, accumulation=2)
+    yield Case("gpt2", padded=True, attention="flash_attention_3", precision="autocast", batch=3, length=176)
+    yield Case("phi3", padded=True, attention="flash_attention_2", batch=4, length=136, checkpoint="reentrant", lora=8, lora_targets="qkv_proj,o_proj")
+    yield Case("gemma3_text", padded=True, attention="flash_attention_3", batch=3, length=120, optimizer="fused")
 
 
 def parallel():

@@ -216,7 +216,7 @@ class Run:
             _split_tokens_evenly()
         if case.attention.startswith("flash_attention"):
             importlib.import_module({"flash_attention_2": "attention2", "flash_attention_3": "attention3_transformers"}[case.attention])
-            packed_texts.know(case.attention, case.batch if case.packed else 0, case.length)
+            packed_texts.know(case.attention, case.batch if case.packed else 0, case.length, case.padded)
 
     def build(self):
         case, config = self.case, self.config()
