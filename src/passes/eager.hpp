@@ -226,6 +226,7 @@ class Tape {
     bool via_half = false;       // quantised from fp16: dequantised to it first, then cast
     bool nested = false;         // scales quantised too: fp32 ones are made for the call
     bool holds_input = false;    // bitsandbytes 0.41 and 0.42: the node names its input until it goes itself
+    bool under_autocast = false; // of fp32: the product takes 16-bit copies of the input and of what is dequantised; linear_4bit's own finding
   };
   Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how);
   // torch.utils.checkpoint: `block` runs now without gradients and again in backward

@@ -490,23 +490,26 @@ Tensor Tape::dequantized(Dims weight, Dtype dtype, FourBit how, const char* role
 Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how) {
   const Dims d = x.dims();
   Tensor out;
+  how.under_autocast = autocast_ && x.dtype() == Dtype::fp32;
   {
+    Tensor half_x, half_weight;  // what is dequantised goes first, the input's copy last
     const Tensor full = dequantized(weight, x.dtype(), how, role);
     Dims o = d;
     o.size[d.rank - 1U] = weight.size[0];
-    out = empty(role, eager::contiguous(o), x.dtype());
+    if (how.under_autocast) half_weight = scratch(role, weight, *autocast_), half_x = scratch(role, like(d), *autocast_);
+    out = empty(role, eager::contiguous(o), how.under_autocast ? *autocast_ : x.dtype());
     multiplied();
   }
   const std::int32_t n = record(Rule::quantized, {x}, role);
   if (n >= 0) {
     save(n, packed);
-    node(n).detail = weight.size[0] * 4 + (how.via_half ? 1 : 0) + (how.nested ? 2 : 0);
+    node(n).detail = weight.size[0] * 8 + (how.via_half ? 1 : 0) + (how.nested ? 2 : 0) + (how.under_autocast ? 4 : 0);
     if (how.holds_input) {
       keep_storage(value(x).storage);
       node(n).held.push_back(value(x).storage);
     }
   }
-  return attach(std::move(out), n);
+  return to(attach(std::move(out), n), x.dtype(), role);
 }
 
 // What a selective checkpoint kept of the op that comes now, when its block runs again; then nothing of it is computed.

@@ -315,12 +315,12 @@ std::vector<Tensor*> Transformer::given_last(std::int64_t layer) {
   return out;
 }
 
-// The mask, built once: booleans [B, 1, T, T]; for eager attention then zeros and minus infinity in the stream's dtype.
+// The mask, built once: booleans [B, 1, T, T]; for eager attention, and by models with code of their own for it, then zeros and minus infinity in the stream's dtype.
 Tensor Transformer::causal_mask(Dtype d) {
   const bool before = t_.grad_enabled();
   t_.grad_enabled(false);
   Tensor mask = t_.empty("attn.mask", dims({B, 1, T, T}, true), Dtype::bool8);
-  if (o_.eager_attention) {
+  if (o_.eager_attention || repeats_keys_itself(a_, r_)) {
     const Tensor allowed = std::move(mask);
     mask = t_.empty("attn.mask", dims({B, 1, T, T}, true), d);
   }

@@ -230,6 +230,7 @@ class Transformer {
   bool makes_mask_of_none() const;
   Tensor bert_embeddings(Tensor words);
   bool takes_mask(std::int64_t window) const;
+  bool fills_cache() const;
   bool fills_rows() const { return r_.padded && B > 1; }  // to the longest of several
   Tensor head(const Tensor& x);
   Tensor shifted(Tensor& padded);

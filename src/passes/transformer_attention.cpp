@@ -104,8 +104,13 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     if (masked) {
       const Dtype d = t_.autocast().value_or(q.dtype());
       const auto rows_of = [&](std::int64_t columns) { return t_.empty("attn.mask", dims({B, 1, T, columns}, true), d); };
-      bias = a_.encoder && mask_.dtype() == d ? mask_ : rows_of(T);  // theirs has them already, in the model's dtype
+      const Tensor& given = mask_of(layer);
+      bias = given.defined() && given.dtype() == d ? given : rows_of(T);  // some have them already, in the model's dtype
       if (T % 8 != 0) bias = rows_of(round_up(T, 8));
+    }
+    if (masked && repeats_keys_itself(a_, r_)) {
+      const Tensor whole_q = t_.contiguous(q, "attn.q"), whole_k = t_.contiguous(key, "attn.k"), whole_v = t_.contiguous(value, "attn.v");
+      return t_.contiguous(t_.transpose(t_.attention(kind, whole_q, whole_k, whole_v, bias, p, "attn.out"), 1, 2), "attn.out");
     }
     if (is_flash(r_.attention) && fills_rows()) return attend_unfilled(kind, q, key, value, p);
     const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");
@@ -207,9 +212,15 @@ Tensor Transformer::attention(std::int64_t layer, const Tensor& x) {
   return out_of(&b.attention, a_.latent ? attend_latent(layer, x) : attend(layer, x));
 }
 
-// From heads to the block's width again. DynamicCache joins what comes to empty tensors of the first keys' dtype, values too.
+// A DynamicCache of this pass: Gemma 2 and 3 make none while they train.
+bool Transformer::fills_cache() const {
+  const bool gemma = a_.family == Family::gemma2 || a_.family == Family::gemma3;
+  return o_.use_cache && r_.recompute == Recompute::none && !(gemma && t_.grad_enabled());
+}
+
+// From heads to the block's width again. The cache joins what comes to empty tensors of the first keys' dtype, values too.
 Tensor Transformer::attended(std::int64_t layer, const Tensor& q, Tensor k, Tensor v) {
-  if (o_.use_cache && r_.recompute == Recompute::none) {
+  if (fills_cache()) {
     Tensor keys = t_.cat(std::array{k}, -2, "attn.k_cache"), values = t_.cat(std::array{v}, -2, "attn.v_cache", keys.dtype());  // both are there before either name changes
     k = std::move(keys);
     v = std::move(values);

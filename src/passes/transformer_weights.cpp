@@ -368,7 +368,7 @@ Tensor Transformer::product(const Linear& l, const Tensor& x, const char* role) 
   if (l.packed.defined()) {
     const Tensor cast = t_.to(x, r_.weights, role);  // bnb_4bit_compute_dtype
     Tensor y = t_.linear_4bit(cast, l.packed, l.shape, role, {.nested = r_.double_quantized});
-    if (l.bias.defined()) y = t_.add(y, l.bias, role);
+    if (l.bias.defined() && l.bias.requires_grad()) y = t_.add(y, l.bias, role);  // part of the product elsewhere
     return t_.to(y, x.dtype(), role);
   }
   if (!l.conv1d) return t_.linear(x, l.weight, role, l.bias);

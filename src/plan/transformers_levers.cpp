@@ -28,9 +28,8 @@ class TransformersLevers {
     if (run.device_batch_size % 2 == 0) batch(run.device_batch_size / 2, run.grad_accum_steps * 2);
     fitting_batch();
     if (run.grad_accum_steps % 2 == 0) batch(run.device_batch_size * 2, run.grad_accum_steps / 2);
-    if (t.recompute == Recompute::none) {
-      add({{"--recompute", "full"}}, true, "gradient checkpointing: each block runs forward once more", 4.0 / 3, [](Workload& w) { w.transformers->training.recompute = Recompute::full; });
-    }
+    const std::optional<Lever> checkpoints = recomputes(t), shares = shares_out(t, run);
+    if (checkpoints) add(*checkpoints);
     if (t.preference && !t.preference->precomputed) {
       add({{"--script", "dpo-precomputed"}}, true, t.lora ? "precompute_ref_log_probs: no forward pass of the reference in training" : "precompute_ref_log_probs: no reference model in training", std::nullopt, [](Workload& w) { w.transformers->training.preference->precomputed = true; });
     }
@@ -71,21 +70,8 @@ class TransformersLevers {
         w.run.total_batch_size /= 2;
       });
     }
-    if (t.sharding == Sharding::ddp && !t.lora) {
-      add({{"--parallel", "fsdp2"}}, true, "weights, gradients and states shared out over the GPUs, gathered block by block", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp2; });
-    }
-    if (t.sharding == Sharding::fsdp1_grad_op) {
-      add({{"--parallel", "fsdp1"}}, true, "blocks given back after forward and gathered again in backward", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp1; });
-    }
-    if (t.sharding == Sharding::zero0 && run.world_size > 1) {
-      add({{"--parallel", "zero1"}}, true, "fp32 weights and states shared out over the GPUs", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero1; });
-    }
-    if (t.sharding == Sharding::zero1) {
-      add({{"--parallel", "zero2"}}, true, "gradients shared out over the GPUs too", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero2; });
-    }
-    if (t.sharding == Sharding::zero1 || t.sharding == Sharding::zero2) {
-      add({{"--parallel", "zero3"}}, true, "weights shared out over the GPUs too, gathered module by module", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero3; });
-    }
+    if (shares) add(*shares);
+    if (t.sharding == Sharding::zero1) add(*shares_all());  // past zero2
     if (!t.lora && t.framework == Framework::transformers) {
       add({{"--lora-rank", "16"}}, false, "adapters on the projections peft chooses: another training", std::nullopt, [](Workload& w) {
         w.transformers->training.lora.emplace();
@@ -93,10 +79,81 @@ class TransformersLevers {
         w.transformers->training.flat.adapters_apart = is_fsdp1(w.transformers->training.sharding);
       });
     }
+    together(checkpoints, t.sharding == Sharding::zero1 || t.sharding == Sharding::zero2 ? shares_all() : shares);
     return std::move(out_);
   }
 
  private:
+  // A change of arguments that leaves the training as it is.
+  struct Lever {
+    Change change;
+    const char* note;
+    std::optional<double> step_time;
+    std::function<void(Workload&)> edit;
+  };
+
+  static std::optional<Lever> recomputes(const Training& t) {
+    if (t.recompute != Recompute::none) return std::nullopt;
+    return Lever{{{"--recompute", "full"}}, "gradient checkpointing: each block runs forward once more", 4.0 / 3, [](Workload& w) { w.transformers->training.recompute = Recompute::full; }};
+  }
+
+  static Lever sharded(Sharding how, const char* note) {
+    return {{{"--parallel", std::string(name_of(how))}}, note, std::nullopt, [how](Workload& w) { w.transformers->training.sharding = how; }};
+  }
+
+  // What is shared out next, and everything.
+  static std::optional<Lever> shares_out(const Training& t, const Run& run) {
+    switch (t.sharding) {
+      case Sharding::ddp: return t.lora ? std::nullopt : std::optional(sharded(Sharding::fsdp2, "weights, gradients and states shared out over the GPUs, gathered block by block"));
+      case Sharding::fsdp1_grad_op: return sharded(Sharding::fsdp1, "blocks given back after forward and gathered again in backward");
+      case Sharding::zero0: return run.world_size == 1 ? std::nullopt : std::optional(sharded(Sharding::zero1, "fp32 weights and states shared out over the GPUs"));
+      case Sharding::zero1: return sharded(Sharding::zero2, "gradients shared out over the GPUs too");
+      case Sharding::zero2: return shares_all();
+      default: return std::nullopt;
+    }
+  }
+  static std::optional<Lever> shares_all() { return sharded(Sharding::zero3, "weights shared out over the GPUs too, gathered module by module"); }
+
+  // Where no single change leaves the training as it is and fits: what does so together, at the largest batch that divides the present one.
+  void together(const std::optional<Lever>& checkpoints, const std::optional<Lever>& shares) {
+    if (r_.verdict == Verdict::fits || std::ranges::any_of(out_, [](const Alternative& a) { return a.identical_training && !a.needs_code_change && a.verdict == Verdict::fits; })) return;
+    std::vector<std::vector<const Lever*>> ways;
+    if (checkpoints) ways.push_back({&*checkpoints});
+    if (shares) ways.push_back({&*shares});
+    if (checkpoints && shares) ways.push_back({&*shares, &*checkpoints});
+    for (const auto& way : ways) {
+      if (fits_together(way)) return;
+    }
+  }
+
+  bool fits_together(const std::vector<const Lever*>& way) {
+    const Run& run = r_.workload.run;
+    Lever all{{}, "same sequences a step", std::nullopt, {}};
+    for (const Lever* one : way) {
+      all.change.insert(all.change.end(), one->change.begin(), one->change.end());
+      if (one->step_time) all.step_time = one->step_time;
+    }
+    const auto at = [&](std::int64_t b) {
+      Lever l = all;
+      if (b != run.device_batch_size) l.change.insert(l.change.end(), {{"--device-batch-size", std::to_string(b)}, {"--grad-accum-steps", std::to_string(run.grad_accum_steps * run.device_batch_size / b)}});
+      l.edit = [&, b](Workload& w) {
+        for (const Lever* one : way) one->edit(w);
+        w.run.grad_accum_steps *= w.run.device_batch_size / b;
+        w.run.device_batch_size = b;
+      };
+      return l;
+    };
+    const auto fits = [&](std::int64_t b) {
+      const auto report = changed(at(b).edit);
+      return report && report->verdict == Verdict::fits;
+    };
+    if (!fits(1)) return false;
+    std::int64_t b = run.device_batch_size;
+    while (b > 1 && (run.device_batch_size % b != 0 || !fits(b))) --b;
+    add(at(b));
+    return true;
+  }
+
   // Megatron-LM's own arguments. The global batch stays, so accumulation follows the micro-batch.
   void megatron(const Run& run, const MegatronRun& m) {
     const auto micro = [&](std::int64_t b, std::int64_t steps) {
@@ -159,11 +216,17 @@ class TransformersLevers {
     });
   }
 
-  // A change the engine does not describe for this run is left out.
-  void add(Change change, bool identical, std::string note, std::optional<double> step_time, const std::function<void(Workload&)>& edit) {
+  Result<Report> changed(const std::function<void(Workload&)>& edit) const {
     Workload w = r_.workload;
     edit(w);
-    const auto result = estimate(w, r_.machine, options_);
+    return estimate(w, r_.machine, options_);
+  }
+
+  void add(const Lever& l) { add(l.change, true, l.note, l.step_time, l.edit); }
+
+  // A change the engine does not describe for this run is left out.
+  void add(Change change, bool identical, std::string note, std::optional<double> step_time, const std::function<void(Workload&)>& edit) {
+    const auto result = changed(edit);
     if (!result) return;
     const bool no_argument = change.front().first == "--no-cache";
     out_.push_back(alternative(std::move(change), *result, identical, std::move(note)));

@@ -46,7 +46,7 @@ std::string check_text(const Report& r, const Style& style) {
   if (r.verdict != Verdict::fits) {
     if (const Alternative* a = smallest_change(r)) out += fmt::format("  smallest change: {}  -> {} ({})\n", change_text(*a), gib_text(*a->process), a->note);
     else if (r.workload.captured) out += "  make the batch smaller, or checkpoint activations, and capture it again\n";
-    else out += r.workload.transformers ? "  no single change of an argument makes it fit: use a smaller model or a larger GPU\n" : "  no single change of a flag makes it fit: use a smaller depth or a larger GPU (dryfit plan)\n";
+    else out += r.workload.transformers ? "  no change of arguments that was tried makes it fit: use a smaller model or a larger GPU (dryfit plan)\n" : "  no single change of a flag makes it fit: use a smaller depth or a larger GPU (dryfit plan)\n";
   }
   return out;
 }

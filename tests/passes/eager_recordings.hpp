@@ -69,6 +69,14 @@ inline std::vector<Part> engine_parts(const json& j, const Program& p) {
     part.peak = std::max(part.peak, live);
     part.end = live;
   }
+  // not every micro-step is laid out; the last one is
+  const auto laid_out = std::ranges::max(p.segments, {}, &Segment::micro_step).micro_step;
+  if (const int all = j.value("accumulation", 1); all > laid_out) {
+    for (Part& part : parts) {
+      const std::string last = " " + std::to_string(laid_out) + " ";
+      if (const auto at = part.name.find(last); at != std::string::npos) part.name.replace(at, last.size(), " " + std::to_string(all) + " ");
+    }
+  }
   return parts;
 }
 
@@ -216,10 +224,7 @@ inline Drawn look_at(const json& j, const Program& program) {
     if (m.name.starts_with("load")) continue;
     if (!seen.insert(m.name).second) break;  // the third step, which is as the second
     const std::string phase = m.name.substr(0, m.name.find(' '));
-    std::string there = m.name;  // of more than three micro-steps the third stands for the last
-    const int micro_steps = j.value("accumulation", 1);
-    if (const auto third = there.find(" 3 "); third != std::string::npos && micro_steps > 3) there.replace(third, 3, " " + std::to_string(micro_steps) + " ");
-    std::vector<const Part*> parts{part_named(truth, there)};
+    std::vector<const Part*> parts{part_named(truth, m.name)};
     if (m.name.ends_with("optimizer")) parts = {part_named(truth, phase + " clip"), parts[0], part_named(truth, phase + " zero_grad")};
     std::erase(parts, nullptr);
     if (parts.empty()) continue;

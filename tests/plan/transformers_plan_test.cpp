@@ -345,5 +345,33 @@ TEST(TransformersPlan, anOddVocabularyMayBePadded) {
   EXPECT_NEAR(static_cast<double>(odd.high.count) - usual * static_cast<double>(odd.bytes.count), 2.0 * 4 * 512 * 50264 * 2, 8);
 }
 
+// No single change of these fits: what fits together leaves the training as it is, and its own command is that run.
+TEST(TransformersLevers, changesFitTogether) {
+  TransformersFlags ddp;
+  ddp.gpus = 4, ddp.sharding = Sharding::ddp, ddp.weights = Dtype::fp32, ddp.mixed = MixedPrecision::bf16, ddp.device_batch_size = 8, ddp.max_seq_len = 2048;
+  TransformersFlags alone;
+  alone.weights = Dtype::bf16, alone.device_batch_size = 6, alone.max_seq_len = 4096, alone.optimizer = OptimizerKind::adamw_8bit;
+  struct Asked { const char* model; TransformersFlags flags; Machine machine; const char* first; };
+  for (const Asked& a : {Asked{"qwen2.5-7b", ddp, machine("a100-80", 4), "--parallel fsdp2"}, Asked{"llama-3.2-3b", alone, card("rtx 5090", gib(36)), "--recompute full"}}) {
+    const auto w = make_transformers_workload(preset(a.model), a.flags);
+    ASSERT_TRUE(w) << w.error().message;
+    EstimateOptions options;
+    options.alternatives = true;
+    const auto report = estimate(*w, a.machine, options);
+    ASSERT_TRUE(report) << report.error().message;
+    ASSERT_EQ(report->verdict, Verdict::wont_fit);
+    const Alternative* change = smallest_change(*report);
+    ASSERT_NE(change, nullptr) << a.model;
+    EXPECT_TRUE(change_text(*change).starts_with(a.first)) << change_text(*change);
+    EXPECT_GT(change->change.size(), 1U);
+    EXPECT_TRUE(change->identical_training);
+    for (const Alternative& other : report->alternatives) EXPECT_TRUE(&other == change || other.verdict != Verdict::fits || !other.identical_training) << change_text(other);
+    const auto again = read_back(preset(a.model), change->command);
+    ASSERT_TRUE(again) << change->command << ": " << again.error().message;
+    EXPECT_EQ(estimate(*again, a.machine)->process.bytes, *change->process) << change->command;
+    EXPECT_EQ(again->run.device_batch_size * again->run.grad_accum_steps, report->workload.run.device_batch_size * report->workload.run.grad_accum_steps);
+  }
+}
+
 }  // namespace
 }  // namespace dryfit

@@ -3,7 +3,7 @@ docs/oracle.md tells how they are compared.
 
 Every family that the engine describes is drawn alike often, with shapes and switches of its config.json that transformers itself would train, and ways to train
 that transformers, peft, TRL or axolotl would run. KIND: "plain" (one GPU, op by op), "parallel" (a rank of several), "compiled" (torch.compile), "mixed" (mostly
-the first).
+the first), "tuning" (the first with rows that are filled up, Trainer's evaluation, preference training).
 """
 import json
 import random
@@ -197,13 +197,26 @@ def _training(pick, model, kind):
     return rest
 
 
+def _tuning(pick, model):
+    """What "plain" has, as fine-tuning on texts does it."""
+    rest = _training(pick, model, "plain")
+    rest.update(packed=False, ema=False, padded=pick.random() < 0.7, trainer=rest["precision"].endswith("autocast"))
+    kind = pick.random()
+    if kind < 0.3 and model not in (*ENCODERS, *MIXTURES):
+        rest.update(liger=False, cut=False, trl=False, use_cache=False, trainer=False, dpo=pick.choice(("reference", "reference", "precomputed")))
+    elif kind < 0.75 and not rest.get("cut"):
+        keeps = "" if rest.get("trl") or rest.get("liger") else pick.choice(("", "", ",keeps=argmax", ",keeps=logits"))
+        rest["evaluation"] = f"batch={pick.choice((1, 2, 3, 5, 8))}{keeps}" + (f",accumulation={pick.choice((1, 2))}" if keeps and pick.random() < 0.4 else "")
+    return rest
+
+
 def _one(pick, kind):
     if kind == "mixed":
         kind = pick.choice(("plain",) * 7 + ("parallel",) * 2 + ("compiled",))
     model = pick.choice(COMPILED if kind == "compiled" else [m for m in cases.MODELS if m not in UNDRAWN])
     fields = _shape(pick, model)
     _switches(pick, model, fields)
-    rest = _training(pick, model, kind)
+    rest = _tuning(pick, model) if kind == "tuning" else _training(pick, model, kind)
     if kind == "compiled":
         fields["vocab_size"] = pick.choice((512, 1024, 2048, 10000, 32000))
         fields.pop("sliding_window", None), fields.pop("use_sliding_window", None), fields.pop("max_window_layers", None)
@@ -221,11 +234,12 @@ def _runs(case):
     rows = c.batch * c.length * a.get("num_experts_per_tok", 0)
     return (turned % 2 == 0 and turned > 0 and (not experts or (rows >= experts and (c.model != "deepseek_v2" or rows % experts == 0)))
             and not (c.quantized and (c.precision.startswith("fp16") or c.packed and c.attention == "sdpa"))
-            and not (c.precision == "fp16" and (c.parallel != "none" or c.lora or c.liger or c.trl or c.cut or c.optimizer == "muon" or c.optimizer.startswith("bnb_")))  # with GradScaler
+            and not (c.precision == "fp16" and (c.parallel != "none" or c.lora or c.liger or c.trl or c.cut or c.dpo or c.evaluation or c.optimizer == "muon" or c.optimizer.startswith("bnb_")))  # with GradScaler
             and not (c.clip == 0 and c.parallel not in ("none", "ddp", "fsdp2", "fsdp2_keep"))
             and not (c.liger and c.optimizer == "muon")
             and not (c.attention.startswith("flash") and (size % 8 or size > 256 or a.get("attn_logit_softcapping") is None and c.model == "gemma2"))
             and not (c.cut and (c.use_cache or c.lora))
+            and not (c.padded and c.batch == 1)  # nothing to fill it up to
             and not (c.lora and c.parallel != "none" and (c.quantized or c.adapter or not c.precision.startswith("bf16")))
             and len(f"{c.name()}.json") < 250)
 
@@ -240,8 +254,10 @@ def draw(seed, count, kind="mixed"):
 
 
 # Of drawn runs those that are kept, by the last word of their names (a digest of the shape): what showed something and was repaired; and others, kept apart.
-SEEN = {(20261129, 70, "plain"): "eaa2ea1 619e013 ef560cd aef2c9f 0e7d3f8 8695cbd fb3179e fd60c73 cf4c20a", (20261130, 24, "parallel"): "10d6437 c6105fb ec2b492", (20261202, 16, "parallel"): "aa9c3bd"}
-UNSEEN = {(20261201, 44, "plain"): "2cac440 2542b3b 1621520 5bb19ac 4f63a99 9e22ea8 c87839b 20a42df dd4a21c", (20261202, 16, "parallel"): "cfaa988 1514a38 2f5e379 ba8143c"}
+SEEN = {(20261129, 70, "plain"): "eaa2ea1 619e013 ef560cd aef2c9f 0e7d3f8 8695cbd fb3179e fd60c73 cf4c20a", (20261130, 24, "parallel"): "10d6437 c6105fb ec2b492", (20261202, 16, "parallel"): "aa9c3bd",
+        (20261301, 56, "plain"): "c09a060", (20261302, 24, "parallel"): "732cac3", (20261305, 50, "tuning"): "78880b5 2b5d2df ef1be90"}
+UNSEEN = {(20261201, 44, "plain"): "2cac440 2542b3b 1621520 5bb19ac 4f63a99 9e22ea8 c87839b 20a42df dd4a21c", (20261202, 16, "parallel"): "cfaa988 1514a38 2f5e379 ba8143c",
+          (20261305, 50, "tuning"): "74eeb3c d9f1ce6 b0dfeff cab41ce 967788d a4b47a2"}
 
 
 def kept(of):

@@ -37,7 +37,7 @@ def record(wanted, raw, runner, alone=()):
     taken = (torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__)  # some cases answer these themselves
     for case in wanted:
         began = time.monotonic()
-        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized", "by_transformers", "padded")) or getattr(case, "attention", "").startswith("flash_attention") or getattr(case, "optimizer", "").startswith("bnb_")
+        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized", "by_transformers", "padded", "dpo")) or getattr(case, "attention", "").startswith("flash_attention") or getattr(case, "optimizer", "").startswith("bnb_")
         if changes and len(wanted) > 1:  # transformers' modules for good: a process of its own
             subprocess.run([sys.executable, sys.argv[0], "--raw", raw, "--golden", raw, "--only", f"={case.name()}", *alone], check=not alone)
             continue
