@@ -70,7 +70,7 @@ class Reader {
     const auto h = own_head_dim ? f_.whole("head_dim", 1, kMostWidth) : std::nullopt;
     if (!h && spec_.head_dim != 0 && own_head_dim) assume("head_dim", std::to_string(spec_.head_dim));
     a.head_dim = h ? *h : spec_.head_dim != 0 ? spec_.head_dim : a.width / a.heads;
-    if (!f_.error() && a.width % a.heads != 0 && (a.head_dim * a.heads < a.width || !h)) {
+    if (!f_.error() && a.width % a.heads != 0 && !h && (spec_.head_dim == 0 || !own_head_dim)) {
       f_.fault("hidden_size", "is " + std::to_string(a.width) + ", which " + std::to_string(a.heads) + " heads do not divide", "give a multiple of the number of attention heads");
     }
     if (spec_.ffn == 0) a.ffn = f_.whole("n_inner", 1, kMostFfn).value_or(4 * a.width);

@@ -120,6 +120,7 @@ TEST(HfConfig, wrongValuesNameTheFieldAndTheRange) {
   EXPECT_NE(fault(R"({"model_type": "llama", "hidden_size": [4096]})").find("hidden_size is a list of 1"), std::string::npos);
   EXPECT_NE(fault(R"({"model_type": "llama", "num_hidden_layers": 2.5})").find("num_hidden_layers is 2.5"), std::string::npos);
   EXPECT_NE(fault(R"({"model_type": "llama", "hidden_size": 4097})").find("32 heads do not divide"), std::string::npos);
+  EXPECT_EQ(fault(R"({"model_type": "seed_oss", "hidden_size": 512, "num_attention_heads": 6, "num_key_value_heads": 6, "head_dim": 32, "intermediate_size": 77, "num_hidden_layers": 4})"), "no error");  // heads of their own size need not
   EXPECT_NE(fault(R"({"model_type": "llama", "num_key_value_heads": 5})").find("does not divide 32 heads"), std::string::npos);
   EXPECT_NE(fault(R"({"model_type": "llama", "tie_word_embeddings": 1})").find("it should be true or false"), std::string::npos);
   EXPECT_NE(fault(R"({"model_type": "llama", "hidden_act": "mish"})").find("an activation dryfit does not describe"), std::string::npos);
