@@ -149,8 +149,7 @@ FusedOutput fused_head(Tape& t, const Tensor& hidden, const Tensor& weight, cons
   return out;
 }
 
-Tensor fused_head_loss(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias) {
-  const FusedOutput made = fused_head(t, hidden, weight, bias, {.entropy = true, .top = true});
+Tensor fused_head_loss(Tape& t, const FusedOutput& made) {
   const Tensor negated = t.scale(made.log_probs, "loss.log_probs");
   return per_label(t, total(t, negated));
 }

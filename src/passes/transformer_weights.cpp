@@ -354,13 +354,14 @@ void Transformer::add_adapters() {
 
 // nn.Linear, transformers' Conv1D, bitsandbytes' Linear4bit; peft's LoRA around either.
 Tensor Transformer::project(const Linear& l, const Tensor& given_x, const char* role) {
-  const Tensor x = l.lora && !as_reference_ ? into(&l.lora->self, {}, given_x) : given_x;
+  const Tensor x = l.lora ? into(&l.lora->self, {}, given_x) : given_x;
   const auto base = [&]() -> Tensor {
     if (!modules_.before) return product(l, x, role);
     const Tensor given = into(&l, {l.weight, l.bias}, x);
     return out_of(&l, product(l, given, role));
   };
-  if (!l.lora || as_reference_) return base();
+  if (!l.lora) return base();
+  if (as_reference_) return out_of(&l.lora->self, base());
   return out_of(&l.lora->self, r_.lora->dora ? adapted_dora(base(), l, x, role) : adapted(base(), l, x, role));
 }
 

@@ -74,6 +74,12 @@ class TransformersLevers {
     if (t.sharding == Sharding::ddp && !t.lora) {
       add({{"--parallel", "fsdp2"}}, true, "weights, gradients and states shared out over the GPUs, gathered block by block", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp2; });
     }
+    if (t.has_reference_model() && t.sharding == Sharding::ddp) {
+      add({{"--parallel", "zero3"}}, true, "weights of both models, gradients and states shared out over the GPUs, gathered module by module", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::zero3; });
+    }
+    if (t.has_reference_model() && t.sharding == Sharding::fsdp2 && run.world_size > 1) {
+      add({{"--parallel", "fsdp1"}}, true, "the reference model gathered block by block, too", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp1; });
+    }
     if (t.sharding == Sharding::fsdp1_grad_op) {
       add({{"--parallel", "fsdp1"}}, true, "blocks given back after forward and gathered again in backward", std::nullopt, [](Workload& w) { w.transformers->training.sharding = Sharding::fsdp1; });
     }

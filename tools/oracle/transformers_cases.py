@@ -444,6 +444,61 @@ def dpo_unseen():
     yield Case("qwen3", batch=2, length=256, vocab=40000, lora=16, quantized=True, dpo="reference", adapter="bf16", precision="autocast", lora_targets=ALL_LINEAR)
 
 
+def dpo_parallel():
+    """The same on several GPUs; what holds the reference there is TRL's choice."""
+    def case(model, **rest):
+        return Case(model, **{"dpo": "reference", "gpus": 2, "vocab": 40000, **rest})
+    checkpoints = dict(precision="autocast", checkpoint="nonreentrant")
+    yield case("llama", parallel="ddp_rebuilt", **checkpoints)
+    yield case("llama", parallel="ddp", batch=2)
+    yield case("qwen2", parallel="ddp", lora=8, precision="autocast", accumulation=2)
+    yield case("llama", parallel="ddp_rebuilt", lora=8, batch=2, **checkpoints)
+    yield case("llama", parallel="zero2", checkpoint="nonreentrant")
+    yield case("llama", parallel="zero1", gpus=4, batch=2, accumulation=2, zero="reduce_bucket_size=300000")
+    yield case("llama", parallel="zero0")
+    yield case("qwen2", parallel="zero2", lora=8, checkpoint="nonreentrant")
+    yield case("llama", parallel="zero3", checkpoint="nonreentrant")
+    yield case("llama", parallel="zero3", gpus=4, batch=2, accumulation=2, zero=GATHERED)
+    yield case("llama", parallel="zero3", checkpoint="nonreentrant", zero="auto")
+    yield case("llama", parallel="zero3", lora=8, checkpoint="reentrant", zero=GATHERED)
+    yield case("qwen2", parallel="zero3", lora=8, batch=2, accumulation=2)
+    yield case("llama", parallel="fsdp1", **checkpoints)
+    yield case("llama", parallel="fsdp1", batch=2, accumulation=2)
+    yield case("qwen2", parallel="fsdp1", lora=8, fsdp="wrap=peft", **checkpoints)
+    yield case("llama", parallel="fsdp2", **checkpoints)
+    yield case("llama", parallel="fsdp2", batch=2, accumulation=2)
+    yield case("qwen2", parallel="fsdp2", gpus=4, lora=8, **checkpoints)
+    yield case("qwen2", parallel="fsdp2", dpo="precomputed", precision="autocast")
+    yield case("llama", parallel="fsdp2", lora=8, **checkpoints)
+    yield case("llama", parallel="fsdp2_keep", batch=2)
+    yield case("qwen2", parallel="fsdp2_offload", precision="autocast")
+    yield case("llama", parallel="fsdp1", fsdp="offload", batch=2)
+    yield case("llama", parallel="zero2", zero="offload_optimizer", checkpoint="nonreentrant")
+    yield case("gpt2", parallel="zero3", batch=2, zero=GATHERED + ",offload_optimizer,offload_param")
+    yield case("llama", parallel="zero3", precision="fp32", batch=2)
+    yield case("llama", parallel="fsdp1", quantized=True, lora=8, adapter="bf16", precision="bf16+autocast", fsdp="wrap=peft", checkpoint="nonreentrant")
+    yield case("llama", parallel="ddp_rebuilt", quantized=True, lora=8, adapter="bf16", precision="bf16+autocast", checkpoint="nonreentrant")
+
+
+def dpo_parallel_unseen():
+    def case(model, **rest):
+        return Case(model, **{"dpo": "reference", "batch": 2, "length": 200, **rest})
+    checkpoints = dict(precision="autocast", checkpoint="nonreentrant")
+    yield case("qwen3", parallel="ddp_rebuilt", gpus=4, vocab=50000, optimizer="fused", **checkpoints)
+    yield case("gpt2", parallel="ddp", gpus=8, batch=3, precision="autocast")
+    yield case("mistral", parallel="zero2", gpus=4, vocab=32768, checkpoint="nonreentrant", optimizer="fused", zero="overlap_comm")
+    yield case("qwen3", parallel="zero1", gpus=2, lora=16, lora_targets=ALL_LINEAR, checkpoint="nonreentrant")
+    yield case("mistral", parallel="zero3", gpus=8, vocab=70000, checkpoint="nonreentrant", optimizer="fused", zero="reduce_bucket_size=5000000,stage3_prefetch_bucket_size=500000,stage3_param_persistence_threshold=2560")
+    yield case("qwen2", parallel="zero3", gpus=2, batch=3, accumulation=2, zero="stage3_max_reuse_distance=0")
+    yield case("qwen3", parallel="zero3", gpus=4, lora=8, lora_targets=ALL_LINEAR, checkpoint="reentrant", accumulation=2)
+    yield case("qwen3", parallel="fsdp1", gpus=4, vocab=50000, optimizer="fused", **checkpoints)
+    yield case("mistral", parallel="fsdp1_grad_op", gpus=2, batch=3, precision="autocast")
+    yield case("llama", parallel="fsdp1", gpus=2, lora=8, fsdp="wrap=peft", lora_targets=ALL_LINEAR, **checkpoints)
+    yield case("mistral", parallel="fsdp2", gpus=8, vocab=70000, optimizer="fused", **checkpoints)
+    yield case("qwen3", parallel="fsdp2", gpus=2, batch=3, precision="bf16+autocast", checkpoint="nonreentrant", accumulation=2)
+    yield case("mistral", parallel="fsdp2", gpus=4, lora=4, lora_targets="q_proj,v_proj", precision="autocast")
+
+
 def newest_dpo_unseen():
     newest = dict(dpo="reference", transformers="5.17.0")
     yield Case("llama", batch=2, length=320, vocab=40000, precision="autocast", checkpoint="nonreentrant", **newest)
