@@ -38,8 +38,9 @@ struct Head {
     const Tensor room = tile();
     Tensor rows;
     each_tile(n, vocab, [&](std::int64_t count) { rows = narrowed(hidden, count, "logits.x"); }, [&](std::int64_t columns) {
-      const Tensor part = narrowed(weight, columns, "lm_head");
+      Tensor part = narrowed(weight, columns, "lm_head");
       t.multiply(rows, t.transpose(part, 0, 1), "logits");
+      part.reset();
       if (bias.defined()) narrowed(bias, columns, "lm_head");
       t.tell_traffic("loss.kernel", static_cast<double>(rows.dims().size[0] * columns * size_of(computes)));
     });

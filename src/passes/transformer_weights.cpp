@@ -99,6 +99,7 @@ bool Transformer::is_target(std::string_view module) const {
   const std::vector<std::string>& wanted = r_.lora->targets;
   if (wanted.empty()) {  // peft's defaults (utils/constants.py)
     if (a_.fused_qkv) return ours(module) == std::string_view("attn.qkv");
+    if (a_.family == Family::phi && (leaf == "fc1" || leaf == "fc2")) return true;
     return ours(module) == std::string_view("attn.q") || ours(module) == std::string_view("attn.v");
   }
   if (wanted.size() == 1 && wanted[0] == "all-linear") return module != "lm_head" && !module.ends_with("norm");
