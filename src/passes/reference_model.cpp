@@ -28,7 +28,7 @@ ForwardOptions held(const Training& r, ForwardOptions forward) {
 }  // namespace
 
 ReferenceModel::ReferenceModel(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions forward)
-    : t_(tape), computes_(computed_by_reference(training)), model_(std::make_unique<Transformer>(tape, architecture, computes_, held(training, forward))) {
+    : t_(tape), computes_(computed_by_reference(training)), output_(half_of(training.mixed).value_or(Dtype::fp32)), model_(std::make_unique<Transformer>(tape, architecture, computes_, held(training, forward))) {
   if (training.sharding == Sharding::zero3) {
     gathered_ = std::make_unique<ZeroGather>(t_, model_->weights(), computes_, true);
     model_->around_modules(gathered_->hooks());
@@ -58,6 +58,10 @@ FusedOutput ReferenceModel::scores(const Transformer::Batch& batch) {
   if (const auto half = half_of(computes_.mixed)) t_.enter_autocast(*half);
   FusedOutput out = model_->scores_as_reference(batch, {});
   t_.leave_autocast();
+  if (sharded_) {  // MixedPrecisionPolicy.output_dtype, where there is a policy
+    const NoGrad inside(t_);
+    for (Tensor* each : {&out.loss, &out.log_probs}) *each = t_.to(*each, output_, "loss");
+  }
   return out;
 }
 

@@ -25,6 +25,7 @@ class ReferenceModel {
 
   Tape& t_;
   Training computes_;                    // what its modules see
+  Dtype output_;                         // of what fully_shard's policy hands out
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<FullyShard> sharded_;
   std::unique_ptr<FlatShard> flat_;

@@ -269,10 +269,17 @@ class Trainer {
       };
     };
     constexpr eager::FusedAsked kAll{.entropy = true, .mean_logits = true, .top = true};
+    const auto handed_out = [this](eager::FusedOutput out) {
+      const auto half = half_of(r_.mixed);
+      for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits}) {
+        if (half && sharded_) *each = tape_.to(*each, *half, "loss");  // MixedPrecisionPolicy.output_dtype
+      }
+      return out;
+    };
     eager::PreferenceInputs in{batch.ids.dims(), [&] {
-      eager::FusedOutput out = under_autocast([&] { return model_->scores(batch, kAll); })();
-      if (replicated_) {
-        for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits, &out.top, &out.mask}) *each = replicated_->output(*each);
+      eager::FusedOutput out = handed_out(under_autocast([&] { return model_->scores(batch, kAll); })());
+      for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits, &out.top, &out.mask}) {
+        if (replicated_) *each = replicated_->output(*each);
       }
       return out;
     }};
@@ -281,7 +288,7 @@ class Trainer {
     else in.reference = [&] {
       if (gathered_) gathered_->before_forward();
       if (flat_) flat_->reads(true);
-      eager::FusedOutput out = under_autocast([&] { return model_->scores_as_reference(batch, kAll); })();
+      eager::FusedOutput out = handed_out(under_autocast([&] { return model_->scores_as_reference(batch, kAll); })());
       if (flat_) flat_->reads(false);
       return out;
     };

@@ -497,6 +497,19 @@ def dpo_parallel_unseen():
     yield case("mistral", parallel="fsdp2", gpus=8, vocab=70000, optimizer="fused", **checkpoints)
     yield case("qwen3", parallel="fsdp2", gpus=2, batch=3, precision="bf16+autocast", checkpoint="nonreentrant", accumulation=2)
     yield case("mistral", parallel="fsdp2", gpus=4, lora=4, lora_targets="q_proj,v_proj", precision="autocast")
+    # asked later, with what was repaired by then in place
+    yield case("qwen2", parallel="fsdp1", gpus=2, fsdp="wrap=none", precision="autocast")
+    yield case("llama", parallel="fsdp1", gpus=4, fsdp="orig=false,prefetch=none", accumulation=2, **checkpoints)
+    yield case("mistral", parallel="fsdp1", gpus=2, rank=1, fsdp="forward_prefetch,prefetch=post")
+    yield case("qwen3", parallel="fsdp1_grad_op", gpus=4, lora=8, fsdp="wrap=peft", precision="bf16+autocast")
+    yield case("gemma2", parallel="zero3", gpus=4, rank=1, checkpoint="nonreentrant", zero="auto")
+    yield case("phi3", parallel="zero3", gpus=2, lora=8, lora_targets="qkv_proj,o_proj", zero=GATHERED)
+    yield case("llama", parallel="zero1", gpus=2, lora=8, precision="fp32", checkpoint="reentrant")
+    yield case("gpt2", parallel="fsdp2", gpus=4, checkpoint="nonreentrant")
+    yield case("phi", parallel="fsdp2", gpus=2, vocab=30001, lora=8, precision="autocast")
+    yield case("gpt2", parallel="ddp_rebuilt", gpus=2, lora=8, checkpoint="reentrant", precision="autocast", accumulation=3)
+    yield case("qwen2", parallel="zero3", gpus=2, padded=True, checkpoint="nonreentrant")
+    yield case("llama", parallel="fsdp2", gpus=2, padded=True, **checkpoints)
 
 
 def newest_dpo_unseen():
