@@ -15,7 +15,6 @@ namespace {
 
 Result<HfModel> model_to_search(const TransformersRequest& request, const Env& env) {
   if (request.megatron) return fail("not_searched", "plan and table do not search Megatron-LM's runs", "dryfit check or explain take the command; --device-batch-size -1 before the -- finds the largest batch that fits", "pasted command");
-  if (request.flags.preference) return fail("not_searched", "plan and table try no preference training (DPO)", "dryfit check or explain take it; --device-batch-size -1 finds the largest batch that fits", request.flags.users.script.empty() ? "--script" : "pasted command");
   return transformers_model(request, env);
 }
 

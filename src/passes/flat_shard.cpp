@@ -179,11 +179,12 @@ Tensor FlatShard::after(int unit, const Tensor& y) {
   if (u.position.value_or(0) == 0) u.position = order_.size();  // record_post_forward: of its runs the first, unless that was the first of all
   order_.push_back(&u);
   reshard(u, unit >= 0 && options_.reshard_after_forward, true);
-  const bool graph_elsewhere = u.leaf && !t_.grad_enabled() && options_.graph_stays;
+  const bool elsewhere = u.leaf && graph_elsewhere();
+  if (reads_) return y;  // "_register_pre_backward_hooks": what a graph before this waits for stays as it is
   u.needs_backward = u.ran_backward = false;
-  if (!graph_elsewhere && (!t_.grad_enabled() || !y.requires_grad())) return y;
+  if (!elsewhere && (!t_.grad_enabled() || !y.requires_grad())) return y;
   u.needs_backward = true;
-  return graph_elsewhere ? y : t_.hook(y, [this, &u] { pre_backward(u); });
+  return elsewhere ? y : t_.hook(y, [this, &u] { pre_backward(u); });
 }
 
 // The shard in the computed dtype, on a stream of its own, until it is gathered. From the host it comes where nothing has to be gathered, too ("pre_unshard").
@@ -218,7 +219,7 @@ void FlatShard::name_views(Unit& u) {
   const Category outer = t_.category();
   const bool graph = t_.grad_enabled();
   t_.category(Category::gradients);
-  t_.grad_enabled(true);
+  t_.grad_enabled(!reads_);
   t_.at(u.layer);
   const std::vector<Tensor> parts = t_.split(u.full, 0, u.layout.lengths);
   for (std::size_t i = 0, next = 0; i < parts.size(); ++i) {
@@ -233,7 +234,7 @@ void FlatShard::name_views(Unit& u) {
 
 // "_use_sharded_flat_param": names stay those of whole weights where these stay after forward, and where there are no others.
 void FlatShard::reshard(Unit& u, bool free, bool forward) {
-  if (options_.config.original_parameters && !(forward && !options_.reshard_after_forward && keeps_graph())) {
+  if (options_.config.original_parameters && !(forward && !options_.reshard_after_forward && (t_.grad_enabled() || graph_elsewhere()))) {
     u.named = false;
     u.from_host.reset();
   }

@@ -45,6 +45,7 @@ class FlatShard {
   UnitHooks hooks();
   std::vector<Trained> trained() const;  // parts of the shards, or shards
   void reduces(bool on) { reduces_ = on; }  // false: within no_sync()
+  void reads(bool on) { reads_ = on; }   // within torch.no_grad(): no graph anywhere waits for what runs
   void after_backward();                 // "_post_backward_final_callback"
   void clip_on_host();
   std::int64_t weight_bytes() const;     // shards
@@ -73,7 +74,7 @@ class FlatShard {
 
   Unit& unit_of(int unit) { return units_[unit >= UnitHooks::kLeaf ? first_leaf_ + static_cast<std::size_t>(unit - UnitHooks::kLeaf) : static_cast<std::size_t>(options_.wrap_blocks ? unit + 1 : 0)]; }
   UnitHooks::Named dtype_of(Unit& u);
-  bool keeps_graph() const { return t_.grad_enabled() || options_.graph_stays; }
+  bool graph_elsewhere() const { return !t_.grad_enabled() && options_.graph_stays && !reads_; }
   std::vector<Unit*> as_wrapped();
   void place(Unit& u);
   void name_parts(Unit& u);
@@ -100,7 +101,7 @@ class FlatShard {
   std::vector<std::pair<std::size_t, std::size_t>> listed_;  // unit and member, in named_parameters() order
   std::vector<Unit*> order_;             // units as they left forward
   std::vector<Unit*> forward_order_;     // as they entered the first one
-  bool reduces_ = true, first_forward_ = true, in_backward_ = false;
+  bool reduces_ = true, reads_ = false, first_forward_ = true, in_backward_ = false;
 };
 
 }  // namespace dryfit::eager

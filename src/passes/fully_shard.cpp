@@ -18,7 +18,7 @@ FullyShard::FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weigh
       Group& g = groups_.emplace_back();
       g.layer = std::max(next, -1);
       const bool stays = (next == UnitHooks::kTail && !options.tail_reshards) || next == UnitHooks::kModel || (next == last && !options.last_block_reshards);
-      g.reshards = options.reshard_after_forward && (options.torchtune || !stays);
+      g.reshards = options.reshard_after_forward && (options.torchtune || options.one_unit || !stays);
     }
     Member m{w.tensor, {}, {}, w.role, w.layer, w.trains, 0};
     Dims d = w.tensor.dims();
@@ -42,13 +42,31 @@ FullyShard::FullyShard(Tape& tape, const std::vector<Transformer::Weight>& weigh
 
 int FullyShard::unit_of(const Transformer::Weight& w) const {
   const std::string_view role = w.role;
+  if (options_.one_unit) return UnitHooks::kModel;
   if (w.layer >= 0) return options_.wrap_blocks ? w.layer : UnitHooks::kModel;
   if (role == "wte") return options_.tied ? UnitHooks::kTail : options_.embedding_apart ? UnitHooks::kEmbedding : UnitHooks::kModel;
   return (role == "lm_head" && options_.head_apart) || (options_.norm_in_tail && role == "final") ? UnitHooks::kTail : UnitHooks::kModel;
 }
 
 UnitHooks FullyShard::hooks() {
-  return {.before = [this](int unit, const Tensor& x) { return before(unit, x); }, .after = [this](int unit, const Tensor& y) { return after(unit, y); }, .carves = true};
+  return {.before = [this](int unit, const Tensor& x) { return before(unit, x); }, .after = [this](int unit, const Tensor& y) { return after(unit, y); }, .whole = [this](const Tensor& w) { return whole(w); }, .carves = true};
+}
+
+// DTensor.full_tensor(): gathered in the dtype of the shards, with what pads them.
+Tensor FullyShard::whole(const Tensor& weight) {
+  for (const Group& g : groups_) {
+    for (const Member& m : g.members) {
+      if (t_.storage_of(m.full) != t_.storage_of(weight)) continue;
+      const std::int64_t elements = weight.dims().numel();
+      const Category outer = t_.category();
+      t_.category(Category::weights);
+      t_.send("fsdp.all_gather", static_cast<double>(m.padded * size_of(m.stored())), Work::Beside::nothing);
+      Tensor out = t_.empty("fsdp.full_tensor", contiguous(weight.dims()), m.stored(), m.padded - elements);
+      t_.category(outer);
+      return out;
+    }
+  }
+  return weight;
 }
 
 std::int64_t FullyShard::weight_bytes() const {

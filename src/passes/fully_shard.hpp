@@ -23,6 +23,7 @@ struct FullyShardOptions {
   // whole weights that come one by one (set_model_state_dict), adapters' apart.
   bool torchtune = false, embedding_apart = true, head_apart = true;
   bool tail_reshards = false, last_block_reshards = true;  // beside reshard_after_forward
+  bool one_unit = false;               // all weights are the model's unit, resharded too: a single fully_shard(model) that is told so
   bool host = false;                   // CPUOffloadPolicy: shards, their gradients and the optimizer stay there
 };
 
@@ -59,9 +60,10 @@ class FullyShard {
   static constexpr int kUnits = 3;       // beside the blocks
   Group& group_of(int unit) { return groups_[static_cast<std::size_t>(unit + kUnits)]; }
   int unit_of(const Transformer::Weight& w) const;
-  bool hooked(int unit) const { return unit < 0 ? unit != UnitHooks::kEmbedding || !options_.tied : options_.wrap_blocks; }
+  bool hooked(int unit) const { return options_.one_unit ? unit == UnitHooks::kModel : unit < 0 ? unit != UnitHooks::kEmbedding || !options_.tied : options_.wrap_blocks; }
   Tensor before(int unit, const Tensor& x);
   Tensor after(int unit, const Tensor& y);
+  Tensor whole(const Tensor& weight);
   void unshard(Group& g);
   std::vector<Tensor> from_host(const Group& g);
   void wait(Group& g);

@@ -38,8 +38,9 @@ struct Head {
     const Tensor room = tile();
     Tensor rows;
     each_tile(n, vocab, [&](std::int64_t count) { rows = narrowed(hidden, count, "logits.x"); }, [&](std::int64_t columns) {
-      const Tensor part = narrowed(weight, columns, "lm_head");
+      Tensor part = narrowed(weight, columns, "lm_head");
       t.multiply(rows, t.transpose(part, 0, 1), "logits");
+      part.reset();
       if (bias.defined()) narrowed(bias, columns, "lm_head");
       t.tell_traffic("loss.kernel", static_cast<double>(rows.dims().size[0] * columns * size_of(computes)));
     });
@@ -149,8 +150,7 @@ FusedOutput fused_head(Tape& t, const Tensor& hidden, const Tensor& weight, cons
   return out;
 }
 
-Tensor fused_head_loss(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias) {
-  const FusedOutput made = fused_head(t, hidden, weight, bias, {.entropy = true, .top = true});
+Tensor fused_head_loss(Tape& t, const FusedOutput& made) {
   const Tensor negated = t.scale(made.log_probs, "loss.log_probs");
   return per_label(t, total(t, negated));
 }

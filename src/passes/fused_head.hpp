@@ -15,7 +15,7 @@ struct FusedAsked { bool entropy = false, mean_logits = false, top = false; };
 // something wants a gradient, again in backward, where gradients are summed in fp32.
 FusedOutput fused_head(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias, FusedAsked asked);
 
-// SFTTrainer's loss of them.
-Tensor fused_head_loss(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias);
+// SFTTrainer's loss of it.
+Tensor fused_head_loss(Tape& t, const FusedOutput& made);
 
 }  // namespace dryfit::eager

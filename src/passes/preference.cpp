@@ -59,7 +59,6 @@ Tensor preference_loss(Tape& t, const PreferenceInputs& in) {
 Result<void> preference_is_described(const Architecture& a, const Training& r) {
   const auto with = [](std::string what, std::string hint) { return fail("unsupported_training", "preference training (DPO) " + std::move(what) + " is not laid out yet", std::move(hint)); };
   if (!a.causal || r.framework != Framework::transformers) return with(a.causal ? "in " + std::string(name_of(r.framework)) : "of " + a.model_type, "causal models by TRL's DPOTrainer are laid out");
-  if (r.sharding != Sharding::none) return with("on several GPUs", "ask for one GPU");
   if (a.moe) return with("of a mixture of experts, whose routers add a loss,", "dense models are laid out");
   if (a.attention_dropout > 0 && a.family != Family::gpt2) return with("of " + a.model_type + " with dropout in its attention, which disable_dropout leaves there,", "set attention_dropout to 0 in config.json");
   if (r.compile) return with("under torch.compile", "leave it out: the rest of the run is");

@@ -5,8 +5,6 @@
 #include <array>
 #include <memory>
 
-#include "graph/torchtune.hpp"
-#include "graph/transformers.hpp"
 #include "passes/compiled_transformer.hpp"
 #include "passes/data_parallel.hpp"
 #include "passes/efficient_attention.hpp"
@@ -15,6 +13,7 @@
 #include "passes/litgpt.hpp"
 #include "passes/megatron_step.hpp"
 #include "passes/preference.hpp"
+#include "passes/reference_model.hpp"
 #include "passes/torch_optimizer.hpp"
 #include "passes/torchtitan.hpp"
 #include "passes/torchtune.hpp"
@@ -143,12 +142,15 @@ class Trainer {
     forward.fuses_products = target_.compute_major >= 8;
     tape_.groups(grouping_of(r_, target_));
     forward.eager_attention = r_.attention == AttentionCode::eager;
+    const bool prepared_first = is_deepspeed(r_.sharding) || gathers_weights(r_.sharding);  // by DPOTrainer.__init__, while what trains is on the host
+    if (r_.has_reference_model() && prepared_first) reference_ = std::make_unique<eager::ReferenceModel>(tape_, a_, r_, forward);
+    const eager::ForwardOptions whole = forward;
     lay_out(forward, r_);
     if (r_.framework == Framework::litgpt) litgpt_ = std::make_unique<Litgpt>(tape_, a_, computed_, forward);
     else if (r_.framework == Framework::torchtune) tune_ = std::make_unique<Torchtune>(tape_, a_, computed_, forward);
     else if (r_.framework == Framework::torchtitan) titan_ = std::make_unique<Torchtitan>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
-    if (r_.has_reference_model()) reference_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
+    if (r_.has_reference_model() && !prepared_first) reference_ = std::make_unique<eager::ReferenceModel>(tape_, a_, r_, whole);
     if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, CompileTarget{target_.multiprocessors, forward.attention});
     if (r_.ema) copy_model();
     std::vector<eager::Trained> trained = trained_weights(weights(), r_.framework);
@@ -256,8 +258,8 @@ class Trainer {
     if (sharded_) sharded_->after_backward();
   }
 
-  // The rest of a micro-step of DPOTrainer. accelerate's prepare_model wraps the forward pass of each model alone in autocast.
-  void take_preference(const char* phase, int micro, Transformer::Batch batch) {
+  // Of a micro-step of DPOTrainer. accelerate's prepare_model wraps the forward pass of each model alone in autocast; DistributedDataParallel is not around the pass without adapters.
+  Tensor preference_loss(const Transformer::Batch& batch) {
     const auto under_autocast = [this](auto call) {
       return [this, call] {
         if (const auto half = half_of(computed_.mixed)) tape_.enter_autocast(*half);
@@ -267,16 +269,30 @@ class Trainer {
       };
     };
     constexpr eager::FusedAsked kAll{.entropy = true, .mean_logits = true, .top = true};
-    eager::PreferenceInputs in{batch.ids.dims(), under_autocast([&] { return model_->scores(batch, kAll); })};
+    const auto handed_out = [this](eager::FusedOutput out) {
+      const auto half = half_of(r_.mixed);
+      for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits}) {
+        if (half && sharded_) *each = tape_.to(*each, *half, "loss");  // MixedPrecisionPolicy.output_dtype
+      }
+      return out;
+    };
+    eager::PreferenceInputs in{batch.ids.dims(), [&] {
+      eager::FusedOutput out = handed_out(under_autocast([&] { return model_->scores(batch, kAll); })());
+      for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits, &out.top, &out.mask}) {
+        if (replicated_) *each = replicated_->output(*each);
+      }
+      return out;
+    }};
     if (r_.preference->precomputed) in.computed_before = batch.computed;
-    else in.reference = under_autocast([&] { return reference_ ? reference_->scores_as_reference(batch, {}) : model_->scores_as_reference(batch, kAll); });
-    loss_ = eager::preference_loss(tape_, in);
-    in = {}, batch = {};
-    if (r_.grad_accum_steps > 1) loss_ = tape_.scale(loss_, "loss");
-    tape_.segment(phase, "backward", micro);
-    tape_.backward(loss_);
-    model_->finish();
-    loss_ = tape_.detach(loss_);
+    else if (reference_) in.reference = [&] { return reference_->scores(batch); };
+    else in.reference = [&] {
+      if (gathered_) gathered_->before_forward();
+      if (flat_) flat_->reads(true);
+      eager::FusedOutput out = handed_out(under_autocast([&] { return model_->scores_as_reference(batch, kAll); })());
+      if (flat_) flat_->reads(false);
+      return out;
+    };
+    return eager::preference_loss(tape_, in);
   }
 
   void micro_step(const char* phase, int micro, bool told) {
@@ -299,7 +315,25 @@ class Trainer {
       gathered_->before_backward(reduces);
       gathered_->before_forward();
     }
-    if (r_.preference) return take_preference(phase, micro, std::move(batch));
+    if (r_.preference) loss_ = preference_loss(batch);
+    else take_loss(batch);
+    batch = {};
+    if (r_.grad_accum_steps > 1) loss_ = tape_.scale(loss_, "loss");
+    tape_.segment(phase, "backward", micro);
+    tape_.backward(loss_);
+    if (replicated_) replicated_->after_backward();
+    if (sharded_) sharded_->after_backward();
+    if (flat_) flat_->after_backward();
+    if (zero_) zero_->after_backward();
+    if (whole_) whole_->after_backward(reduces);
+    if (gathered_) gathered_->after_backward();
+    if (graph_stays() && reduces) return;
+    if (model_) model_->finish(is_deepspeed(r_.sharding) && reduces);
+    if (!r_.holds_outputs) loss_ = tape_.detach(loss_);  // Trainer.training_step
+  }
+
+  // The model's own loss.
+  void take_loss(const Transformer::Batch& batch) {
     if (const auto half = half_of(computed_.mixed); half && !compiled_) tape_.enter_autocast(*half);
     outputs_ = litgpt_ ? litgpt_->forward(batch) : compiled_ ? compiled_->forward(batch) : model_->forward(batch);  // what the name held until now goes
     tape_.leave_autocast();
@@ -314,19 +348,6 @@ class Trainer {
     }
     loss_ = outputs_.loss;
     if (!r_.holds_outputs) outputs_ = {};
-    batch = {};
-    if (r_.grad_accum_steps > 1) loss_ = tape_.scale(loss_, "loss");
-    tape_.segment(phase, "backward", micro);
-    tape_.backward(loss_);
-    if (replicated_) replicated_->after_backward();
-    if (sharded_) sharded_->after_backward();
-    if (flat_) flat_->after_backward();
-    if (zero_) zero_->after_backward();
-    if (whole_) whole_->after_backward(reduces);
-    if (gathered_) gathered_->after_backward();
-    if (graph_stays() && reduces) return;
-    if (model_) model_->finish();
-    if (!r_.holds_outputs) loss_ = tape_.detach(loss_);  // Trainer.training_step
   }
 
   // accelerate steps DeepSpeed's engine inside backward(), where the loss still has its graph; of reentrant checkpoints it holds what blocks were given.
@@ -354,7 +375,7 @@ class Trainer {
     if (zero_) zero_->step();
     if (whole_) whole_->step();
     if (gathered_) gathered_->step();
-    if (graph_stays()) model_->finish();
+    if (is_deepspeed(r_.sharding)) model_->finish();
     if (zero_ || gathered_ || whole_) return;
     if (!in_backward_.empty()) return tune_->log();
     if (tune_ && !r_.offload_parameters) tune_->scale_gradients();
@@ -371,7 +392,7 @@ class Trainer {
   Target target_;
   Tape tape_;                         // outlives every tensor below
   std::unique_ptr<Transformer> model_;  // one of these four
-  std::unique_ptr<Transformer> reference_;  // of preferences
+  std::unique_ptr<eager::ReferenceModel> reference_;  // of preferences
   std::unique_ptr<Torchtitan> titan_;
   std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<CompiledTransformer> compiled_;  // what runs in place of the model's own code
@@ -391,118 +412,10 @@ class Trainer {
   StepWork work_;
 };
 
-// Every refusal has one of these: what is not written down yet, and the nearest thing that is.
-std::unexpected<Error> unsupported(std::string what, std::string hint = "leave it out; the rest of the run is") {
-  return fail("unsupported_training", std::move(what) + " is not laid out yet", std::move(hint));
-}
-
-// A decoder with rotary positions and norms before its branches: what LitGPT's and torchtune's one model class is.
-bool is_plain_decoder(const Architecture& a) {
-  constexpr std::array kOthers = {Family::smollm3, Family::granite, Family::seed_oss, Family::arcee, Family::starcoder2};  // which those have not
-  return a.causal && !a.conv1d && !a.moe && !a.latent && a.position == Position::rotary && a.qk_norm == QkNorm::none && (a.norm_placement == NormPlacement::pre || a.norm_placement == NormPlacement::sandwich) && std::ranges::find(kOthers, a.family) == kOthers.end();
-}
-
-Result<void> litgpt_is_described(const Architecture& a, const Training& r) {
-  if (!is_plain_decoder(a)) return unsupported("this architecture (" + a.model_type + ") in LitGPT");
-  if (r.sharding != Sharding::none && r.sharding != Sharding::ddp && !is_fsdp1(r.sharding)) return unsupported("LitGPT under " + std::string(name_of(r.sharding)), "use --parallel fsdp1, which its scripts take on several GPUs");
-  if (r.recompute != Recompute::none && !is_fsdp1(r.sharding)) return unsupported("LitGPT with checkpointing on one GPU");
-  if (r.compile) return unsupported("torch.compile of LitGPT's models");
-  return {};
-}
-
-Result<void> torchtune_is_described(const Architecture& a, const Training& r) {
-  const bool family = a.family == Family::llama || a.family == Family::mistral || a.family == Family::qwen2;
-  const bool built = is_plain_decoder(a) && a.norm == NormKind::rms_norm && a.norm_placement == NormPlacement::pre && !a.parallel_residual && a.gated_mlp;
-  if (!family || !built) return unsupported("this architecture (" + a.model_type + ") in torchtune");
-  const bool several = r.torchtune.recipe == TorchtuneRecipe::full_distributed || r.torchtune.recipe == TorchtuneRecipe::lora_distributed;
-  if (r.sharding != (several ? Sharding::fsdp2 : Sharding::none)) return fail("bad_value", "the recipe " + std::string(name_of(r.torchtune.recipe)) + (several ? " without fully_shard" : " on several GPUs"), several ? "leave --parallel out" : "its likes of _distributed take several", "tune run");
-  if (several && r.quantized) return unsupported("4-bit weights under torchtune's fully_shard", "leave quantize_base out, or take the recipe of a single device");
-  if (several && r.compile && r.recompute == Recompute::none) return unsupported("torch.compile under torchtune's fully_shard without checkpoints, whose hooks then lie inside what is compiled,", "compile=False is laid out, or enable_activation_checkpointing=True");
-  if (a.tied_head && r.lora && std::ranges::find(r.lora->targets, "lm_head") != r.lora->targets.end()) {
-    return fail("bad_value", "adapters on a head that is the embedding, which torchtune refuses", "set model.apply_lora_to_output=False", "model.apply_lora_to_output");
-  }
-  if (r.quantized && (a.width % 256 != 0 || a.ffn % 64 != 0 || a.qkv_bias)) return unsupported("NF4 weights of this shape");
-  if (r.compile && !has_torchtune_graph(a, r)) return unsupported("torch.compile of this run of torchtune", "compile=False is laid out; compiled are Llama and Mistral in bf16");
-  return {};
-}
-
-Result<void> torchtitan_is_described(const Architecture& a, const Training& r) {
-  if (a.family != Family::llama || !is_plain_decoder(a) || a.norm != NormKind::rms_norm || a.tied_head || a.qkv_bias || a.out_bias) return unsupported("this architecture (" + a.model_type + ") in torchtitan", "its llama3 is laid out");
-  if (r.sharding != Sharding::none && r.sharding != Sharding::fsdp2) return unsupported("torchtitan under " + std::string(name_of(r.sharding)), "parallelism.data_parallel_shard_degree = -1 is laid out");
-  if (r.mixed != MixedPrecision::bf16 && r.weights != Dtype::bf16) return unsupported("torchtitan's attention in fp32", "training.mixed_precision_param = \"bfloat16\" is laid out");
-  return {};
-}
-
-Result<void> compiled_is_described(const Architecture& a, const Training& r) {
-  const auto with = [](std::string what, std::string hint) { return unsupported("torch.compile with " + std::move(what), std::move(hint)); };
-  if (a.moe) {
-    if (!has_mixture_graph(a)) return unsupported("torch.compile of " + a.model_type + "'s mixtures of experts", "it is of Mixtral's and Qwen 3's without a loss of their routers; without it the run is");
-    // DynamicCache's layers are told apart: Dynamo compiles every block anew, and gives up at the ninth
-    if (r.is_transformers_5()) return with("a mixture of experts in transformers 5, whose grouped experts are another graph,", "leave torch.compile out, or say --transformers 4.57.1 where that is what runs");
-    if (r.use_cache) return with("a mixture of experts and use_cache, with which every block is compiled anew until Dynamo gives up,", "set model.config.use_cache = False in your script, and say --no-cache");
-    if (r.recompute != Recompute::none) return with("a mixture of experts and gradient checkpointing", "leave one of them out");
-    const auto of_attention = [](const std::string& target) { return target == "q_proj" || target == "k_proj" || target == "v_proj" || target == "o_proj"; };
-    if (r.lora && !std::ranges::all_of(r.lora->targets, of_attention)) return with("a mixture of experts and adapters of other products than attention's", "set target_modules to some of q_proj, k_proj, v_proj, o_proj");
-    if (r.quantized) return with("a mixture of experts in 4 bits", "leave torch.compile out");
-  } else if (!has_graph(a)) return unsupported("torch.compile of " + a.model_type, "it is of GPT-2, GPT-NeoX with gelu, Llama, Mistral, Qwen 2 and Qwen 3; without it the run is");
-  if (r.attention != AttentionCode::sdpa) return with("another attention than sdpa", "use --attention sdpa");
-  // transformers warns that checkpoints leave the cache out, in every block; Dynamo ends its graph there
-  if (r.recompute != Recompute::none && r.use_cache) return with("gradient checkpointing and use_cache, whose warning breaks the graph in every block,", "set model.config.use_cache = False in your script, and say --no-cache");
-  if (r.quantized && a.conv1d) return with("4-bit weights of " + a.model_type, "leave torch.compile out");
-  if (a.family == Family::gpt2 && r.recompute != Recompute::none) return with("gradient checkpointing of GPT-2, whose dropout is drawn a second time,", "leave one of them out");
-  if (r.lora && r.recompute != Recompute::none) return with("adapters and gradient checkpointing, whose inputs are told to want gradients, which breaks the graph,", "leave one of them out");
-  if (r.lora && (r.lora->rank == 0 || r.lora->dora || r.lora->biases != Lora::Biases::none || !r.lora->saved_modules.empty())) return with("other adapters than LoRA's two matrices", "leave torch.compile out");
-  if (r.liger.any() || r.head != HeadLoss::logits) return with("a loss in parts", "leave torch.compile out");
-  if (r.packed) return with("packed rows", "leave torch.compile or packing out");
-  if (r.adapter_kernels.any()) return with("axolotl's LoRA kernels", "set lora_mlp_kernel, lora_qkv_kernel and lora_o_kernel to false");
-  if (r.sharding != Sharding::none) return with("several GPUs", "leave torch.compile out, or ask for one GPU");
-  return {};
-}
-
-// How the model's weights are shared out.
-Result<void> sharding_is_described(const Architecture& a, const Training& r) {
-  if (a.encoder && (is_fully_sharded(r) || is_fsdp1(r.sharding))) return unsupported("FSDP of an encoder, whose embeddings are a unit too,", "use --parallel ddp");
-  if (r.sharding != Sharding::zero3) return {};
-  // of the newer form torch raises CheckpointError: frozen weights have no size when a block runs again
-  if (r.lora && r.recompute == Recompute::full && !r.reentrant) return unsupported("adapters, checkpoints of the newer form and ZeRO-3 together", "set use_reentrant in gradient_checkpointing_kwargs, as TRL does, or use --parallel zero2");
-  // bitsandbytes' products name every weight they were given, whole, until the graph goes at the end of the step
-  if (r.quantized) return unsupported("4-bit weights under ZeRO-3", "use --parallel fsdp1, which shares them out, or zero2");
-  if (a.shared_parallel_norm && r.recompute == Recompute::full) return unsupported("checkpoints under ZeRO-3 of " + a.model_type + ", whose branches share a norm,", "use --parallel zero2");
-  if (eager::is_leaf_mixture(a) && r.recompute == Recompute::full && r.reentrant && r.lora) return unsupported("adapters and checkpoints of the older form under ZeRO-3 of " + a.model_type, "use --parallel zero2 or fsdp2");
-  if (a.encoder || a.norm_placement == NormPlacement::post) return unsupported("ZeRO-3 of this architecture (" + a.model_type + ")", "use --parallel zero2");
-  return {};
-}
-
-Result<void> is_described(const Architecture& a, const Training& r) {
-  if (r.preference) {
-    if (auto ok = eager::preference_is_described(a, r); !ok) return ok;
-  }
-  if (r.optimizer == OptimizerKind::muon && r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("Muon under " + std::string(name_of(r.sharding)) + ", which has to gather each matrix,", "use --parallel ddp, or another optimizer");
-  if (r.optimizer == OptimizerKind::muon && r.framework != Framework::transformers) return unsupported("Muon in " + std::string(name_of(r.framework)), "use another optimizer");
-  if (r.ema && r.lora) return unsupported("EMA of a model with adapters, of which most is frozen,", "average the adapters alone in your script, and leave --ema out");
-  if (r.framework == Framework::litgpt) {
-    if (auto ok = litgpt_is_described(a, r); !ok) return ok;
-  } else if (r.framework == Framework::torchtune) {
-    if (auto ok = torchtune_is_described(a, r); !ok) return ok;
-  } else if (r.framework == Framework::torchtitan) {
-    if (auto ok = torchtitan_is_described(a, r); !ok) return ok;
-  } else if (r.compile) {
-    if (auto ok = compiled_is_described(a, r); !ok) return ok;
-  }
-  return sharding_is_described(a, r);
-}
-
 }  // namespace
 
 Attention resolve_attention(const Architecture& a, const Training& r, const Target& target) {
   return attention_of(a, r, target, r.mixed != MixedPrecision::none || r.weights != Dtype::fp32);
-}
-
-Result<void> is_laid_out(const Architecture& a, const Training& r, const Target& target) {
-  if (auto ok = is_described(a, r); !ok) return ok;
-  if (r.attention == AttentionCode::flash_attention_3 && target.compute_major != 9) return fail("bad_value", "flash_attention_3 on a GPU of compute capability " + std::to_string(target.compute_major) + "." + std::to_string(target.compute_minor) + ": its kernels are Hopper's", "use --attention flash_attention_2 or sdpa, or an H100, H200 or GH200", "--attention");
-  if (r.framework == Framework::torchtitan && target.compute_major < 8) return unsupported("torchtitan's attention on GPUs older than compute capability 8.0", "use an A100, an H100 or newer");
-  return {};
 }
 
 Result<Program> build_program(const Architecture& a, const Training& r, const Target& target, eager::TapeOptions options) {
@@ -557,9 +470,10 @@ StaticBytes static_bytes(const Architecture& a, const Training& r) {
   } else {
     for (const Transformer::Weight& w : weights) {
       if (!forward.gathered && !(forward.flat && w.trains)) out.weights += bytes_of(w.tensor);
-      if (r.ema || r.has_reference_model()) out.weights += bytes_of(w.tensor);
+      if (r.ema) out.weights += bytes_of(w.tensor);
     }
   }
+  if (r.has_reference_model()) out.weights += Bytes(eager::ReferenceModel(tape, a, r, {}).weight_bytes());
   for (const eager::Trained& p : trained) out.gradients += bytes_of(p.parameter);
   out.weights += Bytes(litgpt ? litgpt->frozen_bytes() : tune ? tune->frozen_bytes() : titan ? 0 : transformer->frozen_bytes());
   const auto account = [&](auto zero) {

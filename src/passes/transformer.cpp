@@ -466,13 +466,19 @@ Tensor Transformer::liger_head(const Tensor& x) {
   return liger_loss(t_, t_.view(x, {N, a_.width}), outer_.linear.at("lm_head").weight, t_.view(targets, {N}), o_.fuses_products);
 }
 
+FusedOutput Transformer::fused_output(const Tensor& rows, FusedAsked asked) {
+  const Linear& head = outer_.linear.at("lm_head");
+  if (!asks_tail()) return fused_head(t_, rows, head.weight, head.bias, asked);
+  return fused_head(t_, rows, hooks_.whole(head.weight), head.bias.defined() ? hooks_.whole(head.bias) : head.bias, asked);
+}
+
 // The loss without all logits, of what the head would have been given.
 Tensor Transformer::head_loss(const Tensor& x, const Tensor& labels) {
   const Category before = t_.category();
   t_.category(Category::logits);
   const Linear& head = outer_.linear.at("lm_head");
   Tensor loss;
-  if (r_.head == HeadLoss::trl) loss = fused_head_loss(t_, x, head.weight, head.bias);
+  if (r_.head == HeadLoss::trl) loss = fused_head_loss(t_, fused_output(x, {.entropy = true, .top = true}));
   else if (r_.head == HeadLoss::cut) loss = cut_loss(t_, x, head.weight, head.bias, labels);
   else loss = liger_head(x);
   t_.category(before);
@@ -491,22 +497,33 @@ Tensor Transformer::loss_of(const Tensor& given, const Tensor& labels) {
   return loss;
 }
 
+// Whether TRL's head gathers a frozen weight on its own (DTensor.full_tensor): under fully_shard, where nothing of the head's unit has run.
+bool Transformer::asks_tail() const {
+  return r_.head == HeadLoss::trl && hooks_.whole && !norm_in_tail() && !a_.tied_head && !outer_.linear.at("lm_head").weight.requires_grad();
+}
+
+// The base model within the others, up to what its head is given.
+Tensor Transformer::rows_for_head(const Batch& batch) {
+  enter(-1, {});
+  if (r_.lora) into(&weights_, {}, {});  // PeftModel's, around the tuner's, which calls the model's forward itself
+  into(this, {}, {});
+  into(&outer_, {}, {});
+  const Tensor x = out_of(&outer_, body(batch));
+  const Tensor rows = norm_in_tail() || asks_tail() ? x : enter(UnitHooks::kTail, x);
+  if (r_.head != HeadLoss::logits && modules_.takes) modules_.takes(this, outer_.linear.at("lm_head").weight);  // which is never called: the tail is not left
+  return rows;
+}
+
 Transformer::Outputs Transformer::forward(const Batch& given) {
   const Dims d = given.ids.dims();
   B = d.size[0];
   T = d.size[1];
   N = B * T;
   const Batch batch = prompt_.defined() ? prompted(given) : given;
-  enter(-1, {});
-  if (r_.lora) into(&weights_, {}, {});  // PeftModel's, around the tuner's, which calls the model's forward itself
-  into(this, {}, {});
-  into(&outer_, {}, {});
-  const Tensor x = out_of(&outer_, body(batch));
   Outputs out;
-  const Tensor rows = norm_in_tail() ? x : enter(UnitHooks::kTail, x);
+  const Tensor rows = rows_for_head(batch);
   if (r_.head != HeadLoss::logits) {
-    if (modules_.takes) modules_.takes(this, outer_.linear.at("lm_head").weight);
-    out.loss = head_loss(rows, batch.labels);  // which asks the head for its weight and never calls it: the tail is not left
+    out.loss = head_loss(rows, batch.labels);
   } else {
     out.logits = leave(UnitHooks::kTail, head(rows));
     out.loss = loss_of(out.logits, batch.labels);
@@ -522,12 +539,13 @@ FusedOutput Transformer::scores(const Batch& batch, FusedAsked asked) {
   B = d.size[0];
   T = d.size[1];
   N = B * T;
-  const Tensor x = body(batch);
+  const Tensor rows = rows_for_head(batch);
   const Category before = t_.category();
   t_.category(Category::logits);
-  const Linear& head = outer_.linear.at("lm_head");
-  FusedOutput out = fused_head(t_, x, head.weight, head.bias, asked);
+  FusedOutput out = fused_output(rows, asked);
   t_.category(before);
+  out.log_probs = out_of(this, leave(-1, out.log_probs));  // what of it has a gradient
+  if (r_.lora) out.log_probs = out_of(&weights_, out.log_probs);
   return out;
 }
 
@@ -547,12 +565,13 @@ std::int64_t Transformer::buffer_bytes() const {
   return sum;
 }
 
-void Transformer::finish() {
+void Transformer::finish(bool graph_stays) {
   mask_.reset();
   local_mask_.reset();
   positions_.reset();
   rotary_ = {Tensor{}, Tensor{}};
   local_rotary_ = {Tensor{}, Tensor{}};
+  if (graph_stays) return;
   if (input_.defined() && checkpoints()) t_.zero_grad(input_);
   input_.reset();
 }

@@ -38,6 +38,7 @@ struct UnitHooks {
   std::function<Tensor(int unit, const Tensor& x)> before, after;
   struct Named { Dtype now, in_graph; };
   std::function<Named(int unit)> dtype = nullptr;    // of a single matrix as its module names it now, and as it did in the run whose graph backward follows
+  std::function<Tensor(const Tensor& weight)> whole = nullptr;  // of a unit that is asked for its weight and never runs: a copy of it, gathered
   std::function<void(int unit)> before_again = nullptr;  // the unit's output has its gradient, and then the block runs again
   bool wrap = false;                       // units are modules around the blocks: a checkpoint lies within, whatever its form
   bool carves = false;                     // embedding and tail are units of their own
@@ -84,7 +85,7 @@ class Transformer {
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   void around_modules(ModuleHooks hooks) { modules_ = std::move(hooks); }
   void forget_whole() { whole_.clear(); }  // ForwardOptions::Loading::whole: once units have their shards
-  void finish();                   // after backward: what recomputed blocks were given goes
+  void finish(bool graph_stays = false);  // after backward: what recomputed blocks were given goes; graph_stays: not yet what adapters behind checkpoints have a gradient pass through, which its own node names
 
   // Parameters in named_parameters() order with what is needed to train them.
   struct Weight { Tensor tensor; const char* role; int layer; bool trains; int leaf = 0; };  // leaf: its unit, where it is one of its own (UnitHooks::kLeaf)
@@ -223,6 +224,9 @@ class Transformer {
   bool checkpoints() const { return r_.recompute == Recompute::full && !as_reference_; }
   bool norm_in_tail() const;
   Tensor body(const Batch& batch);
+  Tensor rows_for_head(const Batch& batch);
+  bool asks_tail() const;
+  FusedOutput fused_output(const Tensor& rows, FusedAsked asked);
   Tensor embed(const Batch& batch);
   Batch prompted(const Batch& batch);
   Tensor causal_mask(Dtype d);

@@ -99,6 +99,7 @@ bool Transformer::is_target(std::string_view module) const {
   const std::vector<std::string>& wanted = r_.lora->targets;
   if (wanted.empty()) {  // peft's defaults (utils/constants.py)
     if (a_.fused_qkv) return ours(module) == std::string_view("attn.qkv");
+    if (a_.family == Family::phi && (leaf == "fc1" || leaf == "fc2")) return true;
     return ours(module) == std::string_view("attn.q") || ours(module) == std::string_view("attn.v");
   }
   if (wanted.size() == 1 && wanted[0] == "all-linear") return module != "lm_head" && !module.ends_with("norm");
@@ -354,13 +355,14 @@ void Transformer::add_adapters() {
 
 // nn.Linear, transformers' Conv1D, bitsandbytes' Linear4bit; peft's LoRA around either.
 Tensor Transformer::project(const Linear& l, const Tensor& given_x, const char* role) {
-  const Tensor x = l.lora && !as_reference_ ? into(&l.lora->self, {}, given_x) : given_x;
+  const Tensor x = l.lora ? into(&l.lora->self, {}, given_x) : given_x;
   const auto base = [&]() -> Tensor {
     if (!modules_.before) return product(l, x, role);
     const Tensor given = into(&l, {l.weight, l.bias}, x);
     return out_of(&l, product(l, given, role));
   };
-  if (!l.lora || as_reference_) return base();
+  if (!l.lora) return base();
+  if (as_reference_) return out_of(&l.lora->self, base());
   return out_of(&l.lora->self, r_.lora->dora ? adapted_dora(base(), l, x, role) : adapted(base(), l, x, role));
 }
 

@@ -28,7 +28,7 @@ std::vector<std::vector<std::size_t>> cut_into_sub_groups(const std::vector<std:
 
 // zero.Init cut every weight while the model was made; they go through the host, and empty_cache() follows. Then: partitions in one buffer, fp32 copies by sub-group, gradients, the bucket; and each
 // weight is gathered once for its hook.
-ZeroGather::ZeroGather(Tape& tape, const std::vector<Transformer::Weight>& weights, const Training& training)
+ZeroGather::ZeroGather(Tape& tape, const std::vector<Transformer::Weight>& weights, const Training& training, bool reads)
     : t_(tape), r_(training), z_(training.zero), dtype_(training.weights), W(training.world_size), rank_(training.zero.rank.value_or(0)) {
   t_.linear_saves_input(true);
   overlap_ = z_.overlap_comm.value_or(true);
@@ -39,7 +39,7 @@ ZeroGather::ZeroGather(Tape& tape, const std::vector<Transformer::Weight>& weigh
   for (const Transformer::Weight& w : weights) {
     parameters_.push_back({w.tensor, w.role, w.layer});
     Param& p = params_.emplace_back();
-    p.trains = w.trains;
+    p.trains = w.trains && !reads;
     p.elements = w.tensor.dims().numel();
     p.part = ceil_div(p.elements, W);
     parts.push_back(p.part);
@@ -50,6 +50,7 @@ ZeroGather::ZeroGather(Tape& tape, const std::vector<Transformer::Weight>& weigh
     }
     if (!r_.offload_parameters && !p.trains) frozen_.push_back(buffer("zero.ds_tensor", p.part, dtype_, Category::weights));
   }
+  if (reads) return;
   if (!r_.offload_parameters) partitions_ = buffer("zero.lp_param_buffer", sum, dtype_, Category::weights);
   for (auto& group : optimizer_groups(parameters_, z_.split_groups)) {
     std::erase_if(group, [&](std::size_t i) { return !params_[i].trains; });
@@ -114,10 +115,30 @@ int ZeroGather::module_of(Who who, std::span<const Tensor> own) {
 // A module's forward begins; when its input has its gradient, its weights go.
 Tensor ZeroGather::before(Who who, std::span<const Tensor> own, const Tensor& x) {
   const int module = module_of(who, own);
+  expect(module);
   if (trace_ == Trace::recording) order_.push_back(module);
   fetch(module);
-  if (!x.defined() || !t_.grad_enabled() || !x.requires_grad()) return x;
-  return t_.hook(x, [this, module] { release(module); });
+  int& remaining = modules_[static_cast<std::size_t>(module)].remaining;
+  remaining = 0;
+  if (!x.defined() || !x.requires_grad()) return x;
+  ++remaining;
+  return t_.grad_enabled() ? t_.hook(x, [this, module] { input_has_gradient(module); }) : x;
+}
+
+// "PostBackwardFunctionModule": only the last of those that the module's last call counted lets its weights go. Where a call without gradients came between, none is, and they stay.
+void ZeroGather::input_has_gradient(int module) {
+  if (--modules_[static_cast<std::size_t>(module)].remaining == 0) release(module);
+}
+
+// "trace_prologue": a module out of order ends the trace, until the next but one forward pass begins.
+void ZeroGather::expect(int module) {
+  if (trace_ != Trace::complete) return;
+  const auto here = static_cast<std::size_t>(step_);
+  if (here < order_.size() && order_[here] == module) return;
+  trace_ = Trace::invalid;
+  order_.clear(), param_order_.clear(), queue_.clear();
+  for (Param& p : params_) p.fetched_for = -1;
+  settle();
 }
 
 // "reduce_leaf_module_grads": once the module's input has its gradient those of its weights go into the bucket, one after the other.
@@ -141,6 +162,7 @@ Tensor ZeroGather::after(Who who, const Tensor& y, bool again) {
 }
 
 void ZeroGather::before_backward_of(int module) {
+  expect(module);
   if (trace_ == Trace::recording) order_.push_back(module);
   fetch(module);
 }

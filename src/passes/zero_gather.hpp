@@ -18,7 +18,8 @@ namespace dryfit::eager {
 class ZeroGather {
  public:
   // Allocates what DeepSpeed's optimizer holds; weights have no memory of their own (ForwardOptions::gathered).
-  ZeroGather(Tape& tape, const std::vector<Transformer::Weight>& weights, const Training& training);
+  // reads: an engine without an optimizer (DeepSpeedZeRoOffload alone), of a model that is only asked; step() and after_backward() are not for it.
+  ZeroGather(Tape& tape, const std::vector<Transformer::Weight>& weights, const Training& training, bool reads = false);
   ModuleHooks hooks();
   void before_forward();                 // of every micro-step: "reset_step"
   void before_backward(bool boundary) { boundary_ = boundary; }
@@ -40,7 +41,10 @@ class ZeroGather {
     int fetched_for = -1;                  // "most_recent_step_id_param_fetched_for"
     std::shared_ptr<Gather> flight;
   };
-  struct Module { std::vector<std::size_t> own; };
+  struct Module {
+    std::vector<std::size_t> own;
+    int remaining = 0;                     // "ds_grads_remaining": inputs of the last call whose gradients are to come
+  };
   enum class Trace : std::uint8_t { invalid, recording, complete };
   struct Queued { std::size_t param; int step; };
 
@@ -50,6 +54,8 @@ class ZeroGather {
   Tensor after(Who who, const Tensor& y, bool again);
   void before_backward_of(int module);
   void take(int module, const Tensor& weight);
+  void expect(int module);
+  void input_has_gradient(int module);
   void fetch(int module);
   void prefetch();
   void gather(const std::vector<std::size_t>& params);

@@ -467,14 +467,20 @@ std::string zero_json(const Training& t) {
   const auto add = [&](const char* key, const std::string& value) { fields += ", \"" + std::string(key) + "\": " + value; };
   const auto count = [&](const char* key, std::int64_t value, std::int64_t standard) { if (value != standard) add(key, std::to_string(value)); };
   const auto flag = [&](const char* key, bool value, bool standard) { if (value != standard) add(key, value ? "true" : "false"); };
-  count("reduce_bucket_size", z.reduce_bucket_size, usual.reduce_bucket_size);
+  // "auto" where another engine reads it as DeepSpeed's default (Preference::zero)
+  const ZeroConfig& elsewhere = t.preference && t.preference->zero ? *t.preference->zero : z;
+  const auto open = [&](const char* key, std::int64_t ZeroConfig::*field) {
+    if (elsewhere.*field != z.*field) add(key, "\"auto\"");
+    else count(key, z.*field, usual.*field);
+  };
+  open("reduce_bucket_size", &ZeroConfig::reduce_bucket_size);
   if (z.overlap_comm) add("overlap_comm", *z.overlap_comm ? "true" : "false");
   flag("contiguous_gradients", z.contiguous_gradients, true);
   flag("reduce_scatter", z.reduce_scatter, true);
   flag("round_robin_gradients", z.round_robin_gradients, false);
   count("sub_group_size", z.sub_group_size, usual.sub_group_size);
-  count("stage3_prefetch_bucket_size", z.prefetch_bucket_size, usual.prefetch_bucket_size);
-  count("stage3_param_persistence_threshold", z.param_persistence_threshold, usual.param_persistence_threshold);
+  open("stage3_prefetch_bucket_size", &ZeroConfig::prefetch_bucket_size);
+  open("stage3_param_persistence_threshold", &ZeroConfig::param_persistence_threshold);
   count("stage3_model_persistence_threshold", z.model_persistence_threshold, usual.model_persistence_threshold);
   count("stage3_max_live_parameters", z.max_live_parameters, usual.max_live_parameters);
   count("stage3_max_reuse_distance", z.max_reuse_distance, usual.max_reuse_distance);

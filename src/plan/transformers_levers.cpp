@@ -71,7 +71,8 @@ class TransformersLevers {
       });
     }
     if (shares) add(*shares);
-    if (t.sharding == Sharding::zero1) add(*shares_all());  // past zero2
+    const auto everything = shares_all(t);
+    if (everything && t.sharding != Sharding::zero2) add(*everything);
     if (!t.lora && t.framework == Framework::transformers) {
       add({{"--lora-rank", "16"}}, false, "adapters on the projections peft chooses: another training", std::nullopt, [](Workload& w) {
         w.transformers->training.lora.emplace();
@@ -79,7 +80,7 @@ class TransformersLevers {
         w.transformers->training.flat.adapters_apart = is_fsdp1(w.transformers->training.sharding);
       });
     }
-    together(checkpoints, t.sharding == Sharding::zero1 || t.sharding == Sharding::zero2 ? shares_all() : shares);
+    together(checkpoints, everything ? everything : shares);
     return std::move(out_);
   }
 
@@ -108,11 +109,16 @@ class TransformersLevers {
       case Sharding::fsdp1_grad_op: return sharded(Sharding::fsdp1, "blocks given back after forward and gathered again in backward");
       case Sharding::zero0: return run.world_size == 1 ? std::nullopt : std::optional(sharded(Sharding::zero1, "fp32 weights and states shared out over the GPUs"));
       case Sharding::zero1: return sharded(Sharding::zero2, "gradients shared out over the GPUs too");
-      case Sharding::zero2: return shares_all();
+      case Sharding::zero2: return shares_all(t);
+      case Sharding::fsdp2: return !t.has_reference_model() || run.world_size == 1 ? std::nullopt : std::optional(sharded(Sharding::fsdp1, "the reference model gathered block by block, too"));
       default: return std::nullopt;
     }
   }
-  static std::optional<Lever> shares_all() { return sharded(Sharding::zero3, "weights shared out over the GPUs too, gathered module by module"); }
+  static std::optional<Lever> shares_all(const Training& t) {
+    if (t.sharding == Sharding::zero1 || t.sharding == Sharding::zero2) return sharded(Sharding::zero3, "weights shared out over the GPUs too, gathered module by module");
+    if (t.sharding == Sharding::ddp && t.has_reference_model()) return sharded(Sharding::zero3, "weights of both models, gradients and states shared out over the GPUs, gathered module by module");
+    return std::nullopt;
+  }
 
   // Where no single change leaves the training as it is and fits: what does so together, at the largest batch that divides the present one.
   void together(const std::optional<Lever>& checkpoints, const std::optional<Lever>& shares) {

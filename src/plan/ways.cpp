@@ -25,7 +25,9 @@ std::vector<std::optional<Sharding>> shardings_of(const TransformersFlags& f, co
   if (own_loop) return {Sharding::fsdp1, Sharding::ddp};
   // FSDP2 first has all 4-bit weights on every GPU; FSDP1, loaded on the host, has not
   if (method == Method::qlora) return {Sharding::ddp, Sharding::fsdp1, Sharding::fsdp2, Sharding::zero1, Sharding::zero2};
-  return {Sharding::ddp, Sharding::fsdp2, Sharding::zero1, Sharding::zero2, Sharding::zero3};
+  // of a reference model FSDP2 has one unit alone (TRL's prepare_fsdp)
+  const bool reference = f.preference && !f.preference->precomputed && method == Method::full;
+  return {Sharding::ddp, reference ? Sharding::fsdp1 : Sharding::fsdp2, Sharding::zero1, Sharding::zero2, Sharding::zero3};
 }
 
 }  // namespace
@@ -66,7 +68,7 @@ std::vector<Way> ways_on_host(const TransformersFlags& given, Method method, con
   std::vector<Way> out;
   if (has_own_loop(given) || given.offload || given.offload_optimizer.value_or(false)) return out;
   std::vector<Sharding> shardings{Sharding::zero2, Sharding::zero3};
-  if (machine.gpus > 1) shardings = method == Method::qlora ? std::vector{Sharding::fsdp1} : std::vector{Sharding::zero2, Sharding::fsdp2, Sharding::zero3};
+  if (machine.gpus > 1) shardings = method == Method::qlora ? std::vector{Sharding::fsdp1} : std::vector{Sharding::zero2, given.preference ? Sharding::fsdp1 : Sharding::fsdp2, Sharding::zero3};
   else if (method == Method::qlora) shardings = {Sharding::zero2};
   if (given.sharding) shardings = {*given.sharding};
   for (const Sharding sharding : shardings) {

@@ -101,7 +101,8 @@ std::string plan_text(const TransformersPlan& plan, const HfModel& model, const 
     for (const Alternative& a : best.alternatives) {
       if (a.process && a.verdict == Verdict::fits) out += fmt::format("with {} before it: peak {}, headroom {}\n\n", change_text(a), gib_text(*a.process), gib_text(best.machine.usable() - *a.process));
     }
-    out += fmt::format("{} x {} x {} = {} tokens a micro-step; total {} -> {} accumulation step{}\n", run.device_batch_size, run.max_seq_len, run.world_size, run.device_batch_size * run.max_seq_len * run.world_size, run.total_batch_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
+    const std::int64_t rows = run.device_batch_size * rows_of_sample(best.workload);
+    out += fmt::format("{} x {} x {} = {} tokens a micro-step; total {} -> {} accumulation step{}\n", rows, run.max_seq_len, run.world_size, rows * run.max_seq_len * run.world_size, run.total_batch_size, run.grad_accum_steps, run.grad_accum_steps == 1 ? "" : "s");
     if (has_unnamed_script(*best.workload.transformers)) out += "train.py: your script around transformers' Trainer\n";
     out += "\ncheck it: " + commands.check + "\n";
   }

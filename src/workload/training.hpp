@@ -89,11 +89,6 @@ struct LigerParts {
 // cut_cross_entropy, whose logits never leave a kernel.
 enum class HeadLoss : std::uint8_t { logits, liger, trl, cut };
 
-// TRL's DPOTrainer: a batch of B pairs is 2 B rows, of the answers chosen and rejected. Their reference is a copy of the model, or, beside adapters, the model without them.
-struct Preference {
-  bool precomputed = false;             // --precompute_ref_log_probs: what it says of the rows lies in the batch
-};
-
 // axolotl's autograd functions in place of peft's layers, where all projections of one kind have LoRA's two matrices.
 struct AdapterKernels {
   bool mlp = false, qkv = false, o = false;
@@ -110,6 +105,12 @@ struct ZeroConfig {
   std::int64_t max_live_parameters = 1'000'000'000, max_reuse_distance = 1'000'000'000;
   bool split_groups = true;             // Trainer's optimizer: what decays apart from what does not; false: the optimizer is the file's
   std::optional<std::int64_t> rank;     // not given: the one that holds most
+};
+
+// TRL's DPOTrainer: a batch of B pairs is 2 B rows, of the answers chosen and rejected. Their reference is a copy of the model, or, beside adapters, the model without them.
+struct Preference {
+  bool precomputed = false;             // --precompute_ref_log_probs: what it says of the rows lies in the batch
+  std::optional<ZeroConfig> zero = {};  // of the reference's engine, made before the trainer fills in what its file leaves to it ("auto"); not given: as the model's
 };
 
 // FullyShardedDataParallel's own arguments, what of them moves memory. Defaults: torch's, but for use_orig_params, which accelerate and Lightning set.

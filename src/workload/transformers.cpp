@@ -297,6 +297,8 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : torchtitan ? "parallelism.data_parallel_shard_degree = -1: over all GPUs" : "torch.distributed without FSDP or ZeRO");
   if (auto ok = several_gpus(t); !ok) return std::unexpected(ok.error());
   t.zero = resolved_zero(f, a);
+  const bool to_trainer = f.auto_reduce_bucket || f.auto_prefetch_bucket || f.auto_persistence;
+  if (t.preference && to_trainer) t.preference->zero = f.zero;  // DPOTrainer makes its engine first, for which DeepSpeed reads "auto" as its default
   t.flat = f.flat.value_or(FlatShardConfig());
   t.ddp_find_unused = f.ddp_find_unused;
   t.wrap_blocks = f.wrap_blocks.value_or(true), t.reshard_after_forward = f.reshard_after_forward.value_or(true);
@@ -398,6 +400,11 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
   if (t.preference) w.warnings.push_back("prompts are taken to be of one token, so that logits are made of every token of both answers, filled up to --max-seq-len");
+  if (t.has_reference_model() && t.sharding == Sharding::fsdp2 && t.world_size > 1) {
+    const double gathered = static_cast<double>(m.param_count()) * static_cast<double>(size_of(half_of(t.mixed).value_or(t.weights)));
+    w.warnings.push_back("TRL calls fully_shard once on the reference model, not on its blocks: its forward pass gathers all of it at once, twice " + in_gib_or_mib(gathered) + "; with --parallel fsdp1 (fsdp_version: 1) or zero3 it is gathered block by block");
+  }
+  if (t.preference && t.preference->precomputed && t.sharding == Sharding::zero3) w.warnings.push_back("TRL computes the reference's log-probabilities by a DeepSpeed engine that stays around the model: its hooks let weights go earlier than is laid out here (2 % less in the one run that was recorded)");
   if (auto text = evaluation_warning(a, t)) w.warnings.push_back(std::move(*text));
   if (flags.users.trains_classes()) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");

@@ -35,7 +35,11 @@ void set_zero(Training& t, const json& j) {
     else if (key == "stage3_param_persistence_threshold") t.zero.param_persistence_threshold = number();
     else if (key == "stage3_max_live_parameters") t.zero.max_live_parameters = number();
     else if (key == "stage3_max_reuse_distance") t.zero.max_reuse_distance = number();
-    else if (key == "offload_optimizer") t.offload_optimizer = yes;
+    else if (key == "auto") {  // by the model's width; the reference's engine has DeepSpeed's defaults
+      const std::int64_t width = j["config"]["hidden_size"];
+      t.preference->zero = t.zero;
+      t.zero.reduce_bucket_size = width * width, t.zero.prefetch_bucket_size = width * width * 9 / 10, t.zero.param_persistence_threshold = 10 * width;
+    } else if (key == "offload_optimizer") t.offload_optimizer = yes;
     else if (key == "offload_param") t.offload_parameters = yes;
     else throw std::runtime_error("a field of zero_optimization the test does not know: " + key);
   }
@@ -155,7 +159,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_dpo_parallel.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -231,6 +235,11 @@ TEST(Transformers, unseenStepsOfTrlAreAsNear) { expect_all_agree("transformers_t
 TEST(Transformers, stepsOfDpoAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo.jsonl", recorded, 9, "recordings of DPO"); }
 
 TEST(Transformers, unseenStepsOfDpoAreAsNear) { expect_all_agree("transformers_dpo_unseen.jsonl", recorded, 7, "unseen recordings of DPO"); }
+
+// The same on several GPUs, where what holds the reference is TRL's choice.
+TEST(Transformers, stepsOfDpoOnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo_parallel.jsonl", recorded, 29, "recordings of DPO on several GPUs"); }
+
+TEST(Transformers, unseenStepsOfDpoOnSeveralGpusAreAsNear) { expect_all_agree("transformers_dpo_parallel_unseen.jsonl", recorded, 25, "unseen recordings of DPO on several GPUs"); }
 
 TEST(Transformers, unseenStepsOfDpoInTransformers5AreAsNear) { expect_all_agree("transformers_5_dpo_unseen.jsonl", recorded, 5, "unseen recordings of DPO in transformers 5"); }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "passes/training_program.hpp"
 #include "plan/alternatives.hpp"
@@ -40,6 +41,7 @@ Result<Workload> read_back(const HfModel& model, const std::string& command) {
     KeysTold told;
     if (auto ok = apply_deepspeed(*document_from_json(*read->deepspeed_file, "command"), "command", under, told); !ok) return std::unexpected(ok.error());
     flags.zero = under.zero, flags.sharding = under.sharding, flags.deepspeed = true;
+    flags.auto_reduce_bucket = under.auto_reduce_bucket, flags.auto_prefetch_bucket = under.auto_prefetch_bucket, flags.auto_persistence = under.auto_persistence;
   }
   return make_transformers_workload(model, flags);
 }
@@ -233,6 +235,30 @@ TEST(BatchSearch, aScaledProgramIsTheBuiltOne) {
       expect_scaled(*with_device_batch(*one, 401), 467, m, what + ", more ids than rows");
     }
   }
+}
+
+// TRL's preferences: a reference model under FSDP1, which wraps its blocks. What a file leaves to the trainer, its engine does not know, so the command leaves it too.
+TEST(TransformersPlan, preferencesAreSearchedToo) {
+  TransformersFlags flags;
+  flags.preference.emplace();
+  flags.mixed = MixedPrecision::bf16, flags.max_seq_len = 256, flags.all_weights = true;
+  const Machine m = machine("rtx 3060", 2);
+  const HfModel& model = preset("gpt2");
+  const auto plan = plan_transformers(model, flags, m, {});
+  ASSERT_TRUE(plan) << plan.error().message;
+  expect_consistent(model, *plan, m);
+  std::set<Sharding> tried;
+  for (const Candidate& c : plan->candidates) {
+    const Training& t = c.report.workload.transformers->training;
+    tried.insert(t.sharding);
+    if (t.sharding != Sharding::zero3) continue;
+    EXPECT_NE(c.report.command.find("\"stage3_param_persistence_threshold\": \"auto\""), std::string::npos) << c.report.command;
+    const auto again = read_back(model, c.report.command);
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(again->transformers->training.preference->zero->param_persistence_threshold, 100'000);
+    EXPECT_EQ(again->transformers->training.zero.param_persistence_threshold, 7680);
+  }
+  EXPECT_EQ(tried, (std::set{Sharding::ddp, Sharding::fsdp1, Sharding::zero1, Sharding::zero2, Sharding::zero3}));
 }
 
 TEST(BatchSearch, layoutsEndWhereKernelsDo) {

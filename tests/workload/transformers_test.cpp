@@ -129,6 +129,16 @@ TEST(Transformers, deepspeedsAutoIsByTheModelsWidth) {
   EXPECT_FALSE(z.contiguous_gradients);
   EXPECT_FALSE(z.split_groups);
   EXPECT_EQ(plan->training.optimizer, OptimizerKind::adamw_fused);
+  // the reference's engine is made before that, and DeepSpeed takes "auto" for its defaults
+  f.preference.emplace();
+  const auto preferences = make_training(preset("llama-3.1-8b"), f);
+  ASSERT_TRUE(preferences && preferences->training.preference->zero);
+  const ZeroConfig& of_reference = *preferences->training.preference->zero;
+  EXPECT_EQ(preferences->training.zero.reduce_bucket_size, 16777216);
+  EXPECT_EQ(of_reference.reduce_bucket_size, 500'000'000);
+  EXPECT_EQ(of_reference.prefetch_bucket_size, 50'000'000);
+  EXPECT_EQ(of_reference.param_persistence_threshold, 100'000);
+  EXPECT_EQ(of_reference.max_live_parameters, 300'000'000);
 }
 
 // DeepSpeed's own fused optimizer joins weights where ZeRO does not; only stage 3 can send parameters to the host.

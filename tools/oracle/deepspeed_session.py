@@ -4,6 +4,7 @@ Stand-ins only where DeepSpeed reads values or asks the driver.
 import importlib
 import json
 import os
+import types
 
 import hopper  # noqa: F401  (before anything asks torch.cuda)
 
@@ -81,7 +82,20 @@ class Run(transformers_session.Run):
         if case.parallel != "zero3":
             return super().build()
         self.know_values(self.config())
-        owner = getattr(transformers, transformers_cases.MODELS[case.model]["architectures"][0])
+        model = self._split()
+        if case.lora:
+            torch.set_default_dtype(torch.bfloat16)  # what the engine would cast adapters to
+            model = self._with_lora(model, cast=False)
+            torch.set_default_dtype(torch.float32)
+        self._put_head(model)
+        model.bfloat16 = lambda: model
+        if case.dpo:
+            self._prefer(model)
+        return self._ready(model)
+
+    def _split(self):
+        """The model of the case, whose parameters are split while its modules are made."""
+        owner = getattr(transformers, transformers_cases.MODELS[self.case.model]["architectures"][0])
         with deepspeed.zero.Init(config_dict_or_path=self._config()), NO_INIT_WEIGHTS():
             model = owner(self.config())
         model.tie_weights()
@@ -89,13 +103,20 @@ class Run(transformers_session.Run):
             for name, tensor in module._buffers.items():
                 if tensor is not None and tensor.is_floating_point():
                     module._buffers[name] = tensor.to(torch.bfloat16)
-        if case.lora:
-            torch.set_default_dtype(torch.bfloat16)  # what the engine would cast adapters to
-            model = self._with_lora(model, cast=False)
-            torch.set_default_dtype(torch.float32)
-        self._put_head(model)
-        model.bfloat16 = lambda: model
-        return self._ready(model)
+        return model
+
+    def _made(self, config):
+        return self._split() if self.case.parallel == "zero3" else super()._made(config)
+
+    def _prepared_reference(self, reference):
+        """An engine of its own, which brings a whole model to this GPU."""
+        import preference
+        if self.case.parallel == "zero3":
+            reference.bfloat16 = lambda: reference
+        else:
+            self._to_gpu(reference, on_host=True)
+        plugin = types.SimpleNamespace(deepspeed_config=self._config(unresolved=True))
+        return preference.prepare_deepspeed(reference, types.SimpleNamespace(state=types.SimpleNamespace(deepspeed_plugin=plugin)))
 
     def _groups(self, model):
         """Trainer.create_optimizer: what decays and what does not."""
@@ -104,20 +125,26 @@ class Run(transformers_session.Run):
         groups = [[p for n, p in named if (n in decays) == wanted] for wanted in (True, False)]
         return [{"params": g, "weight_decay": 0.0} for g in groups]
 
-    def _zero_fields(self):
+    def _zero_fields(self, unresolved):
         fields = {}
         for word in filter(None, self.case.zero.split(",")):
             key, _, value = word.partition("=")
+            if key == "auto":  # HfTrainerDeepSpeedConfig.trainer_config_finalize, of what only the trainer knows
+                width = self.config().hidden_size
+                resolved = {"reduce_bucket_size": width * width, "stage3_prefetch_bucket_size": int(0.9 * width * width), "stage3_param_persistence_threshold": 10 * width}
+                fields |= dict.fromkeys(resolved, "auto") if unresolved else resolved
+                continue
             fields[key] = json.loads(value) if value else {"device": "cpu"} if key.startswith("offload") else True
         return fields
 
-    def _config(self):
+    def _config(self, unresolved=False):
+        """unresolved: as it is before the trainer has filled in what the file leaves to it ("auto")."""
         case = self.case
         stage = int(case.parallel.removeprefix("zero"))
         return {
             "train_micro_batch_size_per_gpu": case.batch, "gradient_accumulation_steps": case.accumulation, "gradient_clipping": 1.0,
             "bf16": {"enabled": case.precision != "fp32"}, "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False, "steps_per_print": None,
-            "zero_optimization": {"stage": stage, **self._zero_fields()},
+            "zero_optimization": {"stage": stage, **self._zero_fields(unresolved)},
         }
 
     def micro_step(self, step, micro):
@@ -128,9 +155,13 @@ class Run(transformers_session.Run):
         tracker.mark(f"{step} {micro + 1} data")
         inputs = self.batch()
         tracker.mark(f"{step} {micro + 1} forward")
-        outputs = engine(**inputs, **({"fused_lm_head": True} if self.case.trl else {}))
-        loss = self._sft_loss(outputs) if self.case.trl else outputs["loss"]
-        del outputs, inputs
+        if self.case.dpo:
+            loss = self.preference.loss(engine, inputs)
+            del inputs
+        else:
+            outputs = engine(**inputs, **({"fused_lm_head": True} if self.case.trl else {}))
+            loss = self._sft_loss(outputs) if self.case.trl else outputs["loss"]
+            del outputs, inputs
         if self.case.accumulation > 1:
             loss = loss / self.case.accumulation
         tracker.mark(f"{step} {micro + 1} backward")

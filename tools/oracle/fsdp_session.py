@@ -16,6 +16,7 @@ import torch.distributed.fsdp._runtime_utils as runtime  # noqa: E402
 from torch.distributed.algorithms._checkpoint import checkpoint_wrapper as checkpoints  # noqa: E402
 from torch.distributed.fsdp import wrap  # noqa: E402
 
+from accelerate.utils.operations import convert_outputs_to_fp32  # noqa: E402
 from peft.utils.other import fsdp_auto_wrap_policy  # noqa: E402
 
 import on_host  # noqa: E402
@@ -57,29 +58,50 @@ class Run(transformers_session.Run):
         self.tracker.adopt([*model.parameters(), *model.buffers()], "load")
         self.tracker.mark("parallel")
         layers = {type(m) for m in model.modules() if type(m).__name__ in model._no_split_modules}
-        reduce = {"fp32": torch.float32, "bf16": torch.bfloat16}[words.get("reduce", "bf16")]
         mixed = case.precision.endswith("autocast")
-        # Trainer._fsdp_qlora_plugin_updates sets it to what 4-bit values are packed into, whatever was asked for
-        precision = fsdp.MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=reduce, buffer_dtype=torch.bfloat16) if mixed or case.quantized else None
         if mixed:  # accelerate puts it around the model's forward, inside FSDP
             model.forward = types.MethodType(torch.amp.autocast("cuda", dtype=torch.bfloat16)(model.forward.__func__), model)
-        prefetch = {"pre": fsdp.BackwardPrefetch.BACKWARD_PRE, "post": fsdp.BackwardPrefetch.BACKWARD_POST, "none": None}[words.get("prefetch", "pre")]
+            if case.dpo:
+                model.forward = types.MethodType(convert_outputs_to_fp32(model.forward.__func__), model)
         if words.get("checkpoint") == "outside":
             checkpoints.apply_activation_checkpointing(
                 model, checkpoint_wrapper_fn=functools.partial(checkpoints.checkpoint_wrapper, checkpoint_impl=checkpoints.CheckpointImpl.NO_REENTRANT), check_fn=lambda m: type(m) in layers)
-        policy = functools.partial(wrap.transformer_auto_wrap_policy, transformer_layer_cls=layers)
-        if self._units() == "peft":
-            policy = fsdp_auto_wrap_policy(model)
-        model = fsdp.FullyShardedDataParallel(
-            model, device_id=torch.device("cuda", 0), mixed_precision=precision, backward_prefetch=prefetch, limit_all_gathers=True,
-            sharding_strategy=fsdp.ShardingStrategy.FULL_SHARD if case.parallel == "fsdp1" else fsdp.ShardingStrategy.SHARD_GRAD_OP,
-            auto_wrap_policy=None if self._units() == "none" else policy, forward_prefetch=words.get("forward_prefetch") == "true", cpu_offload=fsdp.CPUOffload(self.offloads()), use_orig_params=words.get("orig", "true") == "true")
+        model = fsdp.FullyShardedDataParallel(model, device_id=torch.device("cuda", 0), **self._arguments(model))
         if mixed:  # Accelerator.prepare_model: what trains is kept in fp32
             for module in fsdp.FullyShardedDataParallel.fsdp_modules(model):
                 if module._has_params and module._flat_param.dtype != torch.float32 and module._flat_param.requires_grad:
                     module._flat_param.data = module._flat_param.data.to(torch.float32)
                     module._handle._orig_param_dtype = torch.float32
         return model
+
+    def _arguments(self, model):
+        """Of FullyShardedDataParallel, as accelerate's plugin has them."""
+        case, words = self.case, self._words()
+        layers = {type(m) for m in model.modules() if type(m).__name__ in model._no_split_modules}
+        policy = functools.partial(wrap.transformer_auto_wrap_policy, transformer_layer_cls=layers)
+        if self._units() == "peft":
+            policy = fsdp_auto_wrap_policy(model)
+        reduce = {"fp32": torch.float32, "bf16": torch.bfloat16}[words.get("reduce", "bf16")]
+        # Trainer._fsdp_qlora_plugin_updates sets it to what 4-bit values are packed into, whatever was asked for
+        precision = fsdp.MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=reduce, buffer_dtype=torch.bfloat16) if case.precision.endswith("autocast") or case.quantized else None
+        prefetch = {"pre": fsdp.BackwardPrefetch.BACKWARD_PRE, "post": fsdp.BackwardPrefetch.BACKWARD_POST, "none": None}[words.get("prefetch", "pre")]
+        return {
+            "mixed_precision": precision, "backward_prefetch": prefetch, "limit_all_gathers": True,
+            "sharding_strategy": fsdp.ShardingStrategy.FULL_SHARD if case.parallel == "fsdp1" else fsdp.ShardingStrategy.SHARD_GRAD_OP,
+            "auto_wrap_policy": None if self._units() == "none" else policy, "forward_prefetch": words.get("forward_prefetch") == "true", "cpu_offload": fsdp.CPUOffload(self.offloads()),
+            "use_orig_params": words.get("orig", "true") == "true"}
+
+    def _accelerator(self):
+        """What TRL's prepare_fsdp asks for the reference model."""
+        plugin = types.SimpleNamespace(fsdp_version=1, reshard_after_forward=None, sync_module_states=False, param_init_fn=None, ignored_modules=None)
+
+        def choose(model):
+            arguments = self._arguments(model)
+            plugin.mixed_precision_policy = arguments.pop("mixed_precision")
+            vars(plugin).update(arguments)
+
+        plugin.set_auto_wrap_policy = choose
+        return types.SimpleNamespace(state=types.SimpleNamespace(fsdp_plugin=plugin), device=torch.device("cuda", 0))
 
     def autocast(self):
         return contextlib.nullcontext()

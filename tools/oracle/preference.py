@@ -4,8 +4,10 @@ from collections import defaultdict
 
 import peft
 import torch
+import torch.distributed.fsdp as fsdp
 from accelerate.utils.operations import convert_outputs_to_fp32
 from trl import DPOTrainer
+from trl.models.utils import prepare_deepspeed, prepare_fsdp  # noqa: F401  (for sessions of several ranks)
 from trl.trainer import dpo_trainer
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
@@ -25,21 +27,27 @@ def as_prepared(model, autocast):
     return model
 
 
+def unwrapped(model):
+    """What FSDP1 wraps: its own class keeps it under this name."""
+    return model.module if isinstance(model, fsdp.FullyShardedDataParallel) else model
+
+
 class Preference:
-    """model: as peft wraps it; reference: the copy, None beside adapters and where its log-probabilities were computed before."""
+    """model: as peft wraps it, and FSDP around that; reference: the copy, None beside adapters and where its log-probabilities were computed before."""
 
     def __init__(self, model, reference, precomputed, checkpoint):
-        dpo_trainer.is_peft_model = lambda m: isinstance(m, peft.PeftModel)  # accelerate's asks DeepSpeed, which asks for a CUDA toolkit
+        dpo_trainer.is_peft_model = lambda m: isinstance(unwrapped(m), peft.PeftModel)  # accelerate's asks DeepSpeed, which asks for a CUDA toolkit
         trainer = self.trainer = DPOTrainer.__new__(DPOTrainer)
         trainer.model, trainer.ref_model, trainer.precompute_ref_logps = model, reference, precomputed
-        trainer.accelerator = types.SimpleNamespace(device=torch.device("cuda"), unwrap_model=lambda m: m, gather_for_metrics=lambda t: t, gather=lambda t: t)
+        trainer.accelerator = types.SimpleNamespace(device=torch.device("cuda"), unwrap_model=unwrapped, gather_for_metrics=lambda t: t, gather=lambda t: t)
         trainer.args = types.SimpleNamespace(gradient_checkpointing_kwargs={"use_reentrant": checkpoint == "reentrant"} if checkpoint != "none" else None)
         trainer.beta, trainer.loss_types, trainer.loss_weights, trainer.ld_alpha, trainer.use_weighting = 0.1, ["sigmoid"], [1.0], None, False
         trainer.f_divergence_type, trainer.label_smoothing, trainer.aux_loss_enabled = "reverse_kl", 0.0, False
         trainer._metrics, trainer._total_train_tokens, trainer._tp_size = {"train": defaultdict(list), "eval": defaultdict(list)}, 0, 1
 
-    def loss(self, inputs):
-        return self.trainer.compute_loss(self.trainer.model, inputs)
+    def loss(self, model, inputs):
+        """model: what trains, as accelerate wrapped it; DistributedDataParallel and DeepSpeed's engine are not the trainer's."""
+        return self.trainer.compute_loss(model, inputs)
 
 
 def batch(pairs, length, precomputed):

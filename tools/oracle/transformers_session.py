@@ -264,13 +264,24 @@ class Run:
         case, reference = self.case, None
         if not case.padded:
             torch.Tensor.__bool__ = lambda self: True  # whether there are tokens to take the mean over
-        autocast = torch.bfloat16 if case.precision.endswith("autocast") else None
         if not case.lora and case.dpo != "precomputed":
             reference = self._made(self.config()).eval()
             preference.put_head(reference, reference=True)
-            self._to_gpu(reference)
-            preference.as_prepared(reference, autocast)
-        self.preference = preference.Preference(preference.as_prepared(model, autocast), reference, case.dpo == "precomputed", case.checkpoint)
+            reference = self._prepared_reference(reference)
+        if not case.parallel.startswith(("fsdp", "zero")):
+            preference.as_prepared(model, torch.bfloat16 if case.precision.endswith("autocast") else None)
+        self.preference = preference.Preference(model, reference, case.dpo == "precomputed", case.checkpoint)
+
+    def _prepared_reference(self, reference):
+        """As DPOTrainer.__init__ leaves it, from the host: on this GPU whole, or shared out."""
+        import preference
+        case = self.case
+        if case.parallel.startswith("fsdp"):
+            self._to_gpu(reference, on_host=True)
+            on_host.let_data_move()
+            return preference.prepare_fsdp(reference, self._accelerator())
+        self._to_gpu(reference)
+        return preference.as_prepared(reference, torch.bfloat16 if case.precision.endswith("autocast") else None)
 
     def offloads(self):
         """Whether FSDP keeps shards, gradients and the optimizer on the host."""
@@ -335,10 +346,10 @@ class Run:
             self.routed.more = 0
             gc.collect()
 
-    def _to_gpu(self, model, four_bit=(), storage=torch.uint8):
+    def _to_gpu(self, model, four_bit=(), storage=torch.uint8, on_host=False):
         """Parameters and buffers one by one, in order; a tied one once. to_empty would untie them. four_bit: ids of those that are quantized. Under FSDP that
-        keeps its shards on the host they wait there."""
-        made, place = {}, "cpu" if self.offloads() else "cuda"
+        keeps its shards on the host they wait there, and so does what is yet to be shared out."""
+        made, place = {}, "cpu" if on_host or self.offloads() else "cuda"
         for module in model.modules():
             for group in (module._parameters, module._buffers):
                 for name, tensor in group.items():
@@ -387,12 +398,12 @@ class Run:
         if case.precision.endswith("autocast"):
             policy = fsdp.MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16, output_dtype=torch.bfloat16)
         plugin = types.SimpleNamespace(
-            set_auto_wrap_policy=lambda _model: None, auto_wrap_policy=functools.partial(transformer_auto_wrap_policy), transformer_cls_names_to_wrap=None, ignored_modules=None,
+            fsdp_version=2, set_auto_wrap_policy=lambda _model: None, auto_wrap_policy=functools.partial(transformer_auto_wrap_policy), transformer_cls_names_to_wrap=None, ignored_modules=None,
             reshard_after_forward=case.parallel != "fsdp2_keep", cpu_offload=fsdp.CPUOffloadPolicy() if self.offloads() else None, mixed_precision_policy=policy, cpu_ram_efficient_loading=False)
         # beside Params4bit it leaves adapters as they are, as without mixed precision
         return types.SimpleNamespace(
             state=types.SimpleNamespace(fsdp_plugin=plugin), mixed_precision="bf16" if policy and not case.quantized else "no", is_main_process=False, torch_device_mesh={("dp",): self.mesh},
-            parallelism_config=types.SimpleNamespace(fsdp_dim_names=["dp"]))
+            parallelism_config=types.SimpleNamespace(fsdp_dim_names=["dp"]), device=torch.device("cuda", 0))
 
     def optimizer(self):
         parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -470,7 +481,7 @@ class Run:
             loss = outputs["loss"] if transformers_cases.breaks(self.case) else next(t for t in outputs if t.dim() == 0)
             del outputs, inputs
         elif self.case.dpo:
-            loss = self.preference.loss(inputs)
+            loss = self.preference.loss(self.model, inputs)
             del inputs
         elif self.case.trl:
             with self.autocast():
@@ -526,6 +537,8 @@ class Run:
         with self.fake_mode, self.tracker as tracker:
             tracker.mark("load")
             model = self.model = self._parallel(self.build())
+            if case.dpo and case.parallel.startswith("fsdp"):
+                self.preference.trainer.model = model  # Trainer: self.model = self.model_wrapped = model
             average = self._average(model) if self.case.ema else None
             tracker.adopt([*model.parameters(), *model.buffers()], "load")
             optimizer = self.optimizer()
