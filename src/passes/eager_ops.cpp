@@ -299,7 +299,7 @@ Tensor Tape::linear_product(const Tensor& x, const Tensor& w, const char* role, 
   if (!bias.defined()) return matmul(x, transpose(w, 0, 1), role);
   Dims out = d;
   out.size[d.rank - 1U] = w.dims().size[0];
-  if (!is_contiguous(d)) return add(matmul(x, transpose(w, 0, 1), role), bias, role);
+  if (!is_contiguous(d) && d.rank != 2) return add(matmul(x, transpose(w, 0, 1), role), bias, role);
   const Tensor rows = d.rank == 2 ? x : view(x, {d.numel() / d.back(), d.back()});
   const Tensor y = mm(rows, transpose(w, 0, 1), role, bias);
   return d.rank == 2 ? y : view(y, out);
@@ -354,9 +354,11 @@ Tensor Tape::gather(const Tensor& x, const Tensor& index, Dims out_dims, const c
   return attach(empty(role, out_dims, x.dtype()), n);
 }
 
-Tensor Tape::index(const Tensor& x, const Tensor& index, Dims out_dims, const char* role) {
+Tensor Tape::index(const Tensor& x, const Tensor& index, Dims out_dims, const char* role, const Tensor& second) {
   Tensor out = gather(x, index, out_dims, role);
-  if (const std::int32_t n = value(out).node; n >= 0) node(n).detail = 1;
+  const std::int32_t n = value(out).node;
+  if (n >= 0) node(n).detail = 1;
+  if (second.defined()) save(n, second);
   return out;
 }
 

@@ -7,6 +7,7 @@
 #include "base/text.hpp"
 #include "plan/argument_file.hpp"
 #include "plan/trl_command.hpp"
+#include "workload/class_heads.hpp"
 
 namespace dryfit {
 
@@ -90,6 +91,7 @@ class TrainerReader {
     if (trl_ && !f().padded) f().padded = f().preference || (!packs_ && !flattens_);
     if (trl_ && *f().padded) out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
     if (f().evaluates && !loss_only_ && is_example_with_accuracy(launch_)) f().eval_keeps = EvaluationRun::Keeps::choices;
+    if (class_script_ != nullptr) apply_class_script(*class_script_, classes_said_, f(), out_.told.assumed);
     if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed);
     if (lora_ && !adapters_ && !trl_ && !lora_place_.empty()) out_.unclear.push_back({lora_place_, Unclear::adapters});  // TRL's own script leaves it alone
     if (lora_ && adapters_.value_or(false)) f().lora = *lora_;
@@ -108,7 +110,7 @@ class TrainerReader {
       if (std::find(names.begin() + 1, names.end(), a.name) != names.end()) f().users.spelled.emplace_back(underscored(names[0]), underscored(a.name));
     }
     const bool launchers = trl_ && (a.name == "num-processes" || a.name == "accelerate-config" || a.name == "config-file");
-    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "eval-accumulation-steps", "max-eval-samples", "prediction-loss-only", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "lora-dropout", "loss-type", "packing", "packing-strategy", "padding-free"};
+    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "eval-accumulation-steps", "max-eval-samples", "prediction-loss-only", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "task-name", "pad-to-max-length", "lora-dropout", "loss-type", "packing", "packing-strategy", "padding-free"};
     const bool written = (used && std::ranges::find(kSaysMore, a.name) == kSaysMore.end()) || a.name == "max-steps";
     if (launchers || written || (stays && !a.file.empty())) return;
     f().users.kept.push_back("--" + underscored(a.name));
@@ -177,6 +179,14 @@ class TrainerReader {
     }
     if (f().preference) {
       if (auto used = preference(a); !used || *used) return used;
+    }
+    if (class_script_ != nullptr) {
+      if (n == "pad-to-max-length") return when(a, [&](bool on) { classes_said_.fills = on; });
+      if (n == "dataset-name") classes_said_.dataset = value(a);
+      if (n == "task-name") {
+        classes_said_.task = value(a);
+        return true;
+      }
     }
     if (trl_ && n == "loss-type") return value(a) == "nll" || value(a) == "chunked_nll" || value(a) == "dft";  // all from tiles
     if (n == "bf16" || n == "fp16") {
@@ -422,6 +432,8 @@ class TrainerReader {
   std::optional<Lora> lora_;
   bool packs_ = false, flattens_ = false, wrapped_ = false;  // TRL's packing
   bool loss_only_ = false;                                   // --prediction_loss_only
+  const ClassScript* class_script_ = launch_.module ? nullptr : class_script(launch_.script);
+  ClassScriptSaid classes_said_;
   std::optional<bool> adapters_;         // --use_peft and its like
   std::string lora_place_;               // what of adapters is said first
   bool fsdp2_ = false, by_trainer_ = false, config_on_host_ = false;  // --fsdp: Trainer's own words, over the launcher's

@@ -107,7 +107,7 @@ Training training_of(const json& j) {
   t.mixed = precision.ends_with("autocast") ? MixedPrecision::bf16 : precision == "fp16" ? MixedPrecision::fp16 : MixedPrecision::none;
   t.attention = *attention_code_of(j["attention"].get<std::string>(), "attention");
   t.packed = j.value("packed", false);
-  t.padded = j.value("padded", false);
+  t.padded = t.filled = j.value("padded", false);  // recorded are masks with zeros, of a single row too
   t.ema = j.value("ema", false);
   t.transformers = j.value("transformers", "4.57.1");
   if (j.value("by_transformers", false)) t.torch = "2.7.1";  // which has no grouped product of its own
@@ -221,6 +221,15 @@ TEST(Transformers, unseenPaddedStepsAreAsNear) { expect_all_agree("transformers_
 TEST(Transformers, paddedStepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_padded.jsonl", recorded, 4, "recordings of padded rows under transformers 5"); }
 
 TEST(Transformers, unseenPaddedStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_padded_unseen.jsonl", recorded, 3, "unseen recordings of padded rows under transformers 5"); }
+
+// Heads of classes in place of one of words.
+TEST(Transformers, headsOfClassesAreAsPyTorchRecordsThem) { expect_all_agree("transformers_heads.jsonl", recorded, 31, "recordings of heads of classes"); }
+
+TEST(Transformers, unseenHeadsOfClassesAreAsNear) { expect_all_agree("transformers_heads_unseen.jsonl", recorded, 15, "unseen recordings of heads of classes"); }
+
+TEST(Transformers, headsOfClassesOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_heads.jsonl", recorded, 6, "recordings of heads of classes of transformers 5"); }
+
+TEST(Transformers, unseenHeadsOfClassesOfTransformers5AreAsNear) { expect_all_agree("transformers_5_heads_unseen.jsonl", recorded, 5, "unseen recordings of heads of classes of transformers 5"); }
 
 // TRL's head in tiles.
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }
