@@ -40,15 +40,14 @@ Transformer::Batch Transformer::batch_of_classes(Tape& t, const Architecture& a,
 // What the loss is taken of, or its rows are chosen from; h, the hidden states, is what the model's code names then.
 Tensor Transformer::class_logits(Tensor& h) {
   const double p = r_.dropout ? a_.head_dropouts[static_cast<std::size_t>(a_.head)] : 0;
-  if (!a_.encoder || a_.head != HeadKind::sequences) {
-    h = t_.dropout(h, p, "head.dropout");
-    return project(outer_.linear.at("classes"), h, "logits");
+  if (a_.encoder && a_.head == HeadKind::sequences) {
+    h = t_.view(t_.slice(h, 1, 1), {B, a_.width});  // the first token's
+    if (a_.family == Family::roberta) h = t_.dropout(h, p, "head.dropout");
+    h = project(outer_.linear.at("pooler"), h, "head.dense");
+    h = t_.unary(h, Tape::Keep::result, "head.act");  // tanh; DistilBERT's relu
   }
-  h = t_.view(t_.slice(h, 1, 1), {B, a_.width});  // the first token's
-  if (a_.family == Family::roberta) h = t_.dropout(h, p, "head.dropout");
-  h = project(outer_.linear.at("pooler"), h, "head.dense");
-  h = t_.unary(h, Tape::Keep::result, "head.act");  // tanh; DistilBERT's relu
   h = t_.dropout(h, p, "head.dropout");
+  t_.category(Category::logits);
   return project(outer_.linear.at("classes"), h, "logits");
 }
 
@@ -90,7 +89,6 @@ void Transformer::classify_answers(const Tensor& x, const Batch& batch, Outputs&
 
 void Transformer::classify(const Tensor& x, const Batch& batch, Outputs& out) {
   const Category before = t_.category();
-  t_.category(Category::logits);
   if (a_.head == HeadKind::answers) {
     classify_answers(x, batch, out);
     t_.category(before);

@@ -399,7 +399,7 @@ Tensor Transformer::body(const Batch& batch) {
   return x;
 }
 
-// BertEmbeddings: words and token types summed, positions added onto the sum, norm, dropout; then the mask over keys, [B, 1, 1, T].
+// BertEmbeddings: words and token types summed, positions added onto the sum (to it since transformers 5), norm, dropout; then the mask over keys, [B, 1, 1, T].
 // DistilBERT's: words and positions summed.
 Tensor Transformer::bert_embeddings(Tensor words, const Tensor& given_types) {
   Tensor x;
@@ -407,18 +407,18 @@ Tensor Transformer::bert_embeddings(Tensor words, const Tensor& given_types) {
     const Tensor inputs = std::move(words);
     // RoBERTa counts them in every row, from what is no padding; a slice of a buffer is one row for all
     const auto positions = [&] { return t_.embedding(tables_.at("wpe"), a_.family == Family::roberta ? t_.empty("positions", dims({B, T}, true), Dtype::int64) : t_.slice(buffers_[0], 1, T), "wpe"); };
-    Tensor sum, added;
+    Tensor sum, added, types;
     if (a_.encoder->token_types > 0) {
-      const Tensor types = t_.embedding(tables_.at("token_types"), given_types.defined() ? given_types : t_.expand(t_.slice(buffers_[1], 1, T), dims({B, T}, true)), "token_types");
+      types = t_.embedding(tables_.at("token_types"), given_types.defined() ? given_types : t_.expand(t_.slice(buffers_[1], 1, T), dims({B, T}, true)), "token_types");
       sum = t_.add(inputs, types, "x_embed");
       added = positions();
-      sum = t_.add_in_place(sum, added);
+      sum = r_.is_transformers_5() ? t_.add(sum, added, "x_embed") : t_.add_in_place(sum, added);
     } else {
       added = positions();
       sum = t_.add(inputs, added, "x_embed");
     }
-    x = norm(sum, outer_.norm.at("embedding"), "norm_embed");
-    x = t_.dropout(x, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
+    sum = norm(sum, outer_.norm.at("embedding"), "norm_embed");
+    x = t_.dropout(sum, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
   }
   if (o_.eager_attention || takes_mask(0)) {
     const bool flags = !o_.eager_attention && r_.is_transformers_5();  // booleans, as causal models have them

@@ -14,14 +14,14 @@ namespace dryfit {
 namespace {
 
 // Flags of the Trainer that do not move memory on the GPU, and the usual ones of scripts around it.
-constexpr std::array<std::string_view, 92> kNoMemory = {
+constexpr std::array<std::string_view, 105> kNoMemory = {
     "output-dir", "overwrite-output-dir", "num-train-epochs", "max-steps", "learning-rate", "lr-scheduler-type", "lr-scheduler-kwargs", "warmup-steps", "warmup-ratio", "optim-args", "weight-decay", "adam-beta1", "adam-beta2", "adam-epsilon",
     "average-tokens-across-devices", "label-smoothing-factor", "tf32", "logging-strategy", "logging-steps", "logging-first-step", "logging-dir", "log-on-each-node", "logging-nan-inf-filter", "include-num-input-tokens-seen", "log-level", "log-level-replica",
     "disable-tqdm", "report-to", "run-name", "project", "eval-delay", "eval-steps", "save-only-model", "save-strategy", "save-steps", "save-on-each-node", "save-total-limit", "save-safetensors", "push-to-hub", "hub-token", "hub-private-repo", "hub-model-id", "hub-strategy",
     "load-best-model-at-end", "metric-for-best-model", "greater-is-better", "ignore-data-skip", "full-determinism", "seed", "data-seed", "accelerator-config", "dataloader-drop-last", "dataloader-num-workers", "dataloader-pin-memory",
     "dataloader-persistent-workers", "dataloader-prefetch-factor", "remove-unused-columns", "label-names", "group-by-length", "length-column-name", "ddp-backend", "ddp-timeout", "ddp-broadcast-buffers", "debug", "skip-memory-metrics", "do-train", "do-predict",
     "resume-from-checkpoint", "local-rank", "dataset-name", "dataset-config-name", "dataset-config", "dataset-text-field", "train-file", "validation-file", "validation-split-percentage", "preprocessing-num-workers", "overwrite-cache", "cache-dir", "tokenizer-name",
-    "model-revision", "trust-remote-code", "use-fast-tokenizer", "streaming", "max-train-samples", "token", "lora-alpha", "lora-task-type", "dataset-train-split", "dataset-test-split", "low-cpu-mem-usage", "bnb-4bit-quant-type"};
+    "model-revision", "trust-remote-code", "use-fast-tokenizer", "streaming", "max-train-samples", "token", "lora-alpha", "lora-task-type", "dataset-train-split", "dataset-test-split", "low-cpu-mem-usage", "bnb-4bit-quant-type", "doc-stride", "version-2-with-negative", "n-best-size", "max-answer-length", "null-score-diff-threshold", "max-predict-samples", "text-column-name", "label-column-name", "label-all-tokens", "return-entity-level-metrics", "ignore-mismatched-sizes", "language", "do-lower-case"};
 
 // Arguments that scripts name otherwise; the first is the one that dryfit writes.
 constexpr std::array<std::array<std::string_view, 7>, 11> kNames = {{{"model-name-or-path", "model", "model-name", "config-name"},

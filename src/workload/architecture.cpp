@@ -190,10 +190,12 @@ void mixture(const Architecture& a, Writer& w) {
 
 // Llama and everything written after it.
 void decoder(const Architecture& a, Writer& w) {
-  w.at("model.");
+  constexpr std::array kOldName = {Family::arcee, Family::exaone4, Family::llama, Family::qwen2, Family::qwen3, Family::qwen3_moe, Family::seed_oss, Family::smollm3};
+  const std::string model = a.head == HeadKind::answers && std::ranges::find(kOldName, a.family) != kOldName.end() ? "transformer." : "model.";
+  w.at(model);
   w.embedding("embed_tokens", a.vocab);
   for (std::int64_t i = 0; i < a.layers; ++i) {
-    w.at("model.layers." + std::to_string(i) + ".", i);
+    w.at(model + "layers." + std::to_string(i) + ".", i);
     attention(a, w);
     if (a.is_moe_layer(i)) mixture(a, w);
     else dense_mlp(a, w, "mlp", a.ffn);
@@ -202,7 +204,7 @@ void decoder(const Architecture& a, Writer& w) {
     if (a.norm_placement == NormPlacement::sandwich) w.norm("pre_feedforward_layernorm", a.width);
     if (a.norm_placement == NormPlacement::sandwich || a.norm_placement == NormPlacement::output) w.norm("post_feedforward_layernorm", a.width);
   }
-  w.at("model.");
+  w.at(model);
   w.norm(a.family == Family::phi ? "final_layernorm" : "norm", a.width);
   w.at("");
   if (a.classifies()) class_head(a, w);
@@ -227,8 +229,13 @@ void bert_head(const Architecture& a, Writer& w, bool weight_here) {
 void bert(const Architecture& a, Writer& w) {
   const bool roberta = a.family == Family::roberta;
   const std::string model = roberta ? "roberta." : "bert.";
-  const bool head_first = !a.classifies() && (a.model_type == "xlm-roberta" || a.model_type == "camembert");  // the class registers it first: a tied weight is then the head's
-  if (head_first) bert_head(a, w, true);
+  const bool head_first = a.model_type == "xlm-roberta" || a.model_type == "camembert";  // the class registers it first: a tied weight is then the head's
+  const auto head = [&](bool weight_here) {
+    w.at("");
+    if (a.classifies()) class_head(a, w);
+    else bert_head(a, w, weight_here);
+  };
+  if (head_first) head(true);
   w.at(model + "embeddings.");
   if (!head_first || !a.tied_head) w.embedding("word_embeddings", a.vocab);
   if (!roberta) w.embedding("position_embeddings", a.position_rows);
@@ -248,9 +255,7 @@ void bert(const Architecture& a, Writer& w) {
     w.at(model);
     w.linear("pooler.dense", a.width, a.width, true, ParamGroup::lm_head);
   }
-  w.at("");
-  if (a.classifies()) class_head(a, w);
-  else if (!head_first) bert_head(a, w, !a.tied_head);
+  if (!head_first) head(!a.tied_head);
 }
 
 void distilbert(const Architecture& a, Writer& w) {

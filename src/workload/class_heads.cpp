@@ -137,7 +137,7 @@ Result<HfModel> model_of_run(const HfModel& model, const TransformersFlags& f) {
   if (name.empty()) return fail("unsupported_training", "transformers has no class of " + a.model_type + " for what " + (f.users.script.empty() ? "is asked" : f.users.script.back().substr(0, 60)) + " trains", "give another model", f.users.script.empty() ? "" : f.users.script.back().substr(0, 60));
   const bool since5 = (a.family == Family::olmo || a.family == Family::olmo2 || a.family == Family::olmo3) && head != HeadKind::words;
   if (since5 && f.transformers && !version_from(*f.transformers, 5, 0)) return fail("bad_value", "transformers " + f.transformers->substr(0, 20) + " has no " + name + ", which came with 5", "leave --transformers out", "--transformers");
-  if (head == HeadKind::words && a.head == head) return out;
+  if (!f.task && head == a.head) return out;
   std::int64_t labels = a.labels;
   if (f.labels) {
     labels = *f.labels;
