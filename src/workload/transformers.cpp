@@ -358,7 +358,7 @@ std::optional<std::string> evaluation_warning(const Architecture& a, const Train
     const bool all = e.keeps == EvaluationRun::Keeps::logits;
     if (e.keeps == EvaluationRun::Keeps::loss || a.head == HeadKind::sequences || e.batches || e.accumulation || t.head == HeadLoss::trl) return std::nullopt;
     const double each = static_cast<double>(t.world_size) * (all ? logits * (t.mixed != MixedPrecision::none ? 4.0 : static_cast<double>(size_of(t.weights))) : static_cast<double>(16 * e.batch_size * t.seq_len));
-    return std::string("metrics are computed when an evaluation ends: until then ") + (all ? "logits" : "predictions") + " and labels of every batch stay on the GPU, " + in_gib_or_mib(each) + " a batch, of which two are laid out; --max_eval_samples says how many there are, --eval_accumulation_steps moves them to the host";
+    return std::string("metrics are computed when an evaluation ends: until then ") + (all ? "logits" : "predictions") + (a.head == HeadKind::answers ? "" : " and labels") + " of every batch stay on the GPU, " + (each < 0.1 * (1 << 20) ? "less than 0.1 MiB" : in_gib_or_mib(each)) + " a batch, of which two are laid out; --max_eval_samples says how many there are, --eval_accumulation_steps moves them to the host";
   }
   if (!a.causal || a.classifies() || t.head == HeadLoss::trl || (e.batch_size <= t.device_batch_size && t.head == HeadLoss::logits)) return std::nullopt;
   const bool casts = t.mixed != MixedPrecision::none || t.weights != Dtype::fp32;
