@@ -183,10 +183,8 @@ class TrainerReader {
     if (class_script_ != nullptr) {
       if (n == "pad-to-max-length") return when(a, [&](bool on) { classes_said_.fills = on; });
       if (n == "dataset-name") classes_said_.dataset = value(a);
-      if (n == "task-name") {
-        classes_said_.task = value(a);
-        return true;
-      }
+      if (n == "task-name") classes_said_.task = value(a);
+      if (n == "task-name") return true;
     }
     if (trl_ && n == "loss-type") return value(a) == "nll" || value(a) == "chunked_nll" || value(a) == "dft";  // all from tiles
     if (n == "bf16" || n == "fp16") {
@@ -537,6 +535,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   if (t.compile) add("torch_compile", "True");
   if (t.preference && t.preference->precomputed) add("precompute_ref_log_probs", "True");
   if (t.liger.any()) add("use_liger_kernel", "True");
+  if (t.liger.any() && a.classifies()) add("liger_kernel_config", "{\"fused_linear_cross_entropy\": false}");
   if (t.max_steps) add("max_steps", std::to_string(*t.max_steps));
   else if (t.max_tokens) add("max_steps", std::to_string(std::max<std::int64_t>(1, ceil_div(*t.max_tokens, t.rows() * t.seq_len * t.grad_accum_steps * t.world_size))));
   if (t.max_grad_norm != 1.0) {

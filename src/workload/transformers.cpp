@@ -407,6 +407,7 @@ Result<Workload> make_transformers_workload(const HfModel& given, const Transfor
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
   if (t.preference) w.warnings.push_back("prompts are taken to be of one token, so that logits are made of every token of both answers, filled up to --max-seq-len");
   if (auto text = evaluation_warning(a, t)) w.warnings.push_back(std::move(*text));
+  if (t.liger.any() && a.classifies()) w.warnings.push_back("Liger-Kernel puts its loss of words into whatever model Trainer hands it, and " + a.class_name + " stops there: laid out is --liger_kernel_config '{\"fused_linear_cross_entropy\": false}', the rest of its kernels");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");

@@ -99,6 +99,12 @@ TEST(TrainerCommand, scriptsThatTrainClasses) {
   EXPECT_EQ(unknown.transformers->architecture.classes, 9);
   EXPECT_TRUE(std::ranges::any_of(unknown.assumptions, [](const Assumption& s) { return s.key == "num_labels"; }));
   EXPECT_EQ(unknown.transformers->training.seq_len, 128);
+  // Liger-Kernel's loss is of words
+  const Workload liger = built("python run_glue.py --model_name_or_path llama-3.2-1b --use_liger_kernel True --output_dir x");
+  EXPECT_EQ(liger.transformers->training.head, HeadLoss::logits);
+  EXPECT_TRUE(liger.transformers->training.liger.any());
+  EXPECT_EQ(liger.warnings.size(), 1U);
+  EXPECT_NE(shell_join(launch_command(liger)).find("--liger_kernel_config"), std::string::npos);
   // no class in transformers; a script that is not described
   const auto gemma = read("python run_qa.py --model_name_or_path gemma-2b --output_dir x");
   ASSERT_TRUE(gemma);
