@@ -126,7 +126,7 @@ with tempfile.TemporaryDirectory() as name:
     expect((run["device_batch_size"], run["max_seq_len"], run["grad_accum_steps"]) == (4, 1024, 4), f"axolotl, over the file: {run}")
     (here / "full.yml").write_text("base_model: meta-llama/Llama-3.2-1B\nattn_implementation: flash_attention_2\nmicro_batch_size: 4\nsequence_len: 2048\ndeepspeed: ds.json\n")
     inside = check("axolotl", "train", "full.yml", "--num-processes", "8", cwd=here)
-    beside = check("deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", "--attn_implementation", "flash_attention_2", *LLAMA, cwd=here)
+    beside = check("deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", "--attn_implementation", "flash_attention_2", *LLAMA, cwd=here, before=["--padded", "1"])
     expect(allocated(inside[1]) and allocated(inside[1]) == allocated(beside[1]), f"DeepSpeed inside axolotl: {inside} {beside}")
     for words in (["axolotl", "train", "none.yml"], ["axolotl", "preprocess", "ax.yml"], ["axolotl", "train", "ax.yml", "--rl", "dpo"], ["axolotl", "train", "ax.yml", "--micro-batch-size", "[1"]):
         status, answer, _ = check(*words, cwd=here)
