@@ -74,7 +74,7 @@ enum class Rule : std::uint8_t {
   layer_norm,
   rms_norm,       // torch's fused kernel
   attention,
-  nll,
+  nll,            // mse_loss too
   checkpoint,     // runs its block again, then backward through it
   quantized,      // frozen weight dequantised again: bitsandbytes' MatMul4Bit
   hook,           // runs a callback, passes the gradient on
@@ -207,7 +207,7 @@ class Tape {
   Tensor index_add(const Tensor& into, const Tensor& index, const Tensor& rows);  // in place; index_copy_ too
   Tensor embedding(const Tensor& table, const Tensor& ids, const char* role);
   Tensor gather(const Tensor& x, const Tensor& index, Dims out, const char* role);          // rows of x
-  Tensor index(const Tensor& x, const Tensor& index, Dims out, const char* role);           // the same as x[index], whose gradient sorts the index
+  Tensor index(const Tensor& x, const Tensor& index, Dims out, const char* role, const Tensor& second = {});  // the same as x[index] or x[index, second], whose gradient sorts the index
   Tensor dropout(const Tensor& x, double p, const char* role, std::optional<Dtype> made = std::nullopt);  // made: of the result's memory, where the graph has another
   // The memory of `made` as what the graph has of x in dtype d, where a block runs again in another dtype than the graph's.
   Tensor in_graph(const Tensor& made, const Tensor& x, Dtype d);
@@ -221,6 +221,7 @@ class Tape {
   // What timing a kernel that writes onto these takes (ProgramLayout::time_kernel). spares: where copies would be a new peak they are the host's. Nothing where the options have no L2 cache.
   void time_kernel(std::span<const Tensor> in_place, bool spares);
   Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const char* role, bool mean = true);  // otherwise one per row
+  Tensor squared_error(const Tensor& x, const Tensor& targets);
   // bitsandbytes' 4-bit product: the weight is dequantised for the call and again in backward
   struct FourBit {
     bool via_half = false;       // quantised from fp16: dequantised to it first, then cast

@@ -299,7 +299,7 @@ Tensor Tape::linear_product(const Tensor& x, const Tensor& w, const char* role, 
   if (!bias.defined()) return matmul(x, transpose(w, 0, 1), role);
   Dims out = d;
   out.size[d.rank - 1U] = w.dims().size[0];
-  if (!is_contiguous(d)) return add(matmul(x, transpose(w, 0, 1), role), bias, role);
+  if (!is_contiguous(d) && d.rank != 2) return add(matmul(x, transpose(w, 0, 1), role), bias, role);
   const Tensor rows = d.rank == 2 ? x : view(x, {d.numel() / d.back(), d.back()});
   const Tensor y = mm(rows, transpose(w, 0, 1), role, bias);
   return d.rank == 2 ? y : view(y, out);
@@ -354,9 +354,11 @@ Tensor Tape::gather(const Tensor& x, const Tensor& index, Dims out_dims, const c
   return attach(empty(role, out_dims, x.dtype()), n);
 }
 
-Tensor Tape::index(const Tensor& x, const Tensor& index, Dims out_dims, const char* role) {
+Tensor Tape::index(const Tensor& x, const Tensor& index, Dims out_dims, const char* role, const Tensor& second) {
   Tensor out = gather(x, index, out_dims, role);
-  if (const std::int32_t n = value(out).node; n >= 0) node(n).detail = 1;
+  const std::int32_t n = value(out).node;
+  if (n >= 0) node(n).detail = 1;
+  if (second.defined()) save(n, second);
   return out;
 }
 
@@ -472,44 +474,6 @@ Tensor Tape::cross_entropy(const Tensor& logits, const Tensor& targets, const ch
   const std::int32_t n = record(Rule::nll, {up}, role);
   for (const Tensor* t : std::initializer_list<const Tensor*>{&up, &targets, &weight}) save(n, *t);
   return attach(std::move(loss), n);
-}
-
-// bitsandbytes functional.py dequantize_4bit, and the cast of its result to the input's dtype.
-Tensor Tape::dequantized(Dims weight, Dtype dtype, FourBit how, const char* role) {
-  Tensor full;
-  {
-    Tensor scales;
-    if (how.nested) scales = scratch("quant.scales", eager::dims({ceil_div(weight.numel(), 64)}, false), Dtype::fp32);
-    full = scratch(role, weight, how.via_half ? Dtype::fp16 : dtype);
-  }
-  tell_traffic(role, static_cast<double>(weight.numel()) * (0.5 + 4.0 / 64 + static_cast<double>(size_of(full.dtype()))));  // 4 bits, a scale for 64
-  if (full.dtype() != dtype) full = scratch(role, weight, dtype);
-  return full;
-}
-
-Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how) {
-  const Dims d = x.dims();
-  Tensor out;
-  how.under_autocast = autocast_ && x.dtype() == Dtype::fp32;
-  {
-    Tensor half_x, half_weight;  // what is dequantised goes first, the input's copy last
-    const Tensor full = dequantized(weight, x.dtype(), how, role);
-    Dims o = d;
-    o.size[d.rank - 1U] = weight.size[0];
-    if (how.under_autocast) half_weight = scratch(role, weight, *autocast_), half_x = scratch(role, like(d), *autocast_);
-    out = empty(role, eager::contiguous(o), how.under_autocast ? *autocast_ : x.dtype());
-    multiplied();
-  }
-  const std::int32_t n = record(Rule::quantized, {x}, role);
-  if (n >= 0) {
-    save(n, packed);
-    node(n).detail = weight.size[0] * 8 + (how.via_half ? 1 : 0) + (how.nested ? 2 : 0) + (how.under_autocast ? 4 : 0);
-    if (how.holds_input) {
-      keep_storage(value(x).storage);
-      node(n).held.push_back(value(x).storage);
-    }
-  }
-  return to(attach(std::move(out), n), x.dtype(), role);
 }
 
 // What a selective checkpoint kept of the op that comes now, when its block runs again; then nothing of it is computed.

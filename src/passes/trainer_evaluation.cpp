@@ -34,7 +34,7 @@ class EvaluationLoop {
     const std::int64_t last = std::min(count, std::max<std::int64_t>(until_host, 2));  // from then on it begins anew
     for (std::int64_t i = 1; i <= last; ++i) {
       if (i <= 2 || i == last) step(static_cast<int>(i));
-      else keep(losses_, 0), keep(choices_, 1), keep(labels_, 2);
+      else keep(losses_, 0), keep(choices_, 1), keep(labels_, 2), keep(ends_, 3);
       if (i % until_host == 0) let_go();
     }
     let_go();
@@ -51,17 +51,17 @@ class EvaluationLoop {
   void step(int i) {
     t_.segment(kPhase, "data", i, Provenance::exact);
     t_.category(Category::workspace);
-    Transformer::Batch batch{ids(), ids(), ids(), {}};
+    Transformer::Batch batch = a_.classifies() ? Transformer::batch_of_classes(t_, a_, batch_, r_.seq_len, !finds_answers()) : Transformer::Batch{ids(), ids(), ids(), {}};
     inputs_ = std::move(batch);
     t_.segment(kPhase, "forward", i);
     t_.category(Category::activations);
     {
-      Tensor loss, logits;
-      predict(loss, logits);
+      Tensor loss, logits, ends;
+      predict(loss, logits, ends);
       t_.segment(kPhase, "gather", i);
-      losses_ = std::move(loss), choices_ = std::move(logits), labels_ = keeps_logits_ ? inputs_.labels : Tensor();
+      losses_ = std::move(loss), choices_ = std::move(logits), ends_ = std::move(ends), labels_ = keeps_logits_ ? inputs_.labels : Tensor();
     }
-    {
+    if (!finds_answers()) {
       const Tensor repeated = t_.empty("loss", dims({batch_}, true), Dtype::fp32);
       losses_ = gathered(repeated);
     }
@@ -69,10 +69,16 @@ class EvaluationLoop {
     if (!keeps_logits_) return;
     if (e_.keeps == EvaluationRun::Keeps::choices) choices_ = t_.empty("eval.choices", dims({choices_.dims().size[0], choices_.dims().size[1]}, true), Dtype::int64);
     choices_ = gathered(choices_);
+    if (ends_.defined()) ends_ = gathered(ends_);
     keep(choices_, 1);
+    keep(ends_, 3);
+    if (!labels_.defined()) return;
     labels_ = gathered(labels_);
     keep(labels_, 2);
   }
+
+  // run_qa.py's evaluation has no labels, and Trainer no loss.
+  bool finds_answers() const { return a_.head == HeadKind::answers; }
 
   // accelerate's gather: one after the other of all GPUs.
   Tensor gathered(const Tensor& x) {
@@ -83,10 +89,10 @@ class EvaluationLoop {
   }
 
   // prediction_step: until it returns, everything that the model put out stays.
-  void predict(Tensor& loss, Tensor& logits) {
+  void predict(Tensor& loss, Tensor& logits, Tensor& ends) {
     const bool trl = computes_.head == HeadLoss::trl;
     Tensor items;
-    if (a_.causal && !trl) {  // _get_num_items_in_batch
+    if (a_.causal && !trl && !a_.classifies()) {  // _get_num_items_in_batch
       const Tensor counted = rows("loss.counted", Dtype::bool8);
       items = scalar("loss.items", Dtype::int64);
     }
@@ -95,8 +101,9 @@ class EvaluationLoop {
     t_.leave_autocast();
     t_.category(Category::logits);
     if (r_.converts_outputs && outputs.logits.defined()) outputs.logits = t_.to(outputs.logits, Dtype::fp32, "logits");
-    loss = trl ? outputs.loss : scalar("loss", Dtype::fp32);
-    if (keeps_logits_) logits = outputs.logits;
+    if (r_.converts_outputs && outputs.end_logits.defined()) outputs.end_logits = t_.to(outputs.end_logits, Dtype::fp32, "logits");
+    loss = trl ? outputs.loss : finds_answers() ? Tensor() : scalar("loss", Dtype::fp32);
+    if (keeps_logits_) logits = outputs.logits, ends = outputs.end_logits;
   }
 
   // EvalLoopContainer.add: what is there and what comes are joined.
@@ -109,7 +116,7 @@ class EvaluationLoop {
   // All goes to the host, and its names.
   void let_go() {
     kept_ = {};
-    losses_.reset(), choices_.reset(), labels_.reset();
+    losses_.reset(), choices_.reset(), labels_.reset(), ends_.reset();
     inputs_ = {};
   }
 
@@ -122,8 +129,8 @@ class EvaluationLoop {
   std::int64_t batch_;
   bool keeps_logits_;
   Transformer::Batch inputs_;
-  Tensor losses_, choices_, labels_;   // the loop's names, until the next batch has been gone through
-  std::array<Tensor, 3> kept_;         // all_losses, all_preds, all_labels
+  Tensor losses_, choices_, labels_, ends_;  // the loop's names, until the next batch has been gone through
+  std::array<Tensor, 4> kept_;         // all_losses, all_preds, all_labels; of all_preds the second, an answer's end
 };
 
 }  // namespace

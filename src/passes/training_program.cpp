@@ -301,7 +301,7 @@ class Trainer {
     if (titan_) return own_micro_step(phase, micro, *titan_);
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
-    Transformer::Batch batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask
+    Transformer::Batch batch = a_.classifies() ? Transformer::batch_of_classes(tape_, a_, r_.rows(), r_.seq_len) : Transformer::Batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask
     if (r_.preference && r_.preference->precomputed) batch.computed = {score(), score()};
     if (r_.holds_batches) held_.at(micro == 1 ? 0 : 1) = batch;
     tape_.category(Category::activations);
@@ -340,11 +340,13 @@ class Trainer {
     if (r_.converts_outputs && !compiled_ && outputs_.logits.defined()) {
       tape_.category(Category::logits);
       outputs_.logits = tape_.to(outputs_.logits, Dtype::fp32, "logits");
+      if (outputs_.end_logits.defined()) outputs_.end_logits = tape_.to(outputs_.end_logits, Dtype::fp32, "logits");
       tape_.category(Category::activations);
     }
     if (replicated_) {
       outputs_.loss = replicated_->output(outputs_.loss);
       if (outputs_.logits.defined()) outputs_.logits = replicated_->output(outputs_.logits);
+      if (outputs_.end_logits.defined()) outputs_.end_logits = replicated_->output(outputs_.end_logits);
     }
     loss_ = outputs_.loss;
     if (!r_.holds_outputs) outputs_ = {};

@@ -98,6 +98,9 @@ Result<void> is_described(const Architecture& a, const Training& r) {
   if (r.preference) {
     if (auto ok = eager::preference_is_described(a, r); !ok) return ok;
   }
+  if (a.classifies()) {
+    if (auto ok = eager::classes_are_described(a, r); !ok) return ok;
+  }
   if (r.optimizer == OptimizerKind::muon && r.sharding != Sharding::none && r.sharding != Sharding::ddp) return unsupported("Muon under " + std::string(name_of(r.sharding)) + ", which has to gather each matrix,", "use --parallel ddp, or another optimizer");
   if (r.optimizer == OptimizerKind::muon && r.framework != Framework::transformers) return unsupported("Muon in " + std::string(name_of(r.framework)), "use another optimizer");
   if (r.ema && r.lora) return unsupported("EMA of a model with adapters, of which most is frozen,", "average the adapters alone in your script, and leave --ema out");

@@ -91,6 +91,7 @@ Tensor Transformer::fed(const Block& b, const Block::Mlp& mlp, const std::string
   if (!a_.gated_mlp) {
     Tensor h = project(b.linear.at(name + "up"), x, "mlp.up");
     h = activate(mlp, h, "mlp.act");
+    if (a_.encoder && a_.family != Family::distilbert) intermediate_ = h;
     h = project(b.linear.at(name + "down"), h, "mlp.down");
     return a_.family == Family::gpt2 ? drop(&b.dropout, h, r_.dropout ? a_.residual_dropout : 0, "mlp.dropout") : h;
   }
@@ -130,7 +131,9 @@ Tensor Transformer::post_norm_block(std::int64_t layer, const Tensor& x) {
   attended = norm(t_.add(attended, x, "x_mid"), b.norm.at("norm1"), "attn.norm");
   Tensor h = feed_forward(layer, attended);
   h = t_.dropout(h, p, "mlp.dropout");
-  return norm(t_.add(h, attended, "x"), b.norm.at("norm2"), "mlp.norm");
+  Tensor out = norm(t_.add(h, attended, "x"), b.norm.at("norm2"), "mlp.norm");
+  intermediate_.reset();
+  return out;
 }
 
 // GPTNeoXLayer, PhiDecoderLayer: both branches read x.
@@ -197,7 +200,8 @@ Tensor Transformer::block(std::int64_t layer, const Tensor& x) {
   else if (a_.parallel_residual) out = parallel_block(layer, x);
   else if (a_.norm_placement != NormPlacement::pre) out = output_norm_block(layer, x);
   else out = pre_norm_block(layer, x);
-  held_.reset();
+  if (a_.encoder && !r_.is_transformers_5() && !t_.in_backward()) returned_ = std::exchange(held_, Tensor());  // BertEncoder's name for what a layer gives beside its output
+  else held_.reset();
   t_.at(-1);
   return out;
 }
@@ -356,7 +360,7 @@ Tensor Transformer::body(const Batch& batch) {
   Tensor of_none, position, embedded = embed(batch);  // names of the base model's forward; inputs_embeds, an argument, goes first
   Tensor x;
   if (a_.encoder) {
-    x = bert_embeddings(std::move(embedded));
+    x = embedded = bert_embeddings(std::move(embedded), batch.types);  // embedding_output, until the model is done
   } else {
     positions_ = t_.empty("positions", dims({T}, false), Dtype::int64);
     x = embedded;
@@ -386,6 +390,7 @@ Tensor Transformer::body(const Batch& batch) {
     if (norm_in_tail()) x = enter(UnitHooks::kTail, x);
     x = norm(x, outer_.norm.at("final"), "norm");
   }
+  returned_.reset();
   if (!checkpoints()) finish();  // the base model's locals
   else if (std::ranges::find(a_.windows, 0) == a_.windows.end() && a_.windows_by_layer) {  // what no layer was given
     mask_.reset();
@@ -394,26 +399,26 @@ Tensor Transformer::body(const Batch& batch) {
   return x;
 }
 
-// BertEmbeddings: words and token types summed, positions added onto the sum, norm, dropout; then the mask over keys, [B, 1, 1, T].
+// BertEmbeddings: words and token types summed, positions added onto the sum (to it since transformers 5), norm, dropout; then the mask over keys, [B, 1, 1, T].
 // DistilBERT's: words and positions summed.
-Tensor Transformer::bert_embeddings(Tensor words) {
+Tensor Transformer::bert_embeddings(Tensor words, const Tensor& given_types) {
   Tensor x;
   {
     const Tensor inputs = std::move(words);
     // RoBERTa counts them in every row, from what is no padding; a slice of a buffer is one row for all
     const auto positions = [&] { return t_.embedding(tables_.at("wpe"), a_.family == Family::roberta ? t_.empty("positions", dims({B, T}, true), Dtype::int64) : t_.slice(buffers_[0], 1, T), "wpe"); };
-    Tensor sum, added;
+    Tensor sum, added, types;
     if (a_.encoder->token_types > 0) {
-      const Tensor types = t_.embedding(tables_.at("token_types"), t_.expand(t_.slice(buffers_[1], 1, T), dims({B, T}, true)), "token_types");
+      types = t_.embedding(tables_.at("token_types"), given_types.defined() ? given_types : t_.expand(t_.slice(buffers_[1], 1, T), dims({B, T}, true)), "token_types");
       sum = t_.add(inputs, types, "x_embed");
       added = positions();
-      sum = t_.add_in_place(sum, added);
+      sum = r_.is_transformers_5() ? t_.add(sum, added, "x_embed") : t_.add_in_place(sum, added);
     } else {
       added = positions();
       sum = t_.add(inputs, added, "x_embed");
     }
-    x = norm(sum, outer_.norm.at("embedding"), "norm_embed");
-    x = t_.dropout(x, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
+    sum = norm(sum, outer_.norm.at("embedding"), "norm_embed");
+    x = t_.dropout(sum, r_.dropout ? a_.embedding_dropout : 0, "x_embed");
   }
   if (o_.eager_attention || takes_mask(0)) {
     const bool flags = !o_.eager_attention && r_.is_transformers_5();  // booleans, as causal models have them
@@ -522,7 +527,9 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
   const Batch batch = prompt_.defined() ? prompted(given) : given;
   Outputs out;
   const Tensor rows = rows_for_head(batch);
-  if (r_.head != HeadLoss::logits) {
+  if (a_.classifies()) {
+    classify(rows, batch, out);
+  } else if (r_.head != HeadLoss::logits) {
     out.loss = head_loss(rows, batch.labels);
   } else {
     out.logits = leave(UnitHooks::kTail, head(rows));

@@ -65,17 +65,24 @@ bool repeats_keys_itself(const Architecture& architecture, const Training& train
 // Rows of each expert, whose tokens are taken to be shared evenly.
 std::int64_t rows_of_expert(const Architecture& architecture, std::int64_t tokens);
 
+// Whether a model that ends in classes is laid out as it is trained.
+Result<void> classes_are_described(const Architecture& architecture, const Training& training);
+
 class Transformer {
  public:
   // Allocates the parameters and buffers on the tape, as loading does.
   Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
 
-  // embeddings: in place of ids, where adapters make them; computed: log-probabilities that a reference has of chosen and rejected rows, one a pair, where they were before
-  struct Batch { Tensor ids, mask, labels, embeddings; std::array<Tensor, 2> computed = {}; };
+  // embeddings: in place of ids, where adapters make them; computed: log-probabilities that a reference has of chosen and rejected rows, one a pair, where they were before;
+  // types: of which text a token is; ends: where answers end, whose beginnings are the labels
+  struct Batch { Tensor ids, mask, labels, embeddings; std::array<Tensor, 2> computed = {}; Tensor types = {}, ends = {}; };
+  // What transformers' examples bring a head of classes of so many rows. labelled: an answer's evaluation has no labels.
+  static Batch batch_of_classes(Tape& tape, const Architecture& architecture, std::int64_t rows, std::int64_t length, bool labelled = true);
   struct Outputs {
-    Tensor loss, logits;           // Liger: no logits
+    Tensor loss, logits;           // Liger: no logits; of answers the beginnings'
     std::vector<Tensor> chunks;    // LitGPT: the logits in parts of the length
     std::vector<Tensor> cache;     // past_key_values
+    Tensor end_logits = {};        // of answers
   };
   Outputs forward(const Batch& batch);
   // TRL's fused head on it, of all positions but a row's last: no loss of the labels is taken.
@@ -232,15 +239,19 @@ class Transformer {
   Tensor causal_mask(Dtype d);
   void make_masks(Dtype d);
   bool makes_mask_of_none() const;
-  Tensor bert_embeddings(Tensor words);
+  Tensor bert_embeddings(Tensor words, const Tensor& given_types);
   bool takes_mask(std::int64_t window) const;
   bool fills_cache() const;
-  bool fills_rows() const { return r_.padded && B > 1; }  // to the longest of several
+  bool fills_rows() const { return r_.padded && (B > 1 || r_.filled); }  // to the longest of several, or to a length
   Tensor head(const Tensor& x);
   Tensor shifted(Tensor& padded);
   Tensor head_loss(const Tensor& x, const Tensor& labels);
   Tensor liger_head(const Tensor& x);
   Tensor loss_of(const Tensor& logits, const Tensor& labels);
+  void classify(const Tensor& x, const Batch& batch, Outputs& out);
+  Tensor class_logits(Tensor& h);
+  Tensor of_last_tokens(const Tensor& logits);
+  void classify_answers(const Tensor& x, const Batch& batch, Outputs& out);
 
   Tape& t_;
   const Architecture& a_;
@@ -259,6 +270,8 @@ class Transformer {
   std::unordered_map<std::string, Tensor> tables_;  // embeddings
   std::pair<Tensor, Tensor> rotary_, local_rotary_;
   Tensor mask_, local_mask_, positions_, input_, prompt_;  // local: of layers with a window
+  Tensor returned_;                // of an encoder's layer before, likewise
+  Tensor intermediate_;            // of an encoder's MLP, which its layer's local keeps until its norm is done
   Tensor held_;                    // attention weights, which a decoder layer's local keeps until it returns
   std::vector<Tensor> cache_;
   std::int64_t B = 0, T = 0, N = 0, frozen_bytes_ = 0;

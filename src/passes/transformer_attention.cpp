@@ -123,6 +123,7 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     Tensor probs = t_.softmax(scores, "attn.probs");
     probs = t_.dropout(probs, p, "attn.dropout");
     const Tensor mixed = t_.matmul(probs, v, "attn.out");
+    if (a_.family != Family::distilbert) held_ = probs;
     return t_.contiguous(t_.transpose(mixed, 1, 2), "attn.out");
   }
   if (a_.family == Family::gpt2) {  // scaled and masked with numbers that are tensors; softmax in the dtype of the scores

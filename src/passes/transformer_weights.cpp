@@ -37,6 +37,8 @@ constexpr std::array kModules = {
     Name{"lm_head", "lm_head"}, Name{"cls.predictions.decoder", "lm_head"}, Name{"vocab_projector", "lm_head"}, Name{"lm_head.decoder", "lm_head"},
     Name{"cls.predictions.transform.dense", "head.dense"}, Name{"vocab_transform", "head.dense"}, Name{"lm_head.dense", "head.dense"},
     Name{"cls.predictions.transform.LayerNorm", "head"}, Name{"vocab_layer_norm", "head"}, Name{"lm_head.layer_norm", "head"},
+    Name{"pooler.dense", "pooler"}, Name{"pre_classifier", "pooler"}, Name{"classifier.dense", "pooler"},
+    Name{"classifier", "classes"}, Name{"classifier.out_proj", "classes"}, Name{"score", "classes"}, Name{"qa_outputs", "classes"},
     Name{"norm", "final"}, Name{"final_layernorm", "final"}, Name{"final_layer_norm", "final"}, Name{"ln_f", "final"},
     Name{"embeddings.LayerNorm", "embedding"}, Name{"cls.predictions", "lm_head"}, Name{"wte", "wte"}, Name{"wpe", "wpe"},
     Name{"embed_tokens", "wte"}, Name{"embed_in", "wte"}, Name{"embeddings.word_embeddings", "wte"}, Name{"embeddings.position_embeddings", "wpe"},
@@ -113,10 +115,9 @@ bool Transformer::trains(const Parameter& p) const {
   return r_.lora->biases == Lora::Biases::all || is_target(module_of(p));
 }
 
-// modules_to_save: names at the end of a module's.
 bool Transformer::is_saved_module(const Parameter& p) const {
   const std::string_view module = std::string_view(p.name).substr(0, p.name.rfind('.'));
-  return r_.lora && std::ranges::any_of(r_.lora->saved_modules, [&](const std::string& wanted) { return module.ends_with(wanted); });
+  return r_.lora && p.layer < 0 && r_.lora->saves(module);
 }
 
 // Of a module to save both the frozen weight and a copy that trains stay; the copy is what computes (peft's ModulesToSaveWrapper).

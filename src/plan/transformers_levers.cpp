@@ -51,7 +51,7 @@ class TransformersLevers {
       add({{"--compile", "0"}}, true, "no torch.compile: 4-bit weights are whole only while they are read", std::nullopt, [](Workload& w) { w.transformers->training.compile = w.run.compile = false; });
       std::erase_if(out_, [&](const Alternative& a) { return a.change.size() == 1 && a.change.front().first == "--compile" && a.allocated >= r_.allocated.bytes; });
     }
-    if (!t.liger.any() && t.framework == Framework::transformers && t.sharding != Sharding::zero3 && has_liger_kernels(r_.workload.transformers->architecture)) {
+    if (!t.liger.any() && t.framework == Framework::transformers && t.sharding != Sharding::zero3 && has_liger_kernels(r_.workload.transformers->architecture) && !r_.workload.transformers->architecture.classifies()) {
       add({{"--liger", "1"}}, true, t.head != HeadLoss::logits ? "Liger-Kernel: norms and activations in place" : "Liger-Kernel: the loss in parts, norms and activations in place", std::nullopt, [](Workload& w) {
         Training& with = w.transformers->training;
         with.liger = LigerParts::all();

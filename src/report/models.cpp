@@ -99,7 +99,7 @@ std::string model_text(const ListedModel& m) {
   line("attention", attention_text(a));
   line("MLP", mlp_text(a));
   line("positions", position_text(a));
-  line("vocabulary", fmt::format("{}, the head {}{}", a.vocab, a.tied_head ? "tied to the embedding" : "of its own", a.logit_softcap ? fmt::format(", logits capped at {:g}", *a.logit_softcap) : ""));
+  line("vocabulary", fmt::format("{}, the head {}{}", a.vocab, a.classifies() ? fmt::format("of {} classes", a.classes) : a.tied_head ? "tied to the embedding" : "of its own", a.logit_softcap ? fmt::format(", logits capped at {:g}", *a.logit_softcap) : ""));
   line("parameters", fmt::format("{}: embeddings {}, blocks {}, {}norms and biases {}", all, count(parameters, ParamGroup::wte), count(parameters, ParamGroup::transformer_matrices),
                                  count(parameters, ParamGroup::lm_head) > 0 ? fmt::format("head {}, ", count(parameters, ParamGroup::lm_head)) : "", count(parameters, ParamGroup::scalars)));
   if (a.moe) line("", fmt::format("{} of them for one token", active_of(a, all)));

@@ -9,6 +9,7 @@ double transformers_flops_per_token(const Workload& w) {
   const Architecture& a = w.transformers->architecture;
   std::int64_t products = active_of(a, w.model.param_count()) - w.model.param_count(ParamGroup::wte);
   if (a.tied_head) products += a.vocab * a.width;
+  if (a.head == HeadKind::sequences && a.encoder) products -= w.model.param_count(ParamGroup::lm_head);  // of one token of a row
   const Training& t = w.transformers->training;
   const double reference = t.preference && !t.preference->precomputed ? 2 : 0;  // its forward pass
   const double each = (t.lora ? 4 : 6) + reference;

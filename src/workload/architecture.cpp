@@ -51,6 +51,23 @@ class Writer {
   std::vector<Parameter> out_;
 };
 
+// What stands behind the base model in place of a head of words.
+void class_head(const Architecture& a, Writer& w) {
+  const bool texts = a.head == HeadKind::sequences;
+  const auto linear = [&](std::string_view name, std::int64_t out, bool bias = true) { w.linear(name, a.width, out, bias, ParamGroup::lm_head); };
+  if (a.head == HeadKind::answers) return linear("qa_outputs", a.classes);
+  if (!a.encoder) {
+    const bool old = a.family == Family::gpt2 || a.family == Family::gpt_neox;  // classes of their own, before those that all share
+    return texts ? linear("score", a.classes, false) : linear(old ? "classifier" : "score", a.classes);
+  }
+  if (texts && a.family == Family::roberta) {
+    linear("classifier.dense", a.width);
+    return linear("classifier.out_proj", a.classes);
+  }
+  if (texts && a.family == Family::distilbert) linear("pre_classifier", a.width);
+  linear("classifier", a.classes);
+}
+
 void gpt2(const Architecture& a, Writer& w) {
   w.at("transformer.");
   w.embedding("wte", a.vocab);
@@ -67,7 +84,8 @@ void gpt2(const Architecture& a, Writer& w) {
   w.at("transformer.");
   w.norm("ln_f", a.width);
   w.at("");
-  if (!a.tied_head) w.linear("lm_head", a.width, a.vocab, false, ParamGroup::lm_head);
+  if (a.classifies()) class_head(a, w);
+  else if (!a.tied_head) w.linear("lm_head", a.width, a.vocab, false, ParamGroup::lm_head);
 }
 
 void gpt_neox(const Architecture& a, Writer& w) {
@@ -85,7 +103,8 @@ void gpt_neox(const Architecture& a, Writer& w) {
   w.at("gpt_neox.");
   w.norm("final_layer_norm", a.width);
   w.at("");
-  if (!a.tied_head) w.linear("lm_head", a.width, a.vocab, false, ParamGroup::lm_head);
+  if (a.classifies()) class_head(a, w);
+  else if (!a.tied_head) w.linear("lm_head", a.width, a.vocab, false, ParamGroup::lm_head);
 }
 
 void latent_attention(const Architecture& a, Writer& w) {
@@ -171,10 +190,12 @@ void mixture(const Architecture& a, Writer& w) {
 
 // Llama and everything written after it.
 void decoder(const Architecture& a, Writer& w) {
-  w.at("model.");
+  constexpr std::array kOldName = {Family::arcee, Family::exaone4, Family::llama, Family::qwen2, Family::qwen3, Family::qwen3_moe, Family::seed_oss, Family::smollm3};
+  const std::string model = a.head == HeadKind::answers && std::ranges::find(kOldName, a.family) != kOldName.end() ? "transformer." : "model.";
+  w.at(model);
   w.embedding("embed_tokens", a.vocab);
   for (std::int64_t i = 0; i < a.layers; ++i) {
-    w.at("model.layers." + std::to_string(i) + ".", i);
+    w.at(model + "layers." + std::to_string(i) + ".", i);
     attention(a, w);
     if (a.is_moe_layer(i)) mixture(a, w);
     else dense_mlp(a, w, "mlp", a.ffn);
@@ -183,10 +204,11 @@ void decoder(const Architecture& a, Writer& w) {
     if (a.norm_placement == NormPlacement::sandwich) w.norm("pre_feedforward_layernorm", a.width);
     if (a.norm_placement == NormPlacement::sandwich || a.norm_placement == NormPlacement::output) w.norm("post_feedforward_layernorm", a.width);
   }
-  w.at("model.");
+  w.at(model);
   w.norm(a.family == Family::phi ? "final_layernorm" : "norm", a.width);
   w.at("");
-  if (!a.tied_head) w.linear("lm_head", a.width, a.vocab, a.head_bias, ParamGroup::lm_head);
+  if (a.classifies()) class_head(a, w);
+  else if (!a.tied_head) w.linear("lm_head", a.width, a.vocab, a.head_bias, ParamGroup::lm_head);
   else if (a.head_bias) w.tensor("lm_head.bias", {a.vocab}, ParamGroup::scalars);
 }
 
@@ -208,7 +230,12 @@ void bert(const Architecture& a, Writer& w) {
   const bool roberta = a.family == Family::roberta;
   const std::string model = roberta ? "roberta." : "bert.";
   const bool head_first = a.model_type == "xlm-roberta" || a.model_type == "camembert";  // the class registers it first: a tied weight is then the head's
-  if (head_first) bert_head(a, w, true);
+  const auto head = [&](bool weight_here) {
+    w.at("");
+    if (a.classifies()) class_head(a, w);
+    else bert_head(a, w, weight_here);
+  };
+  if (head_first) head(true);
   w.at(model + "embeddings.");
   if (!head_first || !a.tied_head) w.embedding("word_embeddings", a.vocab);
   if (!roberta) w.embedding("position_embeddings", a.position_rows);
@@ -224,7 +251,11 @@ void bert(const Architecture& a, Writer& w) {
     w.linear("output.dense", a.ffn, a.width, a.mlp_bias);
     w.norm("output.LayerNorm", a.width);
   }
-  if (!head_first) bert_head(a, w, !a.tied_head);
+  if (a.encoder->pooler) {
+    w.at(model);
+    w.linear("pooler.dense", a.width, a.width, true, ParamGroup::lm_head);
+  }
+  if (!head_first) head(!a.tied_head);
 }
 
 void distilbert(const Architecture& a, Writer& w) {
@@ -242,6 +273,7 @@ void distilbert(const Architecture& a, Writer& w) {
     w.norm("output_layer_norm", a.width);
   }
   w.at("");
+  if (a.classifies()) return class_head(a, w);
   w.linear("vocab_transform", a.width, a.width, true, ParamGroup::lm_head);
   w.norm("vocab_layer_norm", a.width);
   if (!a.tied_head) w.linear("vocab_projector", a.width, a.vocab, true, ParamGroup::lm_head);

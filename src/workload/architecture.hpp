@@ -3,6 +3,7 @@
 // Symbols: L layers, D model width, H heads, K KV heads, h head size, F MLP width, V vocabulary, E experts.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -51,6 +52,10 @@ enum class RouterKind : std::uint8_t {
   topk_softmax,          // gpt-oss: the k largest, softmax over them in the logits' dtype
 };
 
+// What the class that is built ends in: words (ForCausalLM, ForMaskedLM, LMHeadModel), or classes of texts, of tokens, of where an answer begins and ends
+// (ForSequenceClassification, ForTokenClassification, ForQuestionAnswering).
+enum class HeadKind : std::uint8_t { words, sequences, tokens, answers };
+
 struct MixtureOfExperts {
   std::int64_t experts = 0;             // E, routed
   std::int64_t top_k = 0;               // experts a token visits
@@ -75,7 +80,7 @@ struct LatentAttention {
 // Encoders only (BERT and its kin).
 struct Encoder {
   std::int64_t token_types = 0;         // 0: no token type embedding
-  bool pooler = false;                  // the loaded class has one (masked-LM classes have none)
+  bool pooler = false;                  // the loaded class has one: BERT's, of texts
 };
 
 struct Architecture {
@@ -120,6 +125,13 @@ struct Architecture {
   bool scales_branches = false, scales_logits = false;  // Granite: what a block adds to the stream, and the logits, times a number
   bool use_cache = true;                // a forward pass fills a key-value cache, in training too, unless it checkpoints
   bool tied_head = false;               // the head reads the embedding's weight: one parameter, listed where it comes first
+  bool tied_words = false;              // what tied_head is where the head is of words
+
+  HeadKind head = HeadKind::words;
+  std::int64_t classes = 0;             // C, that the head tells apart; 0 of words; of texts 1 is a number (regression)
+  std::int64_t labels = 2;              // that the file names: num_labels, or its id2label; transformers' default
+  std::array<double, 4> head_dropouts{};  // of heads of classes, by their kind
+  bool classifies() const { return head != HeadKind::words; }
 
   double embedding_dropout = 0, residual_dropout = 0, attention_dropout = 0;
   bool causal = true;                   // false: encoders

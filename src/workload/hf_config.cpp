@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/text.hpp"
+#include "workload/class_heads.hpp"
 #include "workload/hf_families.hpp"
 
 namespace dryfit {
@@ -28,6 +29,7 @@ class Reader {
     shapes();
     common();
     if (!f_.error()) family();
+    read_class_heads(f_, a);
     if (!f_.error()) check();
     if (f_.error()) return std::unexpected(*f_.error());
     for (std::string& key : f_.unused()) {
@@ -88,7 +90,7 @@ class Reader {
     const auto known = activation_of(act);
     if (!known) f_.fault(spec_.activation_key, "is \"" + act.substr(0, 40) + "\", an activation dryfit does not describe", "gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, silu, relu and relu2 are");
     a.activation = known.value_or(Activation::silu);
-    a.tied_head = yes("tie_word_embeddings", spec_.tied);
+    a.tied_head = a.tied_words = yes("tie_word_embeddings", spec_.tied);
     a.use_cache = yes("use_cache", true) && !is_encoder();
     a.attention_dropout = probability("attention_dropout", 0);
     for (std::string_view key : {"dtype", "torch_dtype"}) {
@@ -544,15 +546,6 @@ std::unexpected<Error> unknown(const std::string& type, std::string_view where) 
               did_you_mean(type, known_model_types(), "described are: " + all_types()), place);
 }
 
-// Names of the class that the file gives, where it is another than the one described.
-void note_class(const Document& config, Architecture& a) {
-  const Document* classes = config.find("architectures");
-  if (classes == nullptr || classes->kind != Document::Kind::list || classes->items.empty() || classes->items[0].kind != Document::Kind::text) return;
-  const std::string& given = classes->items[0].text;
-  if (given != a.class_name) a.notes.push_back("the file names " + given.substr(0, 60) + "; described is " + a.class_name);
-  if (config.find("auto_map") != nullptr) a.notes.push_back("auto_map: a modelling file of the repository's own is not read; described is transformers' " + a.class_name);
-}
-
 }  // namespace
 
 std::vector<std::string_view> known_model_types() {
@@ -590,7 +583,7 @@ Result<HfModel> architecture_from(const Document& config, std::string_view where
       }
     }
   } else {
-    note_class(config, model->architecture);
+    take_named_class(config, model->architecture);
   }
   return model;
 }

@@ -87,6 +87,12 @@ Result<LitgptScript> litgpt_script_of(std::string_view text, std::string_view wh
 Result<Sharding> sharding_of(std::string_view text, std::string_view where) { return value_of(kShardings, text, where, "way to use several GPUs"); }
 Result<Dtype> weights_dtype_of(std::string_view text, std::string_view where) { return value_of(kDtypes, text.starts_with("torch.") ? text.substr(6) : text, where, "dtype"); }
 
+bool Lora::saves(std::string_view module) const {
+  for (std::string_view around = module; !around.empty(); around = around.substr(0, around.rfind('.') == std::string_view::npos ? 0 : around.rfind('.'))) {
+    if (std::ranges::any_of(saved_modules, [&](const std::string& wanted) { return around.ends_with(wanted); })) return true;
+  }
+  return false;
+}
 bool Training::is_transformers_5() const { return version_from(transformers, 5, 0); }
 bool Training::lays_out_evaluation() const {
   return evaluation && !preference && framework == Framework::transformers && !compile && !gathers_weights(sharding);
@@ -97,11 +103,6 @@ static std::string_view script_name(const UsersCommand& users) {
   std::string_view name = users.script.back();
   if (name.ends_with(".py")) name.remove_suffix(3);
   return name.substr(name.find_last_of("/.") + 1);
-}
-
-bool UsersCommand::trains_classes() const {
-  constexpr std::array<std::string_view, 10> kOfClasses = {"run_glue", "run_glue_no_trainer", "run_classification", "run_xnli", "run_ner", "run_ner_no_trainer", "run_qa", "run_qa_no_trainer", "run_swag", "run_swag_no_trainer"};
-  return std::ranges::find(kOfClasses, script_name(*this)) != kOfClasses.end();
 }
 
 bool UsersCommand::cuts_one_text() const {

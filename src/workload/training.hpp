@@ -73,6 +73,7 @@ struct Lora {
   std::optional<Dtype> dtype;           // of the matrices; not given: fp32, or what the sharding makes of them
   bool upcast_rest = true;              // prepare_model_for_kbit_training: what is not in 4 bits becomes fp32
   bool dora = false;                    // weight-decomposed: a magnitude for each output, and the weight's own norm every time
+  bool saves(std::string_view module) const;  // whether one of saved_modules is the end of its name, or of a module's around it
   std::int64_t virtual_tokens = 0;      // prompt tuning in place of matrices: rank is 0, so many embeddings stand before every row
 };
 
@@ -206,6 +207,7 @@ struct Training {
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
   bool use_cache = false;               // a key-value cache is filled while training, unless it checkpoints: config.json's use_cache
   bool packed = false;                  // texts of a batch one after the other in a single row of B*T, told apart by their positions; no padding mask
+  bool filled = false;                  // padded, to a length of its own: a single row has a mask too
   bool padded = false;                  // rows of a batch are filled up to the longest, so that SDPA gets a mask [B, 1, T, T] instead of is_causal; a single one is not
   bool converts_outputs = false;        // accelerate's convert_outputs_to_fp32, around a forward pass under autocast: logits in 16 bits are copied in fp32 as it ends
   bool holds_batches = false;           // Trainer's list of a step's batches: they stay until the next step's are there
@@ -233,7 +235,7 @@ struct Training {
   ProductWorkspaces workspaces;         // as the command's environment sizes them
   std::int64_t rows() const { return preference ? 2 * device_batch_size : device_batch_size; }  // of a forward pass
   // That FlashAttention's kernels of varying lengths get in a pass of so many rows; 0: they are not asked.
-  std::int64_t sequences(std::int64_t of_rows) const { return is_flash(attention) && (packed || (padded && of_rows > 1)) ? of_rows : 0; }
+  std::int64_t sequences(std::int64_t of_rows) const { return is_flash(attention) && (packed || (padded && (of_rows > 1 || filled))) ? of_rows : 0; }
   bool has_reference_model() const { return preference && !preference->precomputed && !lora; }  // beside the one that trains
   bool is_transformers_5() const;       // or newer
   // Whether passes lay its evaluation out: of transformers' models that nothing compiles, not of preferences, on GPUs that each have all weights. False without one.
@@ -249,9 +251,7 @@ struct UsersCommand {
   bool says_dtype = true;               // whether the weights' dtype is among its arguments
   bool is(std::string_view name) const { return !script.empty() && script.back() == name; }
   bool by_file() const { return is("axolotl.cli.train") || is("llamafactory"); }  // a program that its own file tells what to do
-  // Scripts of transformers' examples: whose model has a head for classes in place of one for words, and whose rows are filled up; which cut one long text into rows.
-  bool trains_classes() const;
-  bool cuts_one_text() const;
+  bool cuts_one_text() const;           // scripts of transformers' examples that cut one long text into rows
 };
 
 }  // namespace dryfit

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/text.hpp"
+#include "workload/class_heads.hpp"
 
 namespace dryfit {
 
@@ -135,7 +136,9 @@ Result<void> adapters(const Training& t, const Architecture& a) {
   if (l.virtual_tokens > 0 && (a.encoder || a.position == Position::learned)) return fail("unsupported_training", "prompt tuning of " + a.model_type + " is not laid out yet", "it is of models with rotary positions", "--num_virtual_tokens");
   if (!plain && gathers_weights(t.sharding)) return fail("unsupported_training", "DoRA, prompt tuning and modules to save under " + std::string(name_of(t.sharding)) + " are not laid out yet", "use --parallel ddp or zero2", "--parallel");
   for (const std::string& module : l.saved_modules) {
-    const bool known = std::ranges::any_of(parameters_of(a), [&](const Parameter& p) { return p.layer < 0 && std::string_view(p.name).substr(0, p.name.rfind('.')).ends_with(module); });
+    Lora one;
+    one.saved_modules = {module};
+    const bool known = std::ranges::any_of(parameters_of(a), [&](const Parameter& p) { return p.layer < 0 && one.saves(std::string_view(p.name).substr(0, p.name.rfind('.'))); });
     if (a.tied_head) return fail("unsupported_training", "modules to save of " + a.model_type + ", whose head is its embedding, are not laid out yet", "leave them out", "lora_modules_to_save");
     if (known) continue;
     return fail("bad_value", "no module to save of " + a.model_type + " outside its layers is called " + module.substr(0, 60), "lm_head and the embedding are such modules", "lora_modules_to_save");
@@ -147,7 +150,7 @@ Result<void> adapters(const Training& t, const Architecture& a) {
 void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags& f) {
   const bool known = has_liger_kernels(a);
   if (known) t.liger = f.liger ? (*f.liger ? LigerParts::all() : LigerParts()) : f.liger_parts.value_or(LigerParts());
-  t.head = f.head.value_or(f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits);
+  t.head = f.head.value_or(f.liger.value_or(false) && !a.classifies() ? HeadLoss::liger : HeadLoss::logits);
   const bool trl = t.framework == Framework::transformers && a.causal;
   if (t.head == HeadLoss::trl && !trl) t.head = f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits;
   if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
@@ -156,8 +159,8 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   t.dropout = false;  // disable_dropout
 }
 
-// What is known to fill rows up to the longest of a batch: TRL's programs, unless they say that they pack, and scripts with classes.
-bool fills_rows(const TransformersFlags& f) { return f.head == HeadLoss::trl || f.preference.has_value() || f.users.trains_classes(); }
+// What is known to fill rows up to the longest of a batch: TRL's programs, unless they say that they pack, and scripts that train heads of classes.
+bool fills_rows(const TransformersFlags& f) { return f.head == HeadLoss::trl || f.preference.has_value() || f.filled.has_value(); }
 
 // Adapters and 4-bit weights under FSDP as Trainer has them. FSDP takes 4-bit weights for weights of what they are packed into.
 Result<void> shared_adapters(TrainingDraft& d, const TransformersFlags& f) {
@@ -267,6 +270,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   }
   t.packed = f.packed.value_or(false) && t.framework == Framework::transformers;
   t.padded = f.padded.value_or(fills_rows(f)) && !t.packed && t.framework == Framework::transformers;
+  t.filled = t.padded && f.filled.value_or(false);
   loss_and_liger(t, a, f);
   constexpr std::array kOwnPatches = {Family::granite, Family::gpt_oss};  // another loss, or no MLP
   if (f.liger.value_or(false) && std::ranges::find(kOwnPatches, a.family) != kOwnPatches.end()) return fail("unsupported_training", "Liger-Kernel's parts of " + a.model_type + " are not laid out yet", "leave --liger out", "--liger");
@@ -318,6 +322,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (t.max_tokens && (*t.max_tokens < 1 || *t.max_tokens > kMostTokens)) return out_of_range(t.framework == Framework::litgpt ? "train.max_tokens" : "--max-tokens", *t.max_tokens, kMostTokens);
   t.lora = f.lora;
   if (t.lora && t.lora->virtual_tokens == 0 && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
+  if (t.lora && a.classifies()) save_class_head(*t.lora, a);
   t.adapter_kernels = f.adapter_kernels.value_or(AdapterKernels());
   if (auto ok = adapters(t, a); !ok) return std::unexpected(ok.error());
   if (auto ok = shared_adapters(d, f); !ok) return std::unexpected(ok.error());
@@ -350,21 +355,24 @@ std::optional<std::string> evaluation_warning(const Architecture& a, const Train
     if (e.batch_size <= t.device_batch_size) return std::nullopt;
     return "the script evaluates, which is not laid out of preferences: pairs are taken " + std::to_string(e.batch_size) + " at a time, more than the " + std::to_string(t.device_batch_size) + " of training";
   }
-  const double logits = static_cast<double>(e.batch_size) * static_cast<double>(t.seq_len) * static_cast<double>(a.vocab);
+  const double logits = static_cast<double>(outputs_of(a, e.batch_size, t.seq_len));
   if (t.lays_out_evaluation()) {
     const bool all = e.keeps == EvaluationRun::Keeps::logits;
-    if (e.keeps == EvaluationRun::Keeps::loss || e.batches || e.accumulation || t.head == HeadLoss::trl) return std::nullopt;
+    if (e.keeps == EvaluationRun::Keeps::loss || a.head == HeadKind::sequences || e.batches || e.accumulation || t.head == HeadLoss::trl) return std::nullopt;
     const double each = static_cast<double>(t.world_size) * (all ? logits * (t.mixed != MixedPrecision::none ? 4.0 : static_cast<double>(size_of(t.weights))) : static_cast<double>(16 * e.batch_size * t.seq_len));
-    return std::string("metrics are computed when an evaluation ends: until then ") + (all ? "logits" : "predictions") + " and labels of every batch stay on the GPU, " + in_gib_or_mib(each) + " a batch, of which two are laid out; --max_eval_samples says how many there are, --eval_accumulation_steps moves them to the host";
+    return std::string("metrics are computed when an evaluation ends: until then ") + (all ? "logits" : "predictions") + (a.head == HeadKind::answers ? "" : " and labels") + " of every batch stay on the GPU, " + (each < 0.1 * (1 << 20) ? "less than 0.1 MiB" : in_gib_or_mib(each)) + " a batch, of which two are laid out; --max_eval_samples says how many there are, --eval_accumulation_steps moves them to the host";
   }
-  if (!a.causal || t.head == HeadLoss::trl || (e.batch_size <= t.device_batch_size && t.head == HeadLoss::logits)) return std::nullopt;
+  if (!a.causal || a.classifies() || t.head == HeadLoss::trl || (e.batch_size <= t.device_batch_size && t.head == HeadLoss::logits)) return std::nullopt;
   const bool casts = t.mixed != MixedPrecision::none || t.weights != Dtype::fp32;
   return "the script evaluates, which " + std::string(t.compile ? "compiled" : "under " + std::string(name_of(t.sharding))) + " is not laid out: rows as long as those of training are taken " + std::to_string(e.batch_size) + " at a time, whose logits take " + in_gib_or_mib(logits * (casts ? 10.0 : 8.0)) + " beside weights and optimizer";
 }
 
 }  // namespace
 
-Result<Workload> make_transformers_workload(const HfModel& model, const TransformersFlags& flags) {
+Result<Workload> make_transformers_workload(const HfModel& given, const TransformersFlags& flags) {
+  const auto built = model_of_run(given, flags);
+  if (!built) return std::unexpected(built.error());
+  const HfModel& model = *built;
   const auto plan = make_training(model, flags);
   if (!plan) return std::unexpected(plan.error());
   const Architecture& a = model.architecture;
@@ -406,7 +414,7 @@ Result<Workload> make_transformers_workload(const HfModel& model, const Transfor
   }
   if (t.preference && t.preference->precomputed && t.sharding == Sharding::zero3) w.warnings.push_back("TRL computes the reference's log-probabilities by a DeepSpeed engine that stays around the model: its hooks let weights go earlier than is laid out here (2 % less in the one run that was recorded)");
   if (auto text = evaluation_warning(a, t)) w.warnings.push_back(std::move(*text));
-  if (flags.users.trains_classes()) w.warnings.push_back("the script trains a head for classes, and laid out is the one for words, whose logits it does not have: what L stands for and the head's weight are more than there will be");
+  if (t.liger.any() && a.classifies()) w.warnings.push_back("Liger-Kernel puts its loss of words into whatever model Trainer hands it, and " + a.class_name + " stops there: laid out is --liger_kernel_config '{\"fused_linear_cross_entropy\": false}', the rest of its kernels");
   if (flags.liger.value_or(false) && !t.liger.any()) w.warnings.push_back("Liger-Kernel replaces nothing of " + a.model_type + ": the run is as without it");
   if (t.offload_optimizer || t.offload_parameters) w.warnings.push_back("the speed leaves out what goes to the host and back, and the optimizer's step there");
   if (t.framework == Framework::transformers && !has_word_in_trainer(t.optimizer)) w.warnings.push_back("--optimizer " + std::string(name_of(t.optimizer)) + " is no word of --optim: " + (t.optimizer == OptimizerKind::muon ? "make torch.optim.Muon of the matrices of blocks and AdamW of all else" : "make it") + " in your script, and hand it to Trainer as optimizers=(...)");

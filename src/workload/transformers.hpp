@@ -27,11 +27,13 @@ struct TransformersFlags {
   std::optional<AttentionCode> attention;
   std::optional<OptimizerKind> optimizer;
   std::optional<Recompute> recompute;
-  std::optional<bool> reentrant, compile, cold_caches, use_cache, packed, padded, ema;
+  std::optional<bool> reentrant, compile, cold_caches, use_cache, packed, padded, filled, ema;  // filled: rows to a length of the script's, a single one too
   std::optional<bool> liger;            // all of Liger-Kernel's parts, and its loss where `head` says no other
   std::optional<LigerParts> liger_parts;  // or some of them
   std::optional<HeadLoss> head;
   std::optional<Preference> preference;  // TRL's DPOTrainer
+  std::optional<HeadKind> task;         // what the script's model ends in; not given: what config.json names
+  std::optional<std::int64_t> labels;   // num_labels that the script gives it
   std::optional<AdapterKernels> adapter_kernels;
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;

@@ -126,7 +126,7 @@ with tempfile.TemporaryDirectory() as name:
     expect((run["device_batch_size"], run["max_seq_len"], run["grad_accum_steps"]) == (4, 1024, 4), f"axolotl, over the file: {run}")
     (here / "full.yml").write_text("base_model: meta-llama/Llama-3.2-1B\nattn_implementation: flash_attention_2\nmicro_batch_size: 4\nsequence_len: 2048\ndeepspeed: ds.json\n")
     inside = check("axolotl", "train", "full.yml", "--num-processes", "8", cwd=here)
-    beside = check("deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", "--attn_implementation", "flash_attention_2", *LLAMA, cwd=here)
+    beside = check("deepspeed", "--num_gpus", "8", "run_clm.py", "--deepspeed", "ds.json", "--bf16", "--attn_implementation", "flash_attention_2", *LLAMA, cwd=here, before=["--padded", "1"])
     expect(allocated(inside[1]) and allocated(inside[1]) == allocated(beside[1]), f"DeepSpeed inside axolotl: {inside} {beside}")
     for words in (["axolotl", "train", "none.yml"], ["axolotl", "preprocess", "ax.yml"], ["axolotl", "train", "ax.yml", "--rl", "dpo"], ["axolotl", "train", "ax.yml", "--micro-batch-size", "[1"]):
         status, answer, _ = check(*words, cwd=here)
@@ -165,7 +165,11 @@ with tempfile.TemporaryDirectory() as name:
     expect(answered[1]["workload"]["run"]["lora_rank"] == 16 and "in whose place --lora-rank is taken" in answered[2], f"an answered one: {answered}")
     expect(check(*words, before=("--lora-rank", "0"))[1]["workload"]["run"]["lora_rank"] is None, "no adapters")
     glue = check("python", "run_glue.py", "--model_name_or_path", "bert-base-cased", "--max_seq_length", "128", "--per_device_train_batch_size", "32")
-    expect(any("head for classes" in w for w in glue[1]["warnings"]), f"run_glue: {glue[1]['warnings']}")
+    expect(glue[1]["warnings"] == [] and glue[1]["workload"]["version"] == "BertForSequenceClassification" and "using num_labels 2" not in glue[2], f"run_glue: {glue[1]['warnings']} {glue[2]}")
+    (here / "classifier").mkdir()
+    (here / "classifier" / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 28996, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2}')
+    named = check("python", "train.py", "--model_name_or_path", str(here / "classifier"), "--max_seq_length", "128", "--per_device_train_batch_size", "32", before=["--padded", "1"])
+    expect(allocated(named[1]) == allocated(glue[1]), f"a class that config.json names: {named} {glue}")
     # hostile and wrong files: exit 2, a place, a hint
     bomb = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 8)}]\n" for i in range(12))
     for text, code, where in (("a: 1\n\tb: 2\n", "bad_yaml", "x.yaml:2:1"), ("num_processes: 2\nnum_processes: 4\n", "bad_yaml", "x.yaml:2:1"), (bomb, "too_large", "x.yaml"), ("[" * 4000, "too_large", "x.yaml"), ("x" * (2 << 20), "too_large", "x.yaml"),

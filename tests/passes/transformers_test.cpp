@@ -8,6 +8,7 @@
 #include "passes/flat_shard.hpp"
 #include "eager_recordings.hpp"
 #include "liveness.hpp"
+#include "workload/class_heads.hpp"
 #include "workload/probe_presets.hpp"
 #include "workload/transformers.hpp"
 
@@ -111,7 +112,7 @@ Training training_of(const json& j) {
   t.mixed = precision.ends_with("autocast") ? MixedPrecision::bf16 : precision == "fp16" ? MixedPrecision::fp16 : MixedPrecision::none;
   t.attention = *attention_code_of(j["attention"].get<std::string>(), "attention");
   t.packed = j.value("packed", false);
-  t.padded = j.value("padded", false);
+  t.padded = t.filled = j.value("padded", false);  // recorded are masks with zeros, of a single row too
   t.ema = j.value("ema", false);
   t.transformers = j.value("transformers", "4.57.1");
   if (j.value("by_transformers", false)) t.torch = "2.7.1";  // which has no grouped product of its own
@@ -159,7 +160,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_dpo_parallel.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_dpo_parallel.jsonl", "transformers_heads.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -225,6 +226,15 @@ TEST(Transformers, unseenPaddedStepsAreAsNear) { expect_all_agree("transformers_
 TEST(Transformers, paddedStepsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_padded.jsonl", recorded, 4, "recordings of padded rows under transformers 5"); }
 
 TEST(Transformers, unseenPaddedStepsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_padded_unseen.jsonl", recorded, 3, "unseen recordings of padded rows under transformers 5"); }
+
+// Heads of classes in place of one of words.
+TEST(Transformers, headsOfClassesAreAsPyTorchRecordsThem) { expect_all_agree("transformers_heads.jsonl", recorded, 31, "recordings of heads of classes"); }
+
+TEST(Transformers, unseenHeadsOfClassesAreAsNear) { expect_all_agree("transformers_heads_unseen.jsonl", recorded, 15, "unseen recordings of heads of classes"); }
+
+TEST(Transformers, headsOfClassesOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_heads.jsonl", recorded, 6, "recordings of heads of classes of transformers 5"); }
+
+TEST(Transformers, unseenHeadsOfClassesOfTransformers5AreAsNear) { expect_all_agree("transformers_5_heads_unseen.jsonl", recorded, 5, "unseen recordings of heads of classes of transformers 5"); }
 
 // TRL's head in tiles.
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }
@@ -388,6 +398,36 @@ TEST(Transformers, sizesAreProportionalToTheBatch) {
     EXPECT_EQ(two.tensors[i].bytes, one.tensors[i].bytes * (one.tensors[i].batched ? 2 : 1)) << one.tensors[i].name();
   }
   for (std::size_t i = 0; i < one.events.size(); ++i) ASSERT_TRUE(one.events[i].tensor == two.events[i].tensor && one.events[i].kind == two.events[i].kind);
+}
+
+// The same of each head of classes, whose logits are none of the vocabulary's; a number's loss is no class's.
+TEST(Transformers, headsOfClassesScaleWithTheBatch) {
+  Training t = small_run();
+  t.mixed = MixedPrecision::bf16, t.weights = Dtype::fp32, t.converts_outputs = true;
+  const auto trained = [&](HeadKind head, std::int64_t classes, std::int64_t batch) {
+    Architecture a = small_llama();
+    a.class_name = "LlamaForCausalLM";
+    put_head(a, head, classes);
+    t.device_batch_size = batch;
+    return built(a, t);
+  };
+  for (const auto& [head, classes, logits] : {std::tuple{HeadKind::sequences, 3, 3}, std::tuple{HeadKind::sequences, 1, 1}, std::tuple{HeadKind::tokens, 9, 9 * 96}, std::tuple{HeadKind::answers, 2, 96}}) {
+    const Program one = trained(head, classes, 4), two = trained(head, classes, 8);
+    ASSERT_EQ(one.events.size(), two.events.size());
+    std::int64_t seen = 0;
+    for (std::size_t i = 0; i < one.tensors.size(); ++i) {
+      EXPECT_EQ(two.tensors[i].bytes, one.tensors[i].bytes * (one.tensors[i].batched ? 2 : 1)) << one.tensors[i].name();
+      if (one.tensors[i].category == Category::logits && std::string_view(one.tensors[i].role) == "logits" && one.tensors[i].dtype == Dtype::fp32 && one.tensors[i].bytes == 4 * 4 * logits) ++seen;
+      const std::string_view role = one.tensors[i].role;
+      EXPECT_LT(role == "logits" || role.starts_with("loss") ? one.tensors[i].bytes : 0, 4 * 96 * 1003 * 2) << one.tensors[i].name();
+    }
+    EXPECT_GE(seen, 2);  // in both steps that run, as accelerate casts them
+  }
+  Training shared = small_run();
+  shared.sharding = Sharding::fsdp2, shared.world_size = 2;
+  Architecture a = small_llama();
+  put_head(a, HeadKind::tokens, 9);
+  EXPECT_EQ(build_program(a, shared, {9, 0, 0}).error().code, "unsupported_training");
 }
 
 // A window that is as long as the rows hides nothing, and has a mask all the same; its rows are padded to multiples of 8 inside SDPA.

@@ -1,6 +1,8 @@
 // Commands as people paste them from tutorials: what of them moves memory, and what is said not to be used.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "passes/program.hpp"
 #include "plan/argument_file.hpp"
 #include "plan/launch.hpp"
@@ -63,6 +65,65 @@ TEST(TrainerCommand, WorkspacesOfProductsAreKept) {
   TransformersFlags wrong = c->flags;
   wrong.workspaces = {{"CUBLAS_WORKSPACE_CONFIG", "8"}};
   EXPECT_FALSE(make_transformers_workload(model, wrong));
+}
+
+// transformers' examples whose models end in classes: the head, its labels, the rows; and the command that is printed says the same.
+TEST(TrainerCommand, scriptsThatTrainClasses) {
+  const auto built = [](const std::string& text) {
+    const auto c = read(text);
+    if (!c) throw std::runtime_error(c.error().message);
+    const auto w = make_transformers_workload(find_preset(*c->flags.model)->preset->model, c->flags);
+    if (!w) throw std::runtime_error(w.error().message);
+    return *w;
+  };
+  const std::string glue = "python examples/pytorch/text-classification/run_glue.py --model_name_or_path bert-base-cased --output_dir x ";
+  const Workload w = built(glue + "--task_name mnli");
+  const Architecture& a = w.transformers->architecture;
+  const Training& t = w.transformers->training;
+  EXPECT_EQ(a.class_name, "BertForSequenceClassification");
+  EXPECT_EQ(a.classes, 3);
+  EXPECT_EQ(t.seq_len, 128);
+  EXPECT_TRUE(t.padded && t.filled);
+  EXPECT_TRUE(w.warnings.empty());
+  EXPECT_EQ(built(shell_join(launch_command(w))).transformers->architecture.classes, 3);
+  EXPECT_EQ(built(glue + "--task_name stsb").transformers->architecture.classes, 1);
+  EXPECT_EQ(built(glue + "--train_file a.csv").transformers->architecture.classes, 2);
+  const Training longest = built(glue + "--task_name mrpc --pad_to_max_length False --max_seq_length 256").transformers->training;
+  EXPECT_TRUE(longest.padded && !longest.filled && longest.seq_len == 256);
+  const Workload answers = built("python run_qa.py --model_name_or_path distilbert-base-uncased --dataset_name squad --do_train --do_eval --doc_stride 128 --output_dir x");
+  EXPECT_EQ(answers.transformers->architecture.class_name, "DistilBertForQuestionAnswering");
+  EXPECT_EQ(answers.transformers->training.seq_len, 384);
+  EXPECT_EQ(answers.transformers->training.evaluation->keeps, EvaluationRun::Keeps::logits);
+  EXPECT_EQ(built("python run_ner.py --model_name_or_path roberta-base --dataset_name wnut_17 --output_dir x").transformers->architecture.classes, 13);
+  const Workload unknown = built("accelerate launch run_ner_no_trainer.py --model_name_or_path roberta-base --train_file a.json --per_device_train_batch_size 4");
+  EXPECT_EQ(unknown.transformers->architecture.classes, 9);
+  EXPECT_TRUE(std::ranges::any_of(unknown.assumptions, [](const Assumption& s) { return s.key == "num_labels"; }));
+  EXPECT_EQ(unknown.transformers->training.seq_len, 128);
+  // Liger-Kernel's loss is of words
+  const Workload liger = built("python run_glue.py --model_name_or_path llama-3.2-1b --use_liger_kernel True --output_dir x");
+  EXPECT_EQ(liger.transformers->training.head, HeadLoss::logits);
+  EXPECT_TRUE(liger.transformers->training.liger.any());
+  EXPECT_EQ(liger.warnings.size(), 1U);
+  EXPECT_NE(shell_join(launch_command(liger)).find("--liger_kernel_config"), std::string::npos);
+  // no class in transformers; a script that is not described
+  const auto gemma = read("python run_qa.py --model_name_or_path gemma-2b --output_dir x");
+  ASSERT_TRUE(gemma);
+  EXPECT_EQ(make_transformers_workload(find_preset("gemma-2b")->preset->model, gemma->flags).error().code, "unsupported_training");
+  EXPECT_EQ(read("python run_swag.py --model_name_or_path bert-base-uncased --output_dir x").error().code, "unsupported_training");
+}
+
+// A script knows its model's head better than the file of the model does.
+TEST(TrainerCommand, aScriptsHeadStandsOverTheFiles) {
+  HfModel model = find_preset("bert-base-uncased")->preset->model;
+  Architecture& a = model.architecture;
+  const std::int64_t words = static_cast<std::int64_t>(parameters_of(a).size());
+  a.class_name = "BertForTokenClassification", a.head = HeadKind::tokens, a.classes = 5, a.tied_head = false;
+  const auto head = [&](const char* text) { return make_transformers_workload(model, read(text)->flags)->transformers->architecture; };
+  const Architecture mlm = head("python run_mlm.py --model_name_or_path bert-base-uncased --output_dir x");
+  EXPECT_EQ(mlm.class_name, "BertForMaskedLM");
+  EXPECT_EQ(static_cast<std::int64_t>(parameters_of(mlm).size()), words);
+  EXPECT_EQ(head("python train.py --model_name_or_path bert-base-uncased --output_dir x").classes, 5);
+  EXPECT_EQ(head("python run_qa.py --model_name_or_path bert-base-uncased --output_dir x").head, HeadKind::answers);
 }
 
 TEST(TrainerCommand, qloraWithTrl) {

@@ -143,6 +143,34 @@ TEST(HfConfig, textsThatAreNoJsonTellWhere) {
   EXPECT_NE(fault(std::string(9 << 20, ' ')).find("too_large"), std::string::npos);
 }
 
+// The class that a file names is built; one that transformers does not have, or whose code the repository has itself, is not.
+TEST(HfConfig, classesThatEndInClassesAreBuilt) {
+  const auto model = read(R"({"model_type": "bert", "architectures": ["BertForSequenceClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}, "classifier_dropout": null})");
+  ASSERT_TRUE(model);
+  const Architecture& a = model->architecture;
+  EXPECT_EQ(a.class_name, "BertForSequenceClassification");
+  EXPECT_EQ(a.head, HeadKind::sequences);
+  EXPECT_EQ(a.classes, 3);
+  EXPECT_FALSE(a.tied_head);
+  EXPECT_TRUE(a.encoder->pooler);
+  EXPECT_TRUE(a.notes.empty());
+  EXPECT_EQ(parameters_of(a).back().shape, std::vector<std::int64_t>{3});
+  EXPECT_DOUBLE_EQ(a.head_dropouts[1], 0.1);
+  const auto head = [](std::string_view type, std::string_view name, std::string_view more = "") {
+    const auto m = read(R"({"model_type": ")" + std::string(type) + R"(", "architectures": [")" + std::string(name) + "\"]" + std::string(more) + "}");
+    return m ? m->architecture : Architecture();
+  };
+  EXPECT_EQ(head("llama", "LlamaForSequenceClassification", R"(, "num_labels": 1)").classes, 1);
+  EXPECT_EQ(head("gpt2", "GPT2ForTokenClassification", R"(, "num_labels": 17)").classes, 17);
+  EXPECT_EQ(head("distilbert", "DistilBertForQuestionAnswering", R"(, "num_labels": 7)").classes, 2);
+  EXPECT_DOUBLE_EQ(head("distilbert", "DistilBertForSequenceClassification").head_dropouts[1], 0.2);
+  EXPECT_EQ(head("gemma3_text", "Gemma3TextForSequenceClassification").head, HeadKind::sequences);
+  for (const auto& [type, name] : {std::pair{"granite", "GraniteForSequenceClassification"}, std::pair{"gemma", "GemmaForQuestionAnswering"}, std::pair{"llama", "MyForTokenClassification"}, std::pair{"bert", "BertForMaskedLM"}}) {
+    EXPECT_EQ(head(type, name).head, HeadKind::words) << name;
+  }
+  EXPECT_NE(fault(R"({"model_type": "bert", "num_labels": -1})").find("num_labels is -1"), std::string::npos);
+}
+
 TEST(HfConfig, ofARepeatedKeyTheLastCountsAsInPython) {
   const auto model = read(llama(R"("hidden_size": 128)"));
   ASSERT_TRUE(model);

@@ -21,13 +21,17 @@ LAYER = re.compile(r"^(.*?\.)(\d+)(\..*)$")
 
 
 def build(config):
-    """The class that the preset describes, without data: decoders with their language-model head, encoders with the masked one."""
+    """The class that the preset describes, without data: the one that it names, else decoders with their language-model head, encoders with the masked one."""
     values = dict(config)
     kind = values.pop("model_type")
     if kind == "gemma3":  # the text model of a file that also has a vision tower
         values = dict(values["text_config"])
         kind = values.pop("model_type")
+    named = values.pop("architectures", None)
     made = transformers.AutoConfig.for_model(kind, **values)
+    if named:
+        with torch.device("meta"):
+            return getattr(transformers, named[0])(made)
     auto = transformers.AutoModelForMaskedLM if "bert" in kind else transformers.AutoModelForCausalLM
     with torch.device("meta"):
         return auto.from_config(made)

@@ -54,7 +54,8 @@ def _evaluator(case, model, marks):
     trainer.args = types.SimpleNamespace(
         prediction_loss_only=False, eval_batch_size=words["batch"], past_index=-1, eval_do_concat_batches=True, include_for_metrics=[], batch_eval_metrics=False, n_gpu=1, world_size=1,
         eval_accumulation_steps=words["accumulation"], device=torch.device("cuda", 0), fp16_full_eval=False, bf16_full_eval=False, average_tokens_across_devices=True, loss_type="chunked_nll", use_liger_kernel=case.liger is True)
-    trainer.model, trainer.label_names, trainer.is_in_train, trainer.can_return_loss = model, ["labels"], True, False
+    trainer.model, trainer.is_in_train, trainer.can_return_loss = model, True, False
+    trainer.label_names = ["start_positions", "end_positions"] if transformers_cases.task_of(case) == "QuestionAnswering" else ["labels"]
     trainer.is_deepspeed_enabled = trainer.is_fsdp_enabled = trainer.aux_loss_enabled = False
     trainer.use_cpu_amp = trainer.is_tp_enabled = False
     trainer.optimizer = trainer.label_smoother = trainer.compute_loss_func = trainer._past = None

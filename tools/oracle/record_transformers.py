@@ -88,7 +88,7 @@ def main(description, files, runner, draw=None):
 
 
 if __name__ == "__main__":
-    main(__doc__, {"transformers.jsonl": list(cases.seen()), "transformers_unseen.jsonl": list(cases.unseen()), "transformers_padded.jsonl": list(cases.padded()), "transformers_padded_unseen.jsonl": list(cases.padded_unseen()), "transformers_parallel.jsonl": [*cases.parallel(), *cases.trl_parallel()],
+    main(__doc__, {"transformers.jsonl": list(cases.seen()), "transformers_unseen.jsonl": list(cases.unseen()), "transformers_padded.jsonl": list(cases.padded()), "transformers_padded_unseen.jsonl": list(cases.padded_unseen()), "transformers_heads.jsonl": list(cases.heads()), "transformers_heads_unseen.jsonl": list(cases.heads_unseen()), "transformers_parallel.jsonl": [*cases.parallel(), *cases.trl_parallel()],
                    "transformers_parallel_unseen.jsonl": list(cases.parallel_unseen()),
                    "transformers_fsdp1.jsonl": list(cases.fsdp1()), "transformers_fsdp1_unseen.jsonl": list(cases.fsdp1_unseen()), "transformers_zero.jsonl": list(cases.zero()), "transformers_zero_unseen.jsonl": list(cases.zero_unseen()),
                    "transformers_trl.jsonl": list(cases.trl()), "transformers_trl_unseen.jsonl": list(cases.trl_unseen()), "transformers_dpo.jsonl": list(cases.dpo()), "transformers_dpo_unseen.jsonl": list(cases.dpo_unseen()), "transformers_dpo_parallel.jsonl": list(cases.dpo_parallel()), "transformers_dpo_parallel_unseen.jsonl": list(cases.dpo_parallel_unseen()),

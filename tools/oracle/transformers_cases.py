@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import re
 
 # model_type -> (architecture fields of config.json, small). Vocabularies are odd on purpose.
 MODELS = {
@@ -186,6 +187,19 @@ class Case:
         parts += [f"eval_{self.evaluation.replace('=', '_').replace(',', '+')}"] if self.evaluation else []
         parts += [hashlib.sha256(self.shape.encode()).hexdigest()[:7]] if self.shape else []
         return "-".join(parts)
+
+
+def _head(model, task, labels=2, **more):
+    """A `shape`: the class of a model that ends in `task`, as its file names it, with so many labels. Causal ones find a row's last token by the padding's number."""
+    owner = re.sub("(ForCausalLM|ForMaskedLM|LMHeadModel)$", "", MODELS[model]["architectures"][0]) + task
+    words = {"architectures": [owner]} | ({} if labels == 2 else {"num_labels": labels}) | ({} if "Masked" in MODELS[model]["architectures"][0] else {"pad_token_id": 0})
+    return json.dumps(words | more, separators=(",", ":"))
+
+
+def task_of(case):
+    """SequenceClassification, TokenClassification, QuestionAnswering, or nothing where the head is of words."""
+    owner = case.architecture()["architectures"][0]
+    return owner.partition("For")[2] if owner.endswith(("Classification", "QuestionAnswering")) else ""
 
 
 def evaluation_of(case):
@@ -884,6 +898,83 @@ def padded_unseen():
     yield Case("gpt2", padded=True, attention="flash_attention_3", precision="autocast", batch=3, length=176)
     yield Case("phi3", padded=True, attention="flash_attention_2", batch=4, length=136, checkpoint="reentrant", lora=8, lora_targets="qkv_proj,o_proj")
     yield Case("gemma3_text", padded=True, attention="flash_attention_3", batch=3, length=120, optimizer="fused")
+
+
+SEQUENCES, TOKENS, ANSWERS = "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"
+
+
+def heads():
+    """Heads of classes in place of one of words: of texts, of tokens, and of where an answer begins and ends."""
+    def case(model, task, labels=2, more=None, **rest):
+        return Case(model, shape=_head(model, task, labels, **(more or {})), **rest)
+    for precision in ("fp32", "fp16", "autocast", "bf16"):
+        yield case("bert", SEQUENCES, precision=precision, padded=precision != "bf16", trainer=precision == "autocast", batch=6, length=128, optimizer="fused" if precision == "fp16" else "foreach")
+    yield case("bert", SEQUENCES, 1, precision="autocast", trainer=True)
+    yield case("bert", SEQUENCES, 3, attention="eager", precision="autocast", trainer=True, optimizer="loop", accumulation=2)
+    yield case("bert", SEQUENCES, 3, checkpoint="nonreentrant", precision="fp32")
+    yield case("bert", TOKENS, 9, precision="autocast", trainer=True, padded=True)
+    yield case("bert", TOKENS, 9, precision="fp32")
+    yield case("bert", ANSWERS, precision="autocast", trainer=True, padded=True)
+    yield case("bert", ANSWERS, precision="fp32", checkpoint="reentrant")
+    yield case("roberta", SEQUENCES, precision="autocast", trainer=True, padded=True)
+    yield case("roberta", SEQUENCES, 1, precision="fp32")
+    yield case("xlm-roberta", SEQUENCES, 3, precision="fp16", optimizer="fused")
+    yield case("distilbert", SEQUENCES, precision="autocast", trainer=True, padded=True)
+    yield case("distilbert", TOKENS, 9, precision="fp32", padded=True)
+    yield case("distilbert", ANSWERS, precision="fp16", optimizer="fused")
+    for model in ("gpt2", "llama"):
+        yield case(model, SEQUENCES, precision="autocast", trainer=True)
+        yield case(model, SEQUENCES, 5, padded=True)
+        yield case(model, TOKENS, 9, precision="autocast", trainer=True)
+        yield case(model, ANSWERS)
+    yield case("gpt_neox", SEQUENCES, precision="fp16", optimizer="fused")
+    yield case("llama", SEQUENCES, lora=8, precision="bf16+autocast", trainer=True, checkpoint="nonreentrant", adapter="save=score")
+    yield case("bert", SEQUENCES, precision="autocast", trainer=True, evaluation="batch=8,keeps=logits")
+    yield case("bert", TOKENS, 9, precision="autocast", trainer=True, padded=True, evaluation="batch=6,keeps=logits")
+    yield case("bert", ANSWERS, precision="fp32", evaluation="batch=6,keeps=logits")
+    yield case("llama", SEQUENCES, 3, evaluation="batch=5,keeps=logits")
+
+
+def heads_unseen():
+    def case(model, task, labels=2, more=None, **rest):
+        return Case(model, shape=_head(model, task, labels, **(more or {})), **rest)
+    yield case("bert", SEQUENCES, batch=1, length=200, precision="autocast", trainer=True, padded=True, optimizer="fused")
+    yield case("bert", ANSWERS, batch=3, length=384, precision="fp16", padded=True, optimizer="fused", more={"num_hidden_layers": 5})
+    yield case("roberta", ANSWERS, batch=5, length=144, precision="autocast", trainer=True, padded=True, checkpoint="nonreentrant")
+    yield case("roberta", TOKENS, 17, batch=3, length=104, optimizer="adafactor", precision="fp32", accumulation=2)
+    yield case("xlm-roberta", SEQUENCES, 1, batch=7, length=88, precision="autocast", trainer=True, padded=True)
+    yield case("distilbert", SEQUENCES, 4, batch=3, length=216, attention="eager", precision="fp32", optimizer="sgd", more={"seq_classif_dropout": 0.0})
+    yield case("gpt2", SEQUENCES, 6, batch=2, length=96, precision="fp16", checkpoint="nonreentrant", optimizer="fused")
+    yield case("gpt2", TOKENS, 4, batch=3, length=120, precision="fp32", padded=True, accumulation=2)
+    yield case("qwen3", SEQUENCES, 1, batch=3, length=136, precision="autocast", trainer=True, padded=True)
+    yield case("mistral", ANSWERS, batch=2, length=208, precision="autocast", trainer=True, checkpoint="nonreentrant")
+    yield case("phi3", TOKENS, 3, batch=4, length=72, padded=True)
+    yield case("gpt_neox", ANSWERS, batch=2, length=176, precision="autocast", trainer=True)
+    yield case("qwen2", SEQUENCES, 8, batch=2, length=333, lora=8, lora_targets="q_proj,v_proj", adapter="save=score", precision="bf16+autocast", trainer=True)
+    yield case("distilbert", TOKENS, 9, batch=3, length=112, precision="autocast", trainer=True, padded=True, evaluation="batch=4,keeps=logits,accumulation=2")
+    yield case("roberta", SEQUENCES, batch=5, length=96, precision="fp16", optimizer="fused", evaluation="batch=9,keeps=logits")
+
+
+def newest_heads():
+    """The same with transformers 5."""
+    def case(model, task, labels=2, **rest):
+        return Case(model, shape=_head(model, task, labels), transformers="5.17.0", **rest)
+    yield case("bert", SEQUENCES, precision="autocast", trainer=True, padded=True)
+    yield case("bert", ANSWERS, precision="fp32", padded=True)
+    yield case("distilbert", TOKENS, 9, precision="autocast", trainer=True)
+    yield case("llama", SEQUENCES, precision="autocast", trainer=True, padded=True)
+    yield case("gpt2", SEQUENCES, 3)
+    yield case("bert", SEQUENCES, 3, precision="autocast", trainer=True, evaluation="batch=8,keeps=logits")
+
+
+def newest_heads_unseen():
+    def case(model, task, labels=2, **rest):
+        return Case(model, shape=_head(model, task, labels), transformers="5.17.0", **rest)
+    yield case("roberta", SEQUENCES, 3, batch=3, length=120, precision="autocast", trainer=True, padded=True, optimizer="fused")
+    yield case("qwen2", TOKENS, 9, batch=2, length=184, precision="autocast", trainer=True, checkpoint="nonreentrant")
+    yield case("olmo2", SEQUENCES, 2, batch=3, length=96)
+    yield case("xlm-roberta", TOKENS, 7, batch=5, length=88, precision="fp32", padded=True, evaluation="batch=3,keeps=logits")
+    yield case("distilbert", ANSWERS, batch=2, length=320, precision="autocast", trainer=True, padded=True)
 
 
 def parallel():

@@ -253,7 +253,7 @@ class Run:
 
     def _made(self, config):
         """The model as its file has it, without memory."""
-        owner = getattr(transformers, transformers_cases.MODELS[self.case.model]["architectures"][0])
+        owner = getattr(transformers, self.case.architecture()["architectures"][0])
         with torch.device("meta"):
             model = owner(config)
         return model.to(torch.bfloat16) if self.case.precision.startswith("bf16") else model
@@ -369,7 +369,8 @@ class Run:
         way = self.case.adapter.partition("=")
         options = {"use_dora": way[0] == "dora", "bias": "lora_only" if way[0] == "bias" else "none", "modules_to_save": way[2].split("+") if way[0] == "save" else None}
         targets = self.case.lora_targets.split(",") if self.case.lora_targets else None
-        config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=self.case.lora_dropout, target_modules=targets, task_type="CAUSAL_LM", **options)
+        kind = {"": "CAUSAL_LM", "SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS", "QuestionAnswering": "QUESTION_ANS"}[transformers_cases.task_of(self.case)]
+        config = peft.LoraConfig(r=self.case.lora, lora_alpha=16, lora_dropout=self.case.lora_dropout, target_modules=targets, task_type=kind, **options)
         return peft.get_peft_model(model, config, autocast_adapter_dtype=cast)
 
     def _parallel(self, model):
@@ -441,7 +442,21 @@ class Run:
 
         def ids():
             return torch.empty(rows, sequences * self.case.length // rows, dtype=torch.int64, device="cuda")
+        task = transformers_cases.task_of(self.case)
+        if task:
+            return self._batch_of_classes(task, sequences, ids)
         return {"input_ids": ids(), "position_ids" if self.case.packed else "attention_mask": ids(), "labels": ids()}
+
+    def _batch_of_classes(self, task, rows, ids):
+        """As transformers' examples collate it: default_data_collator brings labels first; BERT's tokenizer says of which text each token is. What an answer is evaluated on has no labels."""
+        def labels():
+            return torch.empty(rows, dtype=torch.float32 if self.case.architecture().get("num_labels") == 1 else torch.int64, device="cuda")
+        inputs = {"input_ids": ids(), **({"token_type_ids": ids()} if self.case.model == "bert" else {}), "attention_mask": ids()}
+        if task == "SequenceClassification":
+            return {"labels": labels(), **inputs}
+        if task == "TokenClassification":
+            return {**inputs, "labels": ids()}
+        return {**inputs, **({"start_positions": labels(), "end_positions": labels()} if rows == self.case.batch else {})}
 
     def autocast(self):
         # accelerate leaves autocast out where fully_shard computes in 16 bits
