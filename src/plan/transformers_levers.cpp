@@ -134,14 +134,14 @@ class TransformersLevers {
 
   bool fits_together(const std::vector<const Lever*>& way) {
     const Run& run = r_.workload.run;
-    Lever all{{}, "same sequences a step", std::nullopt, {}};
+    Lever all{{}, way.back()->note, std::nullopt, {}};
     for (const Lever* one : way) {
       all.change.insert(all.change.end(), one->change.begin(), one->change.end());
       if (one->step_time) all.step_time = one->step_time;
     }
     const auto at = [&](std::int64_t b) {
       Lever l = all;
-      if (b != run.device_batch_size) l.change.insert(l.change.end(), {{"--device-batch-size", std::to_string(b)}, {"--grad-accum-steps", std::to_string(run.grad_accum_steps * run.device_batch_size / b)}});
+      if (b != run.device_batch_size) l.note = "same sequences a step", l.change.insert(l.change.end(), {{"--device-batch-size", std::to_string(b)}, {"--grad-accum-steps", std::to_string(run.grad_accum_steps * run.device_batch_size / b)}});
       l.edit = [&, b](Workload& w) {
         for (const Lever* one : way) one->edit(w);
         w.run.grad_accum_steps *= w.run.device_batch_size / b;
