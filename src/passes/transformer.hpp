@@ -123,6 +123,7 @@ class Transformer {
   using Who = ModuleHooks::Who;
   struct GatedRoles { const char *gate, *up, *act, *product, *down; };
 
+  std::vector<Parameter> registered() const;
   void load();
   Tensor as_loaded(Dims d);
   void load_quantized(const std::vector<Parameter>& parameters);

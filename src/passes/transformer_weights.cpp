@@ -188,12 +188,22 @@ void Transformer::load_whole(const std::vector<Parameter>& parameters) {
   }
 }
 
+// In the order of the model's modules. transformers 4 has RoBERTa's positions before its token types, 5, whose order parameters_of() tells, after its norm.
+std::vector<Parameter> Transformer::registered() const {
+  std::vector<Parameter> out = parameters_of(a_);
+  if (a_.family != Family::roberta || r_.is_transformers_5()) return out;
+  const auto named = [&](std::string_view part) { return std::ranges::find_if(out, [part](const Parameter& p) { return p.name.find(part) != std::string::npos; }); };
+  const auto types = named("embeddings.token_type_embeddings"), positions = named("embeddings.position_embeddings");
+  if (types < positions && positions != out.end()) std::rotate(types, positions, positions + 1);
+  return out;
+}
+
 void Transformer::load() {
   blocks_.resize(static_cast<std::size_t>(a_.layers));
   if (a_.moe) {
     for (Block& b : blocks_) b.expert.resize(static_cast<std::size_t>(a_.moe->experts));
   }
-  const std::vector<Parameter> parameters = parameters_of(a_);
+  const std::vector<Parameter> parameters = registered();
   if (o_.loading != ForwardOptions::Loading::stays) warm_up(parameters);
   if (o_.loading == ForwardOptions::Loading::whole) load_whole(parameters);
   if (r_.quantized && o_.loading == ForwardOptions::Loading::stays) {

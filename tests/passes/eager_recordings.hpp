@@ -92,7 +92,6 @@ constexpr std::int64_t kLoss = 2048, kScalars = 262144;  // bytes: of the loss a
 constexpr std::pair<std::string_view, double> kKnownPeaks[] = {
     {"transformers-qwen3-B1-T131-autocast-sdpa-foreach-cache-compiled-torch2.11.0", 0.0016},
     {"transformers-gpt_neox-B4-T160-autocast-sdpa-foreach-cache-compiled-V512", 0.0021},
-    {"transformers-roberta-B3-T104-fp32-sdpa-adafactor-A2-31c68f6", 0.0013},
     {"transformers-gpt_neox-B2-T157-autocast-sdpa-foreach-compiled-V1003", 0.0087},
     {"transformers-gpt_neox-B4-T160-autocast-sdpa-foreach-reentrant-A2-compiled-V1024", 0.054}};
 
