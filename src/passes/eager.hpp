@@ -227,7 +227,6 @@ class Tape {
     bool via_half = false;       // quantised from fp16: dequantised to it first, then cast
     bool nested = false;         // scales quantised too: fp32 ones are made for the call
     bool holds_input = false;    // bitsandbytes 0.41 and 0.42: the node names its input until it goes itself
-    bool under_autocast = false; // of fp32: the product takes 16-bit copies of the input and of what is dequantised; linear_4bit's own finding
   };
   Tensor linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how);
   // torch.utils.checkpoint: `block` runs now without gradients and again in backward
@@ -335,7 +334,7 @@ class Tape {
   Tensor contiguous_inside(const Tensor& x, const char* role);
   void grouping_scratch(std::int64_t groups, Dtype dtype);
   Tensor padded(const Tensor& x, std::int64_t multiple, const char* role);  // rows to a multiple of elements
-  Tensor dequantized(Dims weight, Dtype dtype, FourBit how, const char* role);
+  Tensor dequantized(Dims weight, Dtype first, Dtype dtype, bool nested, const char* role);
 
   void count_dependencies(std::int32_t root);
   void run(std::int32_t n);

@@ -278,14 +278,13 @@ void Tape::apply(std::int32_t n, std::vector<Tensor>& out) {
     case Rule::checkpoint: break;
     case Rule::quantized: {
       const Dims d = input(n, 0).dims;
-      const FourBit how{.via_half = (at.detail & 1) != 0, .nested = (at.detail & 2) != 0, .under_autocast = (at.detail & 4) != 0};
+      const Dtype given = input(n, 0).dtype;
       {
-        Tensor full = dequantized(eager::dims({at.detail / 8, d.back()}, false), how.under_autocast ? Dtype::fp32 : g.dtype(), how, role);
-        if (full.dtype() != g.dtype()) full = scratch(role, full.dims(), g.dtype());
+        const Tensor full = dequantized(eager::dims({at.detail / 4, d.back()}, false), (at.detail & 1) != 0 ? Dtype::fp16 : given, g.dtype(), (at.detail & 2) != 0, role);
         out[0] = empty(role, eager::contiguous(d), g.dtype());
         multiplied();
       }
-      if (how.under_autocast) out[0] = empty(role, eager::contiguous(d), Dtype::fp32);
+      if (g.dtype() != given) out[0] = empty(role, eager::contiguous(d), given);  // as the input is
       break;
     }
     case Rule::hook:

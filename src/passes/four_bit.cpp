@@ -27,13 +27,13 @@ Packed pack_4bit(Tape& tape, const char* role, std::int64_t count, bool nested) 
   return out;
 }
 
-// bitsandbytes functional.py dequantize_4bit, and the cast of its result to the input's dtype.
-Tensor Tape::dequantized(Dims weight, Dtype dtype, FourBit how, const char* role) {
+// bitsandbytes functional.py dequantize_4bit, to the dtype that was quantised first, and the cast of its result to the product's.
+Tensor Tape::dequantized(Dims weight, Dtype first, Dtype dtype, bool nested, const char* role) {
   Tensor full;
   {
     Tensor scales;
-    if (how.nested) scales = scratch("quant.scales", eager::dims({ceil_div(weight.numel(), 64)}, false), Dtype::fp32);
-    full = scratch(role, weight, how.via_half ? Dtype::fp16 : dtype);
+    if (nested) scales = scratch("quant.scales", eager::dims({ceil_div(weight.numel(), 64)}, false), Dtype::fp32);
+    full = scratch(role, weight, first);
   }
   tell_traffic(role, static_cast<double>(weight.numel()) * (0.5 + 4.0 / 64 + static_cast<double>(size_of(full.dtype()))));  // 4 bits, a scale for 64
   if (full.dtype() != dtype) full = scratch(role, weight, dtype);
@@ -43,20 +43,20 @@ Tensor Tape::dequantized(Dims weight, Dtype dtype, FourBit how, const char* role
 Tensor Tape::linear_4bit(const Tensor& x, const Tensor& packed, Dims weight, const char* role, FourBit how) {
   const Dims d = x.dims();
   Tensor out;
-  how.under_autocast = autocast_ && x.dtype() == Dtype::fp32;
+  const Dtype made = autocast_ && x.dtype() == Dtype::fp32 ? *autocast_ : x.dtype();  // by a product of 16-bit copies of both
   {
     Tensor half_x, half_weight;  // what is dequantised goes first, the input's copy last
-    const Tensor full = dequantized(weight, x.dtype(), how, role);
+    const Tensor full = dequantized(weight, how.via_half ? Dtype::fp16 : x.dtype(), x.dtype(), how.nested, role);
     Dims o = d;
     o.size[d.rank - 1U] = weight.size[0];
-    if (how.under_autocast) half_weight = scratch(role, weight, *autocast_), half_x = scratch(role, like(d), *autocast_);
-    out = empty(role, eager::contiguous(o), how.under_autocast ? *autocast_ : x.dtype());
+    if (made != x.dtype()) half_weight = scratch(role, weight, made), half_x = scratch(role, like(d), made);
+    out = empty(role, eager::contiguous(o), made);
     multiplied();
   }
   const std::int32_t n = record(Rule::quantized, {x}, role);
   if (n >= 0) {
     save(n, packed);
-    node(n).detail = weight.size[0] * 8 + (how.via_half ? 1 : 0) + (how.nested ? 2 : 0) + (how.under_autocast ? 4 : 0);
+    node(n).detail = weight.size[0] * 4 + (how.via_half ? 1 : 0) + (how.nested ? 2 : 0);
     if (how.holds_input) {
       keep_storage(value(x).storage);
       node(n).held.push_back(value(x).storage);

@@ -108,12 +108,10 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
       bias = given.defined() && given.dtype() == d ? given : rows_of(T);  // some have them already, in the model's dtype
       if (T % 8 != 0) bias = rows_of(round_up(T, 8));
     }
-    if (masked && repeats_keys_itself(a_, r_)) {
-      const Tensor whole_q = t_.contiguous(q, "attn.q"), whole_k = t_.contiguous(key, "attn.k"), whole_v = t_.contiguous(value, "attn.v");
-      return t_.contiguous(t_.transpose(t_.attention(kind, whole_q, whole_k, whole_v, bias, p, "attn.out"), 1, 2), "attn.out");
-    }
     if (is_flash(r_.attention) && fills_rows()) return attend_unfilled(kind, q, key, value, p);
-    const Tensor out = t_.attention(kind, q, key, value, bias, p, "attn.out");
+    const auto whole = [&](const Tensor& x, const char* role) { return masked && repeats_keys_itself(a_, r_) ? t_.contiguous(x, role) : x; };  // beside a mask, by code of their own
+    const Tensor whole_q = whole(q, "attn.q"), whole_k = whole(key, "attn.k"), whole_v = whole(value, "attn.v");
+    const Tensor out = t_.attention(kind, whole_q, whole_k, whole_v, bias, p, "attn.out");
     return t_.contiguous(t_.transpose(out, 1, 2), "attn.out");
   }
   if (a_.sinks) return sink_attention(layer, q, k, v);

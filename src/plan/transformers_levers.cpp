@@ -72,7 +72,7 @@ class TransformersLevers {
     }
     if (shares) add(*shares);
     const auto everything = shares_all(t);
-    if (everything && t.sharding != Sharding::zero2) add(*everything);
+    if (everything) add(*everything);
     if (!t.lora && t.framework == Framework::transformers) {
       add({{"--lora-rank", "16"}}, false, "adapters on the projections peft chooses: another training", std::nullopt, [](Workload& w) {
         w.transformers->training.lora.emplace();
@@ -102,14 +102,13 @@ class TransformersLevers {
     return {{{"--parallel", std::string(name_of(how))}}, note, std::nullopt, [how](Workload& w) { w.transformers->training.sharding = how; }};
   }
 
-  // What is shared out next, and everything.
+  // What is shared out next, where that is not yet everything; and everything.
   static std::optional<Lever> shares_out(const Training& t, const Run& run) {
     switch (t.sharding) {
       case Sharding::ddp: return t.lora ? std::nullopt : std::optional(sharded(Sharding::fsdp2, "weights, gradients and states shared out over the GPUs, gathered block by block"));
       case Sharding::fsdp1_grad_op: return sharded(Sharding::fsdp1, "blocks given back after forward and gathered again in backward");
       case Sharding::zero0: return run.world_size == 1 ? std::nullopt : std::optional(sharded(Sharding::zero1, "fp32 weights and states shared out over the GPUs"));
       case Sharding::zero1: return sharded(Sharding::zero2, "gradients shared out over the GPUs too");
-      case Sharding::zero2: return shares_all(t);
       case Sharding::fsdp2: return !t.has_reference_model() || run.world_size == 1 ? std::nullopt : std::optional(sharded(Sharding::fsdp1, "the reference model gathered block by block, too"));
       default: return std::nullopt;
     }
