@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,18 +21,35 @@ LAUNCHERS = ("torch.distributed.run", "torch.distributed.launch")
 SWITCHES = {"standalone", "no_python", "multi_gpu", "use_fsdp", "use_deepspeed", "use_env", "no_local_rank", "cpu", "debug", "quiet", "q"}  # flags of theirs without a value
 
 
+# Programs that start their training in another process: the module that they start there, by the word after their name.
+STARTED: dict[str, dict[str, list[str]]] = {
+    "swift": {name: ["-m", f"swift.cli.{name}"] for name in ("sft", "pt", "rlhf")},
+    "llamafactory-cli": {"train": ["-m", "llamafactory.launcher"]},
+    "axolotl": {"train": ["-m", "axolotl.cli.train"]},
+}
+PROGRAMS = ("trl", "tune", "litgpt")  # these train in their own process, or start it as accelerate and torch do
+
+
 class Target(NamedTuple):
-    """What is run: words of a script, or a function's home and name; as one of how many GPUs; and whether a launcher tells it its rank."""
+    """What is run: words of a script, or a function's home and name; as one of how many GPUs; whether a launcher tells it its rank; and the installed program that starts it, with its words."""
 
     words: list[str]
     function: list[str] | None
     gpus: int | None
     launched: bool = False
+    program: list[str] | None = None
 
 
 def _pasted(words: list[str]) -> Target:
-    """`train.py --x`, `-m package.module`, and these behind python, torchrun, accelerate launch or deepspeed."""
-    words, gpus, machines = list(words), None, 1
+    """`train.py --x`, `-m package.module`, these behind python, torchrun, accelerate launch or deepspeed, and commands of programs that train (trl sft, swift sft, tune run, ...)."""
+    given, words, gpus, machines = list(words), list(words), None, 1
+    name = pathlib.Path(words[0]).name if words else ""
+    if words[1:2] and words[1] in STARTED.get(name, {}):
+        told = os.environ.get("NPROC_PER_NODE", "")  # by which ms-swift and LLaMA-Factory start torchrun
+        return Target([*STARTED[name][words[1]], *words[2:]], None, int(told) if told.isdigit() else None, told.isdigit())
+    if name in PROGRAMS and not os.path.isfile(words[0]):
+        told = re.search(r" --(?:num[-_]processes|nproc[-_]per[-_]node)[= ](\d+)", " ".join(words))
+        return Target(words, None, int(told[1]) if told else None, False, words)
     if words and pathlib.Path(words[0]).name.startswith("python"):
         words.pop(0)
         while words and words[0] in ("-u", "-B", "-O", "-s", "-E"):
@@ -54,7 +72,7 @@ def _pasted(words: list[str]) -> Target:
             words[0] = "-m"
     launched = launcher in ("torchrun", "deepspeed")
     gpus = (gpus or 1) * machines if launched else gpus
-    return Target(words, None, gpus, launched)
+    return Target(words, None, gpus, launched, given if launcher == "accelerate" else None)
 
 
 def target_of(script: Script) -> Target:
@@ -87,7 +105,7 @@ def record(script: Script, *, gpu: str | None = None, gpus: int | None = None, s
         raise Error("missing_script", "there is no script to run", "python -m dryfit.capture -- train.py --its-flags", "script", 2)
     if target.words[0] == "-m" and len(target.words) < 2:
         raise Error("missing_script", "-m names no module", "python -m dryfit.capture -- -m package.train", "script", 2)
-    if target.words[0] != "-m" and not os.path.isfile(target.words[0]):
+    if target.words[0] not in ("-m", *PROGRAMS) and not os.path.isfile(target.words[0]):
         raise Error("unreadable_file", f"there is no script '{target.words[0][:200]}'", "name a file, or a module: -m package.train", target.words[0][:200], 2)
     if not 1 <= steps <= 1000:
         raise Error("bad_value", f"--steps {steps} is not between 1 and 1000", "3 show the first step and two steady ones", "--steps", 2)
@@ -95,7 +113,7 @@ def record(script: Script, *, gpu: str | None = None, gpus: int | None = None, s
     if not 1 <= world <= 1 << 20:
         raise Error("bad_value", f"--gpus {world} is out of range", "how many GPUs train together", "--gpus", 2)
     with tempfile.TemporaryDirectory(prefix="dryfit-") as folder:
-        settings = {**_machine(gpu, local), "gpus": world, "steps": steps, "launched": target.launched, "words": target.words, "function": target.function,
+        settings = {**_machine(gpu, local), "gpus": world, "steps": steps, "told": bool(gpus or target.gpus), "launched": target.launched, "words": target.words, "program": target.program, "function": target.function,
                     "out": os.path.join(folder, "capture"), "error": os.path.join(folder, "error")}
         done = subprocess.run([sys.executable, "-m", "dryfit.tracing", json.dumps(settings)], stdout=sys.stderr.fileno(), check=False)
         try:

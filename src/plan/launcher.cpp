@@ -208,6 +208,7 @@ class LauncherReader {
       if ((program == "bash" || program == "sh") && at_ < words_.size() && words_[at_].ends_with(".sh")) {
         return bad("what '" + words_[at_].substr(0, 60) + "' starts is not known: dryfit runs no scripts", "paste its text: dryfit check -- \"$(cat " + words_[at_].substr(0, 60) + ")\"");
       }
+      if (program == "swift") return bad("ms-swift's commands are not laid out", "it can be run on a GPU that is not there, where it is installed: python -m dryfit.capture --gpu NAME -- swift sft ... (docs/capture.md)");
       return bad("'" + program.substr(0, 40) + "' is no launcher dryfit reads", "paste a training command that begins with python, torchrun, accelerate launch, deepspeed, axolotl, trl, llamafactory-cli, tune, litgpt or run_train.sh");
     }
     while (at_ < words_.size() && (words_[at_] == "-u" || words_[at_] == "-m" || words_[at_] == "--module")) out_.module = out_.module || words_[at_] != "-u", ++at_;

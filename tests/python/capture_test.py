@@ -83,6 +83,45 @@ def what_the_engine_derives(folder):
         expect(captured.machine.gpus == engine.get("gpus", 1) and captured.fits, repr(captured)[:300])
 
 
+def models_that_are_read(folder):
+    """from_pretrained and Trainer on one GPU and several, by torchrun and accelerate's file: what PyTorch allocates of them, and what the engine derives."""
+    if not installed("accelerate"):
+        return print("left out: accelerate is not installed")
+    small = folder / "small"
+    config = {**CONFIGS["llama"], "vocab_size": 1024}
+    subprocess.run([sys.executable, "-c", "import sys, json, transformers as t; c = json.loads(sys.argv[1]); t.AutoModelForCausalLM.from_config(t.AutoConfig.for_model(**c)).save_pretrained(sys.argv[2])", json.dumps(config), str(small)], check=True, capture_output=True)
+    (folder / "sharded.yaml").write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nmixed_precision: bf16\nnum_machines: 1\nnum_processes: 8\nfsdp_config:\n  fsdp_version: 2\n  fsdp_reshard_after_forward: true\n"
+                                         "  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP\n  fsdp_transformer_layer_cls_to_wrap: LlamaDecoderLayer\n  fsdp_state_dict_type: SHARDED_STATE_DICT\n")
+    script, torchrun = str(SCRIPTS / "pretrained.py"), "torchrun --nproc_per_node=8"
+    sharded, zero = folder / "sharded.yaml", folder / "zero.json"
+    zero.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto"}))
+    fsdp = """--fsdp "full_shard auto_wrap" --fsdp_config '{"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}'"""
+    for gpus, launcher, words, flags in ((1, "python", [], ""), (1, "python", ["--device-map", "auto"], ""), (8, torchrun, [], ""), (8, torchrun, ["--fsdp", "full_shard auto_wrap"], fsdp),
+                                         (8, f"accelerate launch --config_file {sharded}", [], ""), *([(8, torchrun, ["--deepspeed", str(zero)], f"--deepspeed {zero}")] if installed("deepspeed") else [])):
+        captured = dryfit.capture([*launcher.split(), script, str(small), *words], gpu="a100-sxm4-80gb", timeline=True, local=False)
+        derived = dryfit.explain(f"{launcher} run_clm.py --per_device_train_batch_size 4 --bf16 True {flags}", gpu="a100-sxm4-80gb", config=str(small / "config.json"), max_seq_len=160, dtype="fp32", timeline=True, alternatives="0", transformers=TRANSFORMERS)
+        expect(abs(most(captured) - most(derived)) <= 24 << 10, f"{launcher} {words}: captured {most(captured)}, derived {most(derived)}")
+        expect(captured.machine.gpus == derived.machine.gpus == gpus, f"{launcher} {words}: {captured.machine}")
+
+
+def what_a_gpu_would_know():
+    done = command("--gpu", "h100", "--", SCRIPTS / "values.py")
+    expect(done.returncode == 0, done.stderr[-2000:])
+
+
+def preferences(folder):
+    for what, needs in (("grpo", "trl"), ("quantized", "bitsandbytes, peft")):
+        if not installed(needs):
+            print(f"left out: {needs} is not installed")
+            continue
+        captured = dryfit.capture([str(SCRIPTS / "preferences.py"), str(folder / "small"), what], gpu="a100-sxm4-80gb", timeline=True, local=False)
+        expect(captured.workload.model["steps"] == 3, repr(captured)[:300])
+        if what == "quantized":
+            derived = dryfit.explain(gpu="a100-sxm4-80gb", config=str(folder / "small" / "config.json"), device_batch_size=4, max_seq_len=160, mixed="bf16", dtype="bf16", lora_rank=8, load_in_4bit=True, recompute="full", optimizer="adamw_torch", timeline=True, alternatives="0",
+                                     transformers=TRANSFORMERS)
+            expect(abs(most(captured) - most(derived)) <= 64 << 10, f"{what}: captured {most(captured)}, derived {most(derived)}")
+
+
 def other_peoples_models(folder):
     if installed("timm"):
         done = command("--gpu", "t4", "--json", "--", SCRIPTS / "images.py", "--batch", 4)
@@ -180,7 +219,12 @@ def launchers():
                           ("python3 -m torch.distributed.run --nproc_per_node 4 train.py", (["train.py"], 4, True)), ("deepspeed --num_gpus=4 train.py --deepspeed ds.json", (["train.py", "--deepspeed", "ds.json"], 4, True)),
                           ("accelerate launch --multi_gpu --num_processes 2 train.py", (["train.py"], 2, False)), ("-m package.train", (["-m", "package.train"], None, False))):
         got = _pasted(words.split())
-        expect((got.words, got.gpus, got.launched) == target, f"{words}: {got}")
+        expect((got.words, got.gpus, got.launched) == target and (got.program is None) == (not words.startswith("accelerate")), f"{words}: {got}")
+    for words, target in (("trl sft --num_processes 8 --dataset_name x", (["trl", "sft", "--num_processes", "8", "--dataset_name", "x"], 8, False)), ("tune run --nproc_per_node=2 full_finetune_distributed", (["tune", "run", "--nproc_per_node=2", "full_finetune_distributed"], 2, False)),
+                          ("swift sft --model x", (["-m", "swift.cli.sft", "--model", "x"], None, False)), ("llamafactory-cli train a.yaml", (["-m", "llamafactory.launcher", "a.yaml"], None, False)),
+                          ("axolotl train c.yml", (["-m", "axolotl.cli.train", "c.yml"], None, False)), ("swift export", (["swift", "export"], None, False))):
+        got = _pasted(words.split())
+        expect((got.words, got.gpus, got.launched) == target and (got.program is not None) == (words.split()[0] in ("trl", "tune")), f"{words}: {got}")
 
 
 def a_function_and_what_goes_wrong(folder):
@@ -206,6 +250,9 @@ if __name__ == "__main__":
             (place / f"{model}.json").write_text(json.dumps(config))
         an_afternoons_script()
         what_the_engine_derives(place)
+        models_that_are_read(place)
+        what_a_gpu_would_know()
+        preferences(place)
         other_peoples_models(place)
         other_ways_to_compile(place)
         launchers()

@@ -48,15 +48,15 @@ def main():
     if torch.version.cuda is None:
         return refuse(settings, "no_torch", f"torch {torch.__version__} was built without CUDA", "install the wheel with CUDA: pip install torch (no GPU is needed)", sys.executable)
     from dryfit.tracing import session
-    run = session.Session(gpu, settings["gpus"], settings["steps"], settings["workspace"], predict(settings["gpu"]), settings["launched"])
+    run = session.Session(gpu, settings["gpus"], settings["steps"], settings["workspace"], predict(settings["gpu"]), settings["launched"], settings["told"])
     try:
         run.run(session.target(settings))
     except (Exception, SystemExit) as error:
         traceback.print_exception(error)
         what = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}".rstrip(": ")
-        if run.recorder.steps == 0:
-            when = "in its first step" if run.recorder.training else "before it trained"
-            hint = f"install it for the Python that runs this: {sys.executable}" if isinstance(error, ModuleNotFoundError) else "its traceback stands above; does it run on a GPU? What a capture cannot follow: docs/capture.md"
+        if run.recorder.steps < min(2, settings["steps"]):  # the optimizer's state stands beside activations from the second on
+            when = "in its second step" if run.recorder.steps else "in its first step" if run.recorder.training else "before it trained"
+            hint = "its traceback stands above; --steps 1 answers for its first step alone" if run.recorder.steps else f"install it for the Python that runs this: {sys.executable}" if isinstance(error, ModuleNotFoundError) else "its traceback stands above; does it run on a GPU? What a capture cannot follow: docs/capture.md"
             return refuse(settings, "script_failed", f"the script stopped {when}: {what}", hint, place(error))
         run.notes.append(f"the script stopped after {run.recorder.steps} optimizer steps, at {place(error)}: {what}")
     pathlib.Path(settings["out"]).write_text(run.text(), encoding="utf-8")

@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 MOST = 1 << 20  # elements
 aten = torch.ops.aten
 NEW = {aten.arange, aten.zeros, aten.ones, aten.full, aten.scalar_tensor, aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones, aten.new_full}  # their values do not depend on an input's
+SETTLED_BY_ALL = {aten.bitwise_or, aten.logical_or, aten.__or__}         # all true, whatever the other is
+SETTLED_BY_NONE = {aten.bitwise_and, aten.logical_and, aten.__and__, aten.mul}  # nothing, likewise (whole numbers and truths: 0 times NaN is NaN)
 EMPTY = {aten.empty, aten.empty_strided, aten.empty_like, aten.new_empty, aten.new_empty_strided}
 
 
@@ -58,14 +60,38 @@ def forget(function, args, kwargs):
 
 
 def _on_host(x):
-    return value(x) if isinstance(x, torch.Tensor) else torch.device("cpu") if isinstance(x, torch.device) else x
+    if isinstance(x, torch.Tensor):
+        host = value(x)
+        return host if host is not None else torch.empty(x.shape, dtype=x.dtype)  # of which only the shape is read
+    return torch.device("cpu") if isinstance(x, torch.device) else x
+
+
+def _settled(packet, args, result):
+    """Attaches a result that one known operand settles: a text is at its longest, whatever its last token is."""
+    if packet not in SETTLED_BY_ALL and packet not in SETTLED_BY_NONE or not isinstance(result, FakeTensor) or result.numel() > MOST:
+        return False
+    for one in args[:2]:
+        host = value(one) if isinstance(one, torch.Tensor) else None
+        if host is None or host.numel() == 0 or result.dtype.is_floating_point or result.dtype.is_complex:
+            continue
+        with _disable_current_modes(), torch.no_grad():
+            if packet in SETTLED_BY_ALL and host.dtype is torch.bool and bool(host.all()):
+                _attach(result, torch.ones(result.shape, dtype=result.dtype), [True])
+                return True
+            if packet in SETTLED_BY_NONE and not bool(host.any()):
+                _attach(result, torch.zeros(result.shape, dtype=result.dtype), [True])
+                return True
+    return False
 
 
 def follow(function, packet, args, kwargs, result):
     """Does the op on the host too, where everything it reads is known."""
+    if not function._schema.is_mutable and _settled(packet, args, result):
+        return
     given = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
     made = [t for t in tree_flatten(result)[0] if isinstance(t, FakeTensor)]
-    unknown = any(value(t) is None for t in given) or (not given and packet not in NEW) or packet in EMPTY or torch.Tag.nondeterministic_seeded in function.tags
+    unknown = packet not in NEW and (not given or any(value(t) is None for t in given)) or packet in EMPTY or torch.Tag.nondeterministic_seeded in function.tags
+    unknown = unknown or any(t.numel() > MOST for t in given)
     if unknown or not made or any(t.numel() > MOST or (t.dim() > 1 and not given) for t in made):
         if function._schema.is_mutable:
             forget(function, args, kwargs)

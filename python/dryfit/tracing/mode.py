@@ -13,6 +13,7 @@ from dryfit.tracing import known
 aten = torch.ops.aten
 LARGE = 1 << 16  # elements of a host tensor of floats from which on it is fake
 MAKERS = {aten.empty, aten.empty_strided, aten.zeros, aten.ones, aten.full, aten.rand, aten.randn, aten.new_empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.normal}
+WIDENED = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm}  # their overloads with an out_dtype, which torch has no fakes of
 FINITE = {aten.all, aten.any, aten.logical_and, aten.bitwise_and, aten.mul, aten.view, aten.reshape, aten._to_copy, aten.clone, aten.unsqueeze, aten.squeeze}
 
 
@@ -51,6 +52,8 @@ class GpuMode(TorchDispatchMode):
         device = kwargs.get("device")
         fake = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, FakeTensor)]
         if not fake:
+            if packet is aten._local_scalar_dense and hasattr(args[0], "_local_tensor"):  # of a DTensor
+                return self.answers.item(args[0]._local_tensor)
             if device is not None and torch.device(device).type == "cuda":
                 return self._onto_gpu(function, packet, args, kwargs)
             if packet in MAKERS and (kwargs.get("dtype") or torch.get_default_dtype()).is_floating_point and (device is None or torch.device(device).type == "cpu") and _large(args):
@@ -58,6 +61,16 @@ class GpuMode(TorchDispatchMode):
                     return function(*args, **self._without_generator(kwargs))
             return function(*args, **kwargs)
         return self._faked(function, packet, args, kwargs, fake)
+
+    @staticmethod
+    def _widened(function, packet, args, kwargs):
+        """A product of 16 bits whose result is made in another dtype; NotImplemented for any other."""
+        if not function._overloadname.startswith("dtype"):
+            return NotImplemented
+        if kwargs.get("out") is not None:
+            return kwargs["out"]
+        given = 2 if packet in (aten.mm, aten.bmm) else 3
+        return packet.default(*args[:given]).to(args[given])
 
     @staticmethod
     def _without_generator(kwargs):
@@ -88,13 +101,12 @@ class GpuMode(TorchDispatchMode):
             return args[0].copy_(host) if host is not None else args[0].fill_(self.answers.number(args[0].dtype))
         with self.fake_mode:
             result = self.answers.largest(function, args, kwargs)
-            sized = result is not NotImplemented
-            if not sized:
-                result = self.recurrent.made(packet, args)
+            if result is NotImplemented:
+                result = self._widened(function, packet, args, kwargs) if packet in WIDENED else self.recurrent.made(packet, args)
             if result is NotImplemented:
                 result = function(*args, **self._without_generator(kwargs))
-        if not sized:
-            known.follow(function, packet, args, kwargs, result)
+        known.follow(function, packet, args, kwargs, result)
+        self.answers.drawn(packet, args, result)
         if isinstance(result, torch.Tensor) and result.dtype is torch.bool and packet in FINITE and any(self.answers.says_finite(t) for t in fake if t.dtype is torch.bool):
             self.answers.finite(result)
         if function._schema.is_mutable and args and isinstance(args[0], torch.Tensor) and not isinstance(args[0], FakeTensor) and isinstance(result, FakeTensor):

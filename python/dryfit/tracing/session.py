@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer as optimizers
 from torch.utils._pytree import tree_flatten, tree_map
 
-from dryfit.tracing import bodies, files, form, imports, known, pretend
+from dryfit.tracing import bodies, files, form, imports, launchers, parameters, pretend
 from dryfit.tracing.compiler import Compiler
 from dryfit.tracing.mode import GpuMode
 from dryfit.tracing.recorder import Enough, Recorder
@@ -30,34 +30,12 @@ class _OnHost(type):
         return isinstance(thing, torch._C.Generator)
 
 
-def _deepcopy(own):
-    """copy.deepcopy of tensors: a storage that several of them view is copied once, as torch does where tensors have data."""
-    def deepcopy(tensor, memo):
-        if id(tensor) in memo or not isinstance(tensor, FakeTensor) or not tensor.is_leaf:
-            return own(tensor, memo)
-        with torch.no_grad():
-            storage = tensor.untyped_storage()
-            if ("storage", storage._cdata) not in memo:
-                memo["storage", storage._cdata] = torch.empty((storage.nbytes() // tensor.itemsize,), dtype=tensor.dtype, device=tensor.device)
-            copied = memo["storage", storage._cdata].as_strided(tensor.size(), tensor.stride(), tensor.storage_offset()).detach()
-        host = known.value(tensor)
-        if host is not None:
-            known.arrived(copied, host)
-        copied.requires_grad = tensor.requires_grad
-        if isinstance(tensor, torch.nn.Parameter):
-            copied._is_param = True
-        copied.grad = None if tensor.grad is None else deepcopy(tensor.grad, memo)
-        memo[id(tensor)] = copied
-        return copied
-    return deepcopy
-
-
 class Session:
     """One script. `gpu`: properties (pretend.gpu). `predict`: text of a capture -> (allocated, reserved) peaks in bytes, for scripts that print them.
-    `launched`: by torchrun, which tells a script its rank even where it is alone."""
+    `launched`: by torchrun, which tells a script its rank even where it is alone. `told`: how many GPUs was said, and no launcher's file says otherwise."""
 
-    def __init__(self, gpu, gpus=1, steps=3, workspace=8519680, predict=None, launched=False):
-        self.gpu, self.gpus, self.predict = gpu, gpus, predict
+    def __init__(self, gpu, gpus=1, steps=3, workspace=8519680, predict=None, launched=False, told=False):
+        self.gpu, self.gpus, self.predict, self.told = gpu, gpus, predict, told
         self.answers = Answers()
         self.recorder = Recorder(steps, workspace)
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -74,7 +52,7 @@ class Session:
         pretend.answer(self.gpu, devices=max(1, self.gpus), index=0)
         imports.install()
         bodies.start_no_kernels()
-        self._swap_on_conversion()
+        parameters.install()
         for module in (optimizers, foreach_utils):
             if FakeTensor not in module._foreach_supported_types:
                 module._foreach_supported_types.append(FakeTensor)
@@ -88,26 +66,6 @@ class Session:
         self._answer_processes()
         if self.gpus > 1 or launched:
             self._answer_distributed()
-
-    @staticmethod
-    def _swap_on_conversion():
-        """model.to("cuda") keeps a parameter's identity, ties, and what a script has noted on it; load_state_dict copies into what is there, as ever."""
-        swap, load, swap_tensors = torch.__future__.set_swap_module_params_on_conversion, torch.nn.Module.load_state_dict, torch.utils.swap_tensors
-        swap(True)
-
-        def swap_all_but_notes(parameter, converted):
-            noted = {key: value for key, value in vars(parameter).items() if key not in vars(converted) and key != "_dryfit_value"}
-            swap_tensors(parameter, converted)
-            vars(parameter).update(noted)
-        torch.utils.swap_tensors = swap_all_but_notes
-
-        def load_state_dict(module, *args, **options):
-            swap(False)
-            try:
-                return load(module, *args, **options)
-            finally:
-                swap(True)
-        torch.nn.Module.load_state_dict = load_state_dict
 
     def _answer_memory(self):
         cuda, recorder = torch.cuda, self.recorder
@@ -192,7 +150,6 @@ class Session:
         FakeTensor.__format__ = lambda self, how: format(self.item(), how) if self.dim() == 0 and how else object.__format__(self, "")
         torch.Generator = _OnHost("Generator", (), {"__new__": lambda cls, device="cpu": torch._C.Generator("cpu")})
 
-        torch.Tensor.__deepcopy__ = _deepcopy(torch.Tensor.__deepcopy__)
         load = torch.load
 
         def load_on_host(file, map_location=None, **options):
@@ -275,6 +232,13 @@ class Session:
             function(0, *args)
         dist.init_process_group = dist.distributed_c10d.init_process_group = init
         multiprocessing.spawn = spawn
+        launchers.install(self._world)
+
+    def _world(self, gpus):
+        """A launcher starts so many processes: this one is the first."""
+        if not self.told:
+            self.gpus = gpus
+        self._answer_distributed()
 
     def _answer_distributed(self):
         import torch.distributed as dist
@@ -346,14 +310,10 @@ def target(settings):
             for part in name.split(".")[1:]:
                 function = getattr(function, part)
             function()
-    elif words[0] == "-m":
+    elif settings["program"]:
         def go():
-            sys.argv = words[1:]
-            sys.path.insert(0, os.getcwd())
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            launchers.program(settings["program"])
     else:
         def go():
-            sys.argv = words
-            sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
-            runpy.run_path(words[0], run_name="__main__")
+            launchers.script(words)
     return go

@@ -17,13 +17,18 @@ from dryfit.tracing import known
 
 LIBRARIES = (str(pathlib.Path(torch.__file__).parent), str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).resolve().parent))
 MOST_ELEMENTS = 1 << 24  # copied to the host as real numbers; more stays fake there too
+TOKEN = 7      # of the first ten no tokenizer's end of a text, which are 0 to 2 where they are small
+WORDS = 1000   # more than a router has experts
 aten = torch.ops.aten
 
 
 def _hits(mask):
     """How many elements of a mask are true: all, where that is not known."""
     host = known.value(mask)
-    return mask.numel() if host is None else int(host.count_nonzero())
+    if host is None:
+        return mask.numel()
+    with _disable_current_modes():
+        return int(host.count_nonzero())
 
 
 def caller():
@@ -100,6 +105,15 @@ class Answers:
         self.told("two tensors were compared by their values; they were taken to differ")
         return False
 
+    def drawn(self, packet, args, result):
+        """Tokens that a model writes, by chance or the likeliest: each is TOKEN, so that a text goes on until it is as long as it may be, and what is counted of it agrees."""
+        wide = args[0].shape[-1] if packet in (aten.multinomial, aten.argmax) and args[0].dim() > 0 else 0
+        if packet is aten.multinomial or (packet is aten.argmax and wide >= WORDS and result.numel() <= known.MOST and args[0].dtype.is_floating_point and not torch.is_grad_enabled()):
+            token = min(TOKEN, wide - 1)
+            self.told(f"tokens were drawn; {token} stood in")
+            with _disable_current_modes():
+                known.arrived(result, torch.full(tuple(result.shape), token, dtype=torch.int64))
+
     # -- results whose shape is a value: everything is hit
 
     def largest(self, function, args, kwargs):
@@ -113,8 +127,11 @@ class Answers:
             source, mask = args
             result = source.new_empty((torch.broadcast_shapes(source.shape, mask.shape).numel() if source.shape != mask.shape else _hits(mask),))
         elif packet in (aten._unique2, aten.unique_dim, aten.unique_consecutive):
-            source = args[0]
+            source, host = args[0], known.value(args[0])
             count = source.numel() if packet is not aten.unique_dim else source.shape[args[1]]
+            if host is not None:
+                with _disable_current_modes():
+                    count = function(host, *args[1:], **kwargs)[0].shape[0 if packet is not aten.unique_dim else args[1]]
             values = source.new_empty((count,)) if packet is not aten.unique_dim else torch.empty_like(source)
             result = (values, source.new_empty(source.shape, dtype=torch.int64), source.new_empty((count,), dtype=torch.int64))
         elif packet in (aten.index, aten.index_put, aten.index_put_) and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]):
@@ -127,11 +144,16 @@ class Answers:
             if packet is not aten.index and args[2].dim() == 1 and args[2].numel() not in (1, *(i.numel() for i in indices if i is not None)):
                 args = (args[0], args[1], args[2].new_empty(()), *args[3:])  # as many as the mask has hits, which are not known
             result = function(args[0], indices, *args[2:], **kwargs)
+        elif packet is aten.repeat_interleave and not isinstance(args[0], int) and (len(args) < 2 or args[1] is None) and kwargs.get("output_size") is None:
+            source, host = args[0], known.value(args[0])
+            if host is None:
+                self.told("how often elements are repeated depends on values; once was taken")
+                return source.new_empty((source.numel(),), dtype=torch.int64)
+            with _disable_current_modes():
+                rows = int(host.sum())
+            result = source.new_empty((rows,), dtype=torch.int64)
         else:
             return NotImplemented
-        if packet is aten.nonzero and known.value(args[0]) is not None:
-            known.arrived(result, known.value(args[0]).nonzero())
-            return result
         looked_at = [i for i in args[1] if i is not None] if packet in (aten.index, aten.index_put, aten.index_put_) else args[:1]
         if any(known.value(t) is None for t in looked_at):
             self.told(f"the size of a result ({packet}) depends on values; it is counted as large as it can be")
