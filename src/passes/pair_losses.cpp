@@ -171,7 +171,8 @@ Result<void> pairs_are_described(const Architecture& a, const Training& r) {
   if (!a.causal || r.framework != Framework::transformers) return with(a.causal ? "in " + std::string(name_of(r.framework)) : "of " + a.model_type, "causal models are laid out");
   const bool head = p.trainer == Preference::Trainer::reward;
   if (head && gathers_weights(r.sharding)) return with("under " + std::string(name_of(r.sharding)), "use --parallel ddp or zero2");
-  if (!head && r.sharding != Sharding::none) return with("on several GPUs", "ask for one GPU; of preferences on several, TRL's DPO (trl dpo) is laid out");
+  const bool finds_none = p.trainer == Preference::Trainer::factory_rm;  // the head of words has no gradient: DistributedDataParallel waits for it
+  if (!head && r.sharding != Sharding::none && (r.sharding != Sharding::ddp || finds_none)) return with(finds_none ? "on several GPUs" : "under " + std::string(name_of(r.sharding)), finds_none ? "ask for one GPU" : "use --parallel ddp, or one GPU; TRL's DPO (trl dpo) is laid out under all");
   if (a.moe) return with("of a mixture of experts", "dense models are laid out");
   if (a.attention_dropout > 0 && a.family != Family::gpt2 && p.trainer != Preference::Trainer::factory_rm) return with("of " + a.model_type + " with dropout in its attention, which disable_dropout leaves there,", "set attention_dropout to 0 in config.json");
   if (r.compile) return with("under torch.compile", "leave it out: the rest of the run is");

@@ -270,7 +270,15 @@ class Trainer {
     if (sharded_) sharded_->after_backward();
   }
 
-  // Of a micro-step of another trainer of pairs or of liked answers, all but rewards on one GPU; autocast as below.
+  // As DistributedDataParallel hands them out.
+  eager::FusedOutput outputs_of(eager::FusedOutput out) {
+    for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits, &out.top, &out.mask}) {
+      if (each->defined()) *each = replicated_->output(*each);
+    }
+    return out;
+  }
+
+  // Of a micro-step of another trainer of pairs or of liked answers; autocast as below.
   Tensor loss_of_pairs(const Transformer::Batch& batch) {
     using Trainer = Preference::Trainer;
     const Preference& p = *r_.preference;
@@ -298,10 +306,16 @@ class Trainer {
         return eager::last_values_loss(tape_, said);
       }
       case Trainer::factory_dpo: {
-        eager::FactoryPairs in{batch, p.loss, [&](const Transformer::Batch& b) { return full(under_autocast([&] { return model_->logits(b); }), "logits"); }};
+        eager::FactoryPairs in{batch, p.loss, [&](const Transformer::Batch& b) {
+          Tensor said = under_autocast([&] { return model_->logits(b); });
+          if (computed_.mixed != MixedPrecision::none) said = full(said, "logits");  // accelerate's, within DistributedDataParallel
+          return full(replicated_ ? replicated_->output(said) : said, "logits");
+        }};
         if (p.asks_reference()) {
           in.reference = [&](const Transformer::Batch& b) {
-            return full(reference_ ? reference_->logits(b) : under_autocast([&] { return model_->without_graph(true, [&] { return model_->logits(b); }); }), "logits");
+            if (reference_) return full(reference_->logits(b), "logits");
+            const Tensor said = under_autocast([&] { return model_->without_graph(true, [&] { return model_->logits(b); }); });
+            return full(replicated_ ? replicated_->output(said) : said, "logits");
           };
         }
         return eager::factory_preference_loss(tape_, std::move(in));
@@ -310,7 +324,8 @@ class Trainer {
     }
     constexpr eager::FusedAsked kAsked{.entropy = true, .mean_logits = true};
     eager::LikedAnswers in{batch, p.of_others(), [&](const Transformer::Batch& b, bool graph) {
-      return under_autocast([&] { return graph ? model_->scores(b, kAsked) : model_->without_graph(false, [&] { return model_->scores(b, kAsked); }); });
+      eager::FusedOutput out = under_autocast([&] { return graph ? model_->scores(b, kAsked) : model_->without_graph(false, [&] { return model_->scores(b, kAsked); }); });
+      return replicated_ ? outputs_of(std::move(out)) : out;
     }};
     if (reference_) in.reference = [&](const Transformer::Batch& b) { return reference_->scores(b); };
     else if (!p.precomputed) in.reference = [&](const Transformer::Batch& b) { return under_autocast([&] { return model_->scores_as_reference(b, kAsked); }); };
@@ -337,10 +352,7 @@ class Trainer {
     };
     eager::PreferenceInputs in{batch.ids.dims(), [&] {
       eager::FusedOutput out = handed_out(under_autocast([&] { return model_->scores(batch, kAll); })());
-      for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits, &out.top, &out.mask}) {
-        if (replicated_) *each = replicated_->output(*each);
-      }
-      return out;
+      return replicated_ ? outputs_of(std::move(out)) : out;
     }};
     if (r_.preference->precomputed) in.computed_before = batch.computed;
     else if (reference_) in.reference = [&] { return reference_->scores(batch); };

@@ -67,7 +67,9 @@ std::vector<std::string> llamafactory_written(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;
   const Training t = training_of(*workload.transformers, workload.run);
   const Preference& p = *t.preference;
-  std::vector<std::string> out{"llamafactory-cli", "train"};
+  std::vector<std::string> out;
+  if (t.world_size > 1) out = {"FORCE_TORCHRUN=1", "NPROC_PER_NODE=" + std::to_string(t.world_size)};
+  out.insert(out.end(), {"llamafactory-cli", "train"});
   const auto add = [&](const char* name, std::string text) { out.insert(out.end(), {"--" + std::string(name), std::move(text)}); };
   add("stage", p.of_rewards() ? "rm" : "dpo");
   add("do_train", "true");
@@ -94,6 +96,7 @@ std::vector<std::string> llamafactory_written(const Workload& workload) {
   else if (!t.reentrant) add("use_reentrant_gc", "false");
   if (t.max_grad_norm != 1.0) add("max_grad_norm", number_text(t.max_grad_norm));
   if (t.max_steps) add("max_steps", std::to_string(*t.max_steps));
+  if (t.world_size > 1 && t.ddp_find_unused && (*t.ddp_find_unused || !t.lora)) add("ddp_find_unused_parameters", *t.ddp_find_unused ? "true" : "false");
   return out;
 }
 

@@ -61,7 +61,7 @@ class FactoryReader {
   void assume(const std::string& what) { assumed_.push_back(what + " (LLaMA-Factory's default)"); }
 
   Result<void> refuse() {
-    constexpr std::string_view kHint = "its stages pt and sft are, of the whole model or of LoRA and QLoRA adapters, under DDP, FSDP or DeepSpeed, and dpo and rm on one GPU (docs/models.md)";
+    constexpr std::string_view kHint = "its stages pt and sft are, of the whole model or of LoRA and QLoRA adapters, under DDP, FSDP or DeepSpeed, dpo under DDP, and rm on one GPU (docs/models.md)";
     stage_ = f_.text("stage").value_or("sft");
     if (stage_ != "sft" && stage_ != "pt" && stage_ != "dpo" && stage_ != "rm") return f_.not_laid_out("stage", "\"" + stage_.substr(0, 40) + "\"" + (stage_ == "kto" ? ", training on preferences" : stage_ == "ppo" ? ", training on rollouts" : ""), std::string(kHint));
     for (const FactoryOther& o : kFactoryOthers) {

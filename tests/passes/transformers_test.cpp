@@ -268,6 +268,14 @@ TEST(Transformers, stepsOfKtoAreAsPyTorchRecordsThem) { expect_all_agree("transf
 
 TEST(Transformers, unseenStepsOfKtoAreAsNear) { expect_all_agree("transformers_kto_unseen.jsonl", recorded, 6, "unseen recordings of KTO"); }
 
+TEST(Transformers, stepsOfKtoOnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_kto_parallel.jsonl", recorded, 2, "recordings of KTO on several GPUs"); }
+
+TEST(Transformers, unseenStepsOfKtoOnSeveralGpusAreAsNear) { expect_all_agree("transformers_kto_parallel_unseen.jsonl", recorded, 2, "unseen recordings of KTO on several GPUs"); }
+
+TEST(Transformers, stepsOfLlamaFactorysPairsOnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_factory_parallel.jsonl", recorded, 4, "recordings of LLaMA-Factory's pairs on several GPUs"); }
+
+TEST(Transformers, unseenStepsOfLlamaFactorysPairsOnSeveralGpusAreAsNear) { expect_all_agree("transformers_factory_parallel_unseen.jsonl", recorded, 3, "unseen recordings of LLaMA-Factory's pairs on several GPUs"); }
+
 TEST(Transformers, stepsOfLlamaFactorysPairsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_factory.jsonl", recorded, 10, "recordings of LLaMA-Factory's pairs"); }
 
 TEST(Transformers, unseenStepsOfLlamaFactorysPairsAreAsNear) { expect_all_agree("transformers_factory_unseen.jsonl", recorded, 9, "unseen recordings of LLaMA-Factory's pairs"); }

@@ -22,7 +22,7 @@ def as_prepared(model, autocast):
 
 
 def _accelerator():
-    return types.SimpleNamespace(device=torch.device("cuda"), unwrap_model=lambda m: m, gather_for_metrics=lambda t: t, gather=lambda t: t)
+    return types.SimpleNamespace(device=torch.device("cuda"), unwrap_model=lambda m: m.module if isinstance(m, torch.nn.parallel.DistributedDataParallel) else m, gather_for_metrics=lambda t: t, gather=lambda t: t)
 
 
 def _factory():

@@ -4,4 +4,5 @@ import record_transformers
 import transformers_cases as cases
 
 if __name__ == "__main__":
-    record_transformers.main(__doc__, {"transformers_factory.jsonl": list(cases.factory()), "transformers_factory_unseen.jsonl": list(cases.factory_unseen())}, record_transformers.runner_of)
+    record_transformers.main(__doc__, {"transformers_factory.jsonl": list(cases.factory()), "transformers_factory_unseen.jsonl": list(cases.factory_unseen()), "transformers_factory_parallel.jsonl": [c for c in cases.pairs_parallel() if "factory" in c.pairs],
+                                                   "transformers_factory_parallel_unseen.jsonl": [c for c in cases.pairs_parallel_unseen() if "factory" in c.pairs]}, record_transformers.runner_of)

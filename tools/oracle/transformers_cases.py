@@ -488,6 +488,27 @@ def factory_unseen():
     yield Case("gemma2", batch=1, length=192, pairs="factory_rm", precision="bf16", checkpoint="nonreentrant", **factory)
 
 
+def pairs_parallel():
+    """Under DistributedDataParallel, which LLaMA-Factory asks for the reference's pass without adapters, too, and KTO for the model's over other answers."""
+    ddp = dict(gpus=2, optimizer="fused", lora_dropout=0.0)
+    adapters = dict(precision="bf16+autocast", lora=8, lora_targets=ALL_LINEAR)
+    yield Case("llama", pairs="factory_dpo", parallel="ddp_rebuilt", precision="autocast", checkpoint="reentrant", **ddp)
+    yield Case("llama", pairs="factory_dpo", parallel="ddp_rebuilt", checkpoint="reentrant", padded=True, **adapters, **ddp)
+    yield Case("qwen2", pairs="factory_dpo", parallel="ddp", batch=2, **ddp)
+    yield Case("llama", pairs="factory_simpo", parallel="ddp_rebuilt", accumulation=2, **adapters, **ddp)
+    yield Case("llama", pairs="kto", parallel="ddp_rebuilt", gpus=2, precision="autocast", checkpoint="nonreentrant", vocab=40000)
+    yield Case("qwen2", pairs="kto", parallel="ddp", gpus=2, lora=8, precision="autocast", accumulation=2)
+
+
+def pairs_parallel_unseen():
+    ddp = dict(gpus=4, optimizer="fused", lora_dropout=0.0)
+    yield Case("mistral", batch=2, length=300, vocab=32768, pairs="factory_dpo", parallel="ddp_rebuilt", precision="bf16+autocast", lora=16, lora_targets="q_proj,v_proj", checkpoint="reentrant", accumulation=2, **ddp)
+    yield Case("qwen3", batch=3, length=200, pairs="factory_dpo", parallel="ddp_rebuilt", precision="bf16", checkpoint="reentrant", padded=True, **ddp)
+    yield Case("phi3", batch=2, length=224, pairs="factory_orpo", parallel="ddp_rebuilt", precision="bf16+autocast", lora=8, lora_targets="qkv_proj,o_proj", **ddp)
+    yield Case("qwen3", batch=4, length=256, vocab=70000, pairs="kto", parallel="ddp_rebuilt", gpus=4, precision="autocast", checkpoint="nonreentrant", padded=True, accumulation=2)
+    yield Case("mistral", batch=2, length=300, vocab=32768, pairs="kto", parallel="ddp_rebuilt", gpus=2, lora=16, lora_targets="q_proj,v_proj", precision="bf16+autocast", checkpoint="nonreentrant")
+
+
 def reward():
     """TRL's reward models: a head of one class over pairs."""
     def case(model, **rest):
