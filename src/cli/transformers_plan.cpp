@@ -36,7 +36,7 @@ std::string check_line(const Options& o, const TransformersRequest& request, con
   for (const char* flag : {"gpu", "memory", "reserve"}) {
     if (o.has(flag)) words.insert(words.end(), {"--" + std::string(flag), *o.get(flag)});
   }
-  if (request.flags.padded && request.flags.head != HeadLoss::trl) words.insert(words.end(), {"--padded", *request.flags.padded ? "1" : "0"});  // TRL's command says it
+  if (request.flags.padded && request.flags.head != HeadLoss::trl && !(request.flags.preference && *request.flags.padded)) words.insert(words.end(), {"--padded", *request.flags.padded ? "1" : "0"});  // TRL's command says it, and preferences are so
   for (const char* flag : {"no-cache", "ema"}) {
     if (o.has(flag)) words.push_back("--" + std::string(flag));
   }

@@ -11,7 +11,7 @@ Result<void> classes_are_described(const Architecture& a, const Training& r) {
   if (r.framework != Framework::transformers) return refuse(std::string(name_of(r.framework)) + "'s training of", "leave --framework out");
   if (r.compile) return refuse("torch.compile of", "leave torch.compile out; the rest of the run is");
   if (gathers_weights(r.sharding)) return refuse("with " + std::string(name_of(r.sharding)) + ", training of", "use --parallel ddp or zero2");
-  if (r.head != HeadLoss::logits || r.preference || r.packed) return refuse("with a loss of words or packed rows, training of", "leave them out; the rest of the run is");
+  if (r.head != HeadLoss::logits || (r.preference && r.preference->trainer != Preference::Trainer::reward) || r.packed) return refuse("with a loss of words or packed rows, training of", "leave them out; the rest of the run is");
   return {};
 }
 
@@ -98,6 +98,10 @@ void Transformer::classify(const Tensor& x, const Batch& batch, Outputs& out) {
   const Tensor logits = class_logits(hidden);
   const bool texts = a_.head == HeadKind::sequences, number = texts && a_.classes == 1;
   out.logits = texts && !a_.encoder ? of_last_tokens(logits) : logits;
+  if (!batch.labels.defined()) {  // of rewards
+    t_.category(before);
+    return;
+  }
   const std::int64_t rows = texts ? B : N;
   if (number) {
     out.loss = t_.squared_error(t_.view(out.logits, {B}), batch.labels);

@@ -190,6 +190,7 @@ class Tape {
   Tensor masked(const Tensor& x, const Tensor& mask, const char* role);  // masked_fill
   Tensor masked_in_place(const Tensor& x, const Tensor& mask);
   Tensor softmax(const Tensor& x, const char* role, std::optional<Dtype> out = std::nullopt);
+  Tensor log_softmax(const Tensor& x, const char* role);        // over the last dimension
   Tensor add_in_place(const Tensor& a, const Tensor& b);
   // ATen's add_() where tensors are not subclasses, as the oracle's are; there a new one
   Tensor added_in_place(const Tensor& a, const Tensor& b, const char* role) { return options_.add_in_place ? add_in_place(a, b) : add(a, b, role); }

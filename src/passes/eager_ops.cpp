@@ -156,6 +156,13 @@ Tensor Tape::softmax(const Tensor& x, const char* role, std::optional<Dtype> out
   return unary(x.dtype() == Dtype::bf16 ? to(x, made, role) : x, Keep::result, role, made);  // SoftMax.cpp: of 16-bit dtypes the kernel itself widens fp16 alone
 }
 
+// SoftMax.cu takes rows that lie one after the other.
+Tensor Tape::log_softmax(const Tensor& given, const char* role) {
+  const Tensor x = full_precision(given, role);
+  const Tensor rows = contiguous_inside(x, "loss.rows");
+  return unary(x, Keep::result, role);
+}
+
 Tensor Tape::add_in_place(const Tensor& a, const Tensor& b) { return attach(alias(a, a.dims()), record(Rule::pass, {a, b}, node_role(a))); }
 
 Tensor Tape::leaf(const Tensor& x) {

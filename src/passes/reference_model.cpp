@@ -12,6 +12,7 @@ Training computed_by_reference(const Training& r) {
   Training out = r;
   out.recompute = Recompute::none;
   out.dropout = false;
+  if (r.preference->reference) out.weights = *r.preference->reference;
   if (r.preference->zero) out.zero = *r.preference->zero;
   if (r.sharding == Sharding::none || r.sharding == Sharding::ddp || r.mixed == MixedPrecision::none) return out;
   out.weights = *half_of(r.mixed);
@@ -62,6 +63,13 @@ FusedOutput ReferenceModel::scores(const Transformer::Batch& batch) {
     const NoGrad inside(t_);
     for (Tensor* each : {&out.loss, &out.log_probs}) *each = t_.to(*each, output_, "loss");
   }
+  return out;
+}
+
+Tensor ReferenceModel::logits(const Transformer::Batch& batch) {
+  if (const auto half = half_of(computes_.mixed)) t_.enter_autocast(*half);
+  Tensor out = model_->without_graph(true, [&] { return model_->logits(batch); });
+  t_.leave_autocast();
   return out;
 }
 

@@ -18,6 +18,7 @@ class ReferenceModel {
   ReferenceModel(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions forward);
   // Without gradients, under autocast where accelerate puts it around a forward pass.
   FusedOutput scores(const Transformer::Batch& batch);
+  Tensor logits(const Transformer::Batch& batch);  // likewise, on one GPU
   std::int64_t weight_bytes() const;     // of what stays on this GPU; gathered weights are not counted
 
  private:

@@ -12,6 +12,7 @@
 #include "passes/fully_shard.hpp"
 #include "passes/litgpt.hpp"
 #include "passes/megatron_step.hpp"
+#include "passes/pair_losses.hpp"
 #include "passes/preference.hpp"
 #include "passes/reference_model.hpp"
 #include "passes/torch_optimizer.hpp"
@@ -207,6 +208,17 @@ class Trainer {
     return tape_.empty("batch.ids", eager::dims({rows, r_.rows() * r_.seq_len / rows}, true), Dtype::int64);
   }
 
+  Transformer::Batch load_batch() {
+    if (!r_.preference && a_.classifies()) return Transformer::batch_of_classes(tape_, a_, r_.rows(), r_.seq_len);
+    if (r_.preference && r_.preference->trainer == Preference::Trainer::reward) return {ids(), ids(), {}, {}};
+    Transformer::Batch batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask
+    if (!r_.preference) return batch;
+    if (r_.preference->of_others()) batch.others = {ids(), ids(), ids()};
+    if (r_.preference->precomputed) batch.computed = {score(), score()};
+    if (r_.preference->trainer == Preference::Trainer::kto) batch.liked = tape_.empty("batch.liked", eager::dims({r_.device_batch_size}, true), Dtype::bool8);
+    return batch;
+  }
+
   Tensor score() { return tape_.empty("batch.score", eager::dims({r_.device_batch_size}, true), Dtype::fp32); }
 
   const std::vector<Transformer::Weight>& weights() const { return litgpt_ ? litgpt_->weights() : tune_ ? tune_->weights() : titan_ ? titan_->weights() : model_->weights(); }
@@ -258,6 +270,68 @@ class Trainer {
     if (sharded_) sharded_->after_backward();
   }
 
+  // As DistributedDataParallel hands them out.
+  eager::FusedOutput outputs_of(eager::FusedOutput out) {
+    for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits, &out.top, &out.mask}) {
+      if (each->defined()) *each = replicated_->output(*each);
+    }
+    return out;
+  }
+
+  // Of a micro-step of another trainer of pairs or of liked answers; autocast as below.
+  Tensor loss_of_pairs(const Transformer::Batch& batch) {
+    using Trainer = Preference::Trainer;
+    const Preference& p = *r_.preference;
+    const auto under_autocast = [this](auto call) {
+      if (const auto half = half_of(computed_.mixed)) tape_.enter_autocast(*half);
+      auto out = call();
+      tape_.leave_autocast();
+      return out;
+    };
+    const auto full = [this](const Tensor& x, const char* role) {
+      tape_.category(Category::logits);
+      Tensor out = tape_.to(x, Dtype::fp32, role);
+      tape_.category(Category::activations);
+      return out;
+    };
+    switch (p.trainer) {
+      case Trainer::reward: {
+        Tensor said = under_autocast([&] { return model_->rewards(batch); });
+        if (computed_.mixed != MixedPrecision::none) said = tape_.to(said, Dtype::fp32, "logits");
+        if (replicated_) said = replicated_->output(said);
+        return eager::reward_loss(tape_, said);
+      }
+      case Trainer::factory_rm: {
+        const Tensor said = full(under_autocast([&] { return model_->values(batch); }).values, "value_head");
+        return eager::last_values_loss(tape_, said);
+      }
+      case Trainer::factory_dpo: {
+        eager::FactoryPairs in{batch, p.loss, [&](const Transformer::Batch& b) {
+          Tensor said = under_autocast([&] { return model_->logits(b); });
+          if (computed_.mixed != MixedPrecision::none) said = full(said, "logits");  // accelerate's, within DistributedDataParallel
+          return full(replicated_ ? replicated_->output(said) : said, "logits");
+        }};
+        if (p.asks_reference()) {
+          in.reference = [&](const Transformer::Batch& b) {
+            if (reference_) return full(reference_->logits(b), "logits");
+            const Tensor said = under_autocast([&] { return model_->without_graph(true, [&] { return model_->logits(b); }); });
+            return full(replicated_ ? replicated_->output(said) : said, "logits");
+          };
+        }
+        return eager::factory_preference_loss(tape_, std::move(in));
+      }
+      default: break;
+    }
+    constexpr eager::FusedAsked kAsked{.entropy = true, .mean_logits = true};
+    eager::LikedAnswers in{batch, p.of_others(), [&](const Transformer::Batch& b, bool graph) {
+      eager::FusedOutput out = under_autocast([&] { return graph ? model_->scores(b, kAsked) : model_->without_graph(false, [&] { return model_->scores(b, kAsked); }); });
+      return replicated_ ? outputs_of(std::move(out)) : out;
+    }};
+    if (reference_) in.reference = [&](const Transformer::Batch& b) { return reference_->scores(b); };
+    else if (!p.precomputed) in.reference = [&](const Transformer::Batch& b) { return under_autocast([&] { return model_->scores_as_reference(b, kAsked); }); };
+    return eager::liked_answers_loss(tape_, in);
+  }
+
   // Of a micro-step of DPOTrainer. accelerate's prepare_model wraps the forward pass of each model alone in autocast; DistributedDataParallel is not around the pass without adapters.
   Tensor preference_loss(const Transformer::Batch& batch) {
     const auto under_autocast = [this](auto call) {
@@ -278,10 +352,7 @@ class Trainer {
     };
     eager::PreferenceInputs in{batch.ids.dims(), [&] {
       eager::FusedOutput out = handed_out(under_autocast([&] { return model_->scores(batch, kAll); })());
-      for (Tensor* each : {&out.loss, &out.log_probs, &out.entropy, &out.mean_logits, &out.top, &out.mask}) {
-        if (replicated_) *each = replicated_->output(*each);
-      }
-      return out;
+      return replicated_ ? outputs_of(std::move(out)) : out;
     }};
     if (r_.preference->precomputed) in.computed_before = batch.computed;
     else if (reference_) in.reference = [&] { return reference_->scores(batch); };
@@ -301,8 +372,7 @@ class Trainer {
     if (titan_) return own_micro_step(phase, micro, *titan_);
     tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
-    Transformer::Batch batch = a_.classifies() ? Transformer::batch_of_classes(tape_, a_, r_.rows(), r_.seq_len) : Transformer::Batch{ids(), ids(), ids(), {}};  // packed: positions in place of the mask
-    if (r_.preference && r_.preference->precomputed) batch.computed = {score(), score()};
+    Transformer::Batch batch = load_batch();
     if (r_.holds_batches) held_.at(micro == 1 ? 0 : 1) = batch;
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
@@ -315,7 +385,7 @@ class Trainer {
       gathered_->before_backward(reduces);
       gathered_->before_forward();
     }
-    if (r_.preference) loss_ = preference_loss(batch);
+    if (r_.preference) loss_ = r_.preference->trainer == Preference::Trainer::dpo ? preference_loss(batch) : loss_of_pairs(batch);
     else take_loss(batch);
     batch = {};
     if (r_.grad_accum_steps > 1) loss_ = tape_.scale(loss_, "loss");

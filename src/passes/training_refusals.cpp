@@ -4,6 +4,7 @@
 
 #include "graph/torchtune.hpp"
 #include "graph/transformers.hpp"
+#include "passes/pair_losses.hpp"
 #include "passes/preference.hpp"
 #include "passes/training_program.hpp"
 #include "passes/transformer.hpp"
@@ -96,7 +97,7 @@ Result<void> sharding_is_described(const Architecture& a, const Training& r) {
 
 Result<void> is_described(const Architecture& a, const Training& r) {
   if (r.preference) {
-    if (auto ok = eager::preference_is_described(a, r); !ok) return ok;
+    if (auto ok = r.preference->trainer == Preference::Trainer::dpo ? eager::preference_is_described(a, r) : eager::pairs_are_described(a, r); !ok) return ok;
   }
   if (a.classifies()) {
     if (auto ok = eager::classes_are_described(a, r); !ok) return ok;

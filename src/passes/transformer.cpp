@@ -346,10 +346,12 @@ bool Transformer::makes_mask_of_none() const {
   return a_.family == Family::qwen2_moe && r_.is_transformers_5() && !is_flash(r_.attention) && std::ranges::none_of(a_.windows, [](std::int64_t w) { return w > 0; });
 }
 
-Tensor Transformer::embed(const Batch& batch) {
-  Tensor x = batch.embeddings.defined() ? batch.embeddings : lookup("wte", batch.ids);
-  if (a_.embedding_scale && !scales_in_embedding()) x = t_.scale(x, "x_embed");
-  return x;
+// The embeddings as the base model goes on naming them; x: what its blocks get, which transformers 4's Gemma scales apart.
+Tensor Transformer::embed(const Batch& batch, Tensor& x) {
+  const Tensor rows = batch.embeddings.defined() ? batch.embeddings : lookup("wte", batch.ids);
+  x = a_.embedding_scale && !scales_in_embedding() ? t_.scale(rows, "x_embed") : rows;
+  const bool apart = (a_.family == Family::gemma || a_.family == Family::gemma2) && !r_.is_transformers_5();
+  return apart ? rows : x;
 }
 
 // accelerate looks for the last norm right under the base model, which adapters put one deeper.
@@ -357,13 +359,13 @@ bool Transformer::norm_in_tail() const { return a_.final_norm && !r_.lora; }
 
 // The base model: everything up to the last norm.
 Tensor Transformer::body(const Batch& batch) {
-  Tensor of_none, position, embedded = embed(batch);  // names of the base model's forward; inputs_embeds, an argument, goes first
-  Tensor x;
+  Tensor of_none, position, x;
+  Tensor embedded = embed(batch, x);  // names of the base model's forward; inputs_embeds, an argument, goes first
   if (a_.encoder) {
+    x.reset();
     x = embedded = bert_embeddings(std::move(embedded), batch.types);  // embedding_output, until the model is done
   } else {
     positions_ = t_.empty("positions", dims({T}, false), Dtype::int64);
-    x = embedded;
     if (a_.position == Position::learned) {
       position = lookup("wpe", t_.view(positions_, {1, T}));
       x = t_.add(x, position, "x_embed");
@@ -384,6 +386,7 @@ Tensor Transformer::body(const Batch& batch) {
   const double p = r_.dropout ? a_.embedding_dropout : 0;
   if (!a_.encoder) x = a_.family == Family::gpt2 ? drop(&outer_.dropout, x, p, "x_embed") : t_.dropout(x, p, "x_embed");
   for (std::int64_t layer = 0; layer < a_.layers; ++layer) {
+    if (has_value_head()) hidden_.push_back(x);
     x = checkpoints() ? recomputed(layer, x) : unit(layer, x);
   }
   if (a_.final_norm && a_.norm_placement != NormPlacement::post) {
@@ -520,10 +523,7 @@ Tensor Transformer::rows_for_head(const Batch& batch) {
 }
 
 Transformer::Outputs Transformer::forward(const Batch& given) {
-  const Dims d = given.ids.dims();
-  B = d.size[0];
-  T = d.size[1];
-  N = B * T;
+  begin(given);
   const Batch batch = prompt_.defined() ? prompted(given) : given;
   Outputs out;
   const Tensor rows = rows_for_head(batch);
@@ -536,33 +536,7 @@ Transformer::Outputs Transformer::forward(const Batch& given) {
     out.loss = loss_of(out.logits, batch.labels);
   }
   out.cache = std::exchange(cache_, {});
-  out.loss = out_of(this, leave(-1, out.loss));
-  if (r_.lora) out.loss = out_of(&weights_, out.loss);
-  return out;
-}
-
-FusedOutput Transformer::scores(const Batch& batch, FusedAsked asked) {
-  const Dims d = batch.ids.dims();
-  B = d.size[0];
-  T = d.size[1];
-  N = B * T;
-  const Tensor rows = rows_for_head(batch);
-  const Category before = t_.category();
-  t_.category(Category::logits);
-  FusedOutput out = fused_output(rows, asked);
-  t_.category(before);
-  out.log_probs = out_of(this, leave(-1, out.log_probs));  // what of it has a gradient
-  if (r_.lora) out.log_probs = out_of(&weights_, out.log_probs);
-  return out;
-}
-
-FusedOutput Transformer::scores_as_reference(const Batch& batch, FusedAsked asked) {
-  const NoGrad inside(t_);
-  const auto kept = std::tuple(std::move(mask_), std::move(local_mask_), std::move(positions_), std::move(input_), std::move(rotary_), std::move(local_rotary_));  // checkpoints still have them
-  as_reference_ = true;
-  FusedOutput out = scores(batch, asked);
-  as_reference_ = false;
-  std::tie(mask_, local_mask_, positions_, input_, rotary_, local_rotary_) = kept;
+  out.loss = end(out.loss);
   return out;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -73,9 +74,9 @@ class Transformer {
   // Allocates the parameters and buffers on the tape, as loading does.
   Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options);
 
-  // embeddings: in place of ids, where adapters make them; computed: log-probabilities that a reference has of chosen and rejected rows, one a pair, where they were before;
-  // types: of which text a token is; ends: where answers end, whose beginnings are the labels
-  struct Batch { Tensor ids, mask, labels, embeddings; std::array<Tensor, 2> computed = {}; Tensor types = {}, ends = {}; };
+  // embeddings: in place of ids, where adapters make them; computed: log-probabilities that a reference has of rows, where they were before;
+  // types: of which text a token is; ends: where answers end, whose beginnings are the labels; others: of KTO, ids, mask and completions of answers to other prompts; liked: which of its rows are
+  struct Batch { Tensor ids, mask, labels, embeddings; std::array<Tensor, 2> computed = {}; Tensor types = {}, ends = {}; std::array<Tensor, 3> others = {}; Tensor liked = {}; };
   // What transformers' examples bring a head of classes of so many rows. labelled: an answer's evaluation has no labels.
   static Batch batch_of_classes(Tape& tape, const Architecture& architecture, std::int64_t rows, std::int64_t length, bool labelled = true);
   struct Outputs {
@@ -87,8 +88,24 @@ class Transformer {
   Outputs forward(const Batch& batch);
   // TRL's fused head on it, of all positions but a row's last: no loss of the labels is taken.
   FusedOutput scores(const Batch& batch, FusedAsked asked);
-  // The same without gradients, adapters (peft's disable_adapter) or checkpoints, while the graph of another call is still to run backward.
-  FusedOutput scores_as_reference(const Batch& batch, FusedAsked asked);
+  // All logits, of a batch without labels, [B, T, V].
+  Tensor logits(const Batch& batch);
+  // What a head of one class says of each row, [B, 1]; TRL's value head of each token, [B, T], beside all logits and their loss.
+  Tensor rewards(const Batch& batch);
+  struct Values { Tensor logits, loss, values; };
+  Values values(const Batch& batch);
+  // One of these without gradients and checkpoints, while the graph of another call is still to run backward; plain: and without adapters (peft's disable_adapter).
+  template <typename Call>
+  auto without_graph(bool plain, Call call) {
+    const NoGrad inside(t_);
+    const auto kept = std::tuple(std::move(mask_), std::move(local_mask_), std::move(positions_), std::move(input_), std::move(rotary_), std::move(local_rotary_));  // checkpoints still have them
+    as_reference_ = true, plain_ = plain;
+    auto out = call();
+    as_reference_ = plain_ = false;
+    std::tie(mask_, local_mask_, positions_, input_, rotary_, local_rotary_) = kept;
+    return out;
+  }
+  FusedOutput scores_as_reference(const Batch& batch, FusedAsked asked) { return without_graph(true, [&] { return scores(batch, asked); }); }
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   void around_modules(ModuleHooks hooks) { modules_ = std::move(hooks); }
   void forget_whole() { whole_.clear(); }  // ForwardOptions::Loading::whole: once units have their shards
@@ -136,6 +153,7 @@ class Transformer {
   void quantize(Linear& l, const char* name, std::int64_t count, int layer);
   void share_out(Linear& l, const char* name, std::int64_t count, int layer);
   void add_adapters();
+  void add_value_head();
   Tensor make(const char* role, Dims d, Dtype dtype, bool trains);
   Tensor weight_of(const char* role, const Parameter& p);
   bool trains(const Parameter& p) const;
@@ -232,10 +250,12 @@ class Transformer {
   bool checkpoints() const { return r_.recompute == Recompute::full && !as_reference_; }
   bool norm_in_tail() const;
   Tensor body(const Batch& batch);
+  void begin(const Batch& batch);
+  Tensor end(Tensor out);
   Tensor rows_for_head(const Batch& batch);
   bool asks_tail() const;
   FusedOutput fused_output(const Tensor& rows, FusedAsked asked);
-  Tensor embed(const Batch& batch);
+  Tensor embed(const Batch& batch, Tensor& x);
   Batch prompted(const Batch& batch);
   Tensor causal_mask(Dtype d);
   void make_masks(Dtype d);
@@ -262,7 +282,11 @@ class Transformer {
   ModuleHooks modules_;
   Who stop_ = nullptr;             // the module in which a block that runs again stops, for everything saved is there
   bool again_ = false, stopped_ = false, inside_leaf_ = false;
-  bool as_reference_ = false;      // adapters are off, and nothing is recorded
+  bool as_reference_ = false;      // nothing is recorded
+  bool plain_ = false;             // adapters are off
+  bool has_value_head() const { return r_.preference && r_.preference->trainer == Preference::Trainer::factory_rm; }
+  std::pair<Tensor, Tensor> value_head_;  // weight [1, D] and bias, in fp32
+  std::vector<Tensor> hidden_;     // what blocks were given, where a model hands it out (output_hidden_states)
   bool groups_ = false;            // experts of a layer are two tensors, and run together
   std::vector<Weight> weights_;
   std::vector<Tensor> buffers_, whole_;

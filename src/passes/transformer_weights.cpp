@@ -85,6 +85,14 @@ Transformer::Transformer(Tape& tape, const Architecture& architecture, const Tra
     prompt_ = make("prompt", dims({r_.lora->virtual_tokens, a_.width}, false), Dtype::fp32, true);
     weights_.push_back({prompt_, "prompt", -1, true});
   }
+  if (has_value_head()) add_value_head();
+}
+
+// AutoModelForCausalLMWithValueHead: in fp32 beside any model, whose own head no gradient reaches, but where it is the embedding.
+void Transformer::add_value_head() {
+  for (Weight& w : weights_) w.trains = w.trains && !(std::string_view(w.role) == "lm_head");
+  value_head_ = {make("value_head", dims({1, a_.width}, false), Dtype::fp32, true), make("value_head", dims({1}, false), Dtype::fp32, true)};
+  for (const Tensor* t : {&value_head_.first, &value_head_.second}) weights_.push_back({*t, "value_head", -1, true});
 }
 
 Tensor Transformer::make(const char* role, Dims d, Dtype dtype, bool trains) {
@@ -373,7 +381,7 @@ Tensor Transformer::project(const Linear& l, const Tensor& given_x, const char* 
     return out_of(&l, product(l, given, role));
   };
   if (!l.lora) return base();
-  if (as_reference_) return out_of(&l.lora->self, base());
+  if (plain_) return out_of(&l.lora->self, base());
   return out_of(&l.lora->self, r_.lora->dora ? adapted_dora(base(), l, x, role) : adapted(base(), l, x, role));
 }
 

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/text.hpp"
+#include "plan/trl_command.hpp"
 
 namespace dryfit {
 
@@ -127,11 +128,11 @@ class LauncherReader {
     return started("axolotl train", std::move(line));
   }
 
-  // trl sft, trl dpo: accelerate launch of its script. Which of the words are the launcher's the reader of its arguments knows.
+  // trl sft, trl dpo, ...: accelerate launch of its script. Which of the words are the launcher's the reader of its arguments knows.
   Result<LaunchLine> trl() {
-    if (++at_ >= words_.size() || (words_[at_] != "sft" && words_[at_] != "dpo")) return bad("'trl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' is not laid out: of TRL's trainers those of sft and dpo are", "paste trl sft ... or trl dpo ...; for others: python -m dryfit.capture (docs/capture.md)");
-    const bool dpo = words_[at_++] == "dpo";
-    return started(dpo ? "trl dpo" : "trl sft", {"accelerate", "launch", dpo ? "trl/scripts/dpo.py" : "trl/scripts/sft.py"});
+    if (++at_ >= words_.size() || trl_trainer(words_[at_]) == TrlTrainer::none) return bad("'trl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' is not laid out: of TRL's trainers those of sft, dpo, kto and reward are", "paste trl sft ..., trl dpo ..., trl kto ... or trl reward ...; for others: python -m dryfit.capture (docs/capture.md)");
+    const std::string& word = words_[at_++];
+    return started("trl " + word, {"accelerate", "launch", "trl/scripts/" + word + ".py"});
   }
 
   // llamafactory-cli train FILE: one process, or torchrun of all visible GPUs (its launcher.py).
@@ -161,7 +162,7 @@ class LauncherReader {
   }
 
   // What a program starts: the line, and the words of the command that are left.
-  Result<LaunchLine> started(const char* program, std::vector<std::string> line) {
+  Result<LaunchLine> started(std::string program, std::vector<std::string> line) {
     line.insert(line.end(), words_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, words_.size())), words_.end());
     LauncherReader inner(line);
     inner.visible_ = visible_;

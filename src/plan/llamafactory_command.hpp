@@ -17,4 +17,7 @@ struct LlamafactoryCommand {
 // gpus: how many there are, where the command does not say. Errors: "bad_command" when it names nothing to train, and those of the launcher's options.
 Result<LlamafactoryCommand> read_llamafactory_command(const LaunchLine& launch, const std::optional<std::int64_t>& gpus);
 
+// llamafactory-cli train and arguments that say a run of its trainers of preferences and rewards; datasets and template are the user's.
+std::vector<std::string> llamafactory_written(const Workload& workload);
+
 }  // namespace dryfit

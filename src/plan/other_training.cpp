@@ -96,9 +96,11 @@ Error unclear_error(const UnclearArgument& a) {
 
 std::optional<Error> other_training(const LaunchLine& launch, std::span<const Argument> arguments) {
   const auto error = [](const std::string& who, std::string_view what, const std::string& where) {
-    return Error{"unsupported_training", who + " trains on " + std::string(what) + ", not laid out: supervised training is" + (what.find("DPO") == what.npos ? "" : ", and TRL's own DPO"), std::string(what.find("DPO") == what.npos ? "" : "paste trl dpo ... where TRL's script is what runs; ") + std::string(kCapture), where};
+    const std::string of = what.find("DPO") != what.npos ? "DPO" : what.find("KTO") != what.npos ? "KTO" : what == "rewards" ? "reward models" : "";
+    const std::string command = of.empty() ? "" : of == "DPO" ? "trl dpo" : of == "KTO" ? "trl kto" : "trl reward";
+    return Error{"unsupported_training", who + " trains on " + std::string(what) + ", not laid out: supervised training is" + (command.empty() ? "" : ", and TRL's own " + of), (command.empty() ? "" : "paste " + command + " ... where TRL's script is what runs; ") + std::string(kCapture), where};
   };
-  if (trl_trainer(launch) == TrlTrainer::dpo) return std::nullopt;
+  if (is_of_preferences(trl_trainer(launch))) return std::nullopt;
   std::string name = launch.script.substr(launch.script.find_last_of("/\\") + 1);
   if (name.ends_with(".py")) name.resize(name.size() - 3);
   if (launch.module) name = name.substr(name.rfind('.') + 1);

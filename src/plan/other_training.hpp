@@ -22,7 +22,7 @@ std::string_view option_for(Unclear about);
 // "unsupported_flag" at the argument: what it speaks of, and what to say in its place.
 Error unclear_error(const UnclearArgument& argument);
 
-// The training of a script or of its arguments where it is neither supervised fine-tuning nor TRL's dpo.py: preferences, rewards, rollouts, distillation. "unsupported_training" with the script or the argument.
+// The training of a script or of its arguments where it is neither supervised fine-tuning nor one of TRL's dpo.py, kto.py and reward.py: preferences, rewards, rollouts, distillation. "unsupported_training" with the script or the argument.
 std::optional<Error> other_training(const LaunchLine& launch, std::span<const Argument> arguments);
 
 }  // namespace dryfit

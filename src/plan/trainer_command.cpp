@@ -55,7 +55,13 @@ class TrainerReader {
 
   Result<TrainerCommand> read() {
     f().gpus = launch_.gpus;
-    if (trainer_ == TrlTrainer::dpo) f().preference.emplace();
+    if (is_of_preferences(trainer_)) f().preference.emplace();
+    if (trainer_ == TrlTrainer::kto) f().preference->trainer = Preference::Trainer::kto;
+    if (trainer_ == TrlTrainer::reward) {
+      f().preference->trainer = Preference::Trainer::reward;
+      f().task = HeadKind::sequences, f().labels = 1, f().saves_head = false;
+      out_.told.assumed.emplace_back("num_labels 1 (RewardTrainer)");
+    }
     for (const auto& [name, value] : launch_.options) {
       if (const auto ok = launcher_option(name, value); !ok) return std::unexpected(ok.error());
     }
@@ -93,6 +99,7 @@ class TrainerReader {
     if (f().evaluates && !loss_only_ && is_example_with_accuracy(launch_)) f().eval_keeps = EvaluationRun::Keeps::choices;
     if (class_script_ != nullptr) apply_class_script(*class_script_, classes_said_, f(), out_.told.assumed);
     if (trl_) apply_trl_defaults(said_, f(), out_.told.assumed);
+    if (f().preference && f().preference->of_others() && f().device_batch_size == 1) return fail("bad_value", "KTO of one answer at a time, which TRL refuses: what it compares with are other answers of the batch", "use --per_device_train_batch_size 2, or --loss_type apo_zero_unpaired", "--per_device_train_batch_size");
     if (lora_ && !adapters_ && !trl_ && !lora_place_.empty()) out_.unclear.push_back({lora_place_, Unclear::adapters});  // TRL's own script leaves it alone
     if (lora_ && adapters_.value_or(false)) f().lora = *lora_;
     else if (f().quantized) return fail("bad_command", "--load_in_4bit without --use_peft: 4-bit weights cannot be trained", "add --use_peft", "--load_in_4bit");
@@ -110,7 +117,7 @@ class TrainerReader {
       if (std::find(names.begin() + 1, names.end(), a.name) != names.end()) f().users.spelled.emplace_back(underscored(names[0]), underscored(a.name));
     }
     const bool launchers = trl_ && (a.name == "num-processes" || a.name == "accelerate-config" || a.name == "config-file");
-    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "eval-accumulation-steps", "max-eval-samples", "prediction-loss-only", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "task-name", "pad-to-max-length", "lora-dropout", "loss-type", "packing", "packing-strategy", "padding-free"};
+    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "eval-accumulation-steps", "max-eval-samples", "prediction-loss-only", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "task-name", "pad-to-max-length", "lora-dropout", "lora-task-type", "loss-type", "packing", "packing-strategy", "padding-free"};
     const bool written = (used && std::ranges::find(kSaysMore, a.name) == kSaysMore.end()) || a.name == "max-steps";
     if (launchers || written || (stays && !a.file.empty())) return;
     f().users.kept.push_back("--" + underscored(a.name));
@@ -251,21 +258,31 @@ class TrainerReader {
     return adapters(a);
   }
 
-  // DPOConfig's own. What of it is no number of one a pair: its losses differ in those alone.
+  // DPOConfig's, KTOConfig's and RewardConfig's own. What of it is no number of one a pair: their losses differ in those alone.
   Result<bool> preference(const Argument& a) {
     const std::string& n = a.name;
+    const std::string who = trainer_ == TrlTrainer::kto ? "KTO" : trainer_ == TrlTrainer::reward ? "a reward model" : "DPO";
     const auto unsupported = [&](std::string what) { return fail("unsupported_training", place_of(a) + ": " + std::move(what) + " is not laid out yet", "leave it out: the rest of the run is", place_of(a)); };
     const auto asks = [&] { return value(a).empty() || yes(a).value_or(true); };
+    if (n == "activation-offloading" && asks()) return unsupported("activations on the host");
+    if (n == "use-liger-kernel" && asks()) return unsupported("Liger-Kernel beside " + who);
+    if (n == "disable-dropout" && !asks()) return unsupported(who + " with the model's dropout");
+    if (trainer_ == TrlTrainer::reward) {
+      if (n == "lora-task-type") f().saves_head = value(a) == "SEQ_CLS";
+      return n == "lora-task-type" || n == "center-rewards-coefficient";
+    }
     if (n == "precompute-ref-log-probs") return when(a, [&](bool on) { f().preference->precomputed = on; });
     if (n == "precompute-ref-batch-size") return unsupported("a batch of its own for the reference's pass over the data");
-    if (n == "ld-alpha") return unsupported("LD-DPO, with masks of what the answers share,");
-    if (n == "use-weighting" && asks()) return unsupported("WPO's weights of the pairs");
     if (n == "sync-ref-model" && asks()) return unsupported("a reference that follows the model");
-    if (n == "activation-offloading" && asks()) return unsupported("activations on the host");
-    if (n == "use-liger-kernel" && asks()) return unsupported("Liger-Kernel beside DPO");
-    if (n == "disable-dropout" && !asks()) return unsupported("DPO with the model's dropout");
-    if (n == "lora-modules-to-save") return unsupported("DPO with modules to save");
+    if (n == "lora-modules-to-save") return unsupported(who + " with modules to save");
+    if (trainer_ == TrlTrainer::dpo && n == "ld-alpha") return unsupported("LD-DPO, with masks of what the answers share,");
+    if (trainer_ == TrlTrainer::dpo && n == "use-weighting" && asks()) return unsupported("WPO's weights of the pairs");
     if (n != "loss-type") return false;
+    if (trainer_ == TrlTrainer::kto) {
+      if (value(a) != "kto" && value(a) != "apo_zero_unpaired") return fail("bad_value", place_of(a) + " " + value(a).substr(0, 40) + " is none of KTOTrainer's", "kto and apo_zero_unpaired are", place_of(a));
+      if (value(a) == "apo_zero_unpaired") f().preference->loss = Preference::Loss::unpaired;
+      return true;
+    }
     constexpr std::array<std::string_view, 14> kOfNumbers = {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop"};
     for (const std::string& type : a.values) {
       if (std::ranges::find(kOfNumbers, type) == kOfNumbers.end()) return fail("unsupported_training", place_of(a) + " " + type.substr(0, 40) + " is not laid out", "sigmoid, hinge, ipo, robust and their like are", place_of(a));

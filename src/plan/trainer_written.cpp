@@ -2,7 +2,9 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "plan/llamafactory_command.hpp"
 #include "plan/trainer_command.hpp"
+#include "plan/trl_command.hpp"
 
 namespace dryfit {
 
@@ -55,7 +57,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   const Architecture& a = workload.transformers->architecture;
   const Training t = training_of(*workload.transformers, workload.run);
   const UsersCommand& users = workload.transformers->users;
-  const bool trl = t.head == HeadLoss::trl || users.is("trl.scripts.sft") || users.is("trl.scripts.dpo");
+  const bool trl = trl_trainer(t) != TrlTrainer::none || users.is(module_of(TrlTrainer::sft));
   std::vector<std::string> out;
   const auto add = [&](std::string name, std::string text) {
     const auto as_users = std::ranges::find(users.spelled, name, &std::pair<std::string, std::string>::first);
@@ -125,6 +127,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
 }  // namespace
 
 std::vector<std::string> trainer_command(const Workload& workload) {
+  if (const auto& p = workload.transformers->training.preference; p && p->of_factory()) return llamafactory_written(workload);
   constexpr std::int64_t kNode = 8;
   const std::int64_t gpus = workload.run.world_size;
   std::vector<std::string> out{"python"};
@@ -133,7 +136,7 @@ std::vector<std::string> trainer_command(const Workload& workload) {
     out = {"torchrun", nodes ? "--nnodes=" + std::to_string(gpus / kNode) : "--standalone", "--nproc_per_node=" + std::to_string(nodes ? kNode : gpus)};
   }
   const UsersCommand& users = workload.transformers->users;
-  if (workload.transformers->training.head == HeadLoss::trl) out.insert(out.end(), {"-m", std::string(module_of(workload.transformers->training.preference ? TrlTrainer::dpo : TrlTrainer::sft))});
+  if (const TrlTrainer trl = trl_trainer(workload.transformers->training); trl != TrlTrainer::none) out.insert(out.end(), {"-m", std::string(module_of(trl))});
   else if (has_unnamed_script(*workload.transformers)) out.emplace_back("train.py");
   else out.insert(out.end(), users.script.begin(), users.script.end());
   for (std::string& word : arguments_of(workload)) out.push_back(std::move(word));

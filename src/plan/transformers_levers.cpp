@@ -25,13 +25,16 @@ class TransformersLevers {
       return std::move(out_);
     }
     if (t.evaluation && r_.peak_phase == "validation") smaller_evaluation(t.evaluation->batch_size);
-    if (run.device_batch_size % 2 == 0) batch(run.device_batch_size / 2, run.grad_accum_steps * 2);
+    const bool needs_two = t.preference && t.preference->of_others();  // KTO compares with other answers of the batch
+    if (run.device_batch_size % 2 == 0 && !(needs_two && run.device_batch_size == 2)) batch(run.device_batch_size / 2, run.grad_accum_steps * 2);
     fitting_batch();
     if (run.grad_accum_steps % 2 == 0) batch(run.device_batch_size * 2, run.grad_accum_steps / 2);
     const std::optional<Lever> checkpoints = recomputes(t), shares = shares_out(t, run);
     if (checkpoints) add(*checkpoints);
-    if (t.preference && !t.preference->precomputed) {
-      add({{"--script", "dpo-precomputed"}}, true, t.lora ? "precompute_ref_log_probs: no forward pass of the reference in training" : "precompute_ref_log_probs: no reference model in training", std::nullopt, [](Workload& w) { w.transformers->training.preference->precomputed = true; });
+    if (t.preference && t.preference->in_tiles() && !t.preference->precomputed) {
+      Preference computed = *t.preference;
+      computed.precomputed = true;
+      add({{"--script", std::string(name_of(computed))}}, true, t.lora ? "precompute_ref_log_probs: no forward pass of the reference in training" : "precompute_ref_log_probs: no reference model in training", std::nullopt, [](Workload& w) { w.transformers->training.preference->precomputed = true; });
     }
     const bool caches = t.use_cache && t.recompute == Recompute::none;
     if (caches) add({{"--no-cache", ""}}, true, "model.config.use_cache = False: no keys and values kept", std::nullopt, [](Workload& w) { w.transformers->training.use_cache = false; });

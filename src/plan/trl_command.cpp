@@ -1,19 +1,45 @@
-// See trl_command.hpp. Source: huggingface/trl 1.10 of 2026-07-24 and 1.16 of 2026-10-15: trainer/{base_config,sft_config,dpo_config,model_config,sft_trainer,dpo_trainer}.py, cli/, accelerate_configs/.
+// See trl_command.hpp. Source: huggingface/trl 1.10 of 2026-07-24 and 1.16 of 2026-10-15: trainer/{base,sft,dpo,kto,reward,model}_config.py, trainer/{sft,dpo,kto,reward}_trainer.py, cli/, accelerate_configs/.
 #include "plan/trl_command.hpp"
 
+#include <algorithm>
 #include <array>
 
 namespace dryfit {
 
-TrlTrainer trl_trainer(const LaunchLine& launch) {
-  const std::string& script = launch.script;
-  if (script.ends_with("trl/scripts/sft.py") || script == module_of(TrlTrainer::sft)) return TrlTrainer::sft;
-  // examples/scripts/dpo.py is where its repository had it, and names it still
-  const bool dpo = script.ends_with("trl/scripts/dpo.py") || script.ends_with("examples/scripts/dpo.py") || script == "dpo.py" || script == module_of(TrlTrainer::dpo);
-  return dpo ? TrlTrainer::dpo : TrlTrainer::none;
+namespace {
+
+struct Named { TrlTrainer trainer; std::string_view word, module; };
+constexpr std::array kNamed = {Named{TrlTrainer::sft, "sft", "trl.scripts.sft"}, Named{TrlTrainer::dpo, "dpo", "trl.scripts.dpo"}, Named{TrlTrainer::kto, "kto", "trl.scripts.kto"}, Named{TrlTrainer::reward, "reward", "trl.scripts.reward"}};
+
+}  // namespace
+
+TrlTrainer trl_trainer(std::string_view word) {
+  const auto it = std::ranges::find(kNamed, word, &Named::word);
+  return it == kNamed.end() ? TrlTrainer::none : it->trainer;
 }
 
-std::string_view module_of(TrlTrainer trainer) { return trainer == TrlTrainer::dpo ? "trl.scripts.dpo" : trainer == TrlTrainer::sft ? "trl.scripts.sft" : ""; }
+TrlTrainer trl_trainer(const LaunchLine& launch) {
+  const std::string& script = launch.script;
+  for (const Named& n : kNamed) {
+    const std::string file = std::string(n.word) + ".py";
+    if (script == n.module || script.ends_with("trl/scripts/" + file)) return n.trainer;
+    // where their repository had them, and names them still
+    const bool example = n.trainer == TrlTrainer::dpo || n.trainer == TrlTrainer::kto;
+    if (example && (script == file || script.ends_with("examples/scripts/" + file))) return n.trainer;
+  }
+  return TrlTrainer::none;
+}
+
+TrlTrainer trl_trainer(const Training& t) {
+  using Trainer = Preference::Trainer;
+  if (!t.preference) return t.head == HeadLoss::trl ? TrlTrainer::sft : TrlTrainer::none;
+  return t.preference->of_factory() ? TrlTrainer::none : t.preference->trainer == Trainer::dpo ? TrlTrainer::dpo : t.preference->trainer == Trainer::kto ? TrlTrainer::kto : TrlTrainer::reward;
+}
+
+std::string_view module_of(TrlTrainer trainer) {
+  const auto it = std::ranges::find(kNamed, trainer, &Named::trainer);
+  return it == kNamed.end() ? std::string_view() : it->module;
+}
 
 void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vector<std::string>& assumed) {
   const auto assume = [&](const char* value) { assumed.push_back(std::string(value) + " (TRL's default)"); };
@@ -33,6 +59,7 @@ void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vect
     flags.max_seq_len = 1024;
     assume("max_length 1024");
   }
+  if (flags.preference && flags.preference->of_rewards()) return;
   flags.head = HeadLoss::trl;
   assumed.emplace_back("no logits: the loss from tiles of them, as TRL 1.16 takes it (versions before made all)");
 }

@@ -26,7 +26,9 @@ std::vector<std::optional<Sharding>> shardings_of(const TransformersFlags& f, co
   // FSDP2 first has all 4-bit weights on every GPU; FSDP1, loaded on the host, has not
   if (method == Method::qlora) return {Sharding::ddp, Sharding::fsdp1, Sharding::fsdp2, Sharding::zero1, Sharding::zero2};
   // of a reference model FSDP2 has one unit alone (TRL's prepare_fsdp)
-  const bool reference = f.preference && !f.preference->precomputed && method == Method::full;
+  if (f.preference && f.preference->trainer == Preference::Trainer::reward) return {Sharding::ddp, Sharding::zero1, Sharding::zero2};
+  if (f.preference && f.preference->trainer != Preference::Trainer::dpo) return {Sharding::ddp};
+  const bool reference = f.preference && f.preference->asks_reference() && method == Method::full;
   return {Sharding::ddp, reference ? Sharding::fsdp1 : Sharding::fsdp2, Sharding::zero1, Sharding::zero2, Sharding::zero3};
 }
 

@@ -11,7 +11,8 @@ double transformers_flops_per_token(const Workload& w) {
   if (a.tied_head) products += a.vocab * a.width;
   if (a.head == HeadKind::sequences && a.encoder) products -= w.model.param_count(ParamGroup::lm_head);  // of one token of a row
   const Training& t = w.transformers->training;
-  const double reference = t.preference && !t.preference->precomputed ? 2 : 0;  // its forward pass
+  double reference = t.preference && t.preference->asks_reference() ? 2 : 0;  // its forward pass
+  if (t.preference && t.preference->of_others()) reference += reference + 2;  // the same of other answers, and the model's
   const double each = (t.lora ? 4 : 6) + reference;
   return each * static_cast<double>(products) + (12.0 + 2 * reference) * static_cast<double>(w.run.max_seq_len * a.heads * a.head_dim * a.layers);
 }

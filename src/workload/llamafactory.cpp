@@ -1,4 +1,4 @@
-// See llamafactory.hpp. Source: hiyouga/LLaMA-Factory 0.9.5: hparams/{model,finetuning,data,training}_args.py and parser.py, model/{adapter,patcher,loader}.py, model/model_utils/{checkpointing,attention,quantization,liger_kernel}.py.
+// See llamafactory.hpp. Source: hiyouga/LLaMA-Factory 0.9.5: hparams/{model,finetuning,data,training}_args.py and parser.py, model/{adapter,patcher,loader}.py, model/model_utils/{checkpointing,attention,quantization,liger_kernel}.py, train/{dpo,rm}.
 #include "workload/llamafactory.hpp"
 
 #include <algorithm>
@@ -40,6 +40,7 @@ class FactoryReader {
     if (auto ok = refuse(); !ok) return ok;
     model_and_batch();
     if (auto ok = precision(); !ok) return ok;
+    if (auto ok = pairs(); !ok) return ok;
     if (auto ok = words(); !ok) return ok;
     if (auto ok = adapters(); !ok) return ok;
     several_gpus();
@@ -60,13 +61,38 @@ class FactoryReader {
   void assume(const std::string& what) { assumed_.push_back(what + " (LLaMA-Factory's default)"); }
 
   Result<void> refuse() {
-    constexpr std::string_view kHint = "its stages pt and sft are, of the whole model or of LoRA and QLoRA adapters, under DDP, FSDP or DeepSpeed (docs/models.md)";
-    const std::string stage = f_.text("stage").value_or("sft");
-    if (stage != "sft" && stage != "pt") return f_.not_laid_out("stage", "\"" + stage.substr(0, 40) + "\"" + (stage == "dpo" || stage == "kto" ? ", training on preferences" : stage == "rm" ? ", a reward model" : ""), std::string(kHint));
+    constexpr std::string_view kHint = "its stages pt and sft are, of the whole model or of LoRA and QLoRA adapters, under DDP, FSDP or DeepSpeed, dpo under DDP, and rm on one GPU (docs/models.md)";
+    stage_ = f_.text("stage").value_or("sft");
+    if (stage_ != "sft" && stage_ != "pt" && stage_ != "dpo" && stage_ != "rm") return f_.not_laid_out("stage", "\"" + stage_.substr(0, 40) + "\"" + (stage_ == "kto" ? ", training on preferences" : stage_ == "ppo" ? ", training on rollouts" : ""), std::string(kHint));
     for (const FactoryOther& o : kFactoryOthers) {
       if (on(f_.find(o.key))) return f_.not_laid_out(o.key, o.why, std::string(kHint));
       f_.used(o.key);
     }
+    return {};
+  }
+
+  bool of_pairs() const { return stage_ == "dpo" || stage_ == "rm"; }
+
+  // CustomDPOTrainer and PairwiseTrainer. The reference is loaded in what the model computes in (create_ref_model).
+  Result<void> pairs() {
+    const std::string loss = f_.text("pref_loss").value_or("sigmoid");
+    for (const char* key : {"pref_beta", "pref_ftx", "pref_bco_weight", "dpo_label_smoothing", "simpo_gamma"}) f_.used(key);
+    for (const char* key : {"ref_model", "ref_model_adapters", "ref_model_quantization_bit", "ld_alpha"}) {
+      if (stage_ == "dpo" && on(f_.find(key))) return f_.not_laid_out(key, key == std::string_view("ld_alpha") ? "LD-DPO, with masks of what the answers share" : "another model as the reference", "leave it out: the model itself is the reference");
+      f_.used(key);
+    }
+    if (!of_pairs()) return {};
+    if (f_.yes("enable_liger_kernel").value_or(false)) return f_.not_laid_out("enable_liger_kernel", "Liger-Kernel in stage " + stage_, "leave it out: the rest of the run is");
+    if (!names("additional_target").empty()) return f_.not_laid_out("additional_target", "modules to save in stage " + stage_, "leave it out: the rest of the run is");
+    Preference& p = flags_.preference.emplace();
+    p.trainer = stage_ == "rm" ? Preference::Trainer::factory_rm : Preference::Trainer::factory_dpo;
+    p.reference = pure_ || flags_.mixed == MixedPrecision::bf16 ? std::optional(Dtype::bf16) : flags_.mixed == MixedPrecision::fp16 ? std::optional(Dtype::fp16) : std::nullopt;
+    if (stage_ == "rm") return {};
+    if (f_.find("pref_loss") == nullptr) assume("pref_loss sigmoid");
+    if (loss == "orpo") p.loss = Preference::Loss::orpo;
+    else if (loss == "simpo") p.loss = Preference::Loss::simpo;
+    else if (loss == "kto_pair") return f_.not_laid_out("pref_loss", "\"kto_pair\", which the TRL it comes with has no more", "sigmoid, hinge, ipo, orpo and simpo are");
+    else if (loss != "sigmoid" && loss != "hinge" && loss != "ipo") f_.fault("pref_loss", "is \"" + loss.substr(0, 40) + "\"", "sigmoid, hinge, ipo, orpo and simpo are described");
     return {};
   }
 
@@ -81,7 +107,7 @@ class FactoryReader {
     const bool neat = on(f_.find("neat_packing"));
     if (!neat) f_.used("neat_packing");
     else f_.left("neat_packing");  // a mask of its own
-    flags_.padded = f_.text("stage").value_or("sft") == "sft" && !on(f_.find("packing")) && !neat;  // its collator fills rows up to the longest
+    flags_.padded = of_pairs() || (stage_ == "sft" && !on(f_.find("packing")) && !neat);  // its collator fills rows up to the longest
     const Document* validates = f_.find("val_size");  // without rows to validate on it stops where it is told to
     flags_.evaluates = on(arguments_.find("eval_dataset")) || (validates != nullptr && validates->real > 0);
     flags_.eval_batch_size = f_.whole("per_device_eval_batch_size", 1, kMostNamed);
@@ -202,6 +228,7 @@ class FactoryReader {
   TransformersFlags& flags_;
   Fields f_;
   bool pure_ = false;
+  std::string stage_;
   std::vector<std::string> assumed_;
 };
 

@@ -348,9 +348,12 @@ std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
   if (workload.transformers) {
     constexpr std::int64_t kMostSearched = 4096;
     const auto& total = workload.transformers->total_batch_size;
-    for (std::int64_t batch = kMostSearched; batch >= 1; --batch) {
+    const auto& preference = workload.transformers->training.preference;
+    const std::int64_t least = preference && preference->of_others() ? 2 : 1;  // KTO's other answers are those of its batch
+    for (std::int64_t batch = kMostSearched; batch >= least; --batch) {
       if (!total || *total % (batch * per_sequence) == 0) out.push_back(batch);
     }
+    if (out.empty()) out.push_back(1);
     return out;
   }
   for (std::int64_t batch = 512; batch >= 1; batch /= 2) {

@@ -60,6 +60,29 @@ std::string_view text_of(const Words& words, Value value) {
 
 }  // namespace
 
+std::string_view name_of(const Preference& p) {
+  using Loss = Preference::Loss;
+  switch (p.trainer) {
+    case Preference::Trainer::dpo: return p.precomputed ? "dpo-precomputed" : "dpo";
+    case Preference::Trainer::kto: return p.loss == Loss::unpaired ? (p.precomputed ? "kto-unpaired-precomputed" : "kto-unpaired") : p.precomputed ? "kto-precomputed" : "kto";
+    case Preference::Trainer::reward: return "reward";
+    case Preference::Trainer::factory_rm: return "llamafactory-rm";
+    case Preference::Trainer::factory_dpo: return p.loss == Loss::orpo ? "llamafactory-orpo" : p.loss == Loss::simpo ? "llamafactory-simpo" : "llamafactory-dpo";
+  }
+  return "";
+}
+std::optional<Preference> preference_of(std::string_view name) {
+  using Trainer = Preference::Trainer;
+  for (const Trainer trainer : {Trainer::dpo, Trainer::kto, Trainer::reward}) {
+    for (const auto loss : {Preference::Loss::compared, Preference::Loss::unpaired}) {
+      for (const bool precomputed : {false, true}) {
+        Preference one{precomputed, {}, trainer, loss};
+        if (name_of(one) == name) return one;
+      }
+    }
+  }
+  return std::nullopt;
+}
 std::string_view name_of(AttentionCode code) { return text_of(kAttention, code); }
 
 std::string_view name_of(OptimizerKind kind) { return text_of(kOptimizers, kind); }

@@ -108,11 +108,23 @@ struct ZeroConfig {
   std::optional<std::int64_t> rank;     // not given: the one that holds most
 };
 
-// TRL's DPOTrainer: a batch of B pairs is 2 B rows, of the answers chosen and rejected. Their reference is a copy of the model, or, beside adapters, the model without them.
+// Training on answers of which some are liked more than others. A batch of B pairs is 2 B rows, of the answers chosen and rejected; KTO's is B answers. What a reference says of them is compared:
+// a copy of the model, or, beside adapters, the model without them.
 struct Preference {
   bool precomputed = false;             // --precompute_ref_log_probs: what it says of the rows lies in the batch
   std::optional<ZeroConfig> zero = {};  // of the reference's engine, made before the trainer fills in what its file leaves to it ("auto"); not given: as the model's
+  enum class Trainer : std::uint8_t { dpo, kto, reward, factory_dpo, factory_rm } trainer = Trainer::dpo;  // TRL's, LLaMA-Factory's
+  enum class Loss : std::uint8_t { compared, orpo, simpo, unpaired } loss = Loss::compared;  // the middle two know no reference; unpaired: KTO's apo_zero_unpaired, without other answers
+  std::optional<Dtype> reference = {};  // what the reference is loaded in; not given: as the model is
+  bool of_factory() const { return trainer == Trainer::factory_dpo || trainer == Trainer::factory_rm; }
+  bool of_rewards() const { return trainer == Trainer::reward || trainer == Trainer::factory_rm; }  // a model that ends in one number
+  bool in_tiles() const { return trainer == Trainer::dpo || trainer == Trainer::kto; }               // by TRL's head
+  bool asks_reference() const { return !precomputed && !of_rewards() && loss != Loss::orpo && loss != Loss::simpo; }
+  bool of_others() const { return trainer == Trainer::kto && loss == Loss::compared; }                // KTO: answers to other prompts of the batch, too
+  std::int64_t rows() const { return trainer == Trainer::kto ? 1 : 2; }                               // of a sample
 };
+std::string_view name_of(const Preference& preference);  // "dpo-precomputed"
+std::optional<Preference> preference_of(std::string_view name);  // TRL's, as in --script; none by that name
 
 // FullyShardedDataParallel's own arguments, what of them moves memory. Defaults: torch's, but for use_orig_params, which accelerate and Lightning set.
 struct FlatShardConfig {
@@ -201,7 +213,7 @@ struct Training {
   bool cold_caches = true;              // torch.compile's on disk know none of the run's kernels: it times those it can choose among
   LigerParts liger;                     // of a model that Liger-Kernel knows
   HeadLoss head = HeadLoss::logits;
-  std::optional<Preference> preference; // HeadLoss::trl
+  std::optional<Preference> preference; // DPO and KTO: HeadLoss::trl
   OptimizerKind optimizer = OptimizerKind::adamw_fused;
   Recompute recompute = Recompute::none;
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
@@ -233,10 +245,10 @@ struct Training {
   std::string torch = "2.9.1";
   std::string transformers = "4.57.1";
   ProductWorkspaces workspaces;         // as the command's environment sizes them
-  std::int64_t rows() const { return preference ? 2 * device_batch_size : device_batch_size; }  // of a forward pass
+  std::int64_t rows() const { return preference ? preference->rows() * device_batch_size : device_batch_size; }  // of a forward pass
   // That FlashAttention's kernels of varying lengths get in a pass of so many rows; 0: they are not asked.
   std::int64_t sequences(std::int64_t of_rows) const { return is_flash(attention) && (packed || (padded && (of_rows > 1 || filled))) ? of_rows : 0; }
-  bool has_reference_model() const { return preference && !preference->precomputed && !lora; }  // beside the one that trains
+  bool has_reference_model() const { return preference && preference->asks_reference() && !lora; }  // beside the one that trains
   bool is_transformers_5() const;       // or newer
   // Whether passes lay its evaluation out: of transformers' models that nothing compiles, not of preferences, on GPUs that each have all weights. False without one.
   bool lays_out_evaluation() const;

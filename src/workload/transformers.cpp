@@ -155,8 +155,9 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   if (t.head == HeadLoss::trl && !trl) t.head = f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits;
   if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
   if (!t.preference) return;
-  t.head = HeadLoss::trl;
-  t.dropout = false;  // disable_dropout
+  t.head = t.preference->in_tiles() ? HeadLoss::trl : HeadLoss::logits;
+  t.dropout = t.preference->trainer == Preference::Trainer::factory_rm;  // elsewhere disable_dropout
+  if (t.preference->trainer == Preference::Trainer::factory_dpo && !t.preference->reference) t.preference->reference = a.dtype;
 }
 
 // What is known to fill rows up to the longest of a batch: TRL's programs, unless they say that they pack, and scripts that train heads of classes.
@@ -322,7 +323,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (t.max_tokens && (*t.max_tokens < 1 || *t.max_tokens > kMostTokens)) return out_of_range(t.framework == Framework::litgpt ? "train.max_tokens" : "--max-tokens", *t.max_tokens, kMostTokens);
   t.lora = f.lora;
   if (t.lora && t.lora->virtual_tokens == 0 && (t.lora->rank < 1 || t.lora->rank > 65536)) return out_of_range("--lora-rank", t.lora->rank, 65536);
-  if (t.lora && a.classifies()) save_class_head(*t.lora, a);
+  if (t.lora && a.classifies() && f.saves_head.value_or(true)) save_class_head(*t.lora, a);
   t.adapter_kernels = f.adapter_kernels.value_or(AdapterKernels());
   if (auto ok = adapters(t, a); !ok) return std::unexpected(ok.error());
   if (auto ok = shared_adapters(d, f); !ok) return std::unexpected(ok.error());
@@ -353,7 +354,7 @@ std::optional<std::string> evaluation_warning(const Architecture& a, const Train
   const EvaluationRun& e = *t.evaluation;
   if (t.preference) {
     if (e.batch_size <= t.device_batch_size) return std::nullopt;
-    return "the script evaluates, which is not laid out of preferences: pairs are taken " + std::to_string(e.batch_size) + " at a time, more than the " + std::to_string(t.device_batch_size) + " of training";
+    return "the script evaluates, which is not laid out of preferences: " + std::string(t.preference->rows() == 2 ? "pairs" : "answers") + " are taken " + std::to_string(e.batch_size) + " at a time, more than the " + std::to_string(t.device_batch_size) + " of training";
   }
   const double logits = static_cast<double>(outputs_of(a, e.batch_size, t.seq_len));
   if (t.lays_out_evaluation()) {
@@ -407,7 +408,8 @@ Result<Workload> make_transformers_workload(const HfModel& given, const Transfor
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
-  if (t.preference) w.warnings.push_back("prompts are taken to be of one token, so that logits are made of every token of both answers, filled up to --max-seq-len");
+  if (t.preference && t.preference->in_tiles()) w.warnings.push_back("prompts are taken to be of one token, so that logits are made of every token of " + std::string(t.preference->rows() == 2 ? "both answers" : "every answer") + ", filled up to --max-seq-len");
+  if (t.preference && t.preference->of_rewards() && t.lora && a.classifies() && t.lora->saved_modules.empty()) w.warnings.push_back("the head of rewards is new and does not train: peft's task is CAUSAL_LM; --lora_task_type SEQ_CLS trains it in full");
   if (t.has_reference_model() && t.sharding == Sharding::fsdp2 && t.world_size > 1) {
     const double gathered = static_cast<double>(m.param_count()) * static_cast<double>(size_of(half_of(t.mixed).value_or(t.weights)));
     w.warnings.push_back("TRL calls fully_shard once on the reference model, not on its blocks: its forward pass gathers all of it at once, twice " + in_gib_or_mib(gathered) + "; with --parallel fsdp1 (fsdp_version: 1) or zero3 it is gathered block by block");

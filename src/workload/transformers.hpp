@@ -31,9 +31,10 @@ struct TransformersFlags {
   std::optional<bool> liger;            // all of Liger-Kernel's parts, and its loss where `head` says no other
   std::optional<LigerParts> liger_parts;  // or some of them
   std::optional<HeadLoss> head;
-  std::optional<Preference> preference;  // TRL's DPOTrainer
+  std::optional<Preference> preference;
   std::optional<HeadKind> task;         // what the script's model ends in; not given: what config.json names
   std::optional<std::int64_t> labels;   // num_labels that the script gives it
+  std::optional<bool> saves_head;       // of classes, beside adapters: whether peft's task trains it in full; not given: it does
   std::optional<AdapterKernels> adapter_kernels;
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;

@@ -147,7 +147,7 @@ struct TransformersRun {
   bool knows_rows = false;              // whether they are filled up was said, by a flag or by the program that makes them
 };
 // Whether the loop around the model is a script of the user's that nobody named: of it only the Trainer's arguments are known.
-inline bool has_unnamed_script(const TransformersRun& run) { return run.training.framework == Framework::transformers && run.training.head != HeadLoss::trl && (run.users.script.empty() || run.users.is("train.py") || run.users.by_file()); }
+inline bool has_unnamed_script(const TransformersRun& run) { return run.training.framework == Framework::transformers && run.training.head != HeadLoss::trl && !run.training.preference && (run.users.script.empty() || run.users.is("train.py") || run.users.by_file()); }
 // The training with batch, length, GPUs and accumulation of the Run.
 Training training_of(const TransformersRun& transformers, const Run& run);
 
@@ -166,8 +166,8 @@ struct Workload {
 // GPUs that hold one copy of the model between them and take the same sequences; 1 but for Megatron-LM's runs.
 inline std::int64_t model_parallel_of(const Workload& w) { return w.transformers && w.transformers->training.framework == Framework::megatron ? w.transformers->training.megatron.model_parallel() : 1; }
 
-// Sequences of a forward pass for each of the device batch: two of a pair (TRL's DPOTrainer).
-inline std::int64_t rows_of_sample(const Workload& w) { return w.transformers && w.transformers->training.preference ? 2 : 1; }
+// Sequences of a forward pass for each of the device batch: two of a pair.
+inline std::int64_t rows_of_sample(const Workload& w) { return w.transformers && w.transformers->training.preference ? w.transformers->training.preference->rows() : 1; }
 
 // What the user gave, before defaults: nanochat's own flags. Empty optional = not given; -1 = "work it out".
 struct WorkloadFlags {

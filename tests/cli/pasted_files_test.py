@@ -147,7 +147,13 @@ with tempfile.TemporaryDirectory() as name:
     full = check(*"llamafactory-cli train lf.yaml packing=true".split(), cwd=here)
     expect(allocated(full[1]) and allocated(full[1]) < allocated(same[1]), f"LLaMA-Factory, packed: {full}")
     expect(allocated(inside[1]) and allocated(inside[1]) == allocated(beside[1]) and inside[1]["machine"]["gpus"] == 8, f"DeepSpeed inside LLaMA-Factory: {inside} {beside}")
-    for words in (["llamafactory-cli", "chat", "lf.yaml"], ["llamafactory-cli", "train", "none.yaml"], ["llamafactory-cli", "train", "lf.yaml", "stage=dpo"], ["llamafactory-cli", "train", "lf.yaml", "quantization_bit=8"], ["llamafactory-cli", "train", "lf.yaml", "cutoff_len=[1"], ["llamafactory-cli", "train"]):
+    for words in ("stage=dpo", "stage=dpo pref_loss=orpo disable_gradient_checkpointing=true", "stage=dpo finetuning_type=full optim=adafactor", "stage=rm quantization_bit=4 lora_dropout=0.1", "stage=rm finetuning_type=full pure_bf16=true bf16=false max_grad_norm=0.5", "stage=dpo torchrun"):
+        launched = ("FORCE_TORCHRUN=1", "NPROC_PER_NODE=4") if "torchrun" in words else ()
+        words = words.replace(" torchrun", "")
+        pairs = check(*launched, "llamafactory-cli", "train", "lf.yaml", *words.split(), "per_device_train_batch_size=1", "cutoff_len=512", cwd=here)
+        again = check(pairs[1]["command"])
+        expect(allocated(pairs[1]) and allocated(again[1]) == allocated(pairs[1]) and again[1]["command"] == pairs[1]["command"], f"LLaMA-Factory's pairs, the printed command: {words} {pairs[1].get('command')} {again}")
+    for words in (["llamafactory-cli", "chat", "lf.yaml"], ["llamafactory-cli", "train", "none.yaml"], ["llamafactory-cli", "train", "lf.yaml", "stage=kto"], ["llamafactory-cli", "train", "lf.yaml", "stage=dpo", "pref_loss=kto_pair"], ["llamafactory-cli", "train", "lf.yaml", "stage=rm", "enable_liger_kernel=true"], ["llamafactory-cli", "train", "lf.yaml", "stage=dpo", "deepspeed=ds.json"], ["llamafactory-cli", "train", "lf.yaml", "quantization_bit=8"], ["llamafactory-cli", "train", "lf.yaml", "cutoff_len=[1"], ["llamafactory-cli", "train"]):
         status, answer, _ = check(*words, cwd=here)
         expect(status == 2 and answer.get("error", {}).get("hint"), f"{words}: {status} {answer}")
     status, answer, _ = check("llamafactory-cli", "train", "lf.yaml", cwd=here, before=("--emit", "slurm"))

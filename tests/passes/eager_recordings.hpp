@@ -43,7 +43,7 @@ inline Program program_of(const json& j, const Training& t) {
 inline std::vector<Part> engine_parts(const json& j, const Program& p) {
   static const std::set<std::string> of_flash = {"attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded"};
   const bool flash = j.value("attention", "").starts_with("flash_attention");
-  static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "attn.delta_product", "attn.workspace", "attn.out_sums", "index.sorted", "wte.sorted", "wte.partial_sums", "sum.partials", "sum.counters", "zero.overflow_abs", "grouped.arguments", "grouped.descriptors"};
+  static const std::set<std::string> hidden = {"cublas_workspace", "cublaslt_workspace", "attn.softmax_d", "attn.dq_accum", "attn.dk_expanded", "attn.dv_expanded", "attn.delta", "attn.delta_product", "attn.workspace", "attn.out_sums", "index.sorted", "wte.sorted", "wte.partial_sums", "sum.partials", "sum.counters", "zero.overflow_abs", "grouped.arguments", "grouped.descriptors", "loss.rows"};
   std::vector<Part> parts;
   std::int64_t live = 0;
   for (std::size_t i = 0, next = 0; i < p.events.size(); ++i) {

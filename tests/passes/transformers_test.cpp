@@ -101,6 +101,18 @@ void set_evaluation(Training& t, const std::string& said) {
   }
 }
 
+// "reward", "kto_precomputed", "factory_orpo": tools/oracle/pairs.py. LLaMA-Factory loads its reference in the dtype that the model computes in.
+void set_pairs(Training& t, const std::string& pairs) {
+  using P = Preference;
+  P& p = t.preference.emplace();
+  p.trainer = pairs == "reward" ? P::Trainer::reward : pairs.starts_with("kto") ? P::Trainer::kto : pairs == "factory_rm" ? P::Trainer::factory_rm : P::Trainer::factory_dpo;
+  p.loss = pairs == "factory_orpo" ? P::Loss::orpo : pairs == "factory_simpo" ? P::Loss::simpo : pairs == "kto_apo" ? P::Loss::unpaired : P::Loss::compared;
+  p.precomputed = pairs == "kto_precomputed";
+  if (p.in_tiles()) t.head = HeadLoss::trl;
+  if (p.of_factory()) p.reference = t.mixed != MixedPrecision::none || t.weights == Dtype::bf16 ? Dtype::bf16 : Dtype::fp32;
+  t.dropout = p.trainer == P::Trainer::factory_rm;
+}
+
 Training training_of(const json& j) {
   Training t;
   t.torch = j["torch"];
@@ -123,6 +135,7 @@ Training training_of(const json& j) {
   t.compile = j.value("compiled", false);
   if (j.value("trl", false)) t.head = HeadLoss::trl;
   if (j.contains("dpo")) t.head = HeadLoss::trl, t.dropout = false, t.preference = Preference{j["dpo"] == "precomputed"};
+  if (j.contains("pairs")) set_pairs(t, j["pairs"]);
   if (j.value("cut", false)) t.head = HeadLoss::cut;
   t.recompute = j["checkpoint"] == "none" ? Recompute::none : Recompute::full;
   t.reentrant = j["checkpoint"] != "nonreentrant";
@@ -147,6 +160,7 @@ Training training_of(const json& j) {
     std::istringstream targets(j["lora_targets"].get<std::string>());
     for (std::string one; std::getline(targets, one, ',');) t.lora->targets.push_back(one);
     set_adapter(*t.lora, j.value("adapter", ""));
+    if (j.value("pairs", "") == "reward" && t.lora->saved_modules.empty()) t.lora->saved_modules = {"score"};  // by peft's task of classes
     if (j.value("kernels", false)) t.adapter_kernels = {true, true, true};
     t.quantized = t.double_quantized = j.value("quantized", false);
     if (t.quantized) t.lora->upcast_rest = j.value("adapter", "") == "kbit";
@@ -160,7 +174,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_dpo_parallel.jsonl", "transformers_heads.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_dpo_parallel.jsonl", "transformers_reward.jsonl", "transformers_reward_parallel.jsonl", "transformers_kto.jsonl", "transformers_factory.jsonl", "transformers_heads.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -240,6 +254,35 @@ TEST(Transformers, unseenHeadsOfClassesOfTransformers5AreAsNear) { expect_all_ag
 TEST(Transformers, stepsOfTrlAreAsPyTorchRecordsThem) { expect_all_agree("transformers_trl.jsonl", recorded, 6, "recordings of TRL"); }
 
 TEST(Transformers, unseenStepsOfTrlAreAsNear) { expect_all_agree("transformers_trl_unseen.jsonl", recorded, 3, "unseen recordings of TRL"); }
+
+// Reward models, KTO, and LLaMA-Factory's trainers of both.
+TEST(Transformers, stepsOfRewardModelsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_reward.jsonl", recorded, 5, "recordings of reward models"); }
+
+TEST(Transformers, unseenStepsOfRewardModelsAreAsNear) { expect_all_agree("transformers_reward_unseen.jsonl", recorded, 5, "unseen recordings of reward models"); }
+
+TEST(Transformers, stepsOfRewardModelsOnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_reward_parallel.jsonl", recorded, 5, "recordings of reward models on several GPUs"); }
+
+TEST(Transformers, unseenStepsOfRewardModelsOnSeveralGpusAreAsNear) { expect_all_agree("transformers_reward_parallel_unseen.jsonl", recorded, 4, "unseen recordings of reward models on several GPUs"); }
+
+TEST(Transformers, stepsOfKtoAreAsPyTorchRecordsThem) { expect_all_agree("transformers_kto.jsonl", recorded, 6, "recordings of KTO"); }
+
+TEST(Transformers, unseenStepsOfKtoAreAsNear) { expect_all_agree("transformers_kto_unseen.jsonl", recorded, 6, "unseen recordings of KTO"); }
+
+TEST(Transformers, stepsOfKtoOnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_kto_parallel.jsonl", recorded, 2, "recordings of KTO on several GPUs"); }
+
+TEST(Transformers, unseenStepsOfKtoOnSeveralGpusAreAsNear) { expect_all_agree("transformers_kto_parallel_unseen.jsonl", recorded, 2, "unseen recordings of KTO on several GPUs"); }
+
+TEST(Transformers, stepsOfLlamaFactorysPairsOnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_factory_parallel.jsonl", recorded, 4, "recordings of LLaMA-Factory's pairs on several GPUs"); }
+
+TEST(Transformers, unseenStepsOfLlamaFactorysPairsOnSeveralGpusAreAsNear) { expect_all_agree("transformers_factory_parallel_unseen.jsonl", recorded, 3, "unseen recordings of LLaMA-Factory's pairs on several GPUs"); }
+
+TEST(Transformers, stepsOfLlamaFactorysPairsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_factory.jsonl", recorded, 10, "recordings of LLaMA-Factory's pairs"); }
+
+TEST(Transformers, unseenStepsOfLlamaFactorysPairsAreAsNear) { expect_all_agree("transformers_factory_unseen.jsonl", recorded, 9, "unseen recordings of LLaMA-Factory's pairs"); }
+
+TEST(Transformers, otherUnseenStepsOfRewardsAndKtoAreAsNear) { expect_all_agree("transformers_pairs_unseen.jsonl", recorded, 4, "other unseen recordings of reward models and KTO"); }
+
+TEST(Transformers, unseenStepsOfRewardsAndKtoInTransformers5AreAsNear) { expect_all_agree("transformers_5_pairs_unseen.jsonl", recorded, 5, "unseen recordings of reward models and KTO in transformers 5"); }
 
 // TRL's preference training.
 TEST(Transformers, stepsOfDpoAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo.jsonl", recorded, 9, "recordings of DPO"); }

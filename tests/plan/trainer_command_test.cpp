@@ -214,6 +214,35 @@ TEST(TrainerCommand, preferencesOfTrlAreReadOverItsDefaults) {
   }
 }
 
+TEST(TrainerCommand, likedAnswersAndRewardsOfTrlAreReadOverItsDefaults) {
+  for (const char* script : {"trl kto", "accelerate launch --num_processes 1 examples/scripts/kto.py", "python -m trl.scripts.kto"}) {
+    const auto c = read(std::string(script) + " --model_name_or_path gpt2 --loss_type apo_zero_unpaired --beta 0.2 --per_device_train_batch_size 1");
+    ASSERT_TRUE(c) << script << c.error().message;
+    ASSERT_TRUE(c->flags.preference) << script;
+    EXPECT_EQ(name_of(*c->flags.preference), "kto-unpaired");
+    EXPECT_EQ(c->flags.head, HeadLoss::trl);
+    EXPECT_EQ(c->flags.max_seq_len, 1024);
+    EXPECT_EQ(c->flags.users.script, (std::vector<std::string>{"-m", "trl.scripts.kto"}));
+  }
+  const auto reward = read("trl reward --model_name_or_path gpt2 --use_peft --load_in_4bit --center_rewards_coefficient 0.01");
+  ASSERT_TRUE(reward);
+  EXPECT_EQ(name_of(*reward->flags.preference), "reward");
+  EXPECT_EQ(reward->flags.task, HeadKind::sequences);
+  EXPECT_EQ(reward->flags.labels, 1);
+  EXPECT_EQ(reward->flags.saves_head, false);  // peft's task is CAUSAL_LM where nobody says another
+  EXPECT_FALSE(reward->flags.head);
+  EXPECT_EQ(reward->flags.recompute, Recompute::full);
+  EXPECT_EQ(reward->flags.lora->dtype, Dtype::bf16);
+  EXPECT_EQ(read("trl reward --model_name_or_path gpt2 --use_peft --lora_task_type SEQ_CLS")->flags.saves_head, true);
+  struct Refused { const char *text, *code; };
+  for (const Refused& r : {Refused{"trl kto --model_name_or_path gpt2 --loss_type bco", "bad_value"}, Refused{"trl kto --model_name_or_path gpt2 --per_device_train_batch_size 1", "bad_value"}, Refused{"trl kto --model_name_or_path gpt2 --sync_ref_model", "unsupported_training"},
+                           Refused{"trl reward --model_name_or_path gpt2 --activation_offloading", "unsupported_training"}, Refused{"trl reward --model_name_or_path gpt2 --disable_dropout False", "unsupported_training"}}) {
+    const auto refused = read(r.text);
+    ASSERT_FALSE(refused) << r.text;
+    EXPECT_EQ(refused.error().code, r.code) << r.text;
+  }
+}
+
 TEST(TrainerCommand, whatIsNotLaidOutIsRefusedByName) {
   for (const char* text : {"trl grpo --model_name_or_path gpt2", "trl"}) {
     const auto launch = parse_launch(*shell_split(text));

@@ -79,8 +79,31 @@ TEST(Llamafactory, wholeModelsTrainInFp32) {
   EXPECT_EQ(factory("model_name_or_path: gpt2\nuse_reentrant_gc: false\n").flags.reentrant, false);
 }
 
+TEST(Llamafactory, preferencesAndRewardsAreRead) {
+  using P = Preference;
+  struct Case { const char* yaml; P::Trainer trainer; P::Loss loss; std::optional<Dtype> reference; };
+  for (const Case& c : {Case{"stage: dpo\nbf16: true\n", P::Trainer::factory_dpo, P::Loss::compared, Dtype::bf16}, Case{"stage: dpo\npref_loss: orpo\nfp16: true\n", P::Trainer::factory_dpo, P::Loss::orpo, Dtype::fp16},
+                        Case{"stage: dpo\npref_loss: simpo\npure_bf16: true\n", P::Trainer::factory_dpo, P::Loss::simpo, Dtype::bf16}, Case{"stage: dpo\npref_loss: ipo\nfinetuning_type: full\n", P::Trainer::factory_dpo, P::Loss::compared, std::nullopt},
+                        Case{"stage: rm\nbf16: true\n", P::Trainer::factory_rm, P::Loss::compared, Dtype::bf16}}) {
+    const FactoryOutcome o = factory("model_name_or_path: gpt2\n" + std::string(c.yaml));
+    ASSERT_TRUE(o.ok) << c.yaml << o.ok.error().message;
+    ASSERT_TRUE(o.flags.preference) << c.yaml;
+    EXPECT_EQ(o.flags.preference->trainer, c.trainer) << c.yaml;
+    EXPECT_EQ(o.flags.preference->loss, c.loss) << c.yaml;
+    EXPECT_EQ(o.flags.preference->reference, c.reference) << c.yaml;
+    EXPECT_EQ(o.flags.padded, true) << c.yaml;
+  }
+  EXPECT_FALSE(factory("model_name_or_path: gpt2\npref_loss: orpo\n").flags.preference);
+  EXPECT_EQ(factory_fault("stage: dpo\npref_loss: kto_pair\n"), "unsupported_training f.yaml: pref_loss");
+  EXPECT_EQ(factory_fault("stage: dpo\npref_loss: best\n"), "bad_config f.yaml: pref_loss");
+  EXPECT_EQ(factory_fault("stage: dpo\nref_model: other\n"), "unsupported_training f.yaml: ref_model");
+  EXPECT_EQ(factory_fault("stage: dpo\nld_alpha: 0.5\n"), "unsupported_training f.yaml: ld_alpha");
+  EXPECT_EQ(factory_fault("stage: rm\nenable_liger_kernel: true\n"), "unsupported_training f.yaml: enable_liger_kernel");
+  EXPECT_EQ(factory_fault("stage: dpo\nadditional_target: lm_head\n"), "unsupported_training f.yaml: additional_target");
+}
+
 TEST(Llamafactory, whatIsAnotherRunIsRefused) {
-  for (const char* stage : {"dpo", "kto", "rm", "ppo"}) EXPECT_EQ(factory_fault("stage: " + std::string(stage) + "\n"), "unsupported_training f.yaml: stage");
+  for (const char* stage : {"kto", "ppo"}) EXPECT_EQ(factory_fault("stage: " + std::string(stage) + "\n"), "unsupported_training f.yaml: stage");
   EXPECT_EQ(factory_fault("stage: pt\n"), "none");
   EXPECT_EQ(factory_fault("finetuning_type: freeze\n"), "unsupported_training f.yaml: finetuning_type");
   EXPECT_EQ(factory_fault("finetuning_type: some\n"), "bad_config f.yaml: finetuning_type");

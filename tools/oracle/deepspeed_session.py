@@ -155,7 +155,7 @@ class Run(transformers_session.Run):
         tracker.mark(f"{step} {micro + 1} data")
         inputs = self.batch()
         tracker.mark(f"{step} {micro + 1} forward")
-        if self.case.dpo:
+        if self.case.dpo or self.case.pairs:
             loss = self.preference.loss(engine, inputs)
             del inputs
         else:

@@ -5,11 +5,12 @@ from collections import defaultdict
 import peft
 import torch
 import torch.distributed.fsdp as fsdp
-from accelerate.utils.operations import convert_outputs_to_fp32
 from trl import DPOTrainer
 from trl.models.utils import prepare_deepspeed, prepare_fsdp  # noqa: F401  (for sessions of several ranks)
 from trl.trainer import dpo_trainer
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
+
+from pairs import as_prepared  # noqa: F401  (for sessions)
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # DPOTrainer.__init__: of the model that trains
 
@@ -18,13 +19,6 @@ def put_head(model, reference=False):
     """The fused head, and no dropout; model: without peft's wrapper."""
     disable_dropout_in_model(model)
     add_fused_lm_head(model, **({} if reference else {"outputs": OUTPUTS}))
-
-
-def as_prepared(model, autocast):
-    """accelerate.Accelerator.prepare_model: autocast around the forward pass alone."""
-    if autocast:
-        model.forward = types.MethodType(convert_outputs_to_fp32(torch.amp.autocast("cuda", dtype=autocast)(model.forward.__func__)), model)
-    return model
 
 
 def unwrapped(model):

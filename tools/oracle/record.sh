@@ -5,6 +5,7 @@
 #   tools/oracle/record.sh --nanochat ... --timed   which kernels are timed before their first launch (timed.py): tests/golden/oracle/timed_kernels.tsv, minutes
 #   tools/oracle/record.sh --transformers [...]   Hugging Face models instead: tests/golden/oracle/transformers*.jsonl, a quarter of an hour
 #   tools/oracle/record.sh --transformers5 [...]  the same with transformers 5: tests/golden/oracle/transformers_5*.jsonl, minutes
+#   tools/oracle/record.sh --llamafactory [...] its trainers of preferences and rewards, with the TRL that it pins: tests/golden/oracle/transformers_factory*.jsonl, minutes
 #   tools/oracle/record.sh --transformers --draw SEED,COUNT,KIND     runs that draw_transformers.py draws instead, to WORK/drawn.jsonl
 #   tools/oracle/record.sh --torchtune [...]      torchtune's recipes instead: tests/golden/oracle/torchtune*.jsonl, minutes
 #   tools/oracle/record.sh --torchtitan [...]     torchtitan's trainer instead: tests/golden/oracle/torchtitan*.jsonl, minutes
@@ -18,7 +19,7 @@ nanochat='' others='' python='' only='' drawn='' timed='' work="$root/build/orac
 while [ $# -gt 0 ]; do
   case "$1" in
     --nanochat) nanochat=$2; shift 2 ;;
-    --transformers | --transformers5 | --torchtune | --torchtitan) others=${1#--}; shift ;;
+    --transformers | --transformers5 | --llamafactory | --torchtune | --torchtitan) others=${1#--}; shift ;;
     --python) python=$2; shift 2 ;;
     --only) only=$2; shift 2 ;;
     --draw) drawn=$2; shift 2 ;;
@@ -35,12 +36,14 @@ mkdir -p "$work/lib" "$work/trees" "$work/raw"
 
 if [ -z "$python" ]; then
   venv="$work/venv" requirements="$here/requirements.txt"
-  case "$others" in torchtune | torchtitan | transformers5) venv="$work/venv-$others" requirements="$here/requirements_$others.txt" ;; esac  # their libraries are not transformers'
+  case "$others" in torchtune | torchtitan | transformers5 | llamafactory) venv="$work/venv-$others" requirements="$here/requirements_$others.txt" ;; esac  # their libraries are not transformers'
   python="$venv/bin/python"
   [ -x "$python" ] || python3 -m venv "$venv"
   DS_BUILD_OPS=0 "$python" -m pip install --quiet --requirement "$requirements"
   if [ "$others" = transformers ]; then  # without what they train with, and FlashAttention without its library
     FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE "$python" -m pip install --quiet --no-deps --no-build-isolation --requirement "$here/requirements_axolotl.txt"
+  elif [ "$others" = llamafactory ]; then  # without audio, pictures and its page
+    "$python" -m pip install --quiet --no-deps llamafactory==0.9.5 trl==0.24.0
   fi
 fi
 

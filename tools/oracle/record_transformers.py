@@ -37,7 +37,7 @@ def record(wanted, raw, runner, alone=()):
     taken = (torch.where, torch.equal, torch.addmm, tensor.nonzero, tensor.item, tensor.__bool__, tensor.__index__, tensor.__getitem__)  # some cases answer these themselves
     for case in wanted:
         began = time.monotonic()
-        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized", "by_transformers", "padded", "dpo")) or getattr(case, "attention", "").startswith("flash_attention") or getattr(case, "optimizer", "").startswith("bnb_")
+        changes = any(getattr(case, field, False) for field in ("liger", "cut", "kernels", "quantized", "by_transformers", "padded", "dpo", "pairs")) or getattr(case, "attention", "").startswith("flash_attention") or getattr(case, "optimizer", "").startswith("bnb_")
         if changes and len(wanted) > 1:  # transformers' modules for good: a process of its own
             subprocess.run([sys.executable, sys.argv[0], "--raw", raw, "--golden", raw, "--only", f"={case.name()}", *alone], check=not alone)
             continue
@@ -92,6 +92,7 @@ if __name__ == "__main__":
                    "transformers_parallel_unseen.jsonl": list(cases.parallel_unseen()),
                    "transformers_fsdp1.jsonl": list(cases.fsdp1()), "transformers_fsdp1_unseen.jsonl": list(cases.fsdp1_unseen()), "transformers_zero.jsonl": list(cases.zero()), "transformers_zero_unseen.jsonl": list(cases.zero_unseen()),
                    "transformers_trl.jsonl": list(cases.trl()), "transformers_trl_unseen.jsonl": list(cases.trl_unseen()), "transformers_dpo.jsonl": list(cases.dpo()), "transformers_dpo_unseen.jsonl": list(cases.dpo_unseen()), "transformers_dpo_parallel.jsonl": list(cases.dpo_parallel()), "transformers_dpo_parallel_unseen.jsonl": list(cases.dpo_parallel_unseen()),
+                   "transformers_reward.jsonl": list(cases.reward()), "transformers_reward_unseen.jsonl": list(cases.reward_unseen()), "transformers_reward_parallel.jsonl": list(cases.reward_parallel()), "transformers_reward_parallel_unseen.jsonl": list(cases.reward_parallel_unseen()), "transformers_kto_parallel.jsonl": [c for c in cases.pairs_parallel() if c.pairs == "kto"], "transformers_kto_parallel_unseen.jsonl": [c for c in cases.pairs_parallel_unseen() if c.pairs == "kto"], "transformers_kto.jsonl": list(cases.kto()), "transformers_kto_unseen.jsonl": list(cases.kto_unseen()), "transformers_pairs_unseen.jsonl": list(cases.pairs_unseen()),
                    "transformers_compiled.jsonl": list(cases.compiled()),
                    "transformers_shared_adapters.jsonl": list(cases.shared_adapters()), "transformers_shared_adapters_unseen.jsonl": list(cases.shared_adapters_unseen()),
                    "transformers_four_bit.jsonl": list(cases.four_bit()), "transformers_four_bit_unseen.jsonl": list(cases.four_bit_unseen()),

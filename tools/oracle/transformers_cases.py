@@ -115,6 +115,7 @@ class Case:
     zero: str = ""                # of DeepSpeed's zero_optimization, what is not its default: "reduce_bucket_size=65536,overlap_comm"
     trl: bool = False             # SFTTrainer's head in tiles and its loss
     dpo: str = ""                 # DPOTrainer's loss of `batch` pairs: "reference" (a copy of the model, or the model without its adapters) · "precomputed" (precompute_ref_log_probs)
+    pairs: str = ""               # another trainer's loss of `batch` pairs, or of KTO's answers (pairs.py): "reward", "kto", "factory_dpo", ...
     compiled: bool = False        # Trainer's torch_compile: the model's forward as one graph
     vocab: int = 0                # other than the model's
     size: str = ""                # of SIZES
@@ -140,7 +141,7 @@ class Case:
         del fields["vocab"], fields["size"], fields["shape"], fields["torch"]  # pack.py tells the latter of all recordings
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
-        for name in ("liger", "adapter", "compiled", "trl", "dpo", "cut", "kernels", "quantized", "packed", "padded", "ema", "trainer", "by_transformers"):
+        for name in ("liger", "adapter", "compiled", "trl", "dpo", "pairs", "cut", "kernels", "quantized", "packed", "padded", "ema", "trainer", "by_transformers"):
             if not fields[name]:
                 del fields[name]
         if self.transformers == "4.57.1":
@@ -171,6 +172,7 @@ class Case:
         parts += [f"drop{self.lora_dropout}"] if self.lora_dropout != 0.05 else []
         parts += ["trl"] if self.trl else []
         parts += ["dpo" if self.dpo == "reference" else f"dpo_{self.dpo}"] if self.dpo else []
+        parts += [self.pairs] if self.pairs else []
         parts += ["compiled"] if self.compiled else []
         parts += [f"V{self.vocab}"] if self.vocab else []
         parts += [self.size] if self.size else []
@@ -456,6 +458,136 @@ def dpo_unseen():
     yield Case("phi3", batch=3, length=200, lora=16, lora_targets="qkv_proj,o_proj", precision="bf16+autocast", dpo="reference")
     yield Case("qwen2", batch=5, length=96, checkpoint="reentrant", dpo="precomputed")
     yield Case("qwen3", batch=2, length=256, vocab=40000, lora=16, quantized=True, dpo="reference", adapter="bf16", precision="autocast", lora_targets=ALL_LINEAR)
+
+
+def factory():
+    """LLaMA-Factory's preference training and its reward models."""
+    factory = dict(optimizer="fused", lora_dropout=0.0)
+    yield Case("llama", pairs="factory_dpo", precision="autocast", checkpoint="reentrant", **factory)
+    yield Case("llama", pairs="factory_dpo", precision="bf16+autocast", lora=8, lora_targets=ALL_LINEAR, checkpoint="reentrant", padded=True, **factory)
+    yield Case("qwen2", batch=2, pairs="factory_dpo", precision="bf16", **factory)
+    yield Case("gpt2", batch=3, pairs="factory_dpo", precision="fp32", accumulation=2, **factory)
+    yield Case("llama", pairs="factory_simpo", precision="bf16+autocast", lora=8, padded=True, **factory)
+    yield Case("llama", pairs="factory_orpo", precision="autocast", checkpoint="reentrant", **factory)
+    yield Case("llama", pairs="factory_rm", precision="autocast", checkpoint="reentrant", **factory)
+    yield Case("llama", pairs="factory_rm", precision="bf16+autocast", lora=8, lora_targets=ALL_LINEAR, checkpoint="reentrant", padded=True, **factory)
+    yield Case("qwen2", batch=3, pairs="factory_rm", precision="bf16", accumulation=2, **factory)
+    yield Case("gpt2", pairs="factory_rm", precision="fp32", **factory)
+
+
+def factory_unseen():
+    factory = dict(optimizer="fused", lora_dropout=0.0)
+    yield Case("qwen3", batch=3, length=200, pairs="factory_dpo", precision="autocast", checkpoint="reentrant", padded=True, **factory)
+    yield Case("mistral", batch=2, length=300, vocab=32768, pairs="factory_dpo", precision="bf16+autocast", lora=16, lora_targets="q_proj,v_proj", accumulation=2, **factory)
+    yield Case("gemma2", batch=1, length=192, pairs="factory_dpo", precision="bf16", checkpoint="nonreentrant", **factory)
+    yield Case("llama", batch=2, length=256, vocab=40000, pairs="factory_dpo", precision="bf16+autocast", lora=8, lora_targets=ALL_LINEAR, quantized=True, checkpoint="reentrant", padded=True, **factory)
+    yield Case("phi3", batch=2, length=224, pairs="factory_orpo", precision="bf16+autocast", lora=8, lora_targets="qkv_proj,o_proj", checkpoint="reentrant", **factory)
+    yield Case("qwen2", batch=5, length=96, pairs="factory_simpo", precision="autocast", accumulation=2, **factory)
+    yield Case("qwen3", batch=3, length=200, pairs="factory_rm", precision="autocast", checkpoint="reentrant", padded=True, **factory)
+    yield Case("mistral", batch=2, length=300, vocab=32768, pairs="factory_rm", precision="bf16+autocast", lora=16, lora_targets="q_proj,v_proj", accumulation=2, **factory)
+    yield Case("gemma2", batch=1, length=192, pairs="factory_rm", precision="bf16", checkpoint="nonreentrant", **factory)
+
+
+def pairs_parallel():
+    """Under DistributedDataParallel, which LLaMA-Factory asks for the reference's pass without adapters, too, and KTO for the model's over other answers."""
+    ddp = dict(gpus=2, optimizer="fused", lora_dropout=0.0)
+    adapters = dict(precision="bf16+autocast", lora=8, lora_targets=ALL_LINEAR)
+    yield Case("llama", pairs="factory_dpo", parallel="ddp_rebuilt", precision="autocast", checkpoint="reentrant", **ddp)
+    yield Case("llama", pairs="factory_dpo", parallel="ddp_rebuilt", checkpoint="reentrant", padded=True, **adapters, **ddp)
+    yield Case("qwen2", pairs="factory_dpo", parallel="ddp", batch=2, **ddp)
+    yield Case("llama", pairs="factory_simpo", parallel="ddp_rebuilt", accumulation=2, **adapters, **ddp)
+    yield Case("llama", pairs="kto", parallel="ddp_rebuilt", gpus=2, precision="autocast", checkpoint="nonreentrant", vocab=40000)
+    yield Case("qwen2", pairs="kto", parallel="ddp", gpus=2, lora=8, precision="autocast", accumulation=2)
+
+
+def pairs_parallel_unseen():
+    ddp = dict(gpus=4, optimizer="fused", lora_dropout=0.0)
+    yield Case("mistral", batch=2, length=300, vocab=32768, pairs="factory_dpo", parallel="ddp_rebuilt", precision="bf16+autocast", lora=16, lora_targets="q_proj,v_proj", checkpoint="reentrant", accumulation=2, **ddp)
+    yield Case("qwen3", batch=3, length=200, pairs="factory_dpo", parallel="ddp_rebuilt", precision="bf16", checkpoint="reentrant", padded=True, **ddp)
+    yield Case("phi3", batch=2, length=224, pairs="factory_orpo", parallel="ddp_rebuilt", precision="bf16+autocast", lora=8, lora_targets="qkv_proj,o_proj", **ddp)
+    yield Case("qwen3", batch=4, length=256, vocab=70000, pairs="kto", parallel="ddp_rebuilt", gpus=4, precision="autocast", checkpoint="nonreentrant", padded=True, accumulation=2)
+    yield Case("mistral", batch=2, length=300, vocab=32768, pairs="kto", parallel="ddp_rebuilt", gpus=2, lora=16, lora_targets="q_proj,v_proj", precision="bf16+autocast", checkpoint="nonreentrant")
+
+
+def reward():
+    """TRL's reward models: a head of one class over pairs."""
+    def case(model, **rest):
+        return Case(model, **{"pairs": "reward", "shape": _head(model, "ForSequenceClassification", 1), **rest})
+    yield case("llama", precision="autocast", checkpoint="nonreentrant")
+    yield case("llama", precision="autocast", checkpoint="nonreentrant", lora=8, adapter="save=score", padded=True)
+    yield case("qwen2", batch=3, accumulation=2)
+    yield case("gpt2", precision="fp32")
+    yield case("llama", lora=8)
+
+
+def reward_unseen():
+    def case(model, **rest):
+        return Case(model, **{"pairs": "reward", "shape": _head(model, "ForSequenceClassification", 1), **rest})
+    yield case("qwen3", batch=3, length=200, precision="autocast", checkpoint="nonreentrant", padded=True)
+    yield case("mistral", batch=2, length=300, vocab=32768, precision="bf16+autocast", lora=16, lora_targets="q_proj,v_proj", adapter="save=score", accumulation=2)
+    yield case("gemma2", batch=2, length=192, checkpoint="reentrant", optimizer="fused")
+    yield case("phi3", batch=5, length=96, lora=8, lora_targets="qkv_proj,o_proj", precision="autocast", checkpoint="nonreentrant", adapter="save=score")
+    yield case("gpt2", batch=4, length=256, precision="autocast", accumulation=2)
+
+
+def reward_parallel():
+    """Of a rank of several."""
+    def case(model, **rest):
+        return Case(model, **{"pairs": "reward", "gpus": 2, "shape": _head(model, "ForSequenceClassification", 1), **rest})
+    checkpoints = dict(precision="autocast", checkpoint="nonreentrant")
+    yield case("llama", parallel="ddp_rebuilt", **checkpoints)
+    yield case("llama", parallel="ddp", batch=2)
+    yield case("qwen2", parallel="ddp_rebuilt", lora=8, adapter="save=score", precision="autocast", accumulation=2)
+    yield case("llama", parallel="zero2", **checkpoints)
+    yield case("llama", parallel="zero1", lora=8, adapter="save=score", precision="autocast", padded=True)
+
+
+def reward_parallel_unseen():
+    def case(model, **rest):
+        return Case(model, **{"pairs": "reward", "shape": _head(model, "ForSequenceClassification", 1), **rest})
+    yield case("qwen3", parallel="ddp_rebuilt", gpus=4, batch=3, length=200, precision="autocast", checkpoint="nonreentrant", padded=True, accumulation=2)
+    yield case("mistral", parallel="zero2", gpus=4, rank=1, batch=2, length=300, vocab=32768, precision="autocast", checkpoint="nonreentrant", zero="reduce_bucket_size=300000")
+    yield case("gpt2", parallel="zero0", gpus=2, batch=4, length=256, precision="autocast")
+    yield case("phi3", parallel="zero1", gpus=2, batch=3, length=96, lora=8, lora_targets="qkv_proj,o_proj", adapter="save=score", precision="autocast", checkpoint="nonreentrant")
+
+
+def kto():
+    """TRL's training on answers that are liked or not."""
+    yield Case("llama", pairs="kto", precision="autocast", checkpoint="nonreentrant", vocab=40000)
+    yield Case("llama", pairs="kto")
+    yield Case("llama", pairs="kto", lora=8, precision="autocast", checkpoint="nonreentrant", padded=True)
+    yield Case("gpt2", pairs="kto", lora=8, precision="autocast", batch=2, accumulation=2)
+    yield Case("qwen2", pairs="kto_precomputed", precision="autocast", checkpoint="nonreentrant", accumulation=2)
+    yield Case("llama", pairs="kto_apo", precision="autocast", vocab=40000)
+
+
+def kto_unseen():
+    yield Case("qwen3", batch=6, length=512, vocab=70000, pairs="kto", precision="autocast", checkpoint="nonreentrant", padded=True)
+    yield Case("mistral", batch=2, length=300, vocab=32768, pairs="kto", precision="fp32", optimizer="fused")
+    yield Case("gemma2", batch=2, length=192, pairs="kto", accumulation=2)
+    yield Case("phi3", batch=4, length=200, lora=16, lora_targets="qkv_proj,o_proj", precision="bf16+autocast", pairs="kto", checkpoint="nonreentrant")
+    yield Case("qwen2", batch=8, length=96, checkpoint="reentrant", pairs="kto_precomputed")
+    yield Case("gpt2", batch=4, length=256, precision="autocast", lora=8, checkpoint="nonreentrant", pairs="kto_apo")
+
+
+def newest_pairs_unseen():
+    """Reward models and KTO in transformers 5, and models that transformers 4's recordings have not."""
+    newest = dict(transformers="5.17.0")
+    heads = dict(pairs="reward", **newest)
+    yield Case("llama", batch=3, length=224, precision="autocast", checkpoint="nonreentrant", shape=_head("llama", "ForSequenceClassification", 1), padded=True, **heads)
+    yield Case("gemma2", batch=2, length=160, checkpoint="nonreentrant", shape=_head("gemma2", "ForSequenceClassification", 1), **heads)
+    yield Case("qwen3", batch=2, length=128, precision="bf16+autocast", accumulation=2, shape=_head("qwen3", "ForSequenceClassification", 1), **heads)
+    yield Case("gemma", batch=4, length=128, precision="autocast", checkpoint="nonreentrant", pairs="kto", **newest)
+    yield Case("olmo2", batch=3, length=256, vocab=40000, lora=8, lora_targets="q_proj,v_proj", precision="bf16+autocast", checkpoint="nonreentrant", padded=True, pairs="kto", **newest)
+
+
+def pairs_unseen():
+    """Asked after Gemma's embeddings were repaired."""
+    heads = dict(pairs="reward")
+    yield Case("gemma", batch=3, length=144, precision="autocast", checkpoint="nonreentrant", shape=_head("gemma", "ForSequenceClassification", 1), padded=True, **heads)
+    yield Case("gemma2", batch=2, length=256, precision="autocast", lora=8, adapter="save=score", checkpoint="nonreentrant", shape=_head("gemma2", "ForSequenceClassification", 1), **heads)
+    yield Case("phi", batch=2, length=200, accumulation=2, shape=_head("phi", "ForSequenceClassification", 1), **heads)
+    yield Case("gpt_neox", batch=4, length=128, vocab=50304, pairs="kto", precision="autocast")
 
 
 def dpo_parallel():

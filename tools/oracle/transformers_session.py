@@ -226,6 +226,10 @@ class Run:
             from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
             MODEL_TYPE_TO_APPLY_LIGER_FN[case.model](**{part: part in case.liger.split("+") for part in ("rope", "rms_norm", "swiglu", "fused_linear_cross_entropy")})
         model = self._made(config)
+        if case.pairs:
+            import pairs
+            if case.pairs.startswith("factory"):
+                pairs.checkpoint(model, case)
         if case.quantized:
             import four_bit
             model = four_bit.put_into(model, torch.bfloat16 if case.precision.startswith("bf16") else torch.float32, self._storage())
@@ -244,11 +248,15 @@ class Run:
             import axolotl_parts
             axolotl_parts.put_into(model, case)
         self._put_head(model)
+        if case.pairs:
+            model = pairs.wrapped(model, case)
         self._to_gpu(model, four_bit.weights(model) if case.quantized else (), self._storage())
         if case.quantized:
             four_bit.keep_states(model)
         if case.dpo:
             self._prefer(model)
+        elif case.pairs:
+            self.preference = pairs.of(self, model)
         return self._ready(model)
 
     def _made(self, config):
@@ -304,12 +312,18 @@ class Run:
             preference.put_head(inner)
             if self.case.lora:
                 preference.disable_dropout_in_model(model)
+        elif self.case.pairs:
+            _know_that_all_count()
+            pairs = sys.modules["pairs"]
+            pairs.put_head(inner, self.case)
+            if self.case.pairs != "factory_rm":
+                pairs.drop_nothing(model)
 
     def _ready(self, model):
         """For training, with the checkpoints of the case."""
         case = self.case
         model.train()
-        if case.checkpoint != "none":
+        if case.checkpoint != "none" and not case.pairs.startswith("factory"):
             if case.lora:
                 model.enable_input_require_grads()
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": case.checkpoint == "reentrant"})
@@ -437,6 +451,8 @@ class Run:
         """So many, or those of training."""
         if self.case.dpo:
             return sys.modules["preference"].batch(self.case.batch, self.case.length, self.case.dpo == "precomputed")
+        if self.case.pairs:
+            return sys.modules["pairs"].batch(self.case)
         sequences = sequences or self.case.batch
         rows = 1 if self.case.packed else sequences
 
@@ -495,7 +511,7 @@ class Run:
                 outputs = self.compiled(**inputs)  # what Dynamo's graph hands out: the cache's keys and values, the loss, the logits
             loss = outputs["loss"] if transformers_cases.breaks(self.case) else next(t for t in outputs if t.dim() == 0)
             del outputs, inputs
-        elif self.case.dpo:
+        elif self.case.dpo or self.case.pairs:
             loss = self.preference.loss(self.model, inputs)
             del inputs
         elif self.case.trl:
