@@ -123,7 +123,7 @@ def _default_stream():
     return stream
 
 
-def _current_stream(_device=None):
+def _current_stream(device=None):
     stream = _default_stream()
     stream.number = Stream.current
     return stream
@@ -147,13 +147,13 @@ def answer(properties, devices=1, index=0):
     cuda.get_device_name = lambda device=None: properties.name
     cuda.is_bf16_supported = lambda *_a, **_k: properties.major >= 8
     cuda.current_stream = _current_stream
-    cuda.default_stream = lambda _device=None: _default_stream()
+    cuda.default_stream = lambda device=None: _default_stream()
     cuda.Stream, cuda.Event, cuda.stream = Stream, Event, lambda stream: stream or contextlib.nullcontext()
     cuda._exchange_device = lambda device: index
     cuda._maybe_exchange_device = lambda device: index
     state = torch.zeros(16, dtype=torch.uint8)
     for module in (cuda, cuda_random):
-        module.get_rng_state = lambda *_a: state
+        module.get_rng_state = lambda device=None: state
         module.get_rng_state_all = lambda: [state] * devices
         for name in ("set_rng_state", "set_rng_state_all", "manual_seed", "manual_seed_all", "seed", "seed_all"):
             setattr(module, name, nothing())

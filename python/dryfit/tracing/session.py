@@ -70,24 +70,24 @@ class Session:
     def _answer_memory(self):
         cuda, recorder = torch.cuda, self.recorder
 
-        def peaks(*_device):
+        def peaks(device=None):
             return self._peaks()
 
-        def reset(*_device):
+        def reset(device=None):
             recorder.poll()
             recorder.reset_at = len(recorder.events)
 
-        def live(*_device):
+        def live(device=None):
             recorder.poll()
             return recorder.live
-        cuda.max_memory_allocated = lambda *_d: peaks()[0]
-        cuda.max_memory_reserved = cuda.max_memory_cached = lambda *_d: peaks()[1]
+        cuda.max_memory_allocated = lambda device=None: peaks()[0]
+        cuda.max_memory_reserved = cuda.max_memory_cached = lambda device=None: peaks()[1]
         cuda.memory_allocated = live
-        cuda.memory_reserved = cuda.memory_cached = lambda *_d: max(live(), peaks()[1])
+        cuda.memory_reserved = cuda.memory_cached = lambda device=None: max(live(), peaks()[1])
         cuda.reset_peak_memory_stats = cuda.reset_max_memory_allocated = cuda.reset_accumulated_memory_stats = reset
-        cuda.mem_get_info = lambda *_d: (max(0, self.gpu.total_memory - peaks()[1]), self.gpu.total_memory)
-        cuda.memory_stats = lambda *_d: {"allocated_bytes.all.current": live(), "allocated_bytes.all.peak": peaks()[0], "reserved_bytes.all.current": peaks()[1], "reserved_bytes.all.peak": peaks()[1], "num_ooms": 0, "num_alloc_retries": 0}
-        cuda.memory_summary = lambda *_d, **_o: f"captured by dryfit: {live()} bytes allocated, {peaks()[0]} at most\n"
+        cuda.mem_get_info = lambda device=None: (max(0, self.gpu.total_memory - peaks()[1]), self.gpu.total_memory)
+        cuda.memory_stats = lambda device=None: {"allocated_bytes.all.current": live(), "allocated_bytes.all.peak": peaks()[0], "reserved_bytes.all.current": peaks()[1], "reserved_bytes.all.peak": peaks()[1], "num_ooms": 0, "num_alloc_retries": 0}
+        cuda.memory_summary = lambda device=None, abbreviated=False: f"captured by dryfit: {live()} bytes allocated, {peaks()[0]} at most\n"
         for name in ("get_allocator_backend",):
             setattr(cuda, name, lambda: "native")
         for module in (cuda.memory,):
@@ -129,9 +129,9 @@ class Session:
                 result = _own(data, *args, **options)
                 return result if device is None else result.to(device)
             setattr(torch, name, moved)
-        torch.Tensor.pin_memory = lambda self, *_device: self
-        torch.Tensor.is_pinned = lambda self, *_device: False
-        torch.Tensor.record_stream = lambda self, _stream: None
+        torch.Tensor.pin_memory = lambda self, device=None: self
+        torch.Tensor.is_pinned = lambda self, device=None: False
+        torch.Tensor.record_stream = lambda self, s=None, stream=None: None
         for owner in (torch, torch.Tensor):
             def isfinite(value, _own=owner.isfinite):
                 result = _own(value)

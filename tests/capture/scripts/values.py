@@ -32,7 +32,13 @@ assert layer.weight.is_cuda and small.is_cuda and isinstance(small, torch.nn.Par
 
 weight = torch.nn.Parameter(torch.randn(1000, 1000, device="cuda"))
 optimizer = torch.optim.SGD([weight], 0.1)
-for _ in range(3):
+for _ in range(2):
     weight.square().sum().backward()
     optimizer.step()
     optimizer.zero_grad()
+
+# torch.cuda's questions take their device by name
+assert torch.cuda.max_memory_allocated(device=0) >= 4_000_000 and torch.cuda.max_memory_reserved(device="cuda") >= torch.cuda.memory_allocated(device=0) > 0
+assert torch.cuda.mem_get_info(device=0)[0] < torch.cuda.mem_get_info()[1] and torch.cuda.memory_stats(device=0)["allocated_bytes.all.peak"] > 0
+torch.cuda.current_stream(device=0), torch.cuda.default_stream(device=0), torch.cuda.get_rng_state(device="cuda"), torch.cuda.memory_summary(device=0, abbreviated=True)
+torch.cuda.reset_peak_memory_stats(device=0)
