@@ -1,4 +1,4 @@
-// See fused_head.hpp. B device batch, T length, n = B (T - 1) positions with a next token, D width, V vocabulary.
+// See fused_head.hpp. B device batch, T length, n positions whose next token counts, B (T - 1) or fewer, D width, V vocabulary.
 #include "passes/fused_head.hpp"
 
 #include <algorithm>
@@ -112,7 +112,7 @@ Tensor per_label(Tape& t, const Tensor& sum) {
 
 FusedOutput fused_head(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias, FusedAsked asked) {
   const std::int64_t B = hidden.dims().size[0], T = hidden.dims().size[1], D = hidden.dims().back(), V = weight.dims().size[0];
-  const Head head{t, B * (T - 1), D, V, t.autocast().value_or(hidden.dtype()), weight.requires_grad(), bias.defined() && bias.requires_grad(), asked};
+  const Head head{t, B * (asked.last > 0 ? asked.last : T - 1), D, V, t.autocast().value_or(hidden.dtype()), weight.requires_grad(), bias.defined() && bias.requires_grad(), asked};
   const Dims rows = dims({head.n, D}, true), one = dims({head.n}, true), shifted = dims({B, T - 1}, true);
   const Tensor mask = t.empty("loss.mask", shifted, Dtype::bool8);
   const Tensor seen = t.slice(hidden, 1, T - 1);

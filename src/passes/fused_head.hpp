@@ -8,10 +8,10 @@ namespace dryfit::eager {
 
 // What a model hands out of each position with a next token, [B, T - 1]: FusedCausalLMOutput. entropy and what follows it are undefined where they were not asked for.
 struct FusedOutput { Tensor loss, log_probs, entropy, mean_logits, top, mask; };
-// Which of its fields beside the log-probabilities a trainer asks for (add_fused_lm_head's outputs).
-struct FusedAsked { bool entropy = false, mean_logits = false, top = false; };
+// Which of its fields beside the log-probabilities a trainer asks for (add_fused_lm_head's outputs), and of how many last tokens of a row; 0: of all but the first.
+struct FusedAsked { bool entropy = false, mean_logits = false, top = false; std::int64_t last = 0; };
 
-// hidden [B, T, D], weight [V, D], bias [V] or undefined; labels are the ids themselves and every next token counts. Tiles of logits are made in forward and, where
+// hidden [B, T, D], weight [V, D], bias [V] or undefined; labels are the ids themselves; every next token counts, or the last of a row. Tiles of logits are made in forward and, where
 // something wants a gradient, again in backward, where gradients are summed in fp32.
 FusedOutput fused_head(Tape& t, const Tensor& hidden, const Tensor& weight, const Tensor& bias, FusedAsked asked);
 

@@ -12,8 +12,8 @@ Training computed_by_reference(const Training& r) {
   Training out = r;
   out.recompute = Recompute::none;
   out.dropout = false;
-  if (r.preference->reference) out.weights = *r.preference->reference;
-  if (r.preference->zero) out.zero = *r.preference->zero;
+  if (r.preference && r.preference->reference) out.weights = *r.preference->reference;
+  if (r.preference && r.preference->zero) out.zero = *r.preference->zero;
   if (r.sharding == Sharding::none || r.sharding == Sharding::ddp || r.mixed == MixedPrecision::none) return out;
   out.weights = *half_of(r.mixed);
   out.mixed = MixedPrecision::none;
@@ -54,10 +54,10 @@ void ReferenceModel::share_out(const Training& r) {
   model_->around_units(sharded_->hooks());
 }
 
-FusedOutput ReferenceModel::scores(const Transformer::Batch& batch) {
+FusedOutput ReferenceModel::scores(const Transformer::Batch& batch, FusedAsked asked) {
   if (gathered_) gathered_->before_forward();
   if (const auto half = half_of(computes_.mixed)) t_.enter_autocast(*half);
-  FusedOutput out = model_->scores_as_reference(batch, {});
+  FusedOutput out = model_->scores_as_reference(batch, asked);
   t_.leave_autocast();
   if (sharded_) {  // MixedPrecisionPolicy.output_dtype, where there is a policy
     const NoGrad inside(t_);

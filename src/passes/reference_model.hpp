@@ -1,4 +1,4 @@
-// The reference of TRL's preference training where it is a model of its own: as DPOTrainer holds it beside the one that trains, whole or shared out by a strategy of its own, and what it says of
+// The reference of TRL's preference training, or of its rollouts, where it is a model of its own: as DPOTrainer and GRPOTrainer hold it beside the one that trains, whole or shared out by a strategy of its own, and what it says of
 // a batch. Knows strategies by what they hold; no loss, no optimizer.
 // Source: trl 1.16, models/utils.py (prepare_deepspeed, prepare_fsdp), trainer/dpo_trainer.py; accelerate 1.15, accelerator.py (prepare_model with evaluation_mode).
 #pragma once
@@ -17,7 +17,7 @@ class ReferenceModel {
   // Allocates it as it is left for training. forward: of a model on one GPU; training: the run's.
   ReferenceModel(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions forward);
   // Without gradients, under autocast where accelerate puts it around a forward pass.
-  FusedOutput scores(const Transformer::Batch& batch);
+  FusedOutput scores(const Transformer::Batch& batch, FusedAsked asked = {});
   Tensor logits(const Transformer::Batch& batch);  // likewise, on one GPU
   std::int64_t weight_bytes() const;     // of what stays on this GPU; gathered weights are not counted
 

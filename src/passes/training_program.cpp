@@ -15,6 +15,7 @@
 #include "passes/pair_losses.hpp"
 #include "passes/preference.hpp"
 #include "passes/reference_model.hpp"
+#include "passes/rollouts.hpp"
 #include "passes/torch_optimizer.hpp"
 #include "passes/torchtitan.hpp"
 #include "passes/torchtune.hpp"
@@ -152,6 +153,8 @@ class Trainer {
     else if (r_.framework == Framework::torchtitan) titan_ = std::make_unique<Torchtitan>(tape_, a_, computed_, forward);
     else model_ = std::make_unique<Transformer>(tape_, a_, computed_, forward);
     if (r_.has_reference_model() && !prepared_first) reference_ = std::make_unique<eager::ReferenceModel>(tape_, a_, r_, whole);
+    if (r_.rollouts && r_.rollouts->by_vllm && !r_.rollouts->elsewhere && target_.memory > 0) vllm_ = tape_.buffer("vllm", static_cast<std::int64_t>(r_.rollouts->share * static_cast<double>(target_.memory)), Dtype::uint8, Category::workspace);
+    if (r_.rollouts) rollouts_ = std::make_unique<eager::RolloutLoop>(tape_, a_, r_, computed_, *model_, reference_.get());
     if (r_.compile && model_) compiled_ = std::make_unique<CompiledTransformer>(tape_, a_, r_, *model_, CompileTarget{target_.multiprocessors, forward.attention});
     if (r_.ema) copy_model();
     std::vector<eager::Trained> trained = trained_weights(weights(), r_.framework);
@@ -367,12 +370,13 @@ class Trainer {
   }
 
   void micro_step(const char* phase, int micro, bool told) {
-    if (told) tape_.tell_work_to(&work_.laid_out.emplace_back());
+    if (told && !rollouts_) tape_.tell_work_to(&work_.laid_out.emplace_back());
     if (tune_) return own_micro_step(phase, micro, *tune_);
     if (titan_) return own_micro_step(phase, micro, *titan_);
-    tape_.segment(phase, "data", micro, Provenance::exact);
+    if (rollouts_) rollouts_->before(micro);
+    else tape_.segment(phase, "data", micro, Provenance::exact);
     tape_.category(Category::workspace);
-    Transformer::Batch batch = load_batch();
+    Transformer::Batch batch = rollouts_ ? Transformer::Batch{} : load_batch();
     if (r_.holds_batches) held_.at(micro == 1 ? 0 : 1) = batch;
     tape_.category(Category::activations);
     tape_.segment(phase, "forward", micro);
@@ -386,9 +390,10 @@ class Trainer {
       gathered_->before_forward();
     }
     if (r_.preference) loss_ = r_.preference->trainer == Preference::Trainer::dpo ? preference_loss(batch) : loss_of_pairs(batch);
+    else if (rollouts_) loss_ = rollouts_->loss();
     else take_loss(batch);
     batch = {};
-    if (r_.grad_accum_steps > 1) loss_ = tape_.scale(loss_, "loss");
+    if (r_.grad_accum_steps > 1 && !rollouts_) loss_ = tape_.scale(loss_, "loss");
     tape_.segment(phase, "backward", micro);
     tape_.backward(loss_);
     if (replicated_) replicated_->after_backward();
@@ -425,13 +430,13 @@ class Trainer {
   // accelerate steps DeepSpeed's engine inside backward(), where the loss still has its graph; of reentrant checkpoints it holds what blocks were given.
   bool graph_stays() const { return is_deepspeed(r_.sharding) && r_.recompute == Recompute::full && r_.reentrant; }
   // The first and the last stand for all; where whole gradients stay until the last, those between begin with them and do not reduce.
-  int micro_steps() const { return static_cast<int>(std::min<std::int64_t>(r_.grad_accum_steps, sharded_ || (flat_ && r_.flat.no_sync) ? 3 : 2)); }
+  int micro_steps() const { return rollouts_ ? rollouts_->micro_steps() : static_cast<int>(std::min<std::int64_t>(r_.grad_accum_steps, sharded_ || (flat_ && r_.flat.no_sync) ? 3 : 2)); }
 
   // told: the work of this step, which is as those after it
   void step(const char* phase, bool told) {
     work_.laid_out.clear(), work_.before_step.clear();
     for (int micro = 1; micro <= micro_steps(); ++micro) micro_step(phase, micro, told);
-    if (told) tape_.tell_work_to(&work_.before_step);
+    if (told && !rollouts_) tape_.tell_work_to(&work_.before_step);
     tape_.segment(phase, "optimizer");
     optimizer_step();
     if (r_.ema) update_average(std::string_view(phase) == "first_step");
@@ -464,7 +469,8 @@ class Trainer {
   Target target_;
   Tape tape_;                         // outlives every tensor below
   std::unique_ptr<Transformer> model_;  // one of these four
-  std::unique_ptr<eager::ReferenceModel> reference_;  // of preferences
+  std::unique_ptr<eager::ReferenceModel> reference_;  // of preferences and rollouts
+  std::unique_ptr<eager::RolloutLoop> rollouts_;
   std::unique_ptr<Torchtitan> titan_;
   std::unique_ptr<Litgpt> litgpt_;
   std::unique_ptr<CompiledTransformer> compiled_;  // what runs in place of the model's own code
@@ -478,7 +484,7 @@ class Trainer {
   std::unique_ptr<eager::Optimizer> optimizer_;
   std::vector<std::unique_ptr<eager::Optimizer>> in_backward_;
   std::vector<Tensor> average_;       // EMA
-  Tensor workspaces_[2], lt_workspaces_[2], loss_;
+  Tensor workspaces_[2], lt_workspaces_[2], loss_, vllm_;
   std::array<Transformer::Batch, 2> held_;  // of the first micro-step and the last
   Transformer::Outputs outputs_;
   StepWork work_;

@@ -22,6 +22,8 @@ struct TrainingLayout {
   bool shares_sums;                        // kernels that sum over tokens split them between blocks (column_sum.hpp)
   enum class Ids : std::uint8_t { unsorted, fewer_than_rows, more_than_rows } ids;  // how the embedding's gradient is summed
   std::int64_t attention_splits;           // of the memory-efficient kernel's keys
+  std::int64_t written_at_once = 0;        // micro-steps whose completions a rollout writes
+  bool of_one_prompt = false;              // all of those
   friend bool operator==(const TrainingLayout&, const TrainingLayout&) = default;
 };
 TrainingLayout layout_of(const Architecture& architecture, std::int64_t device_batch, std::int64_t seq_len, std::int64_t grad_accum_steps, std::int64_t attention_splits = 1);

@@ -6,6 +6,7 @@
 #include "graph/transformers.hpp"
 #include "passes/pair_losses.hpp"
 #include "passes/preference.hpp"
+#include "passes/rollouts.hpp"
 #include "passes/training_program.hpp"
 #include "passes/transformer.hpp"
 
@@ -98,6 +99,9 @@ Result<void> sharding_is_described(const Architecture& a, const Training& r) {
 Result<void> is_described(const Architecture& a, const Training& r) {
   if (r.preference) {
     if (auto ok = r.preference->trainer == Preference::Trainer::dpo ? eager::preference_is_described(a, r) : eager::pairs_are_described(a, r); !ok) return ok;
+  }
+  if (r.rollouts) {
+    if (auto ok = eager::rollouts_are_described(a, r); !ok) return ok;
   }
   if (a.classifies()) {
     if (auto ok = eager::classes_are_described(a, r); !ok) return ok;

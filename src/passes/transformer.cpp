@@ -319,14 +319,15 @@ std::vector<Tensor*> Transformer::given_last(std::int64_t layer) {
   return out;
 }
 
-// The mask, built once: booleans [B, 1, T, T]; for eager attention, and by models with code of their own for it, then zeros and minus infinity in the stream's dtype.
-Tensor Transformer::causal_mask(Dtype d) {
+// The mask, built once: booleans [B, 1, T, keys]; for eager attention, and by models with code of their own for it, then zeros and minus infinity in the stream's dtype.
+Tensor Transformer::causal_mask(Dtype d, std::int64_t keys) {
   const bool before = t_.grad_enabled();
   t_.grad_enabled(false);
-  Tensor mask = t_.empty("attn.mask", dims({B, 1, T, T}, true), Dtype::bool8);
+  const Dims seen = dims({B, 1, T, keys}, true);
+  Tensor mask = t_.empty("attn.mask", seen, Dtype::bool8);
   if (o_.eager_attention || repeats_keys_itself(a_, r_)) {
     const Tensor allowed = std::move(mask);
-    mask = t_.empty("attn.mask", dims({B, 1, T, T}, true), d);
+    mask = t_.empty("attn.mask", seen, d);
   }
   t_.grad_enabled(before);
   return mask;
@@ -337,8 +338,9 @@ void Transformer::make_masks(Dtype d) {
   const auto needs = [this](std::int64_t window) { return o_.eager_attention || takes_mask(window); };
   const auto local = std::ranges::find_if(a_.windows, [](std::int64_t w) { return w > 0; });
   const std::int64_t window = local == a_.windows.end() ? 0 : *local;
-  if (needs(a_.windows_by_layer ? 0 : window)) mask_ = causal_mask(d);
-  if (a_.windows_by_layer && window > 0 && needs(window)) local_mask_ = causal_mask(d);
+  const std::int64_t of_most = a_.windows_by_layer ? 0 : window;
+  if (needs(of_most)) mask_ = causal_mask(d, keys_of(of_most));
+  if (a_.windows_by_layer && window > 0 && needs(window)) local_mask_ = causal_mask(d, keys_of(window));
 }
 
 // Qwen2MoeModel of transformers 5 makes one of layers with a window, whether it has any or not.
@@ -365,17 +367,17 @@ Tensor Transformer::body(const Batch& batch) {
     x.reset();
     x = embedded = bert_embeddings(std::move(embedded), batch.types);  // embedding_output, until the model is done
   } else {
-    positions_ = t_.empty("positions", dims({T}, false), Dtype::int64);
+    if (!generates_) positions_ = t_.empty("positions", dims({T}, false), Dtype::int64);
     if (a_.position == Position::learned) {
-      position = lookup("wpe", t_.view(positions_, {1, T}));
+      position = lookup("wpe", generates_ ? t_.empty("positions", dims({B, T}, true), Dtype::int64) : t_.view(positions_, {1, T}));
       x = t_.add(x, position, "x_embed");
     }
     if (!r_.packed) {  // attention_mask as booleans: needed no more where all are ones, or another mask is made of them
-      Tensor seen = t_.empty("attn.padding", dims({B, T}, true), Dtype::bool8);
+      Tensor seen = t_.empty("attn.padding", dims({B, keys_of(0)}, true), Dtype::bool8);
       if (is_flash(r_.attention) && fills_rows()) mask_ = std::move(seen);
     }
     make_masks(embedded.dtype());
-    if (makes_mask_of_none()) of_none = causal_mask(embedded.dtype());
+    if (makes_mask_of_none()) of_none = causal_mask(embedded.dtype(), keys_of(0));
   }
   if (a_.position == Position::rotary) {
     into(&outer_.rotary, {}, {});
@@ -438,7 +440,7 @@ Tensor Transformer::bert_embeddings(Tensor words, const Tensor& given_types) {
 // SDPA does where rows are filled up to the longest of several or hold several texts, and of a layer whose window (0: none) is not longer than a row (masking_utils.py, _ignore_causal_mask_sdpa:
 // one that is as long hides nothing, and the mask is made all the same). FlashAttention knows what it may see.
 bool Transformer::takes_mask(std::int64_t window) const {
-  return r_.attention == AttentionCode::sdpa && (fills_rows() || r_.packed || (window > 0 && window <= T));
+  return r_.attention == AttentionCode::sdpa && (fills_rows() || r_.packed || (window > 0 && window <= keys_of(window)));
 }
 
 Tensor Transformer::head(const Tensor& x) {

@@ -3,6 +3,7 @@
 // Source: transformers 4.57, models/*/modeling_*.py; peft 0.21, tuners/lora/layer.py.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <tuple>
 #include <unordered_map>
@@ -106,6 +107,11 @@ class Transformer {
     return out;
   }
   FusedOutput scores_as_reference(const Batch& batch, FusedAsked asked) { return without_graph(true, [&] { return scores(batch, asked); }); }
+  // generate(): one pass over tokens [B, n] that come after those of the passes before, with a cache of all their keys and values. Logits of each row's last token, [B, 1, V].
+  // fills: prompts differ in length, so that a mask says where they begin.
+  Tensor next_logits(const Tensor& ids, bool fills);
+  void grow_cache();               // as a pass over one token leaves it, without the pass
+  void forget_cache() { cache_.clear(), seen_ = 0; }
   void around_units(UnitHooks hooks) { hooks_ = std::move(hooks); }
   void around_modules(ModuleHooks hooks) { modules_ = std::move(hooks); }
   void forget_whole() { whole_.clear(); }  // ForwardOptions::Loading::whole: once units have their shards
@@ -257,13 +263,16 @@ class Transformer {
   FusedOutput fused_output(const Tensor& rows, FusedAsked asked);
   Tensor embed(const Batch& batch, Tensor& x);
   Batch prompted(const Batch& batch);
-  Tensor causal_mask(Dtype d);
+  Tensor causal_mask(Dtype d, std::int64_t keys);
+  std::int64_t keys_of(std::int64_t window) const { return !generates_ ? T : window > 0 ? std::min(seen_ + T, window - 1 + T) : seen_ + T; }  // that queries meet in a layer with a window, 0: without
+  std::int64_t window_of(std::int64_t layer) const { return a_.windows.empty() ? 0 : a_.windows[static_cast<std::size_t>(layer)]; }
+  void join_cache(std::int64_t layer, Tensor& k, Tensor& v);
   void make_masks(Dtype d);
   bool makes_mask_of_none() const;
   Tensor bert_embeddings(Tensor words, const Tensor& given_types);
   bool takes_mask(std::int64_t window) const;
   bool fills_cache() const;
-  bool fills_rows() const { return r_.padded && (B > 1 || r_.filled); }  // to the longest of several, or to a length
+  bool fills_rows() const { return generates_ ? fills_prompts_ : r_.padded && (B > 1 || r_.filled); }  // to the longest of several, or to a length
   Tensor head(const Tensor& x);
   Tensor shifted(Tensor& padded);
   Tensor head_loss(const Tensor& x, const Tensor& labels);
@@ -298,7 +307,9 @@ class Transformer {
   Tensor returned_;                // of an encoder's layer before, likewise
   Tensor intermediate_;            // of an encoder's MLP, which its layer's local keeps until its norm is done
   Tensor held_;                    // attention weights, which a decoder layer's local keeps until it returns
-  std::vector<Tensor> cache_;
+  std::vector<Tensor> cache_;      // keys and values, layer by layer
+  bool generates_ = false, fills_prompts_ = false;
+  std::int64_t seen_ = 0;          // tokens of a row that the cache has, while it generates
   std::int64_t B = 0, T = 0, N = 0, frozen_bytes_ = 0;
 };
 

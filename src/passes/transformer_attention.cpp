@@ -51,18 +51,19 @@ std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
   const NoGrad inside(t_);
   const std::int64_t R = a_.rotary_dims;
   const char* role = "rotary";
-  Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({1, 1, T}, false), Dtype::fp32);
-  Tensor product = t_.empty(role, dims({1, R / 2, T}, false), Dtype::fp32);
+  const std::int64_t rows = generates_ ? B : 1;  // generate() counts positions in every row
+  Tensor inverse = t_.empty(role, dims({1, R / 2, 1}, false), Dtype::fp32), positions = t_.empty(role, dims({rows, 1, T}, generates_), Dtype::fp32);
+  Tensor product = t_.empty(role, dims({rows, R / 2, T}, generates_), Dtype::fp32);
   t_.multiplied();
   if (a_.family == Family::deepseek_v2) {  // complex: pairs of numbers; one table of both
-    const Tensor ones = t_.empty(role, dims({1, T, R / 2}, false), Dtype::fp32), polar = t_.empty(role, dims({1, T, R / 2, 2}, false), Dtype::fp32);
+    const Tensor ones = t_.empty(role, dims({rows, T, R / 2}, generates_), Dtype::fp32), polar = t_.empty(role, dims({rows, T, R / 2, 2}, generates_), Dtype::fp32);
     return {t_.scale(polar, role), Tensor()};
   }
   const std::int64_t width = a_.family == Family::gpt_oss ? R / 2 : R;
   Tensor both;
-  if (width == R) both = t_.empty(role, dims({1, T, R}, false), Dtype::fp32);
+  if (width == R) both = t_.empty(role, dims({rows, T, R}, generates_), Dtype::fp32);
   const auto table = [&](const char* name) {
-    const Tensor raw = t_.empty(name, dims({1, T, width}, false), Dtype::fp32);
+    const Tensor raw = t_.empty(name, dims({rows, T, width}, generates_), Dtype::fp32);
     return t_.scale(raw, name);
   };
   Tensor cos = table("rotary.cos"), sin = table("rotary.sin");
@@ -71,10 +72,10 @@ std::pair<Tensor, Tensor> Transformer::rotary_tables(Dtype like) {
   return out;
 }
 
-// unsqueeze_dim=1: [1, 1, T, R].
+// unsqueeze_dim=1: [1 or B, 1, T, R].
 std::pair<Tensor, Tensor> Transformer::over_heads(const std::pair<Tensor, Tensor>& tables) {
-  const Dims d = tables.first.dims();
-  return {t_.view(tables.first, {1, 1, d.size[1], d.size[2]}), t_.view(tables.second, {1, 1, d.size[1], d.size[2]})};
+  const Dims d = tables.first.dims(), four = dims({d.size[0], 1, d.size[1], d.size[2]}, d.batched);
+  return {t_.view(tables.first, four), t_.view(tables.second, four)};
 }
 
 // [B, K, T, h] seen by all heads: [B, K, H / K, T, h].
@@ -94,8 +95,7 @@ Tensor Transformer::repeat_kv(const Tensor& x, const char* role) {
 Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v) {
   const double p = r_.dropout ? a_.attention_dropout : 0;
   if (!o_.eager_attention) {
-    const std::int64_t window = a_.windows.empty() ? 0 : a_.windows[static_cast<std::size_t>(layer)];
-    const bool masked = takes_mask(window);  // instead of is_causal
+    const bool masked = takes_mask(window_of(layer));  // instead of is_causal
     const Tensor key = masked ? repeat_kv(k, "attn.k_repeated") : k, value = masked ? repeat_kv(v, "attn.v_repeated") : v;
     const bool half = t_.autocast() || q.dtype() != Dtype::fp32;
     const Attention kind = masked && !(half && o_.attention == Attention::cudnn) ? Attention::efficient : half ? o_.attention : o_.wide_attention;
@@ -103,10 +103,11 @@ Tensor Transformer::run_attention(std::int64_t layer, const Tensor& q, const Ten
     Tensor bias;  // booleans become zeros and minus infinity inside the call, in rows of a multiple of 8 (attention.cpp, pad_bias)
     if (masked) {
       const Dtype d = t_.autocast().value_or(q.dtype());
+      const std::int64_t keys = k.dims().size[2];
       const auto rows_of = [&](std::int64_t columns) { return t_.empty("attn.mask", dims({B, 1, T, columns}, true), d); };
       const Tensor& given = mask_of(layer);
-      bias = given.defined() && given.dtype() == d ? given : rows_of(T);  // some have them already, in the model's dtype
-      if (T % 8 != 0) bias = rows_of(round_up(T, 8));
+      bias = given.defined() && given.dtype() == d ? given : rows_of(keys);  // some have them already, in the model's dtype
+      if (keys % 8 != 0) bias = rows_of(round_up(keys, 8));
     }
     if (is_flash(r_.attention) && fills_rows()) return attend_unfilled(kind, q, key, value, p);
     const auto whole = [&](const Tensor& x, const char* role) { return masked && repeats_keys_itself(a_, r_) ? t_.contiguous(x, role) : x; };  // beside a mask, by code of their own
@@ -219,7 +220,9 @@ bool Transformer::fills_cache() const {
 
 // From heads to the block's width again. The cache joins what comes to empty tensors of the first keys' dtype, values too.
 Tensor Transformer::attended(std::int64_t layer, const Tensor& q, Tensor k, Tensor v) {
-  if (fills_cache()) {
+  if (generates_) {
+    join_cache(layer, k, v);
+  } else if (fills_cache()) {
     Tensor keys = t_.cat(std::array{k}, -2, "attn.k_cache"), values = t_.cat(std::array{v}, -2, "attn.v_cache", keys.dtype());  // both are there before either name changes
     k = std::move(keys);
     v = std::move(values);
@@ -330,7 +333,8 @@ Tensor Transformer::composite_attention(const Tensor& given_q, const Tensor& giv
   t_.suspend_autocast();
   q = t_.to(q, Dtype::fp32, "attn.q_wide"), k = t_.to(k, Dtype::fp32, "attn.k_wide"), v = t_.to(v, Dtype::fp32, "attn.v_wide");
   const Tensor scaled = t_.scale(q, "attn.q_scaled");
-  const Tensor mask = [&] {
+  const bool causal = T > 1;  // queries of generate() that see every key
+  const Tensor mask = !causal ? Tensor() : [&] {
     const Tensor ones = t_.empty("attn.mask", dims({T, T}, false), Dtype::bool8), lower = t_.empty("attn.mask", dims({T, T}, false), Dtype::bool8);
     return t_.empty("attn.mask", dims({T, T}, false), Dtype::fp32);
   }();
@@ -340,7 +344,7 @@ Tensor Transformer::composite_attention(const Tensor& given_q, const Tensor& giv
   };
   const Tensor keys = interleaved(k, "attn.k_repeated"), values = interleaved(v, "attn.v_repeated");
   Tensor scores = t_.matmul(scaled, t_.scale(t_.transpose(keys, 2, 3), "attn.k_scaled"), "attn.scores");
-  scores = t_.added_in_place(scores, mask, "attn.scores");
+  if (causal) scores = t_.added_in_place(scores, mask, "attn.scores");
   scores = t_.softmax(scores, "attn.probs");
   scores = t_.dropout(scores, p, "attn.dropout");
   const Tensor out = t_.matmul(scores, values, "attn.out");

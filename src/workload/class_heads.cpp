@@ -131,7 +131,7 @@ void apply_class_script(const ClassScript& script, const ClassScriptSaid& said, 
 Result<HfModel> model_of_run(const HfModel& model, const TransformersFlags& f) {
   HfModel out = model;
   Architecture& a = out.architecture;
-  const bool of_words = f.framework.value_or(Framework::transformers) != Framework::transformers || f.head || f.preference || f.users.by_file() || f.users.cuts_one_text();
+  const bool of_words = f.framework.value_or(Framework::transformers) != Framework::transformers || f.head || f.preference || f.rollouts || f.users.by_file() || f.users.cuts_one_text();
   const HeadKind head = f.task ? *f.task : of_words ? HeadKind::words : a.head;
   const std::string name = class_with_head(a, head);
   if (name.empty()) return fail("unsupported_training", "transformers has no class of " + a.model_type + " for what " + (f.users.script.empty() ? "is asked" : f.users.script.back().substr(0, 60)) + " trains", "give another model", f.users.script.empty() ? "" : f.users.script.back().substr(0, 60));

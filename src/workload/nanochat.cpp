@@ -6,6 +6,7 @@
 #include "base/text.hpp"
 #include "workload/nanochat_flags.hpp"
 #include "workload/scripts.hpp"
+#include "workload/rollouts.hpp"
 
 namespace dryfit {
 
@@ -351,7 +352,9 @@ std::vector<std::int64_t> legal_device_batches(const Workload& workload) {
     const auto& preference = workload.transformers->training.preference;
     const std::int64_t least = preference && preference->of_others() ? 2 : 1;  // KTO's other answers are those of its batch
     for (std::int64_t batch = kMostSearched; batch >= least; --batch) {
-      if (!total || *total % (batch * per_sequence) == 0) out.push_back(batch);
+      if (total && *total % (batch * per_sequence) != 0) continue;
+      const auto& rollouts = workload.transformers->training.rollouts;
+      if (!rollouts || writes_whole_prompts(*rollouts, batch, workload.run.world_size, total ? *total / (batch * per_sequence) : workload.run.grad_accum_steps)) out.push_back(batch);
     }
     if (out.empty()) out.push_back(1);
     return out;

@@ -118,7 +118,7 @@ bool Lora::saves(std::string_view module) const {
 }
 bool Training::is_transformers_5() const { return version_from(transformers, 5, 0); }
 bool Training::lays_out_evaluation() const {
-  return evaluation && !preference && framework == Framework::transformers && !compile && !gathers_weights(sharding);
+  return evaluation && !preference && !rollouts && framework == Framework::transformers && !compile && !gathers_weights(sharding);
 }
 // The script's file or module, without its folders and its ending.
 static std::string_view script_name(const UsersCommand& users) {

@@ -126,6 +126,26 @@ struct Preference {
 std::string_view name_of(const Preference& preference);  // "dpo-precomputed"
 std::optional<Preference> preference_of(std::string_view name);  // TRL's, as in --script; none by that name
 
+// TRL's GRPOTrainer: the model writes completions itself, several of each prompt, and learns from those that a function rewards. A row is a prompt and the longest completion.
+struct Rollouts {
+  std::int64_t completion = 512;        // tokens of the longest, --max_completion_length; the rest of a row is its prompt
+  std::int64_t generations = 8;         // completions of a prompt
+  std::int64_t steps = 1;               // micro-steps whose completions are written at once
+  std::optional<std::int64_t> told_steps, batch;  // what says how many: --steps_per_generation, or --generation_batch_size, of all GPUs; neither: as many as are accumulated
+  std::int64_t iterations = 1;          // how often they are trained on
+  bool reference = false;               // --beta is not 0: a copy of the model, or, beside adapters, the model without them
+  bool by_vllm = false;                 // vLLM writes: elsewhere, a server (--vllm_mode), or on this GPU, of whose memory it takes a share (--vllm_gpu_memory_utilization)
+  bool elsewhere = false;
+  double share = 0.3;
+  bool corrected = true;                // by what vLLM said of its tokens (--vllm_importance_sampling_correction)
+  bool scales_logits = false, penalizes = false;  // --temperature, --repetition_penalty: not 1
+  bool cuts_most = false, cuts_sum = false, cuts_least = false;  // --top_k, --top_p, --min_p
+  bool drops_out = true;                // --disable_dropout: not
+  bool alike = false;                   // all completions that are written at once are of one prompt, or of prompts as long
+  void resolve(std::int64_t device_batch, std::int64_t world_size, std::int64_t accumulated);  // steps and alike
+  std::int64_t every() const { return steps * iterations; }  // micro-steps
+};
+
 // FullyShardedDataParallel's own arguments, what of them moves memory. Defaults: torch's, but for use_orig_params, which accelerate and Lightning set.
 struct FlatShardConfig {
   enum class Prefetch : std::uint8_t { none, pre, post };
@@ -214,6 +234,7 @@ struct Training {
   LigerParts liger;                     // of a model that Liger-Kernel knows
   HeadLoss head = HeadLoss::logits;
   std::optional<Preference> preference; // DPO and KTO: HeadLoss::trl
+  std::optional<Rollouts> rollouts;     // HeadLoss::trl
   OptimizerKind optimizer = OptimizerKind::adamw_fused;
   Recompute recompute = Recompute::none;
   bool reentrant = true;                // torch.utils.checkpoint's older form, transformers 4's default
@@ -248,7 +269,7 @@ struct Training {
   std::int64_t rows() const { return preference ? preference->rows() * device_batch_size : device_batch_size; }  // of a forward pass
   // That FlashAttention's kernels of varying lengths get in a pass of so many rows; 0: they are not asked.
   std::int64_t sequences(std::int64_t of_rows) const { return is_flash(attention) && (packed || (padded && (of_rows > 1 || filled))) ? of_rows : 0; }
-  bool has_reference_model() const { return preference && preference->asks_reference() && !lora; }  // beside the one that trains
+  bool has_reference_model() const { return ((preference && preference->asks_reference()) || (rollouts && rollouts->reference)) && !lora; }  // beside the one that trains
   bool is_transformers_5() const;       // or newer
   // Whether passes lay its evaluation out: of transformers' models that nothing compiles, not of preferences, on GPUs that each have all weights. False without one.
   bool lays_out_evaluation() const;

@@ -154,6 +154,7 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
   const bool trl = t.framework == Framework::transformers && a.causal;
   if (t.head == HeadLoss::trl && !trl) t.head = f.liger.value_or(false) ? HeadLoss::liger : HeadLoss::logits;
   if (t.head == HeadLoss::liger && (!known || f.liger == false)) t.head = HeadLoss::logits;
+  if (t.rollouts) t.head = HeadLoss::trl, t.dropout = t.rollouts->drops_out;
   if (!t.preference) return;
   t.head = t.preference->in_tiles() ? HeadLoss::trl : HeadLoss::logits;
   t.dropout = t.preference->trainer == Preference::Trainer::factory_rm;  // elsewhere disable_dropout
@@ -161,7 +162,7 @@ void loss_and_liger(Training& t, const Architecture& a, const TransformersFlags&
 }
 
 // What is known to fill rows up to the longest of a batch: TRL's programs, unless they say that they pack, and scripts that train heads of classes.
-bool fills_rows(const TransformersFlags& f) { return f.head == HeadLoss::trl || f.preference.has_value() || f.filled.has_value(); }
+bool fills_rows(const TransformersFlags& f) { return f.head == HeadLoss::trl || f.preference || f.rollouts || f.filled; }
 
 // Adapters and 4-bit weights under FSDP as Trainer has them. FSDP takes 4-bit weights for weights of what they are packed into.
 Result<void> shared_adapters(TrainingDraft& d, const TransformersFlags& f) {
@@ -233,7 +234,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   const Architecture& a = model.architecture;
   const auto B = d.whole(f.device_batch_size, "--device-batch-size", "device_batch_size", 8, kMostBatch, kDefault);
   if (!B) return std::unexpected(B.error());
-  const auto T = d.whole(f.max_seq_len, "--max-seq-len", "max_seq_len", std::min(a.max_positions, kUsualLength), kMostLength, a.max_positions < kUsualLength ? "all positions the model has" : "a usual length; the model has " + std::to_string(a.max_positions) + " positions");
+  const auto T = d.whole(f.max_seq_len, "--max-seq-len", "max_seq_len", f.rollouts ? usual_row(*f.rollouts) : std::min(a.max_positions, kUsualLength), kMostLength, f.rollouts ? usual_row_note(*f.rollouts) : a.max_positions < kUsualLength ? "all positions the model has" : "a usual length; the model has " + std::to_string(a.max_positions) + " positions");
   if (!T) return std::unexpected(T.error());
   if (a.position == Position::learned && *T > a.max_positions) {
     return fail("bad_value", "--max-seq-len " + std::to_string(*T) + " is more than the " + std::to_string(a.max_positions) + " positions the model has learned", "use at most " + std::to_string(a.max_positions), "--max-seq-len");
@@ -242,6 +243,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!W) return std::unexpected(W.error());
   if (f.grad_accum_steps && (*f.grad_accum_steps < 1 || *f.grad_accum_steps > kMostBatch)) return out_of_range("--gradient-accumulation-steps", *f.grad_accum_steps, kMostBatch);
   t.preference = f.preference;
+  if (auto ok = put_rollouts(f.rollouts, t, *T); !ok) return std::unexpected(ok.error());
   t.device_batch_size = *B, t.seq_len = *T, t.world_size = *W, t.grad_accum_steps = f.grad_accum_steps.value_or(1);
   if (f.total_batch_size) {
     const auto steps = accumulation(f, t);
@@ -296,7 +298,7 @@ Result<TrainingPlan> make_training(const HfModel& model, const TransformersFlags
   if (!version_from(t.transformers, 4, 0)) return fail("bad_value", "--transformers '" + t.transformers.substr(0, 20) + "' is no version from 4.0 on", "such as " + std::string(kNewestTransformers) + " or 4.57.1: what pip show transformers says", "--transformers");
   if (!f.transformers && t.framework == Framework::transformers) d.assume("transformers", t.transformers, "the newest known");
   // since 5 Trainer sets what its argument says, which is False where nobody does
-  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(!t.is_transformers_5() && a.use_cache) && a.causal && f.head != HeadLoss::trl && !f.preference;  // SFTTrainer and DPOTrainer ask for none
+  t.use_cache = t.framework == Framework::transformers && f.use_cache.value_or(!t.is_transformers_5() && a.use_cache) && a.causal && f.head != HeadLoss::trl && !f.preference && !f.rollouts;  // TRL asks for none
   t.holds_batches = t.framework == Framework::transformers;
   t.converts_outputs = t.framework == Framework::transformers && t.mixed != MixedPrecision::none && t.sharding != Sharding::fsdp2 && !is_deepspeed(t.sharding);
   if (!f.sharding && t.world_size > 1) d.assume("parallel", std::string(name_of(t.sharding)), litgpt ? "LitGPT's scripts on several GPUs" : torchtitan ? "parallelism.data_parallel_shard_degree = -1: over all GPUs" : "torch.distributed without FSDP or ZeRO");
@@ -336,6 +338,7 @@ Training training_of(const TransformersRun& transformers, const Run& run) {
   Training t = transformers.training;
   t.device_batch_size = run.device_batch_size, t.seq_len = run.max_seq_len;
   t.world_size = run.world_size, t.grad_accum_steps = run.grad_accum_steps;
+  if (t.rollouts) t.rollouts->resolve(t.device_batch_size, t.world_size, t.grad_accum_steps);
   return t;
 }
 
@@ -408,6 +411,7 @@ Result<Workload> make_transformers_workload(const HfModel& given, const Transfor
   w.assumptions.insert(w.assumptions.end(), plan->assumptions.begin(), plan->assumptions.end());
   w.warnings = a.notes;
   if (flags.head == HeadLoss::trl && t.head != HeadLoss::trl) w.warnings.push_back("TRL's head, which makes the logits in tiles, is not laid out under " + std::string(name_of(t.sharding)) + ": all logits are counted, more than there will be");
+  if (t.rollouts) w.warnings.push_back(rollout_note(t));
   if (t.preference && t.preference->in_tiles()) w.warnings.push_back("prompts are taken to be of one token, so that logits are made of every token of " + std::string(t.preference->rows() == 2 ? "both answers" : "every answer") + ", filled up to --max-seq-len");
   if (t.preference && t.preference->of_rewards() && t.lora && a.classifies() && t.lora->saved_modules.empty()) w.warnings.push_back("the head of rewards is new and does not train: peft's task is CAUSAL_LM; --lora_task_type SEQ_CLS trains it in full");
   if (t.has_reference_model() && t.sharding == Sharding::fsdp2 && t.world_size > 1) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/document.hpp"
+#include "workload/rollouts.hpp"
 #include "workload/hf_config.hpp"
 #include "workload/training.hpp"
 
@@ -32,6 +33,7 @@ struct TransformersFlags {
   std::optional<LigerParts> liger_parts;  // or some of them
   std::optional<HeadLoss> head;
   std::optional<Preference> preference;
+  std::optional<RolloutFlags> rollouts;  // TRL's GRPOTrainer
   std::optional<HeadKind> task;         // what the script's model ends in; not given: what config.json names
   std::optional<std::int64_t> labels;   // num_labels that the script gives it
   std::optional<bool> saves_head;       // of classes, beside adapters: whether peft's task trains it in full; not given: it does

@@ -70,10 +70,13 @@ inline std::vector<Part> engine_parts(const json& j, const Program& p) {
     part.end = live;
   }
   // not every micro-step is laid out; the last one is
-  const auto laid_out = std::ranges::max(p.segments, {}, &Segment::micro_step).micro_step;
+  const auto of_steps = [](std::string_view phase) { return phase != "rollout" && phase != "scoring"; };  // which are counted on from one step to the next
+  std::int32_t laid_out = 0;
+  for (const Segment& s : p.segments) laid_out = of_steps(s.phase) ? std::max(laid_out, s.micro_step) : laid_out;
   if (const int all = j.value("accumulation", 1); all > laid_out) {
     for (Part& part : parts) {
       const std::string last = " " + std::to_string(laid_out) + " ";
+      if (!of_steps(std::string_view(part.name).substr(0, part.name.find(' ')))) continue;
       if (const auto at = part.name.find(last); at != std::string::npos) part.name.replace(at, last.size(), " " + std::to_string(all) + " ");
     }
   }

@@ -101,6 +101,32 @@ void set_evaluation(Training& t, const std::string& said) {
   }
 }
 
+// "new=8,generations=2,beta=0.04": tools/oracle/transformers_cases.py (rollouts_of).
+void set_rollouts(Training& t, const std::string& said) {
+  t.head = HeadLoss::trl;
+  t.filled = false;
+  Rollouts& g = t.rollouts.emplace();
+  g.completion = 8, g.generations = 2, g.steps = t.grad_accum_steps, g.alike = true;
+  std::istringstream words(said);
+  for (std::string word; std::getline(words, word, ',');) {
+    const std::string key = word.substr(0, word.find('=')), value = word.substr(word.find('=') + 1);
+    const auto number = [&] { return static_cast<std::int64_t>(std::stoll(value)); };
+    if (key == "new") g.completion = number();
+    else if (key == "generations") g.generations = number();
+    else if (key == "steps") g.steps = number();
+    else if (key == "iterations") g.iterations = number();
+    else if (key == "beta") g.reference = value != "0";
+    else if (key == "prompts") g.alike = value == "alike";
+    else if (key == "temperature") g.scales_logits = value != "1";
+    else if (key == "top_p") g.cuts_sum = true;
+    else if (key == "top_k") g.cuts_most = true;
+    else if (key == "min_p") g.cuts_least = true;
+    else if (key == "penalty") g.penalizes = true;
+    else if (key == "vllm") g.by_vllm = g.elsewhere = value == "1";
+    else if (key != "loss") throw std::runtime_error("a word of rollouts the test does not know: " + word);
+  }
+}
+
 // "reward", "kto_precomputed", "factory_orpo": tools/oracle/pairs.py. LLaMA-Factory loads its reference in the dtype that the model computes in.
 void set_pairs(Training& t, const std::string& pairs) {
   using P = Preference;
@@ -136,6 +162,7 @@ Training training_of(const json& j) {
   if (j.value("trl", false)) t.head = HeadLoss::trl;
   if (j.contains("dpo")) t.head = HeadLoss::trl, t.dropout = false, t.preference = Preference{j["dpo"] == "precomputed"};
   if (j.contains("pairs")) set_pairs(t, j["pairs"]);
+  if (j.contains("grpo")) set_rollouts(t, j["grpo"]);
   if (j.value("cut", false)) t.head = HeadLoss::cut;
   t.recompute = j["checkpoint"] == "none" ? Recompute::none : Recompute::full;
   t.reentrant = j["checkpoint"] != "nonreentrant";
@@ -174,7 +201,7 @@ TEST(Transformers, stepsAreAsPyTorchRecordsThem) { expect_all_agree("transformer
 
 TEST(Transformers, aStepThatIsCopiedIsAsOneThatRuns) {
   int copied = 0;
-  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_dpo_parallel.jsonl", "transformers_reward.jsonl", "transformers_reward_parallel.jsonl", "transformers_kto.jsonl", "transformers_factory.jsonl", "transformers_heads.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
+  for (const char* file : {"transformers.jsonl", "transformers_trl.jsonl", "transformers_dpo.jsonl", "transformers_dpo_parallel.jsonl", "transformers_grpo.jsonl", "transformers_reward.jsonl", "transformers_reward_parallel.jsonl", "transformers_kto.jsonl", "transformers_factory.jsonl", "transformers_heads.jsonl", "transformers_axolotl.jsonl", "transformers_shared_adapters.jsonl", "transformers_four_bit.jsonl", "transformers_compiled.jsonl", "transformers_torch_2_11.jsonl", "transformers_parallel.jsonl", "transformers_zero.jsonl", "transformers_fsdp1.jsonl", "transformers_drawn.jsonl", "transformers_5_experts.jsonl", "transformers_5_experts_parallel.jsonl", "transformers_evaluation.jsonl"}) {
     copied += expect_copies_as_run(file, training_of);
   }
   EXPECT_GT(copied, 250);
@@ -288,6 +315,15 @@ TEST(Transformers, unseenStepsOfRewardsAndKtoInTransformers5AreAsNear) { expect_
 TEST(Transformers, stepsOfDpoAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo.jsonl", recorded, 9, "recordings of DPO"); }
 
 TEST(Transformers, unseenStepsOfDpoAreAsNear) { expect_all_agree("transformers_dpo_unseen.jsonl", recorded, 7, "unseen recordings of DPO"); }
+
+// TRL's training on completions that the model writes.
+TEST(Transformers, rolloutsAreAsPyTorchRecordsThem) { expect_all_agree("transformers_grpo.jsonl", recorded, 10, "recordings of GRPO"); }
+
+TEST(Transformers, unseenRolloutsAreAsNear) { expect_all_agree("transformers_grpo_unseen.jsonl", recorded, 9, "unseen recordings of GRPO"); }
+
+TEST(Transformers, rolloutsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_grpo.jsonl", recorded, 3, "recordings of GRPO in transformers 5"); }
+
+TEST(Transformers, unseenRolloutsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_grpo_unseen.jsonl", recorded, 4, "unseen recordings of GRPO in transformers 5"); }
 
 // The same on several GPUs, where what holds the reference is TRL's choice.
 TEST(Transformers, stepsOfDpoOnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo_parallel.jsonl", recorded, 29, "recordings of DPO on several GPUs"); }
@@ -427,6 +463,60 @@ TEST(Transformers, ligersLossTakesPartsOfTheRows) {
   const Result<Program> small = build_program(small_llama(), t, {8, 6, 0, 30});
   for (const TensorInfo& tensor : small->tensors) sums += tensor.category == Category::workspace && tensor.dtype == Dtype::fp32 && tensor.bytes == 30 * 256 * 4 ? 1 : 0;
   EXPECT_EQ(sums, 2 * 7);
+}
+
+Training small_rollouts() {
+  Training t = small_run();
+  t.head = HeadLoss::trl, t.padded = true;
+  t.rollouts.emplace().completion = 40;
+  t.rollouts->resolve(t.device_batch_size, 1, 1);
+  t.rollouts->generations = 4;
+  return t;
+}
+
+// A cache of P + C - 1 tokens at last, and the tokens of a cat beside it: by hand.
+TEST(Transformers, rolloutsLeaveACacheOfAllTokensButTheLast) {
+  const Program p = built(small_llama(), small_rollouts());
+  std::int64_t live = 0, most = 0;
+  for (const Event& e : p.events) {
+    const TensorInfo& tensor = p.tensors[static_cast<std::size_t>(e.tensor)];
+    if (std::string_view(tensor.role) == "attn.k_cache") most = std::max(most, live += e.kind == Event::Kind::alloc ? tensor.bytes : -tensor.bytes);
+  }
+  const std::int64_t token = 4 * 2 * 64 * 2;  // B, K, h, bf16
+  EXPECT_EQ(most, token * (3 * (96 - 1) + (96 - 2)));  // three layers, and the third's of before
+  EXPECT_EQ(live, 0);
+}
+
+TEST(Transformers, rolloutsOfAWindowKeepWhatItSees) {
+  Architecture a = small_llama();
+  a.windows.assign(3, 32);
+  const Program p = built(a, small_rollouts());
+  std::int64_t longest = 0;
+  for (const TensorInfo& tensor : p.tensors) longest = std::string_view(tensor.role) == "attn.k_cache" ? std::max(longest, tensor.shape.dim[2]) : longest;
+  EXPECT_EQ(longest, 56);  // the prompt, in its one pass
+}
+
+// A server writes: nothing is generated here, and its tokens are scored.
+TEST(Transformers, aServersCompletionsAreScored) {
+  Training t = small_rollouts();
+  t.rollouts->by_vllm = t.rollouts->elsewhere = true;
+  const Program p = built(small_llama(), t);
+  const auto has = [&](std::string_view phase, std::string_view part) { return std::ranges::any_of(p.segments, [&](const Segment& s) { return s.phase == phase && s.part == part; }); };
+  EXPECT_FALSE(has("rollout", "decode"));
+  EXPECT_TRUE(has("scoring", "own"));
+  EXPECT_EQ(bytes_of(p, "attn.k_cache"), 0);
+  t.rollouts->corrected = false;
+  const Program without = built(small_llama(), t);
+  EXPECT_FALSE(std::ranges::any_of(without.segments, [](const Segment& s) { return std::string_view(s.part) == "own"; }));
+}
+
+TEST(Transformers, rolloutsOfOtherModelsAreRefused) {
+  Training t = small_rollouts();
+  EXPECT_FALSE(build_program(small_mixtral(), t, {9, 0, 0}));
+  t.rollouts->generations = 3;
+  const auto illegal = build_program(small_llama(), t, {9, 0, 0});
+  ASSERT_FALSE(illegal);
+  EXPECT_EQ(illegal.error().code, "illegal_batch");
 }
 
 // The search needs it: the same events at every batch, each tensor either constant or in proportion.

@@ -116,6 +116,7 @@ class Case:
     trl: bool = False             # SFTTrainer's head in tiles and its loss
     dpo: str = ""                 # DPOTrainer's loss of `batch` pairs: "reference" (a copy of the model, or the model without its adapters) · "precomputed" (precompute_ref_log_probs)
     pairs: str = ""               # another trainer's loss of `batch` pairs, or of KTO's answers (pairs.py): "reward", "kto", "factory_dpo", ...
+    grpo: str = ""                # GRPOTrainer, `batch` completions of `length` tokens with their prompts: "new=12,generations=2" says how long completions are (rollouts_of)
     compiled: bool = False        # Trainer's torch_compile: the model's forward as one graph
     vocab: int = 0                # other than the model's
     size: str = ""                # of SIZES
@@ -141,7 +142,7 @@ class Case:
         del fields["vocab"], fields["size"], fields["shape"], fields["torch"]  # pack.py tells the latter of all recordings
         if self.parallel == "none":
             del fields["parallel"], fields["gpus"]
-        for name in ("liger", "adapter", "compiled", "trl", "dpo", "pairs", "cut", "kernels", "quantized", "packed", "padded", "ema", "trainer", "by_transformers"):
+        for name in ("liger", "adapter", "compiled", "trl", "dpo", "grpo", "pairs", "cut", "kernels", "quantized", "packed", "padded", "ema", "trainer", "by_transformers"):
             if not fields[name]:
                 del fields[name]
         if self.transformers == "4.57.1":
@@ -173,6 +174,7 @@ class Case:
         parts += ["trl"] if self.trl else []
         parts += ["dpo" if self.dpo == "reference" else f"dpo_{self.dpo}"] if self.dpo else []
         parts += [self.pairs] if self.pairs else []
+        parts += [f"grpo_{self.grpo.replace('=', '_').replace(',', '+')}"] if self.grpo else []
         parts += ["compiled"] if self.compiled else []
         parts += [f"V{self.vocab}"] if self.vocab else []
         parts += [self.size] if self.size else []
@@ -208,6 +210,15 @@ def evaluation_of(case):
     """The words of a case's evaluation."""
     words = dict(word.split("=") for word in case.evaluation.split(","))
     return {"batch": int(words["batch"]), "keeps": words.get("keeps", "loss"), "accumulation": int(words["accumulation"]) if "accumulation" in words else None}
+
+
+def rollouts_of(case):
+    """The words of a case's rollouts, over TRL's defaults; prompts: padded where they differ in length; vllm: a server of its writes."""
+    words = {"new": 8, "generations": 2, "steps": case.accumulation, "iterations": 1, "beta": 0.0, "loss": "dapo", "level": "token", "prompts": "alike", "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": None, "penalty": 1.0, "delta": None, "vllm": 0}
+    for word in case.grpo.split(","):
+        key, value = word.split("=")
+        words[key] = value if isinstance(words[key], str) else float(value) if words[key] is None or isinstance(words[key], float) else int(value)
+    return words
 
 
 def seen():
@@ -656,6 +667,48 @@ def dpo_parallel_unseen():
     yield case("gpt2", parallel="ddp_rebuilt", gpus=2, lora=8, checkpoint="reentrant", precision="autocast", accumulation=3)
     yield case("qwen2", parallel="zero3", gpus=2, padded=True, checkpoint="nonreentrant")
     yield case("llama", parallel="fsdp2", gpus=2, padded=True, **checkpoints)
+
+
+def grpo():
+    """TRL's training on what the model itself writes."""
+    yield Case("llama", vocab=40000, precision="autocast", checkpoint="nonreentrant", padded=True, grpo="new=8")
+    yield Case("llama", vocab=40000, length=96, padded=True, grpo="new=6,prompts=padded,beta=0.04")
+    yield Case("qwen2", vocab=40000, precision="autocast", lora=8, checkpoint="nonreentrant", padded=True, grpo="new=6,beta=0.04")
+    yield Case("gpt2", precision="autocast", padded=True, accumulation=2, grpo="new=5,prompts=padded")
+    yield Case("gemma2", vocab=40000, batch=2, padded=True, grpo="new=6,beta=0.1,iterations=2")
+    yield Case("mistral", batch=2, length=200, vocab=32768, padded=True, accumulation=2, grpo="new=7,steps=1", shape='{"sliding_window": 64}')
+    yield Case("llama", precision="fp32", lora=8, padded=True, attention="eager", grpo="new=4,temperature=0.7,top_k=20,top_p=0.9,penalty=1.1,min_p=0.1,prompts=padded")
+    yield Case("llama", vocab=40000, lora=8, quantized=True, adapter="bf16", precision="bf16+autocast", checkpoint="nonreentrant", padded=True, accumulation=3, grpo="new=5,steps=1")
+    yield Case("qwen2", length=192, vocab=40000, precision="autocast", padded=True, checkpoint="nonreentrant", grpo="new=64,prompts=padded,beta=0.04")
+    yield Case("llama", vocab=40000, precision="autocast", checkpoint="nonreentrant", padded=True, accumulation=2, grpo="new=96,vllm=1")
+
+
+def grpo_unseen():
+    checkpoints = dict(checkpoint="nonreentrant", padded=True)
+    yield Case("qwen3", batch=8, length=256, vocab=70000, precision="autocast", optimizer="fused", grpo="new=40,generations=4", **checkpoints)
+    yield Case("gpt_neox", batch=2, length=128, precision="autocast", padded=True, grpo="new=9,beta=0.02,prompts=padded")
+    yield Case("phi3", batch=3, length=144, precision="bf16+autocast", lora=16, lora_targets="qkv_proj,o_proj", grpo="new=12,generations=3,beta=0.04", **checkpoints)
+    yield Case("gemma2", batch=2, length=224, vocab=50000, precision="autocast", accumulation=4, grpo="new=20,generations=8", **checkpoints)
+    yield Case("gpt2", batch=4, length=300, lora=8, precision="autocast", padded=True, grpo="new=30,generations=4,iterations=3")
+    yield Case("llama", batch=2, length=180, precision="fp32", padded=True, accumulation=2, grpo="new=11,steps=4,prompts=padded,top_p=0.95")
+    yield Case("qwen3", batch=4, length=160, vocab=40000, lora=16, lora_targets=ALL_LINEAR, quantized=True, adapter="bf16", precision="autocast", grpo="new=24,prompts=padded", **checkpoints)
+    yield Case("mistral", batch=6, length=96, vocab=32768, attention="eager", grpo="new=16,prompts=padded,temperature=0.9", **checkpoints)
+    yield Case("qwen3", batch=3, length=300, vocab=50000, lora=8, precision="autocast", accumulation=2, grpo="new=200,generations=3,vllm=1,beta=0.04,iterations=2", **checkpoints)
+
+
+def newest_grpo():
+    newest = dict(transformers="5.17.0", padded=True)
+    yield Case("llama", vocab=40000, precision="autocast", checkpoint="nonreentrant", grpo="new=8", **newest)
+    yield Case("qwen2", vocab=40000, precision="autocast", lora=8, checkpoint="nonreentrant", grpo="new=6,beta=0.04,prompts=padded", **newest)
+    yield Case("gemma3_text", vocab=40000, batch=2, grpo="new=6,beta=0.1", **newest)
+
+
+def newest_grpo_unseen():
+    newest = dict(transformers="5.17.0", padded=True)
+    yield Case("qwen3", batch=4, length=288, vocab=50000, precision="autocast", checkpoint="nonreentrant", grpo="new=32,generations=4,beta=0.001", **newest)
+    yield Case("gpt2", batch=3, precision="autocast", optimizer="fused", grpo="new=10,generations=3,prompts=padded", **newest)
+    yield Case("gemma2", batch=2, length=200, lora=8, lora_targets="q_proj,v_proj", precision="autocast", accumulation=2, grpo="new=14", **newest)
+    yield Case("phi3", batch=4, length=120, vocab=40000, padded=True, transformers="5.17.0", checkpoint="nonreentrant", grpo="new=18,iterations=2,prompts=padded")
 
 
 def newest_dpo_unseen():

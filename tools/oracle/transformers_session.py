@@ -187,7 +187,9 @@ class Run:
             from dryfit.tracing import group
             group.join(case.rank, case.gpus)
             self.mesh = init_device_mesh("cuda", (case.gpus,))
-        if case.padded:  # not all of a mask's values are one, which fake tensors do not know
+        if case.grpo:
+            import rollouts  # noqa: F401  (which answers for masks itself)
+        elif case.padded:  # not all of a mask's values are one, which fake tensors do not know
             torch.Tensor.__bool__ = lambda self: False
         else:
             _know_masks_are_ones()
@@ -257,6 +259,8 @@ class Run:
             self._prefer(model)
         elif case.pairs:
             self.preference = pairs.of(self, model)
+        if case.grpo:
+            self._roll_out(model)
         return self._ready(model)
 
     def _made(self, config):
@@ -279,6 +283,20 @@ class Run:
         if not case.parallel.startswith(("fsdp", "zero")):
             preference.as_prepared(model, torch.bfloat16 if case.precision.endswith("autocast") else None)
         self.preference = preference.Preference(model, reference, case.dpo == "precomputed", case.checkpoint)
+
+    def _roll_out(self, model):
+        """GRPOTrainer around it."""
+        import preference
+        import rollouts
+        case, reference = self.case, None
+        half = torch.bfloat16 if case.precision.endswith("autocast") else None
+        if not case.lora and transformers_cases.rollouts_of(case)["beta"]:
+            reference = self._made(self.config()).eval()
+            rollouts.put_head(reference, reference=True)
+            self._to_gpu(reference)
+            preference.as_prepared(reference, half)
+        preference.as_prepared(model, half)
+        self.rollouts = rollouts.Rollouts(case, model, reference, self.tracker.mark)
 
     def _prepared_reference(self, reference):
         """As DPOTrainer.__init__ leaves it, from the host: on this GPU whole, or shared out."""
@@ -306,6 +324,10 @@ class Run:
             _know_that_all_count()
             from trl.trainer.utils import add_fused_lm_head
             add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
+        elif self.case.grpo:
+            _know_that_all_count()
+            import rollouts
+            rollouts.put_head(inner)
         elif self.case.dpo:
             _know_that_all_count()
             import preference
@@ -504,13 +526,16 @@ class Run:
     def micro_step(self, step, micro):
         tracker = self.tracker
         tracker.mark(f"{step} {micro + 1} data")
-        inputs = self.batch()
+        inputs = self.rollouts.inputs() if self.case.grpo else self.batch()
         tracker.mark(f"{step} {micro + 1} forward")
         if self.case.compiled:
             with self.routed or contextlib.nullcontext():
                 outputs = self.compiled(**inputs)  # what Dynamo's graph hands out: the cache's keys and values, the loss, the logits
             loss = outputs["loss"] if transformers_cases.breaks(self.case) else next(t for t in outputs if t.dim() == 0)
             del outputs, inputs
+        elif self.case.grpo:
+            loss = self.rollouts.loss(self.model, inputs)
+            del inputs
         elif self.case.dpo or self.case.pairs:
             loss = self.preference.loss(self.model, inputs)
             del inputs
@@ -526,7 +551,7 @@ class Run:
                 outputs = convert_to_fp32(outputs)  # accelerate's convert_outputs_to_fp32 around a forward pass under autocast
             loss = outputs["loss"]
             del outputs, inputs
-        if self.case.accumulation > 1:
+        if self.case.accumulation > 1 and not self.case.grpo:  # GRPOTrainer's loss is scaled as it is taken
             loss = loss / self.case.accumulation
         tracker.mark(f"{step} {micro + 1} backward")
         (self.scaled.scale(loss) if self.scaled else loss).backward()
