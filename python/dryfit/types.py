@@ -70,7 +70,7 @@ class Run:
     shard: Optional[str] = None
     lora_rank: Optional[int] = None
     load_in_4bit: Optional[bool] = None
-    training: Optional[str] = None  # "dpo", "kto-precomputed", "reward", "llamafactory-dpo", ...; None: not on preferences
+    training: Optional[str] = None  # "dpo", "kto-precomputed", "reward", "llamafactory-dpo", "grpo", ...; None: supervised
 
 
 @dataclass(frozen=True)

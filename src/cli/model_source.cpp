@@ -111,7 +111,7 @@ void lay(std::optional<Value>& under, const std::optional<Value>& over) {
 void lay(TransformersFlags& under, const TransformersFlags& over) {
   lay(under.transformers, over.transformers), lay(under.model, over.model), lay(under.device_batch_size, over.device_batch_size), lay(under.grad_accum_steps, over.grad_accum_steps), lay(under.max_seq_len, over.max_seq_len), lay(under.gpus, over.gpus), lay(under.total_batch_size, over.total_batch_size);
   lay(under.weights, over.weights), lay(under.mixed, over.mixed), lay(under.attention, over.attention), lay(under.recompute, over.recompute), lay(under.reentrant, over.reentrant);
-  lay(under.compile, over.compile), lay(under.cold_caches, over.cold_caches), lay(under.use_cache, over.use_cache), lay(under.liger, over.liger), lay(under.liger_parts, over.liger_parts), lay(under.adapter_kernels, over.adapter_kernels), lay(under.packed, over.packed), lay(under.padded, over.padded), lay(under.ema, over.ema), lay(under.head, over.head), lay(under.preference, over.preference), lay(under.task, over.task), lay(under.labels, over.labels), lay(under.saves_head, over.saves_head), lay(under.filled, over.filled), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
+  lay(under.compile, over.compile), lay(under.cold_caches, over.cold_caches), lay(under.use_cache, over.use_cache), lay(under.liger, over.liger), lay(under.liger_parts, over.liger_parts), lay(under.adapter_kernels, over.adapter_kernels), lay(under.packed, over.packed), lay(under.padded, over.padded), lay(under.ema, over.ema), lay(under.head, over.head), lay(under.preference, over.preference), lay(under.rollouts, over.rollouts), lay(under.task, over.task), lay(under.labels, over.labels), lay(under.saves_head, over.saves_head), lay(under.filled, over.filled), lay(under.sharding, over.sharding), lay(under.offload_optimizer, over.offload_optimizer), lay(under.offload_parameters, over.offload_parameters);
   lay(under.wrap_blocks, over.wrap_blocks), lay(under.reshard_after_forward, over.reshard_after_forward), lay(under.ddp_find_unused, over.ddp_find_unused);
   lay(under.max_grad_norm, over.max_grad_norm), lay(under.weight_decay, over.weight_decay), lay(under.lora, over.lora), lay(under.framework, over.framework), lay(under.max_steps, over.max_steps), lay(under.max_tokens, over.max_tokens), lay(under.zero, over.zero), lay(under.flat, over.flat);
   const bool theirs = under.zero && !under.zero->split_groups;  // an optimizer in DeepSpeed's file: --optim is then not asked
@@ -353,9 +353,10 @@ Result<void> own_flags(const Options& o, TransformersFlags& f) {
   if (o.has("no-cache")) f.use_cache = false;
   if (o.has("ema")) f.ema = true;
   if (const auto text = o.get("script")) {
-    f.preference = preference_of(*text);
-    if (!f.preference) return fail("bad_value", "--script " + text->substr(0, 30) + " is none of a Hugging Face model's", "TRL's dpo, kto and reward are, and dpo-precomputed and kto-precomputed (precompute_ref_log_probs); leave it out for supervised training", "--script");
-    if (f.preference->of_rewards()) f.task = HeadKind::sequences, f.labels = 1;
+    if (*text == "grpo") f.rollouts.emplace();
+    else f.preference = preference_of(*text);
+    if (!f.preference && !f.rollouts) return fail("bad_value", "--script " + text->substr(0, 30) + " is none of a Hugging Face model's", "TRL's dpo, kto, reward and grpo are, and dpo-precomputed and kto-precomputed (precompute_ref_log_probs); leave it out for supervised training", "--script");
+    if (f.preference && f.preference->of_rewards()) f.task = HeadKind::sequences, f.labels = 1;
   }
   if (o.has("offload")) f.offload = true;
   for (const char* other : {"depth", "aspect-ratio", "head-dim", "window-pattern", "vocab-size", "nanochat", "fp8", "core-metric-every", "core-metric-max-per-task"}) {

@@ -68,7 +68,13 @@ class BatchSearch {
     const auto& total = w_.transformers->total_batch_size;
     const std::int64_t ids = batch * rows_of_sample(w_) * w_.run.max_seq_len;
     const std::int64_t splits = attention_splits(w_.transformers->architecture, w_.transformers->training, target_, batch, w_.run.max_seq_len);
-    return layout_of(w_.transformers->architecture, batch, w_.run.max_seq_len, total ? *total / (ids * w_.run.world_size) : w_.run.grad_accum_steps, splits);
+    const std::int64_t micro_steps = total ? *total / (ids * w_.run.world_size) : w_.run.grad_accum_steps;
+    TrainingLayout out = layout_of(w_.transformers->architecture, batch, w_.run.max_seq_len, micro_steps, splits);
+    if (auto rollouts = w_.transformers->training.rollouts) {
+      rollouts->resolve(batch, w_.run.world_size, micro_steps);
+      out.written_at_once = rollouts->steps, out.of_one_prompt = rollouts->alike;
+    }
+    return out;
   }
   Result<Program> program_of(const Workload& w) const { return program_with(w, target_, fixed_); }
   static Result<BatchFound> answer(Result<Report> report) {

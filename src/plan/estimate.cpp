@@ -144,6 +144,17 @@ void fill_ladder(Report& report, const Timeline& timeline, const ReservedResult&
   report.process = {simulated.peak.reserved + outside.middle, report.reserved.low + outside.low, report.reserved.high + outside.high, learned.provenance};
 }
 
+// On a card without end. A cache that grows by a token at a time (rollouts) leaves segments of every size behind there; then on the smallest card that goes through, which gives them back.
+ReservedResult on_enough(const Workload& w, const Program& program, const AllocatorConfig& allocator, Bytes allocated, std::int64_t steps) {
+  if (w.transformers && w.transformers->training.rollouts) {
+    for (const double room : {1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 2.0}) {
+      ReservedResult limited = simulate_reserved(program, allocator, scaled(allocated, room), {}, steps);
+      if (!limited.out_of_memory) return limited;
+    }
+  }
+  return simulate_reserved(program, allocator, std::nullopt, {}, steps);
+}
+
 // The verdict, and the simulation whose figures the report shows. `fits`: the events run through with the whole interval taken off
 // the card, and training never has to give cached segments back. `tight`: they run through with the middle of it. Where they do, the
 // figures are those of a cache that ends where the card does; where they do not, those of a card without end.
@@ -163,7 +174,7 @@ ReservedResult judge(Report& report, const Program& program, const Timeline& tim
     return simulated;
   }
   report.verdict = Verdict::wont_fit;
-  if (!only_fits) simulated = simulate_reserved(program, report.allocator, std::nullopt, {}, steps);
+  if (!only_fits) simulated = on_enough(report.workload, program, report.allocator, timeline.peak, steps);
   else simulated.by_phase.resize(timeline.phases.size());
   fill_ladder(report, timeline, simulated, bracket, outside);
   if (only_fits) return simulated;

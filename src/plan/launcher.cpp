@@ -130,7 +130,7 @@ class LauncherReader {
 
   // trl sft, trl dpo, ...: accelerate launch of its script. Which of the words are the launcher's the reader of its arguments knows.
   Result<LaunchLine> trl() {
-    if (++at_ >= words_.size() || trl_trainer(words_[at_]) == TrlTrainer::none) return bad("'trl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' is not laid out: of TRL's trainers those of sft, dpo, kto and reward are", "paste trl sft ..., trl dpo ..., trl kto ... or trl reward ...; for others: python -m dryfit.capture (docs/capture.md)");
+    if (++at_ >= words_.size() || trl_trainer(words_[at_]) == TrlTrainer::none) return bad("'trl" + (at_ < words_.size() ? " " + words_[at_].substr(0, 40) : "") + "' is not laid out: of TRL's trainers those of sft, dpo, kto, reward and grpo are", "paste trl sft ..., trl dpo ..., trl kto ..., trl reward ... or trl grpo ...; for others: python -m dryfit.capture (docs/capture.md)");
     const std::string& word = words_[at_++];
     return started("trl " + word, {"accelerate", "launch", "trl/scripts/" + word + ".py"});
   }

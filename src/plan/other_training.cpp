@@ -96,11 +96,11 @@ Error unclear_error(const UnclearArgument& a) {
 
 std::optional<Error> other_training(const LaunchLine& launch, std::span<const Argument> arguments) {
   const auto error = [](const std::string& who, std::string_view what, const std::string& where) {
-    const std::string of = what.find("DPO") != what.npos ? "DPO" : what.find("KTO") != what.npos ? "KTO" : what == "rewards" ? "reward models" : "";
-    const std::string command = of.empty() ? "" : of == "DPO" ? "trl dpo" : of == "KTO" ? "trl kto" : "trl reward";
+    const std::string of = what.find("DPO") != what.npos ? "DPO" : what.find("KTO") != what.npos ? "KTO" : what == "rewards" ? "reward models" : what.find("GRPO") != what.npos || what == "rollouts" ? "GRPO" : "";
+    const std::string command = of.empty() ? "" : of == "reward models" ? "trl reward" : "trl " + to_lower(of);
     return Error{"unsupported_training", who + " trains on " + std::string(what) + ", not laid out: supervised training is" + (command.empty() ? "" : ", and TRL's own " + of), (command.empty() ? "" : "paste " + command + " ... where TRL's script is what runs; ") + std::string(kCapture), where};
   };
-  if (is_of_preferences(trl_trainer(launch))) return std::nullopt;
+  if (is_of_preferences(trl_trainer(launch)) || trl_trainer(launch) == TrlTrainer::grpo) return std::nullopt;
   std::string name = launch.script.substr(launch.script.find_last_of("/\\") + 1);
   if (name.ends_with(".py")) name.resize(name.size() - 3);
   if (launch.module) name = name.substr(name.rfind('.') + 1);

@@ -91,7 +91,7 @@ std::optional<Rent> cheapest_machine(const HfModel& model, const TransformersFla
   TransformersFlags given = flags;
   const bool full_needs_least = !given.compile.value_or(false) && given.framework.value_or(Framework::transformers) == Framework::transformers;  // compiled, some run without checkpoints alone
   if (full_needs_least && !given.recompute) given.recompute = Recompute::full;
-  if (given.device_batch_size.value_or(-1) == -1) given.device_batch_size = 1;
+  if (given.device_batch_size.value_or(-1) == -1) given.device_batch_size = least_device_batch(given.rollouts, 1, given.grad_accum_steps.value_or(1));
   for (const Offered& offered : machines_of(prices_of(options))) {
     for (const Way& way : ways_of(given, method, offered.machine)) {
       const auto w = workload_of(model, way, offered.machine);

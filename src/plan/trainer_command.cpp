@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "plan/argument_file.hpp"
+#include "plan/rollout_arguments.hpp"
 #include "plan/trl_command.hpp"
 #include "workload/class_heads.hpp"
 
@@ -62,6 +63,7 @@ class TrainerReader {
       f().task = HeadKind::sequences, f().labels = 1, f().saves_head = false;
       out_.told.assumed.emplace_back("num_labels 1 (RewardTrainer)");
     }
+    if (trainer_ == TrlTrainer::grpo) f().rollouts.emplace();
     for (const auto& [name, value] : launch_.options) {
       if (const auto ok = launcher_option(name, value); !ok) return std::unexpected(ok.error());
     }
@@ -82,7 +84,7 @@ class TrainerReader {
       const auto used = argument(a);
       if (!used) return std::unexpected(used.error());
       keep(a, *used, named_file);
-      const bool filed = !a.file.empty(), moves = std::ranges::find(kNoMemory, a.name) == kNoMemory.end();
+      const bool filed = !a.file.empty(), moves = !still_ && std::ranges::find(kNoMemory, a.name) == kNoMemory.end();
       if (*used) filed ? out_.told.used.push_back(key(a)) : out_.understood.push_back(shown(a));
       else if (const auto about = unclear_about(a)) out_.unclear.push_back({place_of(a), *about});
       else if (moves) filed ? out_.told.unused.push_back(key(a)) : out_.ignored.push_back("--" + a.name.substr(0, 60));
@@ -93,8 +95,8 @@ class TrainerReader {
       if (f().sharding == Sharding::fsdp1_grad_op) f().reshard_after_forward = false;
       f().sharding = Sharding::fsdp2;
     }
-    if (!f().preference && (flattens_ || (packs_ && !wrapped_))) f().packed = true;  // SFTTrainer.padding_free; DPOTrainer falls back from it
-    if (trl_ && !f().padded) f().padded = f().preference || (!packs_ && !flattens_);
+    if (!f().preference && !f().rollouts && (flattens_ || (packs_ && !wrapped_))) f().packed = true;  // SFTTrainer.padding_free; DPOTrainer falls back from it
+    if (trl_ && !f().padded) f().padded = f().preference || f().rollouts || (!packs_ && !flattens_);
     if (trl_ && *f().padded) out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
     if (f().evaluates && !loss_only_ && is_example_with_accuracy(launch_)) f().eval_keeps = EvaluationRun::Keeps::choices;
     if (class_script_ != nullptr) apply_class_script(*class_script_, classes_said_, f(), out_.told.assumed);
@@ -117,7 +119,7 @@ class TrainerReader {
       if (std::find(names.begin() + 1, names.end(), a.name) != names.end()) f().users.spelled.emplace_back(underscored(names[0]), underscored(a.name));
     }
     const bool launchers = trl_ && (a.name == "num-processes" || a.name == "accelerate-config" || a.name == "config-file");
-    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "eval-accumulation-steps", "max-eval-samples", "prediction-loss-only", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "task-name", "pad-to-max-length", "lora-dropout", "lora-task-type", "loss-type", "packing", "packing-strategy", "padding-free"};
+    constexpr std::array kSaysMore = {"do-eval", "eval-strategy", "evaluation-strategy", "eval-on-start", "eval-accumulation-steps", "max-eval-samples", "prediction-loss-only", "per-device-eval-batch-size", "per-gpu-eval-batch-size", "task-name", "pad-to-max-length", "lora-dropout", "lora-task-type", "loss-type", "packing", "packing-strategy", "padding-free", "num-generations", "max-prompt-length", "steps-per-generation", "generation-batch-size", "num-iterations", "beta", "temperature", "repetition-penalty", "top-p", "top-k", "min-p", "use-vllm", "vllm-mode", "vllm-gpu-memory-utilization", "vllm-importance-sampling-correction", "disable-dropout"};
     const bool written = (used && std::ranges::find(kSaysMore, a.name) == kSaysMore.end()) || a.name == "max-steps";
     if (launchers || written || (stays && !a.file.empty())) return;
     f().users.kept.push_back("--" + underscored(a.name));
@@ -186,6 +188,13 @@ class TrainerReader {
     }
     if (f().preference) {
       if (auto used = preference(a); !used || *used) return used;
+    }
+    still_ = false;
+    if (f().rollouts) {
+      const auto read = read_rollout_argument(a, *f().rollouts);
+      if (!read) return std::unexpected(read.error());
+      still_ = read->known && !read->moves;
+      if (read->known) return read->moves;
     }
     if (class_script_ != nullptr) {
       if (n == "pad-to-max-length") return when(a, [&](bool on) { classes_said_.fills = on; });
@@ -447,6 +456,7 @@ class TrainerReader {
   std::optional<Lora> lora_;
   bool packs_ = false, flattens_ = false, wrapped_ = false;  // TRL's packing
   bool loss_only_ = false;                                   // --prediction_loss_only
+  bool still_ = false;                                       // the argument that was read moves no memory
   const ClassScript* class_script_ = launch_.module ? nullptr : class_script(launch_.script);
   ClassScriptSaid classes_said_;
   std::optional<bool> adapters_;         // --use_peft and its like

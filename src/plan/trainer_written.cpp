@@ -68,7 +68,8 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   if (users.says_dtype) add("dtype", std::string(torch_name_of(t.weights)));
   add("per_device_train_batch_size", std::to_string(t.device_batch_size));
   add("gradient_accumulation_steps", std::to_string(t.grad_accum_steps));
-  add("max_length", std::to_string(t.seq_len));
+  if (t.rollouts) add("max_completion_length", std::to_string(t.rollouts->completion));
+  else add("max_length", std::to_string(t.seq_len));
   if (t.mixed != MixedPrecision::none) add(t.mixed == MixedPrecision::bf16 ? "bf16" : "fp16", "True");
   else if (trl) add("bf16", "False");  // TRL's default is True
   if (has_word_in_trainer(t.optimizer)) add("optim", std::string(name_of(t.optimizer)));

@@ -67,7 +67,8 @@ class TransformersLevers {
     if (t.framework != Framework::torchtitan && (t.optimizer == OptimizerKind::adamw || t.optimizer == OptimizerKind::adamw_fused)) {
       add({{"--optimizer", "adamw_8bit"}}, false, "8-bit moments: slightly other numbers", std::nullopt, [](Workload& w) { w.transformers->training.optimizer = OptimizerKind::adamw_8bit; });
     }
-    if (run.max_seq_len % 2 == 0 && run.max_seq_len >= 256) {
+    if (t.rollouts) rollouts(*t.rollouts, t);
+    else if (run.max_seq_len % 2 == 0 && run.max_seq_len >= 256) {
       add({{"--max-seq-len", std::to_string(run.max_seq_len / 2)}}, false, "shorter context: another training", std::nullopt, [](Workload& w) {
         w.run.max_seq_len /= 2;
         w.run.total_batch_size /= 2;
@@ -215,6 +216,38 @@ class TransformersLevers {
       });
       return;
     }
+  }
+
+  // What GRPO writes, and in which dtype; the prompts stay.
+  void rollouts(const Rollouts& g, const Training& t) {
+    const auto keep = [](Workload& w, std::initializer_list<std::string> words) { w.transformers->users.kept.insert(w.transformers->users.kept.end(), words); };
+    if (const std::int64_t less = g.completion / 2; g.completion % 2 == 0 && g.completion >= 128) {
+      add({{"--max_completion_length", std::to_string(less)}}, false, "shorter completions: another training", std::nullopt, [=](Workload& w) {
+        w.run.total_batch_size = w.run.total_batch_size / w.run.max_seq_len * (w.run.max_seq_len - less);
+        w.run.max_seq_len -= less;
+        w.transformers->training.rollouts->completion = less;
+      });
+    }
+    if (t.lora && !t.quantized && t.weights == Dtype::fp32 && t.mixed != MixedPrecision::fp16) {
+      add({{"--dtype", "bfloat16"}}, false, "frozen weights in 16 bits, which write in 16 bits too: other numbers", std::nullopt, [](Workload& w) {
+        w.transformers->training.weights = Dtype::bf16;
+        w.transformers->users.says_dtype = true;
+        for (Parameter& p : w.model.parameters) p.dtype = Dtype::bf16;
+      });
+    }
+    if (r_.peak_phase != "rollout") return;
+    if (g.steps > 1 && g.steps % 2 == 0 && !g.told_steps && !g.batch) {
+      const std::string steps = std::to_string(g.steps / 2);
+      add({{"--steps_per_generation", steps}}, false, "fewer completions are written at once, twice a step", std::nullopt, [=](Workload& w) {
+        w.transformers->training.rollouts->told_steps = g.steps / 2;
+        keep(w, {"--steps_per_generation", steps});
+      });
+    }
+    if (g.by_vllm) return;
+    add({{"--use_vllm", "True"}, {"--vllm_mode", "server"}}, false, "a server of vLLM's writes, on another GPU: trl vllm-serve", std::nullopt, [=](Workload& w) {
+      w.transformers->training.rollouts->by_vllm = w.transformers->training.rollouts->elsewhere = true;
+      keep(w, {"--use_vllm", "True", "--vllm_mode", "server"});
+    });
   }
 
   void batch(std::int64_t b, std::int64_t steps) {

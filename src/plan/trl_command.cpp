@@ -1,4 +1,4 @@
-// See trl_command.hpp. Source: huggingface/trl 1.10 of 2026-07-24 and 1.16 of 2026-10-15: trainer/{base,sft,dpo,kto,reward,model}_config.py, trainer/{sft,dpo,kto,reward}_trainer.py, cli/, accelerate_configs/.
+// See trl_command.hpp. Source: huggingface/trl 1.10 of 2026-07-24 and 1.16 of 2026-10-15: trainer/{base,sft,dpo,kto,reward,grpo,model}_config.py, trainer/{sft,dpo,kto,reward}_trainer.py, cli/, accelerate_configs/.
 #include "plan/trl_command.hpp"
 
 #include <algorithm>
@@ -9,7 +9,7 @@ namespace dryfit {
 namespace {
 
 struct Named { TrlTrainer trainer; std::string_view word, module; };
-constexpr std::array kNamed = {Named{TrlTrainer::sft, "sft", "trl.scripts.sft"}, Named{TrlTrainer::dpo, "dpo", "trl.scripts.dpo"}, Named{TrlTrainer::kto, "kto", "trl.scripts.kto"}, Named{TrlTrainer::reward, "reward", "trl.scripts.reward"}};
+constexpr std::array kNamed = {Named{TrlTrainer::sft, "sft", "trl.scripts.sft"}, Named{TrlTrainer::dpo, "dpo", "trl.scripts.dpo"}, Named{TrlTrainer::kto, "kto", "trl.scripts.kto"}, Named{TrlTrainer::reward, "reward", "trl.scripts.reward"}, Named{TrlTrainer::grpo, "grpo", "trl.scripts.grpo"}};
 
 }  // namespace
 
@@ -24,7 +24,7 @@ TrlTrainer trl_trainer(const LaunchLine& launch) {
     const std::string file = std::string(n.word) + ".py";
     if (script == n.module || script.ends_with("trl/scripts/" + file)) return n.trainer;
     // where their repository had them, and names them still
-    const bool example = n.trainer == TrlTrainer::dpo || n.trainer == TrlTrainer::kto;
+    const bool example = n.trainer == TrlTrainer::dpo || n.trainer == TrlTrainer::kto || n.trainer == TrlTrainer::grpo;
     if (example && (script == file || script.ends_with("examples/scripts/" + file))) return n.trainer;
   }
   return TrlTrainer::none;
@@ -32,6 +32,7 @@ TrlTrainer trl_trainer(const LaunchLine& launch) {
 
 TrlTrainer trl_trainer(const Training& t) {
   using Trainer = Preference::Trainer;
+  if (t.rollouts) return TrlTrainer::grpo;
   if (!t.preference) return t.head == HeadLoss::trl ? TrlTrainer::sft : TrlTrainer::none;
   return t.preference->of_factory() ? TrlTrainer::none : t.preference->trainer == Trainer::dpo ? TrlTrainer::dpo : t.preference->trainer == Trainer::kto ? TrlTrainer::kto : TrlTrainer::reward;
 }
@@ -55,7 +56,7 @@ void apply_trl_defaults(const TrlSaid& said, TransformersFlags& flags, std::vect
     flags.recompute = Recompute::full;
     assume("gradient_checkpointing True");
   }
-  if (!flags.max_seq_len) {
+  if (!flags.max_seq_len && !flags.rollouts) {
     flags.max_seq_len = 1024;
     assume("max_length 1024");
   }

@@ -47,7 +47,7 @@ std::vector<Way> ways_of(const TransformersFlags& given, Method method, const Ma
   const bool own_loop = has_own_loop(given);
   TransformersFlags& f = way.flags;
   f.gpus = machine.gpus;
-  if (!way.fixed_batch) f.device_batch_size = 1;
+  if (!way.fixed_batch) f.device_batch_size = least_device_batch(f.rollouts, machine.gpus, f.grad_accum_steps.value_or(1));
   if (!own_loop && method != Method::full) {
     if (!f.lora) f.lora.emplace().rank = kUsualRank;
     f.quantized = method == Method::qlora;

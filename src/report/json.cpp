@@ -47,6 +47,7 @@ Json workload_json(const Report& r) {
     out["run"]["shard"] = name_of(t.sharding);
     out["run"]["lora_rank"] = t.lora ? Json(t.lora->rank) : Json();
     out["run"]["load_in_4bit"] = t.quantized;
+    if (t.rollouts) out["run"]["training"] = "grpo";
     if (t.preference) out["run"]["training"] = name_of(*t.preference);
   }
   return out;

@@ -54,7 +54,7 @@ std::string cost_text(const SpeedEstimate& s, std::int64_t gpus) {
 }
 
 std::string speed_section(const Report& r, const Style& style) {
-  if (!r.speed) return std::string("\n  speed\n    ") + (r.workload.captured ? "not derived for captured runs" : "not known for this GPU" + std::string(r.workload.transformers && r.workload.transformers->training.framework == Framework::megatron ? ", and not derived for Megatron-LM's runs" : ", or for more GPUs than one node joins")) + "\n";
+  if (!r.speed) return std::string("\n  speed\n    ") + (r.workload.captured ? "not derived for captured runs" : r.workload.transformers && r.workload.transformers->training.rollouts ? "not derived for rollouts, whose time is that of writing" : "not known for this GPU" + std::string(r.workload.transformers && r.workload.transformers->training.framework == Framework::megatron ? ", and not derived for Megatron-LM's runs" : ", or for more GPUs than one node joins")) + "\n";
   const SpeedEstimate& s = *r.speed;
   std::string out = "\n  speed\n    " + speed_line(r) + "\n";
   if (s.provenance == Provenance::calibrated) out += fmt::format("    learned from runs here; the model says {}\n", seconds_text(s.parts.seconds));

@@ -15,7 +15,7 @@ Result<TrainerCommand> read(std::string_view text) { return read_trainer_command
 TEST(OtherTraining, trainersOfPreferencesAndRewardsAreRefused) {
   struct Case { const char *text, *where; };
   for (const Case& c : {Case{"python scripts/run_dpo.py --model_name_or_path gpt2", "pasted command"}, Case{"accelerate launch examples/scripts/dpo_vlm.py --model_name_or_path gpt2", "pasted command"}, Case{"python scripts/run_orpo.py --model_name_or_path gpt2", "pasted command"},
-                        Case{"python -m trl.scripts.grpo --model_name_or_path gpt2", "pasted command"}, Case{"python examples/scripts/reward_modeling.py --model_name_or_path gpt2", "pasted command"}, Case{"python open_instruct/grpo_fast.py --model_name_or_path gpt2", "pasted command"},
+                        Case{"python -m trl.scripts.rloo --model_name_or_path gpt2", "pasted command"}, Case{"python examples/scripts/reward_modeling.py --model_name_or_path gpt2", "pasted command"}, Case{"python open_instruct/grpo_fast.py --model_name_or_path gpt2", "pasted command"},
                         Case{"python train.py --model_name_or_path gpt2 --num_generations 8", "--num-generations"}, Case{"python train.py --model_name_or_path gpt2 --max_prompt_length 512", "--max-prompt-length"}, Case{"python train.py --model_name_or_path gpt2 --pref_loss sigmoid", "--pref-loss"}}) {
     const auto read_ = read(c.text);
     ASSERT_FALSE(read_) << c.text;

@@ -214,6 +214,51 @@ TEST(TrainerCommand, preferencesOfTrlAreReadOverItsDefaults) {
   }
 }
 
+TEST(TrainerCommand, rolloutsOfTrlAreReadOverItsDefaults) {
+  for (const char* script : {"trl grpo", "accelerate launch --num_processes 1 grpo.py", "python -m trl.scripts.grpo", "python trl/scripts/grpo.py"}) {
+    const auto c = read(std::string(script) + " --model_name_or_path gpt2 --reward_funcs accuracy_reward think_format_reward --max_completion_length 256 --num_generations 4 --beta 0.04 --temperature 0.9 --top_p 1.0 --num_iterations 2 --loss_type grpo --epsilon 0.1");
+    ASSERT_TRUE(c) << script << c.error().message;
+    ASSERT_TRUE(c->flags.rollouts) << script;
+    const RolloutFlags& g = *c->flags.rollouts;
+    EXPECT_EQ(g.completion, 256);
+    EXPECT_EQ(g.generations, 4);
+    EXPECT_EQ(g.iterations, 2);
+    EXPECT_TRUE(g.rest.reference && g.rest.scales_logits && g.rest.drops_out);
+    EXPECT_FALSE(g.rest.cuts_sum || g.rest.cuts_most || g.rest.cuts_least || g.rest.penalizes || g.rest.by_vllm);
+    EXPECT_EQ(c->flags.head, HeadLoss::trl);
+    EXPECT_EQ(c->flags.mixed, MixedPrecision::bf16);
+    EXPECT_EQ(c->flags.recompute, Recompute::full);
+    EXPECT_FALSE(c->flags.max_seq_len);
+    EXPECT_TRUE(c->ignored.empty());
+    EXPECT_EQ(c->flags.users.script, (std::vector<std::string>{"-m", "trl.scripts.grpo"}));
+  }
+  const auto plain = read("trl grpo --model_name_or_path gpt2");
+  ASSERT_TRUE(plain);
+  EXPECT_FALSE(plain->flags.rollouts->rest.reference || plain->flags.rollouts->generations || plain->flags.rollouts->completion);
+  const auto served = read("trl grpo --model_name_or_path gpt2 --use_vllm true --vllm_mode server --vllm_server_host 10.0.0.1 --disable_dropout true --max_prompt_length 300 --steps_per_generation 4");
+  ASSERT_TRUE(served) << served.error().message;
+  EXPECT_TRUE(served->flags.rollouts->rest.by_vllm && served->flags.rollouts->rest.elsewhere);
+  EXPECT_FALSE(served->flags.rollouts->rest.drops_out);
+  EXPECT_EQ(served->flags.rollouts->prompt, 300);
+  EXPECT_EQ(served->flags.rollouts->steps, 4);
+}
+
+TEST(TrainerCommand, whatOfRolloutsIsNotLaidOutIsRefused) {
+  for (const char* more : {"--reward_model_name_or_path gpt2", "--sync_ref_model True", "--use_liger_kernel", "--eval_strategy steps", "--eval_on_start", "--use_transformers_continuous_batching true", "--cast_lm_head_to_fp32", "--entropy_coef 0.01", "--use_adaptive_entropy true", "--pad_to_multiple_of 8",
+                           "--cache_implementation static", "--generation_kwargs {}", "--vllm_enable_sleep_mode true", "--lora_modules_to_save lm_head"}) {
+    const auto refused = read("trl grpo --model_name_or_path gpt2 " + std::string(more));
+    ASSERT_FALSE(refused) << more;
+    EXPECT_EQ(refused.error().code, "unsupported_training") << more;
+    EXPECT_FALSE(refused.error().hint.empty() || refused.error().where.empty()) << more;
+  }
+  for (const char* more : {"--num_generations x", "--max_completion_length 0", "--max_completion_length 99999999", "--beta no", "--vllm_mode elsewhere", "--vllm_gpu_memory_utilization 1.5", "--use_vllm perhaps"}) {
+    const auto refused = read("trl grpo --model_name_or_path gpt2 " + std::string(more));
+    ASSERT_FALSE(refused) << more;
+    EXPECT_FALSE(refused.error().where.empty()) << more;
+  }
+  for (const char* more : {"--eval_strategy no", "--entropy_coef 0.0", "--pad_to_multiple_of auto", "--cache_implementation dynamic", "--sync_ref_model False", "--vllm_enable_sleep_mode false", "--min_p None"}) EXPECT_TRUE(read("trl grpo --model_name_or_path gpt2 " + std::string(more))) << more;
+}
+
 TEST(TrainerCommand, likedAnswersAndRewardsOfTrlAreReadOverItsDefaults) {
   for (const char* script : {"trl kto", "accelerate launch --num_processes 1 examples/scripts/kto.py", "python -m trl.scripts.kto"}) {
     const auto c = read(std::string(script) + " --model_name_or_path gpt2 --loss_type apo_zero_unpaired --beta 0.2 --per_device_train_batch_size 1");
@@ -244,7 +289,7 @@ TEST(TrainerCommand, likedAnswersAndRewardsOfTrlAreReadOverItsDefaults) {
 }
 
 TEST(TrainerCommand, whatIsNotLaidOutIsRefusedByName) {
-  for (const char* text : {"trl grpo --model_name_or_path gpt2", "trl"}) {
+  for (const char* text : {"trl rloo --model_name_or_path gpt2", "trl"}) {
     const auto launch = parse_launch(*shell_split(text));
     ASSERT_FALSE(launch) << text;
     EXPECT_NE(launch.error().hint.find("dryfit.capture"), std::string::npos) << text;
