@@ -275,6 +275,7 @@ Tensor Transformer::lookup(const char* table, const Tensor& ids) {
   if (unit && scales_in_embedding()) rows = t_.scale(rows, "x_embed");
   // enable_input_require_grads: adapters behind checkpoints need a gradient to pass there. Its hook was there before those of a strategy.
   if (unit && r_.lora && checkpoints()) input_ = rows = t_.leaf(rows);
+  else if (unit && wants_input_gradient_ && !t_.grad_enabled()) rows = t_.leaf(rows);  // whose copy autocast keeps where a product takes it
   return out_of(&weight, unit ? leave(UnitHooks::kEmbedding, rows) : rows);
 }
 

@@ -292,6 +292,7 @@ class Transformer {
   Who stop_ = nullptr;             // the module in which a block that runs again stops, for everything saved is there
   bool again_ = false, stopped_ = false, inside_leaf_ = false;
   bool as_reference_ = false;      // nothing is recorded
+  bool wants_input_gradient_;      // enable_input_require_grads: its hook is there without checkpoints too; since transformers 5 of whole models
   bool plain_ = false;             // adapters are off
   bool has_value_head() const { return r_.preference && r_.preference->trainer == Preference::Trainer::factory_rm; }
   std::pair<Tensor, Tensor> value_head_;  // weight [1, D] and bias, in fp32

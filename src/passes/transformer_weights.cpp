@@ -78,7 +78,7 @@ Dims shape_of(const Parameter& p) {
 }  // namespace
 
 Transformer::Transformer(Tape& tape, const Architecture& architecture, const Training& training, ForwardOptions options)
-    : t_(tape), a_(architecture), r_(training), o_(options), groups_(groups_experts(architecture, training)) {
+    : t_(tape), a_(architecture), r_(training), o_(options), wants_input_gradient_(training.recompute == Recompute::full && (training.lora || training.is_transformers_5())), groups_(groups_experts(architecture, training)) {
   load();
   if (r_.lora && r_.lora->rank > 0) add_adapters();
   if (r_.lora && r_.lora->virtual_tokens > 0) {  // peft's PromptEmbedding

@@ -321,9 +321,9 @@ TEST(Transformers, rolloutsAreAsPyTorchRecordsThem) { expect_all_agree("transfor
 
 TEST(Transformers, unseenRolloutsAreAsNear) { expect_all_agree("transformers_grpo_unseen.jsonl", recorded, 9, "unseen recordings of GRPO"); }
 
-TEST(Transformers, rolloutsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_grpo.jsonl", recorded, 3, "recordings of GRPO in transformers 5"); }
+TEST(Transformers, rolloutsOfTransformers5AreAsPyTorchRecordsThem) { expect_all_agree("transformers_5_grpo.jsonl", recorded, 4, "recordings of GRPO in transformers 5"); }
 
-TEST(Transformers, unseenRolloutsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_grpo_unseen.jsonl", recorded, 4, "unseen recordings of GRPO in transformers 5"); }
+TEST(Transformers, unseenRolloutsOfTransformers5AreAsNear) { expect_all_agree("transformers_5_grpo_unseen.jsonl", recorded, 6, "unseen recordings of GRPO in transformers 5"); }
 
 // The same on several GPUs, where what holds the reference is TRL's choice.
 TEST(Transformers, stepsOfDpoOnSeveralGpusAreAsPyTorchRecordsThem) { expect_all_agree("transformers_dpo_parallel.jsonl", recorded, 29, "recordings of DPO on several GPUs"); }

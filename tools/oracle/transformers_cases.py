@@ -701,6 +701,7 @@ def newest_grpo():
     yield Case("llama", vocab=40000, precision="autocast", checkpoint="nonreentrant", grpo="new=8", **newest)
     yield Case("qwen2", vocab=40000, precision="autocast", lora=8, checkpoint="nonreentrant", grpo="new=6,beta=0.04,prompts=padded", **newest)
     yield Case("gemma3_text", vocab=40000, batch=2, grpo="new=6,beta=0.1", **newest)
+    yield Case("olmo3", batch=2, length=192, precision="autocast", checkpoint="nonreentrant", grpo="new=11,prompts=padded,iterations=2", **newest)
 
 
 def newest_grpo_unseen():
@@ -709,6 +710,8 @@ def newest_grpo_unseen():
     yield Case("gpt2", batch=3, precision="autocast", optimizer="fused", grpo="new=10,generations=3,prompts=padded", **newest)
     yield Case("gemma2", batch=2, length=200, lora=8, lora_targets="q_proj,v_proj", precision="autocast", accumulation=2, grpo="new=14", **newest)
     yield Case("phi3", batch=4, length=120, vocab=40000, padded=True, transformers="5.17.0", checkpoint="nonreentrant", grpo="new=18,iterations=2,prompts=padded")
+    yield Case("olmo2", batch=4, length=170, vocab=30000, precision="autocast", checkpoint="nonreentrant", grpo="new=9,beta=0.02,iterations=2", **newest)
+    yield Case("olmo2", batch=2, length=210, lora=8, lora_targets="q_proj,v_proj", precision="autocast", checkpoint="nonreentrant", grpo="new=21,beta=0.02,prompts=padded", **newest)
 
 
 def newest_dpo_unseen():
