@@ -22,7 +22,7 @@ def grpo(folder):
     from trl import GRPOConfig, GRPOTrainer
     arguments = GRPOConfig(folder, per_device_train_batch_size=4, num_generations=4, max_completion_length=12, max_steps=4, bf16=True, report_to=[], save_strategy="no")
     GRPOTrainer(model=AutoModelForCausalLM.from_pretrained(model), processing_class=texts(), reward_funcs=lambda completions, **_: [float(len(c)) for c in completions], args=arguments,
-                train_dataset=Dataset.from_dict({"prompt": [f"number {i}" for i in range(32)]})).train()
+                train_dataset=Dataset.from_dict({"prompt": [f"number {i:2}" for i in range(32)]})).train()
 
 
 def quantized(_folder):
