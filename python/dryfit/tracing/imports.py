@@ -1,4 +1,5 @@
-"""Packages that look for a CUDA compiler when they are imported where a GPU seems to be: while deepspeed is imported, there is none."""
+"""Packages that would go another way than on a GPU: deepspeed looks for a CUDA compiler when it is imported where a GPU seems to be, so there is none meanwhile; transformers 5 leaves
+out what depends on values (masks that hide nothing) where tensors are fake, so they are not said to be."""
 from __future__ import annotations
 
 import importlib.abc
@@ -9,6 +10,9 @@ import sys
 import torch
 
 
+WATCHED = ("deepspeed", "transformers.utils.import_utils")
+
+
 class _Loader(importlib.abc.Loader):
     def __init__(self, real):
         self.real = real
@@ -17,6 +21,10 @@ class _Loader(importlib.abc.Loader):
         return self.real.create_module(spec)
 
     def exec_module(self, module):
+        if module.__name__ != "deepspeed":
+            self.real.exec_module(module)
+            module.is_fake_tensor = lambda _tensor: False
+            return
         available = torch.cuda.is_available
         torch.cuda.is_available = lambda: False
         try:
@@ -27,7 +35,7 @@ class _Loader(importlib.abc.Loader):
 
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name != "deepspeed":
+        if name not in WATCHED:
             return None
         sys.meta_path.remove(self)
         try:

@@ -3,6 +3,8 @@ so that data loading, tokenizers and numpy run as ever.
 """
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,6 +36,7 @@ class GpuMode(TorchDispatchMode):
     def __init__(self, fake_mode, answers, recurrent):
         super().__init__()
         self.fake_mode, self.answers, self.recurrent = fake_mode, answers, recurrent
+        self._one_at_a_time = threading.RLock()  # torch's fakes are for one thread; scripts load in several
 
     @classmethod
     def is_infra_mode(cls):
@@ -42,7 +45,10 @@ class GpuMode(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        with self._one_at_a_time:
+            return self._dispatch(function, args, kwargs or {})
+
+    def _dispatch(self, function, args, kwargs):
         if isinstance(function, torch._ops.HigherOrderOperator):
             with self.fake_mode:
                 return function(*args, **kwargs)

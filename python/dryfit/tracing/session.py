@@ -205,6 +205,7 @@ class Session:
                 options.pop(name, None)
             init(self, *args[:5], **options) if len(args) > 5 else init(self, *args, **options)
         loader.__init__ = in_this_process
+        os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")  # from_pretrained of transformers 5 reads in threads, in an order of chance
         start, mode = threading.Thread.run, self.mode
 
         def on_the_gpu(thread):
