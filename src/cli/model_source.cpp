@@ -120,6 +120,7 @@ void lay(TransformersFlags& under, const TransformersFlags& over) {
   if (!over.users.script.empty()) under.users = over.users;
   if (!over.workspaces.empty()) under.workspaces = over.workspaces;
   under.deepspeed = under.deepspeed || over.deepspeed;
+  under.fsdp_unsaid = under.fsdp_unsaid || over.fsdp_unsaid;
   lay(under.quant_storage, over.quant_storage), lay(under.eval_batch_size, over.eval_batch_size), lay(under.eval_accumulation_steps, over.eval_accumulation_steps), lay(under.eval_samples, over.eval_samples), lay(under.eval_keeps, over.eval_keeps);
   under.evaluates = under.evaluates || over.evaluates, under.eval_on_start = under.eval_on_start || over.eval_on_start;
   under.quantized = under.quantized || over.quantized, under.double_quantized = under.double_quantized || over.double_quantized;
@@ -395,6 +396,20 @@ Result<bool> asks_for_transformers(const Options& options) {
   return launch && !program_of_models(*launch).empty();  // a faulty one is told by nanochat's reader
 }
 
+namespace {
+
+// Trainer's --fsdp, once it is known which transformers reads it.
+void settle_fsdp(TransformersRequest& request) {
+  TransformersFlags& f = request.flags;
+  if (!trainer_takes_fsdp2(f.transformers.value_or(std::string(kNewestTransformers))) || !f.sharding || !is_fsdp1(*f.sharding)) return;
+  if (*f.sharding == Sharding::fsdp1_grad_op) f.reshard_after_forward = false;
+  f.sharding = Sharding::fsdp2;
+  f.wrap_blocks = true;
+  request.told.push_back("using FSDP 2 for --fsdp (since transformers 5.10 where fsdp_config says no version)");
+}
+
+}  // namespace
+
 Result<TransformersRequest> transformers_request(const Options& options, const Env& env) {
   TransformersRequest request;
   if (options.has_pasted) {
@@ -419,6 +434,7 @@ Result<TransformersRequest> transformers_request(const Options& options, const E
     if (auto ok = apply_command(*launch, env, *gpus, request); !ok) return std::unexpected(ok.error());
   }
   if (auto ok = own_flags(options, request.flags); !ok) return std::unexpected(ok.error());
+  if (request.flags.fsdp_unsaid && !options.has("parallel")) settle_fsdp(request);
   for (const UnclearArgument& a : request.unclear) {
     const std::string option(option_for(a.about));
     if (option.empty() || !options.has(option)) return std::unexpected(unclear_error(a));

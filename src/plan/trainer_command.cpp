@@ -95,6 +95,7 @@ class TrainerReader {
       if (f().sharding == Sharding::fsdp1_grad_op) f().reshard_after_forward = false;
       f().sharding = Sharding::fsdp2;
     }
+    f().fsdp_unsaid = by_trainer_ && !fsdp_said_;
     if (!f().preference && !f().rollouts && (flattens_ || (packs_ && !wrapped_))) f().packed = true;  // SFTTrainer.padding_free; DPOTrainer falls back from it
     if (trl_ && !f().padded) f().padded = f().preference || f().rollouts || (!packs_ && !flattens_);
     if (trl_ && *f().padded) out_.told.assumed.emplace_back("rows that are filled up to the longest of each batch (TRL, which does not pack unless told)");
@@ -315,6 +316,7 @@ class TrainerReader {
     if (!text.starts_with("{")) return false;
     const auto says = [&](std::string_view words) { return text.find(words) != std::string::npos; };
     fsdp2_ = fsdp2_ || says("version:2");
+    fsdp_said_ = says("version:");
     config_prefetch_ = says("backward_prefetch:backward_pre") ? FlatShardConfig::Prefetch::pre : says("backward_prefetch:backward_post") ? FlatShardConfig::Prefetch::post : FlatShardConfig::Prefetch::none;
     flat().forward_prefetch = says("forward_prefetch:true");
     flat().original_parameters = !says("use_orig_params:false");
@@ -461,7 +463,7 @@ class TrainerReader {
   ClassScriptSaid classes_said_;
   std::optional<bool> adapters_;         // --use_peft and its like
   std::string lora_place_;               // what of adapters is said first
-  bool fsdp2_ = false, by_trainer_ = false, config_on_host_ = false;  // --fsdp: Trainer's own words, over the launcher's
+  bool fsdp2_ = false, fsdp_said_ = false, by_trainer_ = false, config_on_host_ = false;  // --fsdp: Trainer's own words, over the launcher's
   FlatShardConfig::Prefetch config_prefetch_ = FlatShardConfig::Prefetch::none, launch_prefetch_ = FlatShardConfig::Prefetch::none;
 };
 

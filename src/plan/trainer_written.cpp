@@ -42,9 +42,10 @@ std::string zero_json(const Training& t) {
 }
 
 // TrainingArguments.fsdp_config in one line; nothing when all is as it is there.
-std::string flat_json(const FlatShardConfig& flat, bool quantized) {
+std::string flat_json(const FlatShardConfig& flat, bool quantized, bool says_version) {
   std::string fields;
   const auto add = [&](const char* field) { fields += (fields.empty() ? "" : ", ") + std::string(field); };
+  if (says_version) add("\"version\": 1");
   if (flat.backward_prefetch == FlatShardConfig::Prefetch::pre) add("\"backward_prefetch\": \"backward_pre\"");
   if (flat.backward_prefetch == FlatShardConfig::Prefetch::post) add("\"backward_prefetch\": \"backward_post\"");
   if (flat.forward_prefetch) add("\"forward_prefetch\": true");
@@ -94,7 +95,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   const char* offload = t.offload_parameters ? " offload" : "";
   if (is_fsdp1(t.sharding)) {
     add("fsdp", std::string(t.sharding == Sharding::fsdp1 ? "full_shard" : "shard_grad_op") + (t.wrap_blocks ? " auto_wrap" : "") + offload);
-    if (const std::string config = flat_json(t.flat, t.quantized); !config.empty()) add("fsdp_config", config);
+    if (const std::string config = flat_json(t.flat, t.quantized, trainer_takes_fsdp2(t.transformers)); !config.empty()) add("fsdp_config", config);
   }
   if (t.sharding == Sharding::fsdp2) {
     add("fsdp", std::string("full_shard auto_wrap") + offload);

@@ -116,6 +116,7 @@ bool Lora::saves(std::string_view module) const {
   }
   return false;
 }
+bool trainer_takes_fsdp2(std::string_view transformers) { return version_from(transformers, 5, 10); }
 bool Training::is_transformers_5() const { return version_from(transformers, 5, 0); }
 bool Training::lays_out_evaluation() const {
   return evaluation && !preference && !rollouts && framework == Framework::transformers && !compile && !gathers_weights(sharding);

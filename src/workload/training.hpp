@@ -276,6 +276,9 @@ struct Training {
   Dtype stored() const;                 // of weights that are not in 4 bits: beside those that are peft raises them to fp32 (prepare_model_for_kbit_training)
 };
 
+// Which of the two --fsdp of transformers' Trainer means where its fsdp_config does not say: the second since 5.10, which wraps every block whether told to or not.
+bool trainer_takes_fsdp2(std::string_view transformers);
+
 // What a pasted command of a script around the Trainer says beside the Training: what is written anew from it.
 struct UsersCommand {
   std::vector<std::string> script;      // {"run_clm.py"}, {"-m", "my.train"}; empty: no command was pasted

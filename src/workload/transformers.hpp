@@ -40,6 +40,7 @@ struct TransformersFlags {
   std::optional<AdapterKernels> adapter_kernels;
   std::optional<Sharding> sharding;
   std::optional<bool> ddp_find_unused, wrap_blocks, reshard_after_forward;
+  bool fsdp_unsaid = false;             // Trainer's --fsdp without a version in its fsdp_config
   std::optional<bool> offload_optimizer, offload_parameters;
   bool offload = false;                 // --offload: as much of them as the sharding can keep on the host
   std::optional<FlatShardConfig> flat;  // FSDP1's own arguments, as its launcher leaves them

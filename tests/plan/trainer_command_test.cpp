@@ -331,6 +331,8 @@ TEST(TrainerCommand, launchersNameFilesAndStages) {
   EXPECT_EQ(ahead->flags.sharding, Sharding::fsdp1_grad_op);
   EXPECT_EQ(ahead->flags.flat->backward_prefetch, FlatShardConfig::Prefetch::pre);
   EXPECT_FALSE(ahead->flags.flat->original_parameters);
+  EXPECT_TRUE(ahead->flags.fsdp_unsaid);  // which of them it is transformers' version tells
+  EXPECT_FALSE(read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp full_shard --fsdp_config '{\"version\": 1}'")->flags.fsdp_unsaid);
   const auto newer = read("torchrun --nproc_per_node 2 train.py --model_name_or_path gpt2 --fsdp 'full_shard auto_wrap' --fsdp_config '{\"version\": 2, \"reshard_after_forward\": false}' --ddp_find_unused_parameters False");
   ASSERT_TRUE(newer);
   EXPECT_EQ(newer->flags.sharding, Sharding::fsdp2);
