@@ -402,8 +402,7 @@ namespace {
 void settle_fsdp(TransformersRequest& request) {
   TransformersFlags& f = request.flags;
   if (!trainer_takes_fsdp2(f.transformers.value_or(std::string(kNewestTransformers))) || !f.sharding || !is_fsdp1(*f.sharding)) return;
-  if (*f.sharding == Sharding::fsdp1_grad_op) f.reshard_after_forward = false;
-  f.sharding = Sharding::fsdp2;
+  take_fsdp2(f);
   f.wrap_blocks = true;
   request.told.push_back("using FSDP 2 for --fsdp (since transformers 5.10 where fsdp_config says no version)");
 }

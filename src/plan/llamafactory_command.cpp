@@ -8,12 +8,6 @@ namespace dryfit {
 
 namespace {
 
-std::string number_text(double x) {
-  std::string out = std::to_string(x);
-  while (out.ends_with('0')) out.pop_back();
-  return out + (out.ends_with('.') ? "0" : "");
-}
-
 bool of_llamafactory(std::string_view name, std::string_view value) {
   constexpr std::array<std::string_view, 6> kStages = {"pt", "sft", "rm", "ppo", "dpo", "kto"};
   return name == "finetuning-type" || (name == "stage" && std::ranges::find(kStages, value) != kStages.end());
@@ -80,7 +74,7 @@ std::vector<std::string> llamafactory_written(const Workload& workload) {
     std::string targets;
     for (const std::string& one : t.lora->targets) targets += (targets.empty() ? "" : ",") + (one == "all-linear" ? "all" : one);
     add("lora_rank", std::to_string(t.lora->rank));
-    if (t.lora->dropout > 0) add("lora_dropout", number_text(t.lora->dropout));
+    if (t.lora->dropout > 0) add("lora_dropout", flag_text(t.lora->dropout));
     add("lora_target", targets.empty() ? "all" : targets);
   }
   if (t.quantized) add("quantization_bit", "4");
@@ -94,7 +88,7 @@ std::vector<std::string> llamafactory_written(const Workload& workload) {
   if (t.attention != AttentionCode::sdpa) add("flash_attn", t.attention == AttentionCode::eager ? "disabled" : t.attention == AttentionCode::flash_attention_2 ? "fa2" : "fa3");
   if (t.recompute == Recompute::none) add("disable_gradient_checkpointing", "true");
   else if (!t.reentrant) add("use_reentrant_gc", "false");
-  if (t.max_grad_norm != 1.0) add("max_grad_norm", number_text(t.max_grad_norm));
+  if (t.max_grad_norm != 1.0) add("max_grad_norm", flag_text(t.max_grad_norm));
   if (t.max_steps) add("max_steps", std::to_string(*t.max_steps));
   if (t.world_size > 1 && t.ddp_find_unused && (*t.ddp_find_unused || !t.lora)) add("ddp_find_unused_parameters", *t.ddp_find_unused ? "true" : "false");
   return out;

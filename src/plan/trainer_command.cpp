@@ -91,10 +91,7 @@ class TrainerReader {
     }
     if (by_trainer_ || f().flat) flat().backward_prefetch = by_trainer_ ? config_prefetch_ : launch_prefetch_;
     if (by_trainer_) flat().loads_on_host = config_on_host_;
-    if (fsdp2_) {
-      if (f().sharding == Sharding::fsdp1_grad_op) f().reshard_after_forward = false;
-      f().sharding = Sharding::fsdp2;
-    }
+    if (fsdp2_) take_fsdp2(f());
     f().fsdp_unsaid = by_trainer_ && !fsdp_said_;
     if (!f().preference && !f().rollouts && (flattens_ || (packs_ && !wrapped_))) f().packed = true;  // SFTTrainer.padding_free; DPOTrainer falls back from it
     if (trl_ && !f().padded) f().padded = f().preference || f().rollouts || (!packs_ && !flattens_);
@@ -468,6 +465,11 @@ class TrainerReader {
 };
 
 }  // namespace
+
+void take_fsdp2(TransformersFlags& flags) {
+  if (flags.sharding == Sharding::fsdp1_grad_op) flags.reshard_after_forward = false;
+  flags.sharding = Sharding::fsdp2;
+}
 
 TrainerCommand before_arguments(const LaunchLine& launch) {
   TrainerCommand out;

@@ -27,6 +27,12 @@ bool is_trainer_command(const LaunchLine& launch);
 // Errors: "bad_value", "bad_number", "bad_command", "unsupported_script", "unsupported_training" for other trainers, each with the flag or the file.
 Result<TrainerCommand> read_trainer_command(const LaunchLine& launch, std::span<const Argument> filed = {});
 
+// FSDP 2 in place of FSDP 1, where a version that comes after its other words says so.
+void take_fsdp2(TransformersFlags& flags);
+
+// 0.05 as a flag's value, without zeros that say nothing.
+std::string flag_text(double x);
+
 // A transformers workload as a command; reading it gives the same Training and GPUs. "train.py" stands for the user's script, unless it is TRL's or a pasted command named it,
 // whose other arguments then stand behind those of the Training; more than 8 GPUs are nodes of 8.
 std::vector<std::string> trainer_command(const Workload& workload);

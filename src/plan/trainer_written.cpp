@@ -87,11 +87,7 @@ std::vector<std::string> arguments_of(const Workload& workload) {
   if (t.liger.any() && a.classifies()) add("liger_kernel_config", "{\"fused_linear_cross_entropy\": false}");
   if (t.max_steps) add("max_steps", std::to_string(*t.max_steps));
   else if (t.max_tokens) add("max_steps", std::to_string(std::max<std::int64_t>(1, ceil_div(*t.max_tokens, t.rows() * t.seq_len * t.grad_accum_steps * t.world_size))));
-  if (t.max_grad_norm != 1.0) {
-    std::string norm = std::to_string(t.max_grad_norm);
-    while (norm.ends_with('0')) norm.pop_back();
-    add("max_grad_norm", norm + (norm.ends_with('.') ? "0" : ""));
-  }
+  if (t.max_grad_norm != 1.0) add("max_grad_norm", flag_text(t.max_grad_norm));
   const char* offload = t.offload_parameters ? " offload" : "";
   if (is_fsdp1(t.sharding)) {
     add("fsdp", std::string(t.sharding == Sharding::fsdp1 ? "full_shard" : "shard_grad_op") + (t.wrap_blocks ? " auto_wrap" : "") + offload);
@@ -127,6 +123,12 @@ std::vector<std::string> arguments_of(const Workload& workload) {
 }
 
 }  // namespace
+
+std::string flag_text(double x) {
+  std::string out = std::to_string(x);
+  while (out.ends_with('0')) out.pop_back();
+  return out + (out.ends_with('.') ? "0" : "");
+}
 
 std::vector<std::string> trainer_command(const Workload& workload) {
   if (const auto& p = workload.transformers->training.preference; p && p->of_factory()) return llamafactory_written(workload);

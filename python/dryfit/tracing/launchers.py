@@ -33,10 +33,11 @@ def script(words):
 
 def program(words):
     """An installed program's entry point, with its words."""
-    found = [e for e in importlib.metadata.entry_points(group="console_scripts") if e.name == os.path.basename(words[0])]
+    name = os.path.basename(words[0])
+    found = [e for e in importlib.metadata.entry_points(group="console_scripts") if e.name == name]
     if not found:
         raise ModuleNotFoundError(f"No program '{words[0]}' is installed")
-    if any(e.value.startswith("accelerate") for e in found) or words[0] == "trl":
+    if name in ("accelerate", "trl"):
         _alone()
     sys.argv = list(words)
     found[0].load()()

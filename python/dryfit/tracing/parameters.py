@@ -63,7 +63,9 @@ def _make_subclasses(new):
         with in_kernel_invocation_manager(data.fake_mode):
             bare = data.detach()
         if not issubclass(cls, FakeTensor):
-            cls = both[cls] = both.get(cls) or both_of(cls)
+            if cls not in both:
+                both[cls] = both_of(cls)
+            cls = both[cls]
         made = new(cls, data.fake_mode, bare, data.fake_device)
         vars_of_fakes.update(vars(made))
         return made.requires_grad_(require_grad) if require_grad else made

@@ -20,6 +20,7 @@ MOST_ELEMENTS = 1 << 24  # copied to the host as real numbers; more stays fake t
 TOKEN = 7      # of the first ten no tokenizer's end of a text, which are 0 to 2 where they are small
 WORDS = 1000   # more than a router has experts
 aten = torch.ops.aten
+DRAWS = {aten.multinomial, aten.argmax}
 
 
 def _hits(mask):
@@ -107,8 +108,10 @@ class Answers:
 
     def drawn(self, packet, args, result):
         """Tokens that a model writes, by chance or the likeliest: each is TOKEN, so that a text goes on until it is as long as it may be, and what is counted of it agrees."""
-        wide = args[0].shape[-1] if packet in (aten.multinomial, aten.argmax) and args[0].dim() > 0 else 0
-        if packet is aten.multinomial or (packet is aten.argmax and wide >= WORDS and result.numel() <= known.MOST and args[0].dtype.is_floating_point and not torch.is_grad_enabled()):
+        if packet not in DRAWS or args[0].dim() == 0:
+            return
+        wide = args[0].shape[-1]
+        if packet is aten.multinomial or (wide >= WORDS and result.numel() <= known.MOST and args[0].dtype.is_floating_point and not torch.is_grad_enabled()):
             token = min(TOKEN, wide - 1)
             self.told(f"tokens were drawn; {token} stood in")
             with _disable_current_modes():

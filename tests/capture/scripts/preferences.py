@@ -30,6 +30,7 @@ def quantized(_folder):
     bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     small = prepare_model_for_kbit_training(AutoModelForCausalLM.from_pretrained(model, quantization_config=bits, dtype=torch.bfloat16, device_map="auto"), gradient_checkpointing_kwargs={"use_reentrant": False})
     small = get_peft_model(small, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")).train()
+    assert len({type(p) for p in small.parameters() if type(p).__name__ == "Params4bit"}) == 1  # one class for all of them
     optimizer = torch.optim.AdamW([p for p in small.parameters() if p.requires_grad])
     for _ in range(3):
         ids = torch.randint(1000, (4, 160), device="cuda")
